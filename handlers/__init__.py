@@ -1,0 +1,1 @@
+"""The core: everything that can be right or wrong about a release, in plain asyncio, without Prefect."""

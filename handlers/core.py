@@ -1,0 +1,86 @@
+"""What every step of the core needs: the environment, its database, HTTP, time and chance."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from handlers.config import Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Runbook time. A rehearsal lets *speed* runbook seconds pass in each real one.
+
+    Only the waits that exist for people's sake go through this clock: the watch, its interval, the pauses between
+    looks. Limits on machines (SSH, HTTP, a canary's limit) are real seconds, because a machine is no faster in a
+    rehearsal.
+    """
+
+    speed: float = 1.0
+
+    def now(self) -> datetime:
+        """The time, aware, UTC."""
+        return datetime.now(UTC)
+
+    def passed(self, since: datetime) -> float:
+        """Runbook seconds since *since*."""
+        return (self.now() - since).total_seconds() * self.speed
+
+    def before(self, seconds: float) -> datetime:
+        """The real moment that lies *seconds* of runbook time back."""
+        return self.now() - timedelta(seconds=seconds / self.speed)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let *seconds* of runbook time pass."""
+        await asyncio.sleep(seconds / self.speed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core:
+    """The tools of one step. A step opens its own and closes it; nothing in here is passed between steps."""
+
+    environment: Environment
+    database: AsyncEngine
+    http: httpx.AsyncClient
+    clock: Clock
+    random: random.Random
+
+
+@asynccontextmanager
+async def open_core(environment: Environment, *, speed: float = 1.0) -> AsyncIterator[Core]:
+    """Open the tools for *environment* and close them at the end, whatever happened in between."""
+    database = engine(environment)
+    try:
+        async with httpx.AsyncClient(timeout=environment.probe.answer_seconds, trust_env=False) as http:
+            yield Core(
+                environment=environment,
+                database=database,
+                http=http,
+                clock=Clock(speed=speed),
+                random=random.Random(),
+            )
+    finally:
+        await database.dispose()
+
+
+def engine(environment: Environment) -> AsyncEngine:
+    """An engine on the environment's database, by SQLAlchemy over asyncpg, in UTC."""
+    return create_async_engine(
+        environment.database.sqlalchemy_url(),
+        pool_size=environment.database.pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": environment.database.connect_seconds,
+            "command_timeout": environment.database.statement_seconds,
+            "server_settings": {"application_name": "tds-runbook", "timezone": "UTC"},
+        },
+    )

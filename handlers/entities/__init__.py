@@ -1,0 +1,1 @@
+"""One handler for each of the eleven kinds of record that Zoho sends."""

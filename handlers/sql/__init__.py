@@ -1,0 +1,22 @@
+"""The queries, in files, each with a name and a sentence that says what it is for.
+
+A file holds any number of queries; each begins with a line `-- name --`. `queries("queue")` reads `queue.sql` once.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+
+from sqlalchemy import TextClause, text
+
+_HEADING = re.compile(r"^-- (\w+) --$", re.MULTILINE)
+
+
+@cache
+def queries(file: str) -> dict[str, TextClause]:
+    """All queries of `handlers/sql/<file>.sql` by name, ready to be executed with bound parameters."""
+    source = files(__package__).joinpath(f"{file}.sql").read_text(encoding="utf-8")
+    parts = _HEADING.split(source)
+    return {name: text(body.strip()) for name, body in zip(parts[1::2], parts[2::2], strict=True)}

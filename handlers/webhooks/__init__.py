@@ -1,0 +1,1 @@
+"""The pipeline being healed: events, the queue they wait in, and the worker that applies them."""
