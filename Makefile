@@ -1,0 +1,59 @@
+# The everyday commands. `make` alone lists them. Nothing here needs root or a service of the machine.
+
+VENV ?= .venv
+STORY ?= good
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# The first Python on the path that is new enough; empty when there is none.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test rehearse bench lock clean
+
+help: ## List these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+setup: $(READY) ## Make the virtual environment (VENV=.venv) with exactly the locked packages
+
+# The stamp lets every other command ask for the environment without paying for it twice.
+$(READY): requirements.lock pyproject.toml
+	@command -v git >/dev/null || { echo "git is missing: install it, then run make again" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: install it, or name it with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: name a newer one with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)" || { echo "$(PYTHON) cannot make virtual environments: install its venv module (on Debian: python3-venv)" >&2; exit 1; }
+	@echo "installing the locked packages into $(VENV) (about a minute)"
+	@$(PIP) install --quiet --require-hashes -r requirements.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+check: $(READY) ## Format, lint, strict types, import contracts: what a reviewer would run
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(READY) ## All tests, on a real database, real SSH and real git (TESTS=tests/unit for a part)
+	$(BIN)/pytest $(TESTS)
+
+rehearse: $(READY) ## A whole release on a target of its own, from broken to fixed (STORY=sick for another)
+	$(BIN)/runbook rehearse $(STORY)
+
+bench: $(READY) ## The benchmarks, as ratios within one run
+	@for bench in bench/[!_]*.py; do test -f "$$bench" || continue; echo "== $$bench"; $(BIN)/python "$$bench" || exit 1; done
+
+lock: ## Write requirements.lock anew from pyproject.toml, in a throw-away environment
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: name it with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && trap 'exit 1' INT TERM && \
+	$(PYTHON) -m venv "$$folder" && \
+	"$$folder/bin/python" -m pip --disable-pip-version-check install --quiet pip-tools && \
+	CUSTOM_COMPILE_COMMAND="make lock" "$$folder/bin/pip-compile" --quiet --allow-unsafe --generate-hashes --strip-extras \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate \
+		--extra rehearsal --extra dev --output-file requirements.lock pyproject.toml
+
+clean: ## Remove the virtual environment, caches and build leftovers
+	rm -rf "$(VENV)" build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
