@@ -114,8 +114,21 @@ CREATE TABLE runbook.lock (
     release_id   text REFERENCES runbook.release,
     holder       text NOT NULL DEFAULT '',
     token        bigint NOT NULL DEFAULT 0,
-    heartbeat_at timestamptz NOT NULL DEFAULT now(),
-    expires_at   timestamptz NOT NULL DEFAULT now()
+    taken_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Every time a lock was taken away from a living holder: by whom, from whom, and why.
+CREATE TABLE runbook.takeover (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    environment   text NOT NULL,
+    release_id    text NOT NULL REFERENCES runbook.release,
+    former_holder text NOT NULL,
+    holder        text NOT NULL,
+    token         bigint NOT NULL,
+    reason        text NOT NULL,
+    taken_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 -- Revisions that a release had to leave; nobody releases them again until a named person lifts this.

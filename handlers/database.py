@@ -1,0 +1,70 @@
+"""Transactions on the environment's database, with the driver's errors said in our own words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from handlers.errors import DatabaseDown, Refused
+
+Place = AsyncEngine | AsyncConnection
+"""Where a query runs: in a transaction of its own (an engine), or inside the caller's (a connection)."""
+
+_GONE = ("08", "57P01", "57P02", "57P03", "53300")
+"""SQLSTATEs of a database that is away or full for the moment: nothing was changed, ask again."""
+_NOT_ALLOWED = ("28", "3D000")
+"""SQLSTATEs of a login that cannot work until somebody mends it."""
+
+
+@asynccontextmanager
+async def transaction(place: Place) -> AsyncIterator[AsyncConnection]:
+    """One transaction: the caller's when *place* is a connection, else a new one that commits at the end."""
+    if isinstance(place, AsyncConnection):
+        yield place
+        return
+    with spoken(place):
+        async with place.begin() as tx:
+            yield tx
+
+
+@contextmanager
+def spoken(engine: AsyncEngine) -> Iterator[None]:
+    """Turn "the database is away" and "it does not let us in" into errors that say what to do."""
+    where = engine.url.render_as_string(hide_password=True)
+    try:
+        yield
+    except (OSError, TimeoutError) as error:
+        raise DatabaseDown(
+            f"the database {where} does not answer: {error or type(error).__name__}"
+        ) from error
+    except Exception as error:
+        state = sqlstate(error) or ""
+        if state.startswith(_GONE) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+            raise DatabaseDown(f"the database {where} is not available just now: {said(error)}") from error
+        if state.startswith(_NOT_ALLOWED):
+            raise Refused(
+                f"the database {where} does not let us in: {said(error)}; "
+                "check database.url and database.password"
+            ) from error
+        raise
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """PostgreSQL's own code for *error*, wherever SQLAlchemy has wrapped it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        code = getattr(seen, "sqlstate", None)
+        if isinstance(code, str):
+            return code
+        seen = getattr(seen, "orig", None) or seen.__cause__
+    return None
+
+
+def said(error: BaseException) -> str:
+    """The first line of what the database said, without SQLAlchemy's wrapping."""
+    inner = getattr(error, "orig", None) or error
+    text = str(inner.__cause__ or inner).strip() or type(inner).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,105 @@
+"""Bringing the ledger's schema (`runbook`) up to date, with Alembic, from the code that is installed."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import TypedDict
+
+from alembic import command, op
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from handlers.database import said, sqlstate, transaction
+from handlers.errors import Refused
+
+SCHEMA = "runbook"
+_ADVISORY_KEY = 0x7D5_1ED6E2
+"""Any fixed number will do: two upgrades at once meet here and go one after the other."""
+_COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
+
+
+class _VersionTable(TypedDict):
+    version_table: str
+    version_table_schema: str
+
+
+VERSION_TABLE: _VersionTable = {"version_table": "alembic_version", "version_table_schema": SCHEMA}
+
+
+async def upgrade(engine: AsyncEngine) -> list[str]:
+    """Apply every step that is missing and name them; nothing to do is an empty list.
+
+    All steps are one transaction: a kill in the middle leaves the schema as it was.
+    """
+    async with transaction(engine) as tx:
+        return await tx.run_sync(_upgrade)
+
+
+async def pending(engine: AsyncEngine) -> list[str]:
+    """The steps that `upgrade` would apply. Reads only."""
+    async with transaction(engine) as tx:
+        return await tx.run_sync(
+            lambda connection: _missing(connection, ScriptDirectory.from_config(_config()))
+        )
+
+
+def execute_file(name: str) -> None:
+    """Run the statements of one migration's SQL file, one by one, as asyncpg wants them."""
+    source = files("handlers.sql.migrations.versions").joinpath(name).read_text(encoding="utf-8")
+    for statement in _COMMENT.sub("", source).split(";"):
+        if statement.strip():
+            op.get_bind().exec_driver_sql(statement)
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option(
+        "script_location", str(Path(str(files("handlers.sql") / "migrations"))).replace("%", "%%")
+    )
+    config.attributes["connection"] = connection
+    return config
+
+
+def _upgrade(connection: Connection) -> list[str]:
+    config = _config(connection)
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_KEY})
+    _create_schema(connection)
+    missing = _missing(connection, ScriptDirectory.from_config(config))
+    if missing:
+        command.upgrade(config, "head")
+    return missing
+
+
+def _create_schema(connection: Connection) -> None:
+    # Looked up first, because IF NOT EXISTS asks for the right to create even where nothing is to be created.
+    if connection.execute(text("SELECT to_regnamespace(:schema)"), {"schema": SCHEMA}).scalar() is not None:
+        return
+    try:
+        connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
+    except ProgrammingError as error:
+        if sqlstate(error) != "42501":
+            raise
+        raise Refused(
+            f"the database user may not create the schema {SCHEMA} ({said(error)}): "
+            "GRANT CREATE ON DATABASE … TO the user, or create the schema and make the user its owner"
+        ) from error
+
+
+def _missing(connection: Connection, script: ScriptDirectory) -> list[str]:
+    context = MigrationContext.configure(connection, opts=dict(VERSION_TABLE))
+    heads = context.get_current_heads()
+    try:
+        steps = list(script.iterate_revisions("head", heads or "base"))
+    except CommandError as error:
+        raise Refused(
+            f"the ledger in this database was made by a newer runbook (step {', '.join(heads)}): "
+            "use that version, this one does not know its tables"
+        ) from error
+    return [step.revision for step in reversed(steps)]

@@ -1,0 +1,11 @@
+"""Alembic's entry: runs the steps in the transaction that `handlers.migrate` hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from handlers.migrate import VERSION_TABLE
+
+context.configure(connection=context.config.attributes["connection"], **VERSION_TABLE)
+with context.begin_transaction():
+    context.run_migrations()
