@@ -1,0 +1,98 @@
+"""What every test may ask for: a real PostgreSQL for the session, and a fresh database for each test."""
+
+from __future__ import annotations
+
+import importlib
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from rehearsal.postgres import Postgres
+
+
+def engine_for(url: str) -> AsyncEngine:
+    """An engine on *url*, made the way the core makes its own."""
+    return create_async_engine(
+        make_url(url).set(drivername="postgresql+asyncpg"),
+        pool_size=10,
+        connect_args={"timeout": 10, "server_settings": {"timezone": "UTC"}},
+    )
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """One PostgreSQL server for the whole session. Tests that break a server start one of their own."""
+    server = Postgres.start(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def erp_template(postgres: Postgres) -> str:
+    """A database with the ERP's own tables only, as we find it before the first `runbook db adopt`."""
+    url = await postgres.create_database("template_erp")
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(files("rehearsal").joinpath("erp.sql").read_text(encoding="utf-8"))
+    finally:
+        await connection.close()
+    return "template_erp"
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def adopted_template(postgres: Postgres, erp_template: str) -> str:
+    """A database with the ERP's tables adopted and the ledger migrated: what the core works on."""
+    url = await postgres.create_database("template_adopted", template=erp_template)
+    engine = engine_for(url)
+    try:
+        for module, name in (("handlers.adopt", "adopt"), ("handlers.migrate", "upgrade")):
+            try:
+                prepare = getattr(importlib.import_module(module), name)
+            except ModuleNotFoundError:
+                continue
+            await prepare(engine)
+    finally:
+        await engine.dispose()
+    return "template_adopted"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def database_url(postgres: Postgres, adopted_template: str) -> AsyncIterator[str]:
+    """The address of a fresh database: the ERP's tables, adopted, with an empty ledger."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    yield await postgres.create_database(name, template=adopted_template)
+    await postgres.drop_database(name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def erp_url(postgres: Postgres, erp_template: str) -> AsyncIterator[str]:
+    """The address of a fresh database with the ERP's own tables and nothing of ours."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    yield await postgres.create_database(name, template=erp_template)
+    await postgres.drop_database(name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine on the test's fresh database, disposed at its end."""
+    engine = engine_for(database_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder with a short path, removed at the end: unix sockets may not have long names."""
+    import shutil
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="tds-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
