@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import date
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -68,3 +70,27 @@ def said(error: BaseException) -> str:
     inner = getattr(error, "orig", None) or error
     text = str(inner.__cause__ or inner).strip() or type(inner).__name__
     return text.splitlines()[0]
+
+
+def clean(text: str) -> str:
+    """*text* as PostgreSQL can keep it: without NUL characters and broken surrogates."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def as_json(value: object) -> str:
+    """*value* as text for a jsonb column; ids, times and enums become text, NaN is refused."""
+    return json.dumps(_storable(value), ensure_ascii=False, allow_nan=False)
+
+
+def _storable(value: object) -> object:
+    match value:
+        case str():
+            return clean(value)
+        case bool() | int() | float() | None:
+            return value
+        case Mapping():
+            return {clean(str(key)): _storable(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_storable(item) for item in value]
+        case _:
+            return value.isoformat() if isinstance(value, date) else str(value)

@@ -1,0 +1,57 @@
+-- The lock of an environment: one row, whose token only ever grows.
+
+-- take --
+-- Take the lock when it is free, has run out, or is ours already; every taking raises the token. No row: somebody
+-- else holds it.
+INSERT INTO runbook.lock AS held (environment, release_id, holder, token, taken_at, heartbeat_at, expires_at)
+VALUES (:environment, :release_id, :holder, 1, clock_timestamp(), clock_timestamp(),
+        clock_timestamp() + make_interval(secs => :ttl))
+ON CONFLICT (environment) DO UPDATE
+SET release_id = excluded.release_id, holder = excluded.holder, token = held.token + 1,
+    taken_at = excluded.taken_at, heartbeat_at = excluded.heartbeat_at, expires_at = excluded.expires_at
+WHERE :by_force
+   OR held.release_id IS NULL
+   OR held.expires_at <= clock_timestamp()
+   OR (held.release_id = excluded.release_id AND held.holder = excluded.holder)
+RETURNING token;
+
+-- give_token --
+-- Let the release know under which token it may change things.
+UPDATE runbook.release SET token = :token WHERE id = :release_id AND environment = :environment RETURNING id;
+
+-- hold_release --
+-- Lock the release's row before the lock's, in the order in which every other statement takes the two.
+SELECT id FROM runbook.release WHERE id = :release_id AND environment = :environment FOR NO KEY UPDATE;
+
+-- record_takeover --
+-- Keep who took the lock away from whom, and why.
+INSERT INTO runbook.takeover (environment, release_id, former_holder, holder, token, reason)
+VALUES (:environment, :release_id, :former_holder, :holder, :token, :reason);
+
+-- renew --
+-- Push the end of the lock out, provided the token is still ours. No row: somebody has taken it.
+UPDATE runbook.lock
+SET heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => :ttl)
+WHERE environment = :environment AND token = :token AND release_id IS NOT NULL
+RETURNING token;
+
+-- free --
+-- Give the lock back, provided it is still ours; the token stays, so that it never counts down.
+UPDATE runbook.lock
+SET release_id = NULL, holder = '', expires_at = clock_timestamp()
+WHERE environment = :environment AND token = :token
+RETURNING token;
+
+-- fence --
+-- Hold the lock's row until the transaction ends, provided the token is still ours: a take-over then waits for us.
+SELECT token FROM runbook.lock
+WHERE environment = :environment AND token = :token AND release_id IS NOT NULL
+FOR SHARE;
+
+-- holder --
+-- Who holds the lock, for how long, and how old the last sign of life is, all by the database's clock.
+SELECT environment, release_id, holder, token, taken_at, heartbeat_at, expires_at,
+       extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_seconds,
+       expires_at > clock_timestamp() AS alive
+FROM runbook.lock
+WHERE environment = :environment AND release_id IS NOT NULL;
