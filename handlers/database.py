@@ -22,14 +22,21 @@ _NOT_ALLOWED = ("28", "3D000")
 
 
 @asynccontextmanager
+async def begin(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A new transaction that commits at the end. Nothing but queries belongs in it."""
+    with spoken(engine):
+        async with engine.begin() as tx:
+            yield tx
+
+
+@asynccontextmanager
 async def transaction(place: Place) -> AsyncIterator[AsyncConnection]:
-    """One transaction: the caller's when *place* is a connection, else a new one that commits at the end."""
+    """The caller's transaction when *place* is a connection, else a new one that commits at the end."""
     if isinstance(place, AsyncConnection):
         yield place
         return
-    with spoken(place):
-        async with place.begin() as tx:
-            yield tx
+    async with begin(place) as tx:
+        yield tx
 
 
 @contextmanager
