@@ -1,0 +1,65 @@
+"""Puts events into the queue in any state, and looks at their rows whole."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from handlers.webhooks import queue
+from handlers.webhooks.event import EntityType
+
+
+async def event(
+    engine: AsyncEngine, key: str, *, entity: EntityType = EntityType.PRODUCT, age: float = 0, **columns: Any
+) -> UUID:
+    """A pending event of the record *key*, *age* seconds old; *columns* are set as they are given."""
+    async with engine.begin() as tx:
+        payload = json.dumps({"item_id": key, "name": f"item {key}"})
+        id_ = await queue.insert_event(tx, entity=entity, key=key, payload_text=payload)
+        await tx.execute(
+            text("UPDATE tds_sync_queue SET created_at = now() - make_interval(secs => :age) WHERE id = :id"),
+            {"id": id_, "age": age},
+        )
+    await change(engine, id_, **columns)
+    return id_
+
+
+async def dead_letter(engine: AsyncEngine, key: str, **columns: Any) -> UUID:
+    """A dead letter as the ERP's own worker leaves one."""
+    values: dict[str, Any] = {
+        "status": "dead_letter",
+        "attempt_count": 3,
+        "error_code": "xd2s",
+        "error_message": "greenlet_spawn has not been called; can't call await_only() here",
+    }
+    return await event(engine, key, **values | columns)
+
+
+async def change(engine: AsyncEngine, id_: UUID, **columns: Any) -> None:
+    """Set *columns* of one event behind everybody's back. A value beginning with `sql:` is an expression."""
+    for name, value in columns.items():
+        expression = value[4:] if isinstance(value, str) and value.startswith("sql:") else ":value"
+        cast = {"status": "CAST(:value AS tds_event_status)"}.get(name, expression)
+        values = {"id": id_} | ({"value": value} if ":value" in cast else {})
+        async with engine.begin() as tx:
+            await tx.execute(text(f"UPDATE tds_sync_queue SET {name} = {cast} WHERE id = :id"), values)
+
+
+async def row(engine: AsyncEngine, id_: UUID) -> dict[str, Any]:
+    """The event's row, every column."""
+    async with engine.connect() as tx:
+        found = await tx.execute(text("SELECT * FROM tds_sync_queue WHERE id = :id"), {"id": id_})
+        return dict(found.mappings().one())
+
+
+async def bytes_of(engine: AsyncEngine, ids: list[UUID]) -> list[str]:
+    """The rows as PostgreSQL prints them, to compare them to the last byte."""
+    async with engine.connect() as tx:
+        found = await tx.execute(
+            text("SELECT q::text FROM tds_sync_queue q WHERE id = ANY (:ids) ORDER BY id"), {"ids": ids}
+        )
+        return list(found.scalars())
