@@ -11,7 +11,6 @@ from alembic import command, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -94,12 +93,12 @@ def _create_schema(connection: Connection) -> None:
 
 def _missing(connection: Connection, script: ScriptDirectory) -> list[str]:
     context = MigrationContext.configure(connection, opts=dict(VERSION_TABLE))
-    heads = context.get_current_heads()
-    try:
-        steps = list(script.iterate_revisions("head", heads or "base"))
-    except CommandError as error:
+    applied = context.get_current_heads()
+    unknown = set(applied) - {step.revision for step in script.walk_revisions()}
+    if unknown:
         raise Refused(
-            f"the ledger in this database was made by a newer runbook (step {', '.join(heads)}): "
+            f"the ledger in this database was made by a newer runbook (step {', '.join(sorted(unknown))}): "
             "use that version, this one does not know its tables"
-        ) from error
-    return [step.revision for step in reversed(steps)]
+        )
+    steps = script.iterate_revisions("head", applied or "base")
+    return [step.revision for step in reversed(list(steps))]
