@@ -1,4 +1,4 @@
-"""Processes of ours: each in a session of its own, known by a lock while it lives, ended without leftovers."""
+"""Processes of ours: each in its own session, known by a lock while it lives, ended without leftovers."""
 
 from __future__ import annotations
 
@@ -42,20 +42,49 @@ class Part:
             await self.process.wait()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Leftover:
+    """A process of ours that outlived the one that started it: its lock says that it lives, and its id."""
+
+    lock: Path
+
+    def lives(self) -> bool:
+        """Whether it still runs."""
+        return self._pid() is not None
+
+    async def stop(self) -> None:
+        """Ask it to end, wait with a bound, and leave nothing of its session behind."""
+        if (pid := self._pid()) is None:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        for _ in range(int(STOP_SECONDS / 0.1)):
+            if self._pid() is None:
+                break
+            await asyncio.sleep(0.1)
+        end_session(pid)
+
+    def _pid(self) -> int | None:
+        text = holder(self.lock)
+        return int(text) if text else None
+
+
 async def start(
     command: list[str],
     *,
     environment: Mapping[str, str],
     log: Path,
+    folder: Path | None = None,
     ends_with_us: bool = False,
     lock: int | None = None,
 ) -> Part:
-    """Start *command* with its output in *log*. While it lives it shares the lock behind *lock*, a descriptor."""
+    """Start *command*, its output in *log*. While it lives it shares the lock of the descriptor *lock*."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
             env=dict(environment),
+            cwd=folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=descriptor,
             stderr=descriptor,
@@ -65,6 +94,8 @@ async def start(
         )
     finally:
         os.close(descriptor)
+    if lock is not None:
+        write(lock, str(process.pid))
     return Part(process=process, log=log)
 
 
@@ -89,10 +120,16 @@ def locked(path: Path, refusal: Callable[[str], Refused]) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise refusal(path.read_text(encoding="utf-8")) from None
-        os.ftruncate(descriptor, 0)
+        write(descriptor, "")
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def write(lock: int, text: str) -> None:
+    """Say in the lock file behind the descriptor *lock* who holds it."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, text.encode(), 0)
 
 
 def holder(path: Path) -> str | None:
