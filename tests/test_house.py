@@ -1,0 +1,243 @@
+"""What keeps the house in order: imports, configuration, queries, pins, and what two files must agree on."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from importlinter.cli import lint_imports
+from packaging.requirements import Requirement
+from packaging.version import Version
+from pydantic import BaseModel
+
+from handlers import config
+from handlers.config import Environment
+from handlers.sql import queries
+from handlers.webhooks.event import QUEUE_NAMES, EntityType, Operation, Status
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "environments" / "reference.toml"
+SQL = sorted((ROOT / "handlers" / "sql").glob("*.sql"))
+LINES_MAX = {"tests": 600}
+LINES_MAX_ELSEWHERE = 350
+
+
+def tracked(*suffixes: str) -> list[Path]:
+    """The files that git knows or would add, by suffix."""
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    files = [ROOT / name for name in listed if name]
+    return [file for file in files if file.is_file() and (not suffixes or file.suffix in suffixes)]
+
+
+def sections(model: type[BaseModel], where: tuple[str, ...] = ()) -> dict[tuple[str, ...], set[str]]:
+    """The keys of each table that an environment file may have."""
+    found: dict[tuple[str, ...], set[str]] = {where: set(model.model_fields)}
+    for name, field in model.model_fields.items():
+        annotation: Any = field.annotation
+        inner = [annotation, *get_args(annotation)]
+        for kind in inner:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found |= sections(kind, (*where, name))
+    return found
+
+
+def keys_without_a_sentence(text: str) -> list[str]:
+    """Keys and table headings that no comment stands right above."""
+    bare, above = [], ""
+    for line in text.splitlines():
+        if re.match(r"\[|[a-z_]+ =", line) and not above.startswith("#"):
+            bare.append(line)
+        above = line
+    return bare
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables that the sample environment files refer to."""
+    for file in (ROOT / "environments").glob("*.toml"):
+        for name in re.findall(r'"env:(\w+)"', file.read_text(encoding="utf-8")):
+            monkeypatch.setenv(name, "not a real secret")
+
+
+def test_imports_point_down(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Flows use tasks, tasks use handlers; the core knows no Prefect, and the queue no releases."""
+    monkeypatch.chdir(ROOT)
+    status = lint_imports(config_filename="pyproject.toml", cache_dir=None)
+    assert status == 0, capsys.readouterr().out
+
+
+def test_every_key_is_in_the_reference() -> None:
+    """Whatever an environment file may say is shown in reference.toml."""
+    shown = tomllib.loads(REFERENCE.read_text(encoding="utf-8"))
+    for where, keys in sections(Environment).items():
+        table: Any = shown
+        for part in where:
+            table = table[part][0] if isinstance(table[part], list) else table[part]
+        assert keys == set(table), f"reference.toml, {'.'.join(where) or 'top level'}"
+
+
+def test_every_key_has_its_sentence() -> None:
+    """No key and no table stands in reference.toml without an explanation right above it."""
+    assert keys_without_a_sentence(REFERENCE.read_text(encoding="utf-8")) == []
+
+
+def test_a_key_without_a_sentence_would_be_seen() -> None:
+    """The check above finds a bare key: it does not pass by looking at nothing."""
+    assert keys_without_a_sentence("# explained\na_key = 1\nbare_key = 2\n\n[table]\n") == [
+        "bare_key = 2",
+        "[table]",
+    ]
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize("file", sorted((ROOT / "environments").glob("*.toml")), ids=lambda file: file.stem)
+def test_every_environment_file_loads(file: Path) -> None:
+    """The samples and the reference are what the program accepts, and are named after their files."""
+    assert config.load(str(file)).name == file.stem
+
+
+@pytest.mark.usefixtures("secrets")
+def test_defaults_in_the_reference_are_the_defaults() -> None:
+    """Where the reference shows a number, it is the one that holds when the key is left out."""
+    shown = config.load(str(REFERENCE))
+    for name in ("canary", "drain", "watch", "gate"):
+        section = getattr(shown, name)
+        assert section == type(section)(), name
+
+
+@pytest.mark.parametrize("file", SQL, ids=lambda file: file.stem)
+def test_every_query_is_used(file: Path) -> None:
+    """A query that no code asks for by its name is dead."""
+    code = "\n".join(module.read_text(encoding="utf-8") for module in tracked(".py"))
+    unused = [name for name in queries(file.stem) if not re.search(rf"""["']{name}["']""", code)]
+    assert unused == []
+
+
+@pytest.mark.parametrize("file", SQL, ids=lambda file: file.stem)
+def test_every_query_has_its_sentence(file: Path) -> None:
+    """The line below a query's name says what it is for."""
+    text = file.read_text(encoding="utf-8")
+    assert re.findall(r"^-- (\w+) --\n(?!-- \w)", text, re.MULTILINE) == []
+
+
+def test_the_pinned_prefect_is_installed() -> None:
+    """Prefect 3.8.8 is what was measured, and its server needs an older FastAPI than pip would take."""
+    assert version("prefect") == "3.8.8"
+    assert Version(version("fastapi")) < Version("0.151")
+
+
+def test_what_is_installed_is_what_is_locked() -> None:
+    """Every requirement of ours has its one locked version, and that version runs here."""
+    locked = dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", lock_text(), re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    wanted = [Requirement(line).name.lower() for line in lines]
+    assert {name: version(name) for name in wanted} == {name: locked.get(name) for name in wanted}
+
+
+def test_the_lock_names_no_index_and_has_hashes() -> None:
+    """The lock works with any index and trusts none: no address, no options, a hash for each package."""
+    lines = [line for line in lock_text().splitlines() if line.strip() and not line.startswith("#")]
+    packages = [line for line in lines if not line.startswith(" ")]
+    hashes = [line for line in lines if line.startswith(" ")]
+    assert [line for line in packages if not re.match(r"[a-z0-9._-]+==\S+( ;.*)? \\$", line)] == []
+    assert [line for line in hashes if not re.match(r"    --hash=sha256:[0-9a-f]{64}( \\)?$", line)] == []
+    assert "://" not in lock_text()
+
+
+def lock_text() -> str:
+    """The locked requirements."""
+    return (ROOT / "requirements.lock").read_text(encoding="utf-8")
+
+
+def test_the_first_commands_of_the_readme_are_what_is_checked() -> None:
+    """Whoever follows the README runs the same test command as .ci/run."""
+    readme, ci = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".ci/run"))
+    assert re.search(r"^\s*make test\b", readme, re.MULTILINE)
+    assert re.search(r"^make test\b", ci, re.MULTILINE)
+    assert re.search(r"^\s*make rehearse\b", readme, re.MULTILINE)
+
+
+def test_make_lists_every_command() -> None:
+    """`make` alone names every target that a person may call."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony is not None
+    help_text = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
+    assert [name for name in phony[1].split() if f"make {name} " not in help_text] == []
+
+
+def test_every_flow_can_be_started_from_the_page() -> None:
+    """prefect.yaml deploys each flow that the code has, by its module, and nothing else."""
+    deployed = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    assert {item["entrypoint"] for item in deployed} == set(flows())
+    assert all(item["work_pool"]["job_variables"]["stream_output"] is False for item in deployed)
+
+
+def flows() -> list[str]:
+    """Every function of flows/ that is decorated as a flow, as a module entrypoint."""
+    found = []
+    for module in sorted((ROOT / "flows").glob("*.py")):
+        for node in ast.parse(module.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef):
+                names = [ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list]
+                found += [f"flows.{module.stem}.{node.name}"] if "flow" in names else []
+    return found
+
+
+def test_flows_are_async() -> None:
+    """A sync flow waits a second for its heartbeat thread, and its sync tasks build a TLS context each."""
+    for module in sorted((ROOT / "flows").glob("*.py")):
+        for node in ast.parse(module.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef):
+                names = [ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list]
+                assert "flow" not in names, f"{module.name}: {node.name}"
+
+
+def test_files_stay_short() -> None:
+    """A file tells one thing."""
+    long = {}
+    for file in tracked(".py"):
+        name = file.relative_to(ROOT)
+        lines = len(file.read_text(encoding="utf-8").splitlines())
+        if lines > LINES_MAX.get(name.parts[0], LINES_MAX_ELSEWHERE):
+            long[str(name)] = lines
+    assert long == {}
+
+
+def test_the_queue_enums_agree_with_the_erp() -> None:
+    """Status, operation and entity names are those of the ERP's own enum types, letter by letter."""
+    erp = (ROOT / "rehearsal" / "erp.sql").read_text(encoding="utf-8")
+    assert enum_values(erp, "tds_event_status") == {str(status) for status in Status}
+    assert enum_values(erp, "tds_operation_type") == {str(operation) for operation in Operation}
+    assert set(QUEUE_NAMES) == set(EntityType)
+    assert set(QUEUE_NAMES.values()) <= enum_values(erp, "tds_entity_type")
+
+
+def enum_values(sql: str, name: str) -> set[str]:
+    """The values of an enum type as *sql* creates it."""
+    body = re.search(rf"CREATE TYPE (?:public\.)?{name} AS ENUM\s*\((.*?)\)", sql, re.DOTALL | re.IGNORECASE)
+    assert body is not None, name
+    return set(re.findall(r"'([^']*)'", body[1]))
+
+
+def test_no_path_of_a_machine_is_in_the_tree() -> None:
+    """Nothing that is handed over names a folder of the machine that it was made on."""
+    paths = re.compile("/" + r"(?:work|root|Users|opt/[a-z]+)/[a-z.]")
+    found = []
+    for file in tracked():
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{file.relative_to(ROOT)}: {hit[0]}" for hit in paths.finditer(text)]
+    assert found == []
