@@ -1,0 +1,22 @@
+# Make a prepared revision the current one in a single rename, so that there is never a moment without one.
+# $1 folder of the releases strategy, $2 revision, $3 forward or back, then the hooks
+base=$1 sha=$2 way=$3
+shift 3
+target=$base/releases/$sha
+[ "$(cat "$target/REVISION" 2>/dev/null)" = "$sha" ] || stop 65 "$target is missing or not whole: prepare it first"
+from=$(basename "$(readlink "$base/current" 2>/dev/null)")
+if [ "$way" = forward ] && [ -n "$from" ] && [ "$from" != "$sha" ]; then
+    write "$RUNBOOK_STATE/previous" "$from" || stop 81 "cannot write to $RUNBOOK_STATE: nothing changed"
+fi
+rm -f "$base/current.next"
+ln -s "releases/$sha" "$base/current.next" || stop 81 "cannot write to $base: nothing changed"
+mv -fT "$base/current.next" "$base/current" 2>/dev/null || mv -fh "$base/current.next" "$base/current" ||
+    stop 81 "cannot make $sha the current release"
+[ "$(readlink "$base/current")" = "releases/$sha" ] || stop 81 "$base/current does not point to $sha"
+write "$RUNBOOK_STATE/current" "$sha" || stop 81 "cannot write to $RUNBOOK_STATE"
+hooks "$target" "$@"
+previous=$(cat "$RUNBOOK_STATE/previous" 2>/dev/null)
+ls -1t "$base/releases" | tail -n +6 | while read -r old; do
+    [ "$old" = "$sha" ] || [ "$old" = "$previous" ] || rm -rf "$base/releases/$old"
+done
+say "switched from ${from:-nothing} to $sha"

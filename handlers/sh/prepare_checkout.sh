@@ -1,0 +1,30 @@
+# Bring a revision onto the host and make sure that the switch to it can work. The running tree is not touched.
+# $1 tree, $2 revision, $3 remote, $4 branch, $5 forward or back, then the hooks
+tree=$1 sha=$2 remote=$3 branch=$4 way=$5
+shift 5
+open_repository
+clear_locks
+# The way back must not depend on the origin.
+if [ "$way" = forward ] || ! git_here cat-file -e "$sha^{commit}" 2>/dev/null; then
+    fetch
+    on_branch
+fi
+# A tree that our own interrupted switch left half way is no reason to refuse: the switch mends it.
+if [ "$way" = forward ] && [ ! -f "$RUNBOOK_STATE/switching" ]; then
+    room
+    if ! git_here diff --quiet HEAD; then
+        git_here diff --stat HEAD
+        git_here diff HEAD | head -c 4000
+        stop 65 "$tree has local changes (above): commit them at the origin or discard them, then try again"
+    fi
+    git_here read-tree -m -u -n HEAD "$sha" ||
+        stop 65 "untracked files in $tree are in the way of $sha (above): move them away, then try again"
+fi
+if [ "$#" -gt 0 ]; then
+    export_to "$RUNBOOK_STATE/trees/$sha"
+    (hooks "$RUNBOOK_STATE/trees/$sha" "$@")
+    status=$?
+    rm -rf "$RUNBOOK_STATE/trees"
+    exit "$status"
+fi
+say "$sha is present"

@@ -1,0 +1,84 @@
+# Functions for the scripts that handle a git tree in $tree and a revision in $sha. `git_here` is defined by the
+# caller, with all its options in one place.
+
+say() { printf '%s\n' "$*"; }
+
+# stop STATUS SENTENCE: 65 somebody must act first, 69 may work later, 80 a hook failed, 81 not proven, 82 a unit
+stop() {
+    status=$1
+    shift
+    say "$*"
+    exit "$status"
+}
+
+write() { printf '%s\n' "$2" >"$1.tmp" && mv -f "$1.tmp" "$1"; }
+
+open_repository() {
+    [ -d "$tree" ] || stop 65 "there is no folder $tree: deploy.directory must name the checkout on the host"
+    git_folder=$(git_here rev-parse --absolute-git-dir 2>&1) || stop 65 "$tree is no git repository: $git_folder"
+}
+
+# Is a git process at work in this tree? One whose folder cannot be seen counts as one that is.
+git_at_work() {
+    for process in /proc/[0-9]*; do
+        case $(cat "$process/comm" 2>/dev/null) in git | git-*) ;; *) continue ;; esac
+        case $(sed 's/^.*) //' "$process/stat" 2>/dev/null) in '' | [ZX]*) continue ;; esac
+        where=$(readlink "$process/cwd" 2>/dev/null) || { [ -d "$process" ] && return 0 || continue; }
+        case $where/ in "$real"/* | "$git_folder"/*) return 0 ;; esac
+    done
+    [ -d /proc/1 ] || ps -A -o comm= | grep -q '^git'
+}
+
+# A killed git leaves its locks behind and every later one refuses to work. They are taken away only under the
+# host's lock and while no git process is alive in the tree.
+clear_locks() {
+    locks() { find "$git_folder" -maxdepth 1 -name '*.lock'; find "$git_folder/refs/remotes" -name '*.lock' 2>/dev/null; }
+    [ -n "$(locks)" ] || return 0
+    real=$(cd "$tree" && pwd -P)
+    tries=0
+    while git_at_work; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 50 ] || stop 69 "another git process is at work in $tree: wait for it to end, or end it"
+        sleep 0.2
+    done
+    locks | while read -r lock; do
+        say "taking away $lock, left by a git process that is gone"
+        rm -f "$lock"
+    done
+}
+
+fetch() {
+    git_here fetch --quiet "$remote" "+refs/heads/$branch:refs/remotes/$remote/$branch" ||
+        stop 69 "cannot fetch $branch from $remote in $tree (see above)"
+}
+
+on_branch() {
+    git_here cat-file -e "$sha^{commit}" 2>/dev/null ||
+        stop 65 "revision $sha is not on $remote/$branch: push it there first, or name another"
+    git_here merge-base --is-ancestor "$sha" "refs/remotes/$remote/$branch" ||
+        stop 65 "revision $sha exists but is not on $remote/$branch: merge it there first, or name another"
+}
+
+room() {
+    needed=$(git_here ls-tree -r -l "$sha" | awk '{ bytes += $4 } END { print int(bytes / 512) + 1024 }')
+    free=$(df -Pk "$tree" | awk 'NR == 2 { print $4 }')
+    [ "$free" -ge "$needed" ] ||
+        stop 65 "only $free KiB are free in $tree and the switch needs $needed (twice the tree): make room first"
+}
+
+# Not through a pipe: the status of git archive would be lost.
+export_to() {
+    rm -rf "$1" "$1.tar" && mkdir -p "$1" && git_here archive -o "$1.tar" "$sha" && tar -xf "$1.tar" -C "$1" &&
+        rm -f "$1.tar" || stop 81 "cannot write the tree of $sha to $1"
+}
+
+# hooks FOLDER COMMAND…
+hooks() {
+    folder=$1
+    shift
+    for hook; do
+        say "hook: $hook"
+        (cd "$folder" && REVISION=$sha RUNBOOK_DIRECTION=$way sh -c "$hook") ||
+            stop 80 "the hook failed with status $?: $hook"
+    done
+}

@@ -1,0 +1,166 @@
+"""Hosts for tests: true SSH, true git, a service manager, in a temporary folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from handlers import config
+from handlers.config import Environment
+from rehearsal.sshd import Sshd
+
+_SYSTEMCTL = Path(__file__).parents[2] / "rehearsal" / "systemctl.py"
+
+
+@dataclass
+class Target:
+    """Hosts with a repository each, cloned from one origin, and the environment that names them."""
+
+    folder: Path
+    origin: Path
+    hosts: dict[str, Path]
+    servers: dict[str, Sshd]
+    changed: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def environment(self, **changes: dict[str, Any]) -> Environment:
+        """The environment, with keys of its sections replaced: `environment(ssh={"user": "x"})`."""
+        first = next(iter(self.servers.values()))
+        values: dict[str, Any] = {
+            "name": "test",
+            "database": {"url": "postgresql://nobody@127.0.0.1:1/none"},
+            "ssh": {
+                "user": first.user,
+                "key_file": str(first.key_file),
+                "known_hosts_file": str(self.folder / "known_hosts"),
+                "connect_seconds": 3,
+                "command_seconds": 20,
+                "operation_seconds": 30,
+            },
+            "hosts": [
+                {
+                    "name": name,
+                    "address": "127.0.0.1",
+                    "port": server.port,
+                    "health_url": "http://127.0.0.1:1/health",
+                }
+                for name, server in self.servers.items()
+            ],
+            "deploy": {"directory": "~/erp it's", "state_directory": "~/state dir"},
+            "services": {"command": ["systemctl"], "web": ["tsh-erp"], "workers": ["tsh-erp-workers"]},
+        }
+        for section, keys in (self.changed | changes).items():
+            values[section] = {**values.get(section, {}), **keys}
+        return config.parse(values, source="test")
+
+    def tree(self, host: str = "web-1") -> Path:
+        """The checkout that the units of a host run from."""
+        return self.hosts[host] / "erp it's"
+
+    def state(self, host: str = "web-1") -> Path:
+        """The state directory of a host."""
+        return self.hosts[host] / "state dir"
+
+    def git(self, *words: str, at: Path | None = None) -> str:
+        """One git command, in the workshop where commits are made unless said otherwise."""
+        return git(*words, at=at or self.folder / "workshop")
+
+    def commit(self, text: str, *, files: dict[str, str] | None = None, branch: str = "main") -> str:
+        """Commit and push something; the new commit id."""
+        workshop = self.folder / "workshop"
+        self.git("checkout", "-q", "-B", branch)
+        for name, content in (files or {"app.txt": text}).items():
+            (workshop / name).parent.mkdir(parents=True, exist_ok=True)
+            (workshop / name).write_text(content)
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", text)
+        self.git("push", "-q", "origin", f"HEAD:{branch}")
+        return self.git("rev-parse", "HEAD")
+
+    def head(self, host: str = "web-1") -> str:
+        """The commit that a host's checkout is on, asked on the spot."""
+        return self.git("rev-parse", "HEAD", at=self.tree(host))
+
+
+@asynccontextmanager
+async def serve(folder: Path, *names: str, kind: Any = None) -> AsyncIterator[Target]:
+    """Bring hosts up and take them down again; their units are ended too."""
+    origin = folder / "origin.git"
+    git("init", "-q", "--bare", "-b", "main", str(origin), at=folder)
+    git("clone", "-q", str(origin), "workshop", at=folder)
+    target = Target(folder=folder, origin=origin, hosts={}, servers={})
+    target.commit("first", files={"app.txt": "first", "keep/a.txt": "a", ".gitignore": "*.log\n"})
+    try:
+        for name in names or ("web-1",):
+            home = folder / name
+            home.mkdir()
+            target.hosts[name] = home
+            git("clone", "-q", str(origin), "erp it's", at=home)
+            environment = {
+                "HOME": str(home),
+                "PATH": f"{_shim(home)}:/usr/local/bin:/usr/bin:/bin",
+                "GIT_CONFIG_NOSYSTEM": "1",
+            }
+            target.servers[name] = await Sshd.start(
+                folder=folder / f"{name}-sshd",
+                home=home,
+                key_file=folder / "client_key",
+                environment=environment,
+                kind=kind,
+            )
+        lines = [server.known_hosts_line for server in target.servers.values()]
+        (folder / "known_hosts").write_text("".join(lines))
+        yield target
+    finally:
+        for name, server in target.servers.items():
+            units = [file.stem for file in (target.hosts[name] / "units").glob("*.service")]
+            if units:
+                stop = [str(target.hosts[name] / "bin/systemctl"), "stop", *units]
+                await asyncio.to_thread(subprocess.run, stop, check=False, capture_output=True)
+            server.stop()
+
+
+def unit(host: Path, name: str, start: str) -> None:
+    """Write a unit file that runs *start*."""
+    (host / "units").mkdir(exist_ok=True)
+    (host / "units" / f"{name}.service").write_text(
+        f"[Service]\nExecStart={start}\nRestart=on-failure\nRestartSec=0.2\nTimeoutStopSec=5\n"
+    )
+
+
+def git(*words: str, at: Path) -> str:
+    """One git command with a fixed identity; its output."""
+    identity = {
+        "GIT_AUTHOR_NAME": "t",
+        "GIT_AUTHOR_EMAIL": "t@t",
+        "GIT_COMMITTER_NAME": "t",
+        "GIT_COMMITTER_EMAIL": "t@t",
+    }
+    done = subprocess.run(
+        ["git", *words], cwd=at, check=True, capture_output=True, text=True, env={**os.environ, **identity}
+    )
+    return done.stdout.strip()
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _shim(home: Path) -> Path:
+    folder = home / "bin"
+    folder.mkdir()
+    shim = folder / "systemctl"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P "{_SYSTEMCTL}" --root "{home}" "$@"\n')
+    shim.chmod(0o755)
+    return folder
