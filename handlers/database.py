@@ -17,6 +17,8 @@ Place = AsyncEngine | AsyncConnection
 
 _GONE = ("08", "57P01", "57P02", "57P03", "53300")
 """SQLSTATEs of a database that is away or full for the moment: nothing was changed, ask again."""
+_NO_TABLE = ("42P01", "42703", "3F000")
+"""SQLSTATEs of a table, column or schema that is not there."""
 _NOT_ALLOWED = ("28", "3D000")
 """SQLSTATEs of a login that cannot work until somebody mends it."""
 
@@ -57,6 +59,11 @@ def spoken(engine: AsyncEngine) -> Iterator[None]:
             raise Refused(
                 f"the database {where} does not let us in: {said(error)}; "
                 "check database.url and database.password"
+            ) from error
+        if state in _NO_TABLE and "runbook" in said(error):
+            raise Refused(
+                f"the ledger in {where} is missing or older than this runbook ({said(error)}): "
+                "bring it up to date with runbook db upgrade"
             ) from error
         raise
 

@@ -1,0 +1,156 @@
+"""How a release stands, for people: what is wanted beside what is there, and why it waits. Reads only.
+
+What the phases know while they run they put into their open record with `ledger.note`; read here are
+`hosts` ({name: {have, ok, note, seen_at}}), `next` ({what, at}), `need` (a sentence) and `window_seconds`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from handlers import ledger, lock
+from handlers.database import begin
+from handlers.errors import Refused
+from handlers.ledger import JudgementRecord, PhaseRecord
+from handlers.lock import Holder
+from handlers.release import FINISHED, LIVE, Phase, Release, Verdict
+from handlers.sql import queries
+from handlers.status_lines import lines
+from handlers.status_view import HostView, StatusView, StepState, StepView
+
+__all__ = ["HostView", "StatusView", "StepState", "StepView", "lines", "read"]
+
+SQL = queries("status")
+
+STEPS: dict[str, Phase] = {
+    "plan": Phase.PLANNED,
+    "approval": Phase.APPROVED,
+    "deploy": Phase.DEPLOYING,
+    "probe": Phase.PROBING,
+    "canary": Phase.CANARY,
+    "drain": Phase.DRAINING,
+    "watch": Phase.WATCHING,
+}
+"""The way of a release that goes well, by the words that people use."""
+
+_BACK = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
+
+_NEEDS: dict[Phase, str] = {
+    Phase.PLANNED: "the plan must be approved",
+    Phase.HELD: "a person decides: runbook resume, runbook rollback or runbook abort",
+    Phase.ROLLBACK_FAILED: "somebody must look at the hosts now: nothing automatic happens any more",
+    Phase.REFUSED: "mend what the sentence above says, then make a new plan",
+}
+
+
+async def read(engine: AsyncEngine, environment: str, release_id: str | None = None) -> StatusView:
+    """How the release named, else the live one, else the newest of the environment stands."""
+    async with begin(engine) as tx:
+        await tx.execute(SQL["look_at_one_moment"])
+        at: datetime = (await tx.execute(SQL["now"])).scalar_one()
+        held = await lock.holder(tx, environment)
+        if release_id is None:
+            release_id = (await tx.execute(SQL["newest"], {"environment": environment})).scalar_one_or_none()
+            if release_id is None:
+                return StatusView(environment=environment, at=at, release=None, lock=held)
+        release = await ledger.get(tx, release_id)
+        if release.environment != environment:
+            raise Refused(f"release {release_id} belongs to {release.environment}, not to {environment}")
+        return await _view(tx, release, at, held)
+
+
+async def _view(tx: AsyncConnection, release: Release, at: datetime, held: Holder | None) -> StatusView:
+    records = await ledger.phase_records(tx, release)
+    judged = await ledger.judgements(tx, release)
+    plan = await ledger.plan(tx, release.id)
+    progress = (await tx.execute(SQL["progress"], {"release_id": release.id})).one()
+    current = records[-1]
+    coming = current.detail.get("next") or {}
+    window = current.detail.get("window_seconds")
+    return StatusView(
+        environment=release.environment,
+        at=at,
+        release=release,
+        why=_why(release, current, judged),
+        need=str(current.detail.get("need") or _NEEDS.get(release.phase, "")),
+        next_what=str(coming.get("what") or ""),
+        next_at=_time(coming.get("at")),
+        running_seconds=(
+            None if release.phase in FINISHED else (at - current.started_at).total_seconds() * release.speed
+        ),
+        window_seconds=float(window) if window is not None else None,
+        hosts=_hosts(release, records, plan),
+        lock=held,
+        steps=_steps(release, records),
+        batches=tuple(await ledger.batches(tx, release)),
+        events_planned=progress.planned,
+        events_settled=progress.settled,
+        findings=dict(Counter(str(one.finding) for one in judged)),
+    )
+
+
+def _why(release: Release, current: PhaseRecord, judged: list[JudgementRecord]) -> str:
+    """The newest judgement of the running phase, else the sentence that brought the release here."""
+    fresh = [one for one in judged if one.taken_at >= current.started_at and one.phase is release.phase]
+    return fresh[-1].sentence if fresh else release.reason
+
+
+def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]:
+    newest = {record.phase: record for record in records}
+    rolled = newest.get(Phase.ROLLING_BACK)
+    views = []
+    awaited = StepState.NEXT
+    for name, phase in STEPS.items():
+        record = newest.get(phase)
+        if record is not None:
+            views.append(_step(name, record))
+        elif release.phase not in FINISHED and rolled is None:
+            views.append(StepView(name=name, state=awaited, at=None, sentence=""))
+            awaited = StepState.LATER
+    if rolled is not None:
+        views.append(_step("rollback", rolled))
+    elif release.phase in LIVE:
+        to = f"to {release.from_revision[:7]}"
+        views.append(StepView(name="rollback", state=StepState.ARMED, at=None, sentence=to))
+    return tuple(views)
+
+
+def _step(name: str, record: PhaseRecord) -> StepView:
+    at = record.finished_at or record.started_at
+    if record.finished_at is None:
+        sentence = str(record.detail.get("sentence") or record.sentence)
+        return StepView(name=name, state=StepState.RUNNING, at=at, sentence=sentence)
+    states = {Verdict.FAIL: StepState.FAILED, Verdict.INCONCLUSIVE: StepState.HELD}
+    state = states.get(record.verdict, StepState.DONE) if record.verdict else StepState.DONE
+    return StepView(name=name, state=state, at=at, sentence=record.sentence)
+
+
+def _hosts(release: Release, records: list[PhaseRecord], plan: dict[str, Any]) -> tuple[HostView, ...]:
+    """Each host as last noted by any phase; before that, as the plan found it."""
+    want = release.from_revision if release.phase in _BACK else release.to_revision
+    seen: dict[str, dict[str, Any]] = {}
+    for host in plan.get("hosts") or ():
+        if isinstance(host, dict) and "name" in host:
+            seen[str(host["name"])] = {"have": host.get("current")}
+    for record in records:
+        for name, noted in (record.detail.get("hosts") or {}).items():
+            seen[name] = dict(noted)
+    return tuple(
+        HostView(
+            name=name,
+            want=want,
+            have=noted.get("have"),
+            good=noted.get("ok"),
+            note=str(noted.get("note") or ""),
+            seen_at=_time(noted.get("seen_at")),
+        )
+        for name, noted in sorted(seen.items())
+    )
+
+
+def _time(text: object) -> datetime | None:
+    return datetime.fromisoformat(text) if isinstance(text, str) else None

@@ -1,0 +1,110 @@
+"""The status view as plain lines: readable without colour and never wider than it may be. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from datetime import datetime
+
+from handlers.lock import Holder
+from handlers.status_view import HostView, StatusView, StepView
+
+_LABEL = 9
+"""Columns of the first word, so that the sentences stand below each other."""
+
+
+def lines(view: StatusView, width: int = 80) -> list[str]:
+    """The view as text, one fact below the other."""
+    release = view.release
+    if release is None:
+        return _wrapped("", f"{view.environment}: no release yet", width) + _lock(view, width)
+    told = _wrapped("release", f"{release.id}  {release.phase.upper()}{_clock(view)}", width)
+    told += _labelled("Why", view.why, width)
+    told += _labelled("Need", view.need, width)
+    told += _labelled("Version", _versions(view), width)
+    told += _lock(view, width)
+    for step in view.steps:
+        told += _step(step, width)
+    if view.batches:
+        sizes = " ".join(str(batch.size) for batch in view.batches)
+        told += _labelled(
+            "Events", f"{view.events_settled} of {view.events_planned} settled, batches {sizes}", width
+        )
+    if view.findings:
+        counted = ", ".join(f"{count} {finding}" for finding, count in sorted(view.findings.items()))
+        told += _labelled("Judged", counted, width)
+    return told
+
+
+def _clock(view: StatusView) -> str:
+    parts = []
+    if view.running_seconds is not None:
+        minute = int(view.running_seconds // 60)
+        if view.window_seconds:
+            parts.append(f"minute {minute} of {view.window_seconds / 60:g}")
+        elif minute:
+            parts.append(f"since {minute} min")
+    if view.next_at is not None and view.release is not None:
+        left = max(0, int((view.next_at - view.at).total_seconds() * view.release.speed))
+        parts.append(f"{view.next_what or 'next look'} in {left // 60:02}:{left % 60:02}")
+    return f"  {', '.join(parts)}" if parts else ""
+
+
+def _versions(view: StatusView) -> str:
+    if not view.hosts:
+        return ""
+    return "   ".join([f"want {view.hosts[0].want[:7]}", *(_host(host, view.at) for host in view.hosts)])
+
+
+def _host(host: HostView, at: datetime) -> str:
+    state = {True: "ok", False: "NOT OK", None: "not asked yet"}[host.good]
+    age = f", seen {_age((at - host.seen_at).total_seconds())} ago" if host.seen_at else ""
+    note = f" ({host.note})" if host.note else ""
+    return f"{host.name} {(host.have or 'unknown')[:7]} {state}{note}{age}"
+
+
+def _lock(view: StatusView, width: int) -> list[str]:
+    return _labelled("Lock", _holder(view.lock), width) if view.lock else []
+
+
+def _holder(holder: Holder) -> str:
+    life = "renewed" if holder.alive else "RUN OUT, last renewed"
+    ago = f"{life} {_age(holder.silent_seconds)} ago"
+    return f"{holder.name} since {holder.taken_at:%H:%M}, {ago}, token {holder.token}"
+
+
+def _step(step: StepView, width: int) -> list[str]:
+    at = f"{step.at:%H:%M}" if step.at else "     "
+    head = f" {f'[{step.state}]':<9} {step.name:<9} {at}  "
+    return _wrapped(head, step.sentence, width, indent=len(head))
+
+
+def _age(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(0, seconds):.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"
+
+
+def _labelled(label: str, sentence: str, width: int) -> list[str]:
+    return _wrapped(f"{label:<{_LABEL}}", sentence, width, indent=_LABEL) if sentence else []
+
+
+def _wrapped(head: str, sentence: str, width: int, *, indent: int = _LABEL) -> list[str]:
+    """*head* and *sentence*, broken so that no line is wider than *width*."""
+    gap = " " if head and not head.endswith(" ") else ""
+    first = f"{head}{gap}{_plain(sentence)}".rstrip()
+    return textwrap.wrap(
+        first,
+        width=max(width, indent + 10),
+        subsequent_indent=" " * indent,
+        drop_whitespace=True,
+        replace_whitespace=False,
+    ) or [first[:width]]
+
+
+def _plain(sentence: str) -> str:
+    """One line without control characters: sentences carry text from hosts and payloads."""
+    flat = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in sentence)
+    return flat.strip()

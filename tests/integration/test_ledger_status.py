@@ -1,0 +1,199 @@
+"""The status view: from the ledger alone, at one moment, and readable in 80 columns."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger_steps import begun, deploying, locked
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from handlers import gate, ledger, lock
+from handlers.errors import Refused
+from handlers.gate import Count, Measurement, Thresholds
+from handlers.release import Phase, Release, Verdict
+from handlers.status import HostView, StatusView, StepState, StepView, lines, read
+
+
+async def watching(engine: AsyncEngine) -> Release:
+    """A release that has come as far as the watch."""
+    release = await deploying(engine)
+    await ledger.note(
+        engine,
+        release,
+        {
+            "hosts": {
+                "web-1": {"have": "b" * 40, "ok": True, "seen_at": datetime.now(UTC)},
+                "web-2": {"ok": False},
+            }
+        },
+    )
+    for phase, sentence in (
+        (Phase.PROBING, "web-1 then web-2, 38 s"),
+        (Phase.CANARY, "2 of 2 hosts"),
+        (Phase.DRAINING, "product 26 completed, 1.8 s"),
+        (Phase.WATCHING, "57 of 57 settled"),
+    ):
+        release = await ledger.enter(engine, release, phase, verdict=Verdict.PASS, sentence=sentence)
+    return release
+
+
+async def test_an_environment_without_a_release_says_so(engine: AsyncEngine) -> None:
+    """Nothing is not an error."""
+    view = await read(engine, "staging")
+    assert view.release is None
+    assert lines(view) == ["staging: no release yet"]
+
+
+async def test_the_view_says_why_and_what_comes_next(engine: AsyncEngine) -> None:
+    """Judgement, minute, next look, wanted beside present revisions, lock and steps."""
+    release = await watching(engine)
+    judgement = gate.judge_watch(Measurement(counts=(Count(entity="Product", completed=12),)), Thresholds())
+    await ledger.record_judgement(engine, release, judgement)
+    await ledger.note(
+        engine,
+        release,
+        {
+            "window_seconds": 1800,
+            "next": {"what": "next check", "at": datetime.now(UTC) + timedelta(seconds=41)},
+        },
+    )
+    view = await read(engine, "staging")
+    assert view.why == judgement.sentence
+    assert view.findings == {"INCONCLUSIVE": 1}
+    assert [(host.name, (host.have or "")[:1], host.good) for host in view.hosts] == [
+        ("web-1", "b", True),
+        ("web-2", "", False),
+    ]
+    assert {host.want for host in view.hosts} == {"b" * 40}
+    assert view.lock is not None
+    assert {step.name: step.state for step in view.steps} == {
+        "plan": StepState.DONE,
+        "approval": StepState.DONE,
+        "deploy": StepState.DONE,
+        "probe": StepState.DONE,
+        "canary": StepState.DONE,
+        "drain": StepState.DONE,
+        "watch": StepState.RUNNING,
+        "rollback": StepState.ARMED,
+    }
+    text = "\n".join(lines(view))
+    assert f"release {release.id}  WATCHING  minute 0 of 30, next check in 00:4" in text
+    assert "8 more must complete before" in text
+    assert "want bbbbbbb" in text
+    assert "web-2 unknown NOT OK" in text
+    assert "[armed]   rollback         to aaaaaaa" in text
+    assert json.loads(json.dumps(view.as_json()))["release"]["phase"] == "watching"
+
+
+async def test_a_planned_release_shows_the_way_before_it(engine: AsyncEngine) -> None:
+    """What has not begun is next or later, and nothing is armed before anything has changed."""
+    await begun(engine)
+    view = await read(engine, "staging")
+    states = [step.state for step in view.steps]
+    assert states == [StepState.RUNNING, StepState.NEXT, *[StepState.LATER] * 5]
+    assert view.need == "the plan must be approved"
+
+
+async def test_a_rollback_wants_the_previous_revision(engine: AsyncEngine) -> None:
+    """While going back, and afterwards, the wanted revision is the one before."""
+    release = await watching(engine)
+    release = await ledger.enter(
+        engine, release, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence="3 of 9 completed"
+    )
+    release = await ledger.enter(
+        engine, release, Phase.ROLLBACK_FAILED, verdict=Verdict.FAIL, sentence="web-2 does not answer"
+    )
+    view = await read(engine, "staging")
+    assert {host.want for host in view.hosts} == {"a" * 40}
+    assert [(step.name, step.state) for step in view.steps[-2:]] == [
+        ("watch", StepState.FAILED),
+        ("rollback", StepState.FAILED),
+    ]
+    assert "somebody must look at the hosts now" in view.need
+    assert view.lock is None
+
+
+async def test_a_held_release_says_what_a_person_can_do(engine: AsyncEngine) -> None:
+    """Why it was held and the three ways on."""
+    await ledger.hold(engine, await watching(engine), "the database did not answer for 10 min")
+    view = await read(engine, "staging")
+    assert view.why == "the database did not answer for 10 min"
+    assert "runbook resume" in view.need
+
+
+async def test_the_live_release_is_shown_before_a_newer_plan(engine: AsyncEngine) -> None:
+    """Whoever only planned does not hide what is going on; by its id the plan can be seen too."""
+    live = await deploying(engine)
+    newer = await begun(engine)
+    first = (await read(engine, "staging")).release
+    second = (await read(engine, "staging", newer.id)).release
+    assert first is not None
+    assert second is not None
+    assert (first.id, second.id) == (live.id, newer.id)
+    with pytest.raises(Refused, match="belongs to staging"):
+        await read(engine, "production", newer.id)
+
+
+async def test_reading_changes_nothing_and_needs_no_lock(engine: AsyncEngine) -> None:
+    """A view while somebody holds the release's row is not kept waiting."""
+    release = await locked(engine, await begun(engine))
+    async with engine.begin() as tx:
+        await lock.fence(tx, "staging", release.token)
+        await ledger.enter(tx, release, Phase.APPROVED)
+        view = await read(engine, "staging")
+    assert view.release == release
+
+
+async def test_a_database_without_a_ledger_says_what_to_do(erp_url: str) -> None:
+    """A missing schema is a sentence."""
+    bare = create_async_engine(make_url(erp_url).set(drivername="postgresql+asyncpg"))
+    try:
+        with pytest.raises(Refused, match="the ledger in .* is missing"):
+            await read(bare, "staging")
+    finally:
+        await bare.dispose()
+
+
+@given(
+    sentence=st.text(max_size=400),
+    name=st.text(min_size=1, max_size=60),
+    width=st.integers(min_value=60, max_value=120),
+)
+def test_no_line_is_wider_than_it_may_be(sentence: str, name: str, width: int) -> None:
+    """Whatever text came from hosts and payloads: no long line, no control character."""
+    at = datetime(2025, 11, 14, 14, 2, tzinfo=UTC)
+    release = Release(
+        id="2025-11-14.3",
+        environment="staging",
+        from_revision="a" * 40,
+        to_revision="b" * 40,
+        requested_by="ops",
+        phase=Phase.WATCHING,
+        resume_phase=None,
+        token=1,
+        speed=1,
+        reason=sentence,
+        created_at=at,
+        finished_at=None,
+    )
+    view = StatusView(
+        environment="staging",
+        at=at,
+        release=release,
+        why=sentence,
+        need=sentence,
+        hosts=(HostView(name=name, want="b", have="c", good=True, note=sentence, seen_at=at),),
+        steps=(StepView(name="watch", state=StepState.RUNNING, at=at, sentence=sentence),),
+        findings={"HEALTHY": 3},
+    )
+    told = lines(view, width)
+    assert max(len(line) for line in told) <= width
+    assert (
+        all(char.isprintable() or char in "   　\u2028" for line in told for char in line) or sentence or name
+    )
+    assert not any(ord(char) < 32 for line in told for char in line)
