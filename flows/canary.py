@@ -1,0 +1,15 @@
+"""The canary: prove the revision on exactly one dead letter, through the deployed workers."""
+
+from __future__ import annotations
+
+from handlers.release import Conclusion, Release
+from tasks import canary
+
+
+async def prove(run: Release) -> Conclusion:
+    """Choose one dead letter, send it back, follow it to its end, and compare what it left behind."""
+    chosen = await canary.choose(run)
+    if chosen.conclusion is not None:
+        return chosen.conclusion
+    sent = await canary.send(run, chosen)
+    return await canary.follow(run, sent)

@@ -1,0 +1,37 @@
+"""Following events in the queue until they come to rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+from handlers import entities
+from handlers.core import Core
+from handlers.database import transaction
+from handlers.webhooks import queue
+from handlers.webhooks.event import SETTLED
+from handlers.webhooks.queue import EventState
+from handlers.webhooks.worker import Worker, new_owner
+
+
+async def until_settled(
+    core: Core, ids: Sequence[UUID], *, limit_seconds: float, poll_seconds: float, revision: str
+) -> list[EventState]:
+    """Look at *ids* until all have settled or *limit_seconds* (real) have passed; returns how they stand then.
+
+    Where the environment has no workers of its own, this process applies the events with the same core.
+    """
+    if core.environment.execution == "inline":
+        worker = Worker(
+            core.database, owner=new_owner(f"inline-{revision[:7]}"), revision=revision, apply=entities.apply
+        )
+        await worker.run_until_settled(ids, limit_seconds)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit_seconds
+    while True:
+        async with transaction(core.database) as tx:
+            states = await queue.states(tx, ids)
+        if all(state.status in SETTLED for state in states) or loop.time() >= deadline:
+            return states
+        await asyncio.sleep(poll_seconds)

@@ -1,0 +1,50 @@
+"""A marked event of our own, for when there is nothing else to prove a revision on."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from handlers.webhooks import queue
+from handlers.webhooks.event import EntityType, Operation
+
+KEY = "tds-runbook-synthetic"
+"""The one product that synthetic events speak of: inactive, and deleted again once it has served."""
+
+HEADER = "X-Runbook-Synthetic"
+
+
+async def insert(tx: AsyncConnection, release_id: str) -> UUID:
+    """Put a synthetic product into the queue, marked with the release in its headers and its name."""
+    return await _insert(tx, release_id, Operation.UPDATE)
+
+
+async def remove(tx: AsyncConnection, release_id: str) -> UUID:
+    """Delete the synthetic product at the source, so that the ERP's own row is deleted (softly) as well."""
+    return await _insert(tx, release_id, Operation.DELETE)
+
+
+async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) -> UUID:
+    now = datetime.now(UTC)
+    record = {
+        "item_id": KEY,
+        "name": f"tds-runbook canary of release {release_id}",
+        "sku": KEY,
+        "status": "inactive",
+        "description": "",
+        "rate": 0,
+        "stock_on_hand": 0,
+        "created_time": now.isoformat(timespec="milliseconds"),
+        "last_modified_time": now.isoformat(timespec="milliseconds"),
+    }
+    return await queue.insert_event(
+        tx,
+        entity=EntityType.PRODUCT,
+        key=KEY,
+        payload_text=json.dumps({"item": record}),
+        operation=operation,
+        headers={HEADER: release_id},
+    )

@@ -1,0 +1,82 @@
+"""The watch: what became of live traffic since the released workers took over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from handlers import ledger
+from handlers.core import Core
+from handlers.database import transaction
+from handlers.errors import DatabaseDown
+from handlers.gate import Finding, Judgement, Measurement, judge_watch
+from handlers.judging import baseline, concluded, of_traffic, thresholds
+from handlers.release import Conclusion, Phase, Release, Verdict
+from handlers.webhooks import queue
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """When the watch began, how long it lasts and how often it looks, in runbook seconds."""
+
+    started_at: datetime
+    since: datetime
+    """Live events that arrived from here on count: since the released workers took over."""
+    seconds: float
+    interval_seconds: float
+
+
+async def begin(core: Core, release: Release) -> Window:
+    """The window as the ledger has it, so that a restarted watch goes on where it stood."""
+    records = await ledger.phase_records(core.database, release)
+    watching = [record for record in records if record.phase is Phase.WATCHING]
+    probing = [record for record in records if record.phase is Phase.PROBING]
+    limits = core.environment.watch
+    return Window(
+        started_at=watching[-1].started_at,
+        since=(probing or watching)[-1].started_at,
+        seconds=limits.window_seconds,
+        interval_seconds=limits.interval_seconds,
+    )
+
+
+async def look(core: Core, release: Release, window: Window) -> Conclusion:
+    """Measure once, judge, and keep the judgement with its inputs.
+
+    A database that does not answer is not the release's fault: the finding is then SOURCE_DOWN, and there is
+    nowhere to keep it.
+    """
+    try:
+        judgement = await _judge(core, release, window)
+        await ledger.record_judgement(core.database, release, judgement)
+        minute = core.clock.passed(window.started_at) / 60
+        await ledger.note(core.database, release, {"looked": judgement.sentence, "minute": round(minute, 1)})
+    except DatabaseDown as error:
+        judgement = judge_watch(Measurement(source_down=str(error)), thresholds(core.environment))
+    return concluded(judgement, {"finding": judgement.finding})
+
+
+async def conclude(core: Core, release: Release, window: Window) -> Conclusion:
+    """The last look decides. Too little to tell, or nothing at all, is not a pass: a person decides."""
+    judgement = await _judge(core, release, window)
+    await ledger.record_judgement(core.database, release, judgement)
+    told = concluded(judgement, {"finding": judgement.finding})
+    minutes = f"after {window.seconds / 60:g} min"
+    hint = "; resume to watch once more, or roll back" if told.verdict is Verdict.INCONCLUSIVE else ""
+    found = "" if judgement.finding is Finding.HEALTHY else f"{judgement.finding}: "
+    return Conclusion(
+        verdict=told.verdict, sentence=f"{minutes}: {found}{told.sentence}{hint}", detail=told.detail
+    )
+
+
+async def _judge(core: Core, release: Release, window: Window) -> Judgement:
+    replayed = [event.event_id for event in await ledger.events(core.database, release)]
+    async with transaction(core.database) as tx:
+        counted = await queue.outcomes_since(
+            tx,
+            since=window.since,
+            excluding=replayed,
+            late_seconds=core.environment.watch.late_seconds,
+        )
+    before = baseline(await ledger.plan(core.database, release.id))
+    return judge_watch(Measurement(counts=of_traffic(counted), baseline=before), thresholds(core.environment))

@@ -1,0 +1,30 @@
+"""The steps of the canary."""
+
+from __future__ import annotations
+
+from handlers import canary
+from handlers.canary import Chosen
+from handlers.release import Conclusion, Release
+from tasks.policy import CHANGE, LOOK, step
+from tasks.tools import tools
+
+
+@step(LOOK)
+async def choose(run: Release) -> Chosen:
+    """Which dead letter proves the revision, or why there is none."""
+    async with tools(run) as core:
+        return await canary.choose(core, run)
+
+
+@step(CHANGE)
+async def send(run: Release, chosen: Chosen) -> Chosen:
+    """Send it to the deployed workers; sent once is sent."""
+    async with tools(run) as core:
+        return await canary.send(core, run, chosen)
+
+
+@step(LOOK)
+async def follow(run: Release, chosen: Chosen) -> Conclusion:
+    """Follow it to its end and judge it."""
+    async with tools(run) as core:
+        return await canary.follow(core, run, chosen)

@@ -1,0 +1,56 @@
+"""Moves of a release in the ledger."""
+
+from __future__ import annotations
+
+from handlers import ledger
+from handlers.errors import Refused
+from handlers.release import Conclusion, Phase, Release, Verdict
+from tasks.policy import KEEP, step
+from tasks.tools import tools
+
+
+@step(KEEP)
+async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, sentence: str = "") -> Release:
+    """Close the phase with its conclusion and go on to the next; entering twice is harmless."""
+    async with tools(run) as core:
+        if conclusion is None:
+            return await ledger.enter(core.database, run, to, verdict=Verdict.PASS, sentence=sentence)
+        return await ledger.enter(
+            core.database,
+            run,
+            to,
+            verdict=conclusion.verdict,
+            sentence=conclusion.sentence,
+            detail=conclusion.detail,
+        )
+
+
+@step(KEEP)
+async def hold(run: Release, conclusion: Conclusion) -> Release:
+    """Stop and let a person decide."""
+    async with tools(run) as core:
+        return await ledger.hold(core.database, run, conclusion.sentence, detail=conclusion.detail)
+
+
+@step(KEEP)
+async def resume(run: Release, sentence: str) -> Release:
+    """Take a held release out of its hold; its lock must have been taken."""
+    async with tools(run) as core:
+        return await ledger.resume(core.database, run, sentence)
+
+
+@step(KEEP)
+async def get(environment: str, release_id: str) -> Release:
+    """The release as the ledger has it."""
+    async with tools(environment) as core:
+        return await ledger.get(core.database, release_id)
+
+
+@step(KEEP)
+async def unfinished(environment: str) -> Release:
+    """The release of the environment that can go on; Refused when there is none."""
+    async with tools(environment) as core:
+        run = await ledger.live(core.database, environment) or await ledger.latest(core.database, environment)
+    if run is None or run.finished_at is not None:
+        raise Refused(f"no release of {environment} is held or under way: there is nothing to go on with")
+    return run

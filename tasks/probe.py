@@ -1,0 +1,15 @@
+"""The step of the probe."""
+
+from __future__ import annotations
+
+from handlers import probe as probing
+from handlers.release import Conclusion, Release
+from tasks.policy import LOOK, step
+from tasks.tools import tools
+
+
+@step(LOOK)
+async def probe(run: Release) -> Conclusion:
+    """Wait until every host is healthy and answers with the released revision, or the limit has passed."""
+    async with tools(run) as core:
+        return await probing.until_healthy(core, run.to_revision)

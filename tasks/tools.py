@@ -1,0 +1,18 @@
+"""The tools of one step: each step opens its own and closes them, because a retry or another loop would break them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from handlers import config
+from handlers.core import Core, open_core
+from handlers.release import Release
+
+
+@asynccontextmanager
+async def tools(run: Release | str) -> AsyncIterator[Core]:
+    """Open the core of a release, or of the environment of that name."""
+    name, speed = (run, 1.0) if isinstance(run, str) else (run.environment, run.speed)
+    async with open_core(config.load(name), speed=speed) as core:
+        yield core

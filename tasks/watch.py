@@ -1,0 +1,30 @@
+"""The steps of the watch."""
+
+from __future__ import annotations
+
+from handlers import watch
+from handlers.release import Conclusion, Release
+from handlers.watch import Window
+from tasks.policy import LOOK, step
+from tasks.tools import tools
+
+
+@step(LOOK)
+async def begin(run: Release) -> Window:
+    """The window as the ledger has it."""
+    async with tools(run) as core:
+        return await watch.begin(core, run)
+
+
+@step(LOOK)
+async def look(run: Release, window: Window) -> Conclusion:
+    """Measure live traffic once and judge it."""
+    async with tools(run) as core:
+        return await watch.look(core, run, window)
+
+
+@step(LOOK)
+async def conclude(run: Release, window: Window) -> Conclusion:
+    """The last look, when the window has passed."""
+    async with tools(run) as core:
+        return await watch.conclude(core, run, window)
