@@ -1,1 +1,94 @@
-"""One handler for each of the eleven kinds of record that Zoho sends."""
+"""The eleven kinds of record: what a payload says, as rows of the ERP. Knows nothing of releases.
+
+`unwrap` takes records out of a body, `source_key` names one, `apply` writes a batch of events inside the
+caller's transaction, and `differences` proves afterwards that a row says what its payload says.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from types import MappingProxyType
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from handlers.entities import envelope
+from handlers.entities.applying import Handlers, apply_kind
+from handlers.entities.base import Handler
+from handlers.entities.catalog import PRICE_LIST, PRODUCT, STOCK_ADJUSTMENT
+from handlers.entities.document import Refusal
+from handlers.entities.envelope import Record
+from handlers.entities.parties import CUSTOMER, USER, VENDOR
+from handlers.entities.settle import Ids
+from handlers.entities.spec import Data, Mapped
+from handlers.entities.trade import BILL, CREDIT_NOTE, INVOICE, PAYMENT, SALES_ORDER
+from handlers.webhooks.event import DRAIN_ORDER, EntityType, Event, Result
+
+__all__ = [
+    "HANDLERS",
+    "Data",
+    "Handler",
+    "Handlers",
+    "Mapped",
+    "Record",
+    "Refusal",
+    "apply",
+    "handler",
+    "source_key",
+    "unwrap",
+]
+
+HANDLERS: Handlers = MappingProxyType(
+    {
+        one.entity: one
+        for one in (
+            PRODUCT,
+            CUSTOMER,
+            INVOICE,
+            SALES_ORDER,
+            PAYMENT,
+            VENDOR,
+            USER,
+            BILL,
+            CREDIT_NOTE,
+            STOCK_ADJUSTMENT,
+            PRICE_LIST,
+        )
+    }
+)
+"""One handler for each kind. An ERP that needs another rule builds its own dictionary from this one."""
+
+
+def handler(entity: EntityType) -> Handler:
+    """The handler of a kind of record."""
+    return HANDLERS[entity]
+
+
+def unwrap(entity: EntityType, body: str) -> list[Record]:
+    """All records of this kind in *body*, whatever it wraps them in. Raises Refusal where there is none."""
+    return envelope.records(HANDLERS[entity], body)
+
+
+def source_key(entity: EntityType, record: Data) -> str:
+    """The record's id at the source, as text. Raises Refusal where it has none."""
+    return HANDLERS[entity].source_key(record)
+
+
+async def apply(
+    tx: AsyncConnection, events: Sequence[Event], *, handlers: Handlers = HANDLERS
+) -> dict[UUID, Result]:
+    """Apply a batch inside the caller's transaction, parents before children; one result for each event.
+
+    What the mapping refuses costs nothing to the others. What only the database refuses is raised: the
+    transaction is then of no more use, and the caller finds out which event it was.
+    """
+    by_kind: dict[EntityType, list[Event]] = defaultdict(list)
+    for event in events:
+        by_kind[event.entity].append(event)
+    ids: Ids = {}
+    results: dict[UUID, Result] = {}
+    for entity in DRAIN_ORDER:
+        if entity in by_kind:
+            results |= await apply_kind(tx, handlers[entity], by_kind[entity], ids, handlers)
+    return results

@@ -1,0 +1,226 @@
+"""Applying a batch of events of one kind: read what is there, fold, write; one statement for each table.
+
+Everything that can be refused is refused before the first write. What only the database sees is raised, and
+the worker finds out which event it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row as SqlRow
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from handlers.entities import statements
+from handlers.entities.base import Handler
+from handlers.entities.document import Refusal
+from handlers.entities.fold import Stored, shape
+from handlers.entities.settle import Arrival, Found, Ids, Row, arrive, settle
+from handlers.entities.spec import Child, Lines
+from handlers.webhooks.event import EntityType, Event, Outcome, Result
+
+Handlers = Mapping[EntityType, Handler]
+
+_ROUNDS_MAX = 5
+"""Rows that another worker inserted while we looked are looked at again; more rounds than this is no
+coincidence."""
+
+
+async def apply_kind(
+    tx: AsyncConnection, handler: Handler, events: Sequence[Event], ids: Ids, handlers: Handlers
+) -> dict[UUID, Result]:
+    """Apply all events of one kind, and remember in *ids* the rows that later kinds may point at."""
+    results: dict[UUID, Result] = {}
+    by_key: dict[str, list[Arrival]] = defaultdict(list)
+    for event in events:
+        try:
+            by_key[event.key].append(arrive(handler, event))
+        except Refusal as refusal:
+            results[event.id] = Result(outcome=Outcome.REFUSED, reason=str(refusal), field=refusal.field)
+    await look_up(tx, (arrival for group in by_key.values() for arrival in group), ids, handlers)
+    open_keys = sorted(by_key)
+    for _ in range(_ROUNDS_MAX):
+        found = await _read(tx, handler, open_keys, by_key)
+        rows: list[Row] = []
+        for key in open_keys:
+            row, told = settle(handler, by_key[key], found.get(key), ids)
+            results |= told
+            if row is not None:
+                rows.append(row)
+        own = await _write(tx, handler, rows, ids)
+        own |= {key: there.id for key, there in found.items()}
+        ids.setdefault(handler.entity, {}).update(own)
+        open_keys = [row.key for row in rows if row.key not in own]
+        if not open_keys:
+            break
+    else:
+        raise RuntimeError(
+            f"{handler.table.name}: rows keep appearing while they are written: {open_keys[:3]}"
+        )
+    return {event.id: _with_target(results[event.id], ids[handler.entity].get(event.key)) for event in events}
+
+
+def _with_target(result: Result, target: str | None) -> Result:
+    if result.outcome is not Outcome.APPLIED or target is None:
+        return result
+    return Result(outcome=result.outcome, reason=result.reason, field=result.field, target=target)
+
+
+async def look_up(tx: AsyncConnection, arrivals: Iterable[Arrival], ids: Ids, handlers: Handlers) -> None:
+    """Find the parents that the batch has not met yet: one query for each parent table."""
+    wanted: dict[EntityType, set[str]] = defaultdict(set)
+    for arrival in arrivals:
+        for parent in arrival.mapped.parents:
+            if parent.key not in ids.setdefault(parent.entity, {}):
+                wanted[parent.entity].add(parent.key)
+    for entity, keys in wanted.items():
+        parent_handler = handlers[entity]
+        rows = await parent_handler.execute_with_context(
+            tx, statements.ids(parent_handler.table), {"key": sorted(keys)}
+        )
+        ids[entity].update({row.key: row.id for row in rows})
+
+
+async def _read(
+    tx: AsyncConnection, handler: Handler, keys: list[str], by_key: Mapping[str, list[Arrival]]
+) -> dict[str, Found]:
+    """Lock the rows of *keys*, and take over rows that the old code wrote without the source's id."""
+    if not keys:
+        return {}
+    single = [by_key[key][0].change if len(by_key[key]) == 1 else None for key in keys]
+    wanted = {
+        "key": keys,
+        "stamp": [change.stamp.isoformat() if change else None for change in single],
+        # Only one plain change can be judged by its stamp alone.
+        "shape": [shape(change.data) if change and not change.deleted else None for change in single],
+    }
+    rows = await handler.execute_with_context(tx, statements.read(handler.table), wanted)
+    found = {row.key: _found(row) for row in rows}
+    natural = _natural_keys(handler, [key for key in keys if key not in found], by_key)
+    if natural:
+        taken = await handler.execute_with_context(
+            tx,
+            statements.recognise(handler.table),
+            {"key": list(natural), "natural": list(natural.values())},
+        )
+        if taken.all():
+            rows = await handler.execute_with_context(tx, statements.read(handler.table), wanted)
+            found = {row.key: _found(row) for row in rows}
+    return found
+
+
+def _found(row: SqlRow[Any]) -> Found:
+    stored = None
+    if row.stamp is not None and row.data is not None:
+        versions = json.loads(row.versions) if row.versions else {}
+        stored = Stored(
+            stamp=row.stamp,
+            deleted_at=row.deleted_at,
+            data=json.loads(row.data, parse_float=Decimal),
+            versions={key: (datetime.fromisoformat(at), digest) for key, (at, digest) in versions.items()},
+        )
+    return Found(id=row.id, stamp=row.stamp, deleted_at=row.deleted_at, covered=row.covered, stored=stored)
+
+
+def _natural_keys(
+    handler: Handler, keys: Iterable[str], by_key: Mapping[str, list[Arrival]]
+) -> dict[str, str]:
+    at = next(
+        (at for at, column in enumerate(handler.table.columns) if column.name == handler.table.natural_key),
+        None,
+    )
+    if at is None:
+        return {}
+    numbers = {key: by_key[key][0].mapped.values[at] for key in keys}
+    return {key: number for key, number in numbers.items() if number is not None}
+
+
+async def _write(tx: AsyncConnection, handler: Handler, rows: Sequence[Row], ids: Ids) -> dict[str, str]:
+    """Write rows and their lines. Gives the ERP's own id for each row that is now ours to point at."""
+    own = {row.key: row.found.id for row in rows if row.found is not None}
+    new = [row for row in rows if row.found is None]
+    if new:
+        inserted = await handler.execute_with_context(
+            tx, statements.insert(handler.table), parameters(handler, new, ids)
+        )
+        own.update({row.key: row.id for row in inserted})
+    groups: dict[frozenset[int], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.found is not None:
+            groups[row.mapped.missing].append(row)
+    for missing, group in groups.items():
+        sent = parameters(handler, group, ids, missing)
+        await handler.execute_with_context(tx, statements.update(handler.table, missing), sent)
+    for child in handler.table.children:
+        written = [
+            (row, own[row.key]) for row in rows if row.key in own and child.name in row.mapped.children
+        ]
+        await _write_lines(tx, handler, child, written, ids)
+    return own
+
+
+def parameters(
+    handler: Handler, rows: Sequence[Row], ids: Ids, missing: frozenset[int] = frozenset()
+) -> dict[str, list[str | None]]:
+    """The rows as one array for each column, without the columns at the positions *missing*."""
+    names = statements.names_of(handler.table)
+    arrays: list[list[str | None]] = [list(array) for array in zip(*map(_flat, rows), strict=True)]
+    for at, column in enumerate(handler.table.columns, start=1):
+        if column.local and column.parent is not None:
+            arrays[at] = _local(arrays[at], column.parent, ids)
+    return {
+        name: array
+        for at, (name, array) in enumerate(zip(names, arrays, strict=True))
+        if at - 1 not in missing
+    }
+
+
+def _flat(row: Row) -> tuple[str | None, ...]:
+    folded = row.folded
+    versions = {key: (at.isoformat(), digest) for key, (at, digest) in folded.versions.items()}
+    return (
+        row.key,
+        *row.mapped.values,
+        *row.raw,
+        folded.stamp.isoformat(),
+        folded.deleted_at.isoformat() if folded.deleted_at is not None else None,
+        json.dumps(versions) if versions else None,
+        shape(folded.data),
+    )
+
+
+def _local(array: Sequence[str | None], parent: EntityType, ids: Ids) -> list[str | None]:
+    """The ERP's own ids of parents; none where a deleted record points at something that never came."""
+    known = ids.get(parent, {})
+    return [known.get(key) if key is not None else None for key in array]
+
+
+async def _write_lines(
+    tx: AsyncConnection, handler: Handler, child: Child, rows: Sequence[tuple[Row, str]], ids: Ids
+) -> None:
+    """Replace the lines of *rows*: what is no longer in the list is gone."""
+    before = [int(own) for row, own in rows if row.found is not None]
+    if before:
+        await handler.execute_with_context(tx, statements.delete_lines(child), {"ids": before})
+    sent = line_parameters(child, [(own, row.mapped.children[child.name]) for row, own in rows], ids)
+    if sent["link"]:
+        await handler.execute_with_context(tx, statements.insert_lines(child), sent)
+
+
+def line_parameters(
+    child: Child, by_parent: Iterable[tuple[str, Lines]], ids: Ids
+) -> dict[str, list[str | None]]:
+    """The lines of many records as one array for each column."""
+    flat = [(link, *line) for link, lines in by_parent for line in lines]
+    names = ["link", *(f"c{at}" for at in range(len(child.columns)))]
+    arrays: list[list[str | None]] = [list(array) for array in zip(*flat, strict=True)] or [[] for _ in names]
+    for at, column in enumerate(child.columns, start=1):
+        if column.local and column.parent is not None:
+            arrays[at] = _local(arrays[at], column.parent, ids)
+    return dict(zip(names, arrays, strict=True))

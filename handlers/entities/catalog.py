@@ -1,0 +1,262 @@
+"""What is sold: products with their stock for each place, price lists, and stock adjustments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from handlers.entities.base import Handler
+from handlers.entities.document import Refusal
+from handlers.entities.parse import BOOLEAN, DATE, ID, INSTANT, INTEGER, LIST, NUMBER, PERCENT, TEXT
+from handlers.entities.spec import Child, Data, Table, column, columns, line_no, lines
+from handlers.webhooks.event import EntityType
+
+
+def is_active(record: Data) -> object:
+    """The source's `status` decides; `is_active` is only asked where there is none."""
+    status = record.get("status")
+    if isinstance(status, str) and status.strip():
+        return status.strip().lower() == "active"
+    return record.get("is_active")
+
+
+def _in_package(name: str) -> Callable[[Data], object]:
+    """Size and weight stand flat in lists and inside `package_details` in a single record."""
+
+    def take(record: Data) -> object:
+        if name in record:
+            return record[name]
+        package = record.get("package_details")
+        return package.get(name) if isinstance(package, dict) else None
+
+    return take
+
+
+def _places(value: object, _: Data) -> list[tuple[str, Data]]:
+    """Places under one set of names: older organisations say `warehouse_*`, newer ones `location_*`."""
+    renamed = []
+    for path, line in lines(value, _):
+        prefix = "location_" if "location_id" in line else "warehouse_"
+        renamed.append(
+            (
+                path,
+                {
+                    ("place_" + key.removeprefix(prefix)) if key.startswith(prefix) else key: line[key]
+                    for key in line
+                },
+            )
+        )
+    return renamed
+
+
+_STOCK = "stock_on_hand available_stock actual_available_stock committed_stock actual_committed_stock"
+_STOCK_MORE = "available_for_sale_stock actual_available_for_sale_stock quantity_in_transit"
+
+PRODUCT = Handler(
+    entity=EntityType.PRODUCT,
+    id_keys=("item_id",),
+    wrappers=("item", "items"),
+    table=Table(
+        name="products",
+        key="zoho_item_id",
+        columns=(
+            column("name", TEXT, "name item_name"),
+            *columns("sku description", TEXT),
+            column("price", NUMBER, "rate"),
+            column("stock_quantity", NUMBER, "stock_on_hand"),
+            column("is_active", BOOLEAN, "status is_active", take=is_active),
+            *columns("status unit item_type product_type", TEXT),
+            *columns("purchase_rate sales_rate pricebook_rate", NUMBER),
+            *columns("purchase_description brand manufacturer", TEXT),
+            *columns("group_id", ID),
+            *columns("group_name", TEXT),
+            *columns("category_id", ID),
+            *columns("category_name", TEXT),
+            *columns(
+                "is_taxable can_be_sold can_be_purchased track_inventory is_combo_product is_returnable",
+                BOOLEAN,
+            ),
+            *columns("tax_id", ID),
+            *columns("tax_name", TEXT),
+            *columns("tax_percentage", PERCENT),
+            *columns("tax_type", TEXT),
+            *columns("account_id", ID),
+            *columns("account_name", TEXT),
+            *columns("purchase_account_id", ID),
+            *columns("purchase_account_name", TEXT),
+            *columns("inventory_account_id", ID),
+            *columns("inventory_account_name", TEXT),
+            *columns("vendor_id", ID),
+            *columns("vendor_name", TEXT),
+            *columns("stock_on_hand", NUMBER),
+            *columns("available_stock actual_available_stock committed_stock actual_committed_stock", NUMBER),
+            *columns(_STOCK_MORE, NUMBER),
+            *columns("reorder_level minimum_order_quantity maximum_order_quantity", NUMBER),
+            *columns("initial_stock initial_stock_rate asset_value sales_margin", NUMBER),
+            *columns("upc ean isbn part_number hsn_or_sac", TEXT),
+            *columns("image_name image_type", TEXT),
+            *columns("image_document_id", ID),
+            *(
+                column(name, kind, f"{name} package_details", take=_in_package(name))
+                for name, kind in (
+                    *((name, NUMBER) for name in ("length", "width", "height", "weight")),
+                    *((name, TEXT) for name in ("weight_unit", "dimension_unit")),
+                )
+            ),
+            *columns("attribute_name1 attribute_name2 attribute_name3", TEXT),
+            *columns("attribute_option_name1 attribute_option_name2 attribute_option_name3", TEXT),
+            *columns("pricing_scheme inventory_valuation_method source", TEXT),
+            *columns("price_brackets custom_fields tags", LIST),
+            *columns("created_time last_modified_time", INSTANT),
+        ),
+        children=(
+            Child(
+                name="product_stock",
+                link="product_id",
+                keys=("locations", "warehouses"),
+                lines=_places,
+                columns=(
+                    line_no(),
+                    *columns("place_id", ID),
+                    *columns("place_name status", TEXT),
+                    *columns("is_primary", BOOLEAN),
+                    *(column(name, NUMBER, f"place_{name}") for name in (_STOCK + " " + _STOCK_MORE).split()),
+                    *columns("initial_stock initial_stock_rate", NUMBER),
+                ),
+            ),
+        ),
+    ),
+)
+
+
+def _prices(value: object, record: Data) -> list[tuple[str, Data]]:
+    """The items of a list, each with the list's own currency."""
+    return [
+        (path, {"currency_code": record.get("currency_code"), **item}) for path, item in lines(value, record)
+    ]
+
+
+def _brackets(value: object, record: Data) -> list[tuple[str, Data]]:
+    """The price brackets of all items of a list, each with the id of its item."""
+    found = []
+    for path, item in lines(value, record):
+        for inner, bracket in lines(item.get("price_brackets"), record):
+            found.append((f"{path}.price_brackets{inner}", {**bracket, "item_id": item.get("item_id")}))
+    return found
+
+
+PRICE_LIST = Handler(
+    entity=EntityType.PRICE_LIST,
+    id_keys=("pricebook_id", "pricelist_id"),
+    wrappers=("pricebook", "pricebooks", "pricelist", "price_list"),
+    table=Table(
+        name="pricelists",
+        key="zoho_pricelist_id",
+        columns=(
+            *columns("name", TEXT),
+            column("currency", TEXT, "currency_code"),
+            column("is_active", BOOLEAN, "status is_active", take=is_active),
+            *columns(
+                "description status pricebook_type sales_or_purchase_type pricing_scheme rounding_type", TEXT
+            ),
+            *columns("is_increase is_default", BOOLEAN),
+            *columns("percentage", PERCENT),
+            *columns("pricebook_rate", NUMBER),
+            *columns("decimal_place", INTEGER),
+            *columns("currency_id", ID),
+            *columns("custom_fields", LIST),
+            *columns("created_time last_modified_time", INSTANT),
+        ),
+        children=(
+            Child(
+                name="product_prices",
+                link="pricelist_id",
+                keys=("pricebook_items",),
+                lines=_prices,
+                once="zoho_item_id",
+                columns=(
+                    line_no(),
+                    column("product_id", ID, "item_id", parent=EntityType.PRODUCT, local=True),
+                    column("zoho_item_id", ID, "item_id"),
+                    column("zoho_pricebook_item_id", ID, "pricebook_item_id"),
+                    column("item_name", TEXT, "name item_name"),
+                    # A blank rate means that the list has no price of its own for this item: NULL, never 0.
+                    column("price", NUMBER, "pricebook_rate"),
+                    column("discount_percentage", PERCENT, "pricebook_discount"),
+                    column("currency", TEXT, "currency_code"),
+                    *columns("pricing_scheme", TEXT),
+                ),
+            ),
+            Child(
+                name="product_price_brackets",
+                link="pricelist_id",
+                keys=("pricebook_items",),
+                lines=_brackets,
+                columns=(
+                    line_no(),
+                    column("zoho_item_id", ID, "item_id"),
+                    column("zoho_pricebook_item_id", ID, "pricebook_item_id"),
+                    # A blank end means that the bracket is open.
+                    *columns("start_quantity end_quantity", NUMBER),
+                    column("price", NUMBER, "pricebook_rate"),
+                    column("discount_percentage", PERCENT, "pricebook_discount"),
+                ),
+            ),
+        ),
+    ),
+)
+
+
+def _known_adjustment_type(record: Data) -> None:
+    """Quantity or value: only these two are known, and only the first is about stock."""
+    kind = record.get("adjustment_type")
+    if isinstance(kind, str) and kind.strip() and kind.strip().lower() not in ("quantity", "value"):
+        raise Refusal("adjustment_type", f"must be quantity or value, not {kind!r}")
+
+
+STOCK_ADJUSTMENT = Handler(
+    entity=EntityType.STOCK_ADJUSTMENT,
+    id_keys=("inventory_adjustment_id", "adjustment_id"),
+    wrappers=("inventory_adjustment", "inventory_adjustments"),
+    check=_known_adjustment_type,
+    # Lines are stored by adjustment, and stock comes from the item alone. Adding quantities to the stock
+    # would double it at each delivery, and drafts and value adjustments must not touch it at all.
+    table=Table(
+        name="stock_adjustments",
+        key="zoho_adjustment_id",
+        columns=(
+            *columns("adjustment_type reason", TEXT),
+            column("adjustment_date", DATE, "date"),
+            *columns("status description reference_number", TEXT),
+            *columns("reason_id", ID),
+            *columns("total", NUMBER),
+            column("location_id", ID, "location_id warehouse_id branch_id"),
+            column("location_name", TEXT, "location_name warehouse_name branch_name"),
+            *columns("is_inventory_valuation_pending", BOOLEAN),
+            *columns("custom_fields", LIST),
+            *columns("created_time last_modified_time", INSTANT),
+        ),
+        children=(
+            Child(
+                name="stock_adjustment_items",
+                link="stock_adjustment_id",
+                keys=("line_items",),
+                lines=lines,
+                columns=(
+                    line_no(),
+                    column("product_id", ID, "item_id", parent=EntityType.PRODUCT, local=True),
+                    column("zoho_item_id", ID, "item_id"),
+                    column("zoho_line_item_id", ID, "line_item_id"),
+                    *columns("name sku description unit", TEXT),
+                    *columns("quantity_adjusted value_adjusted item_total asset_price", NUMBER),
+                    *columns("is_combo_product", BOOLEAN),
+                    *columns("adjustment_account_id", ID),
+                    *columns("adjustment_account_name", TEXT),
+                    column("location_id", ID, "location_id warehouse_id"),
+                    column("location_name", TEXT, "location_name warehouse_name"),
+                    *columns("serial_numbers batches storages", LIST),
+                    column("custom_fields", LIST, "item_custom_fields custom_fields"),
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,136 @@
+"""JSON from outside: read strictly, kept exactly, written back with every number as it was sent."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+from handlers.errors import Refused
+
+BODY_BYTES_MAX = 4 * 1024 * 1024
+DEPTH_MAX = 64
+
+
+class Refusal(Refused):
+    """A payload is not what it should be: which field, and why. Sending it again cannot help."""
+
+    def __init__(self, field: str, reason: str, *, absent: bool = False) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+        self.absent = absent
+        """The body is sound but holds no record at all."""
+
+
+def load(body: str) -> object:
+    """Read JSON strictly: exact numbers, one value for each key, nothing that PostgreSQL could not keep.
+
+    Raises Refusal with the field `(body)` where the text as a whole is wrong.
+    """
+    if len(body) > BODY_BYTES_MAX:
+        raise Refusal("(body)", f"is larger than {BODY_BYTES_MAX} bytes")
+    try:
+        value: object = json.loads(
+            body, parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=_no_twice
+        )
+    except Refusal:
+        raise
+    except RecursionError as error:
+        raise Refusal("(body)", f"is nested deeper than {DEPTH_MAX} levels") from error
+    except ValueError as error:
+        raise Refusal("(body)", f"is not JSON: {error}") from error
+    if body.count("{") + body.count("[") > DEPTH_MAX and _depth(value) > DEPTH_MAX:
+        raise Refusal("(body)", f"is nested deeper than {DEPTH_MAX} levels")
+    if "\\u" in body or not body.isascii():
+        _storable(value)
+    return value
+
+
+def shown(value: object) -> str:
+    """A value as an error may show it: short, and telling text from number."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, Decimal):
+        return str(value)
+    described = json.dumps(value, ensure_ascii=False)
+    return described if len(described) <= 40 else described[:37] + '…"'
+
+
+def dump(value: object) -> str:
+    """JSON text with numbers exactly as they were read, which `json.dumps` cannot do for Decimal."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        return _dump(value)
+
+
+def _dump(value: object) -> str:
+    match value:
+        case dict():
+            return (
+                "{"
+                + ", ".join(f"{json.dumps(k, ensure_ascii=False)}: {_dump(v)}" for k, v in value.items())
+                + "}"
+            )
+        case list():
+            return "[" + ", ".join(map(_dump, value)) + "]"
+        case Decimal():
+            return str(value)
+        case _:
+            return json.dumps(value, ensure_ascii=False)
+
+
+def _exact(literal: str) -> Decimal:
+    if len(literal) > 200:
+        raise Refusal("(body)", f"holds a number of {len(literal)} characters")
+    figure = Decimal(literal)
+    if figure and abs(figure.adjusted()) > 300:
+        raise Refusal("(body)", f"holds the number {literal}, which is beyond any amount")
+    return figure
+
+
+def _no_constant(literal: str) -> object:
+    raise Refusal("(body)", f"holds {literal}, which is not a number in JSON")
+
+
+def _no_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise Refusal(twice, "stands twice in one object, so nobody can say which value is meant")
+    return read
+
+
+def _depth(value: object) -> int:
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return deepest
+
+
+def _storable(value: object) -> None:
+    """Refuse what JSON can say and a PostgreSQL text cannot hold: NUL, and half of a surrogate pair."""
+    flat = json.dumps(value, ensure_ascii=False, default=str)
+    if "\\u0000" in flat and _has_nul(value):
+        raise Refusal("(body)", "holds the character U+0000")
+    try:
+        flat.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Refusal("(body)", "holds half of a surrogate pair") from error
+
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any("\x00" in key or _has_nul(inner) for key, inner in value.items())
+    return isinstance(value, list) and any(map(_has_nul, value))

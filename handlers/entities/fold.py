@@ -1,0 +1,156 @@
+"""Many versions of one record into one: newest wins, key by key, whatever order they arrive in. Pure.
+
+A payload may be partial, so a newer version does not simply replace an older one: a key that it does not
+mention keeps the value that the newest payload with that key gave it. The stored row is a pure function of
+the folded record. Folding is commutative, associative and idempotent, and so replaying the whole history in
+any order, any number of times, leaves the same row.
+
+A version is (stamp, digest of the record): two versions with one stamp and different content are ordered by
+content, arbitrarily but always in the same way, and one of them wins as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+from handlers.entities.spec import Data
+
+Version = tuple[datetime, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What is known about a row: the record as folded so far."""
+
+    stamp: datetime
+    """Of the newest version in it."""
+    deleted_at: datetime | None
+    data: Data
+    versions: Mapping[str, Version]
+    """The keys whose value comes from an older version than the newest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One version of a record, as an event brought it."""
+
+    data: Data
+    stamp: datetime
+    deleted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """The record after some changes."""
+
+    stamp: datetime
+    deleted_at: datetime | None
+    data: Data
+    versions: dict[str, Version] = field(default_factory=dict)
+    changed: bool
+    """Something differs from what is stored."""
+    newest: int | None
+    """Position of the change that is the whole record, if one is."""
+    owned: tuple[frozenset[str], ...]
+    """For each change the keys whose value, as it stands now, is the one it gave."""
+
+
+def fold(stored: Stored | None, changes: Sequence[Change]) -> Folded:
+    """The record after *changes*, in whatever order they are given."""
+    if stored is None and len(changes) == 1:
+        return alone(changes[0])
+    owner: dict[str, Version] = {}
+    data: Data = {}
+    if stored is not None:
+        newest_part = {key: value for key, value in stored.data.items() if key not in stored.versions}
+        top = (stored.stamp, digest(newest_part))
+        owner = {key: stored.versions.get(key, top) for key in stored.data}
+        data = dict(stored.data)
+    before = dict(owner)
+    versions = [(change.stamp, digest(change.data)) for change in changes]
+    for change, version in zip(changes, versions, strict=True):
+        for key, value in change.data.items():
+            if key not in owner or owner[key] < version:
+                owner[key] = version
+                data[key] = value
+    newest = max(owner.values())
+    deleted_at = _deletion(stored, changes, newest[0])
+    whole = next(
+        (at for at, version in enumerate(versions) if all(owned == version for owned in owner.values())), None
+    )
+    return Folded(
+        stamp=newest[0],
+        deleted_at=deleted_at,
+        data=data,
+        versions={key: version for key, version in owner.items() if version != newest},
+        changed=owner != before or stored is None or deleted_at != stored.deleted_at,
+        newest=whole,
+        owned=tuple(
+            frozenset(key for key in change.data if owner[key] == version)
+            for change, version in zip(changes, versions, strict=True)
+        ),
+    )
+
+
+def alone(change: Change, *, deleted_at: datetime | None = None) -> Folded:
+    """A change that is the whole record: nothing older has a key that it does not mention."""
+    if change.deleted:
+        deleted_at = max(change.stamp, deleted_at or change.stamp)
+    return Folded(
+        stamp=change.stamp,
+        deleted_at=deleted_at if deleted_at is not None and deleted_at >= change.stamp else None,
+        data=change.data,
+        changed=True,
+        newest=0,
+        owned=(frozenset(change.data),),
+    )
+
+
+def _deletion(stored: Stored | None, changes: Iterable[Change], newest: datetime) -> datetime | None:
+    """When the record was deleted, unless a newer version says that it is there.
+
+    The body of a delete is the last record, and so carries the stamp of the last change: at one stamp the
+    delete wins.
+    """
+    deletions = [change.stamp for change in changes if change.deleted]
+    if stored is not None and stored.deleted_at is not None:
+        deletions.append(stored.deleted_at)
+    last = max(deletions, default=None)
+    return last if last is not None and last >= newest else None
+
+
+def digest(data: Data) -> str:
+    """A short name for a record's content, the same for equal content however it was printed."""
+    return blake2b(_canonical(data).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    match value:
+        case dict():
+            return (
+                "{" + ",".join(f"{json.dumps(key)}:{_canonical(value[key])}" for key in sorted(value)) + "}"
+            )
+        case list():
+            return "[" + ",".join(map(_canonical, value)) + "]"
+        case bool() | None | str():
+            return json.dumps(value)
+        case _:
+            return str((Decimal(value) + 0).normalize())
+
+
+def shape(data: Data) -> str:
+    """A short name for the set of a record's keys, to see whether one version mentions all that another
+    does."""
+    return _shape(tuple(data))
+
+
+@lru_cache(maxsize=4096)
+def _shape(keys: tuple[str, ...]) -> str:
+    return blake2b("\n".join(sorted(keys)).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()

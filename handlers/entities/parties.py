@@ -1,0 +1,155 @@
+"""Who is dealt with: customers and vendors, which come as one kind of record, and the users of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from handlers.entities.base import Handler
+from handlers.entities.catalog import is_active
+from handlers.entities.document import Refusal, shown
+from handlers.entities.parse import BOOLEAN, ID, INSTANT, INTEGER, LIST, NUMBER, OBJECT, PERCENT, TEXT
+from handlers.entities.spec import Child, Column, Data, Table, column, columns, line_no, lines
+from handlers.webhooks.event import EntityType
+
+
+def _is_a(wanted: str) -> Callable[[Data], None]:
+    """`contact_type` alone tells customers from vendors: every contact carries keys with both names."""
+
+    def check(record: Data) -> None:
+        said = record.get("contact_type")
+        if said is None or (isinstance(said, str) and not said.strip()):
+            raise Refusal("contact_type", f"is blank or missing, and must say {wanted}")
+        if not isinstance(said, str) or said.strip().lower() != wanted:
+            raise Refusal("contact_type", f"must be {wanted} for this event, not {shown(said)}")
+
+    return check
+
+
+_CONTACT: tuple[Column, ...] = (
+    *columns("first_name last_name mobile website language_code", TEXT),
+    *columns("contact_type customer_sub_type status contact_number source", TEXT),
+    *columns("currency_id", ID),
+    *columns("currency_symbol", TEXT),
+    *columns("exchange_rate", NUMBER),
+    *columns("payment_terms_label", TEXT),
+    *columns("payment_terms_id", ID),
+    *columns("credit_limit", NUMBER),
+    *columns("pricebook_id", ID),
+    *columns("pricebook_name", TEXT),
+    *columns("owner_id", ID),
+    *columns("owner_name", TEXT),
+    *columns("is_taxable", BOOLEAN),
+    *columns("tax_id", ID),
+    *columns("tax_name", TEXT),
+    *columns("tax_percentage", PERCENT),
+    *columns(
+        "gst_no gst_treatment tax_reg_no tax_treatment vat_reg_no vat_treatment pan_no place_of_contact", TEXT
+    ),
+    *columns("legal_name trader_name", TEXT),
+    *columns("primary_contact_id", ID),
+    *columns("outstanding_receivable_amount outstanding_receivable_amount_bcy", NUMBER),
+    *columns("unused_credits_receivable_amount unused_credits_receivable_amount_bcy", NUMBER),
+    *columns("outstanding_payable_amount outstanding_payable_amount_bcy", NUMBER),
+    *columns("unused_credits_payable_amount unused_credits_payable_amount_bcy", NUMBER),
+    *columns("opening_balance_amount opening_balance_amount_bcy unused_retainer_payments", NUMBER),
+    *columns("billing_address shipping_address", OBJECT),
+    *columns("custom_fields tags", LIST),
+    *columns("notes", TEXT),
+    *columns("created_time last_modified_time", INSTANT),
+)
+
+
+def _persons(table: str, link: str) -> Child:
+    return Child(
+        name=table,
+        link=link,
+        keys=("contact_persons",),
+        lines=lines,
+        columns=(
+            line_no(),
+            *columns("contact_person_id", ID),
+            *columns("salutation first_name last_name email phone mobile designation department", TEXT),
+            *columns("is_primary_contact", BOOLEAN),
+        ),
+    )
+
+
+CUSTOMER = Handler(
+    entity=EntityType.CUSTOMER,
+    id_keys=("contact_id", "customer_id"),
+    wrappers=("contact", "contacts", "customer"),
+    check=_is_a("customer"),
+    table=Table(
+        name="customers",
+        key="zoho_contact_id",
+        columns=(
+            column("contact_name", TEXT, "contact_name customer_name"),
+            *columns("company_name email phone", TEXT),
+            # Days; negative ones have a meaning at the source (-3: due at the end of next month).
+            *columns("payment_terms", INTEGER),
+            *columns("currency_code", TEXT),
+            column("is_active", BOOLEAN, "status is_active", take=is_active),
+            *_CONTACT,
+        ),
+        children=(_persons("customer_contact_persons", "customer_id"),),
+    ),
+)
+
+VENDOR = Handler(
+    entity=EntityType.VENDOR,
+    id_keys=("contact_id", "vendor_id"),
+    wrappers=("contact", "contacts", "vendor"),
+    check=_is_a("vendor"),
+    table=Table(
+        name="vendors",
+        key="zoho_vendor_id",
+        columns=(
+            column("vendor_name", TEXT, "contact_name vendor_name"),
+            *columns("company_name email phone", TEXT),
+            *columns("payment_terms", INTEGER),
+            *columns("currency_code", TEXT),
+            column("is_active", BOOLEAN, "status is_active", take=is_active),
+            *_CONTACT,
+            *columns("track_1099", BOOLEAN),
+            *columns("tds_tax_id", ID),
+            *columns("tds_tax_name", TEXT),
+        ),
+        children=(_persons("vendor_contact_persons", "vendor_id"),),
+    ),
+)
+
+
+def _email(record: Data) -> object:
+    """A list row has `email`; a single record has `email_ids`, of which one is selected."""
+    email = record.get("email")
+    if isinstance(email, str) and email.strip():
+        return email
+    addresses = [line for _, line in lines(record.get("email_ids"), record)]
+    chosen = [line for line in addresses if line.get("is_selected") in (True, "true")] or addresses[:1]
+    return chosen[0].get("email") if chosen else email
+
+
+USER = Handler(
+    entity=EntityType.USER,
+    id_keys=("user_id",),
+    wrappers=("user", "users"),
+    # A user carries no stamp of change: the newest reading is the newest version.
+    table=Table(
+        name="zoho_users",
+        key="zoho_user_id",
+        columns=(
+            *columns("name", TEXT),
+            column("email", TEXT, "email email_ids", take=_email),
+            column("role", TEXT, "user_role"),
+            *columns("status user_type", TEXT),
+            *columns("role_id", ID),
+            *columns("is_current_user is_employee is_claimant is_accountant", BOOLEAN),
+            *columns("is_customer_segmented is_vendor_segmented is_associated_for_approval", BOOLEAN),
+            *columns("cost_rate billing_rate", NUMBER),
+            *columns("photo_url", TEXT),
+            *columns("default_branch_id", ID),
+            *columns("branches custom_fields email_ids", LIST),
+            *columns("created_time", INSTANT),
+        ),
+    ),
+)

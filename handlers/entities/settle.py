@@ -1,0 +1,163 @@
+"""What becomes of the events about one record: applied, superseded, waiting or refused, and the row to
+write. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from handlers.entities.base import Handler
+from handlers.entities.document import Refusal, dump, shown
+from handlers.entities.envelope import Record, records
+from handlers.entities.fold import Change, Folded, Stored, alone, fold
+from handlers.entities.spec import Mapped
+from handlers.webhooks.event import EntityType, Event, Operation, Outcome, Result
+
+Ids = dict[EntityType, dict[str, str]]
+"""The ERP's own ids of records, by kind and by the source's id, as far as this batch has met them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """An event whose payload was read and mapped."""
+
+    event: Event
+    record: Record
+    mapped: Mapped
+    change: Change
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A row as it was when we locked it."""
+
+    id: str
+    stamp: datetime | None
+    deleted_at: datetime | None
+    covered: bool
+    """There is no need to know more: the event's stamp alone decides (`statements.read`)."""
+    stored: Stored | None
+    """None as well where the old code wrote the row, and nobody knows of which version."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row to be written."""
+
+    key: str
+    mapped: Mapped
+    folded: Folded
+    raw: tuple[str, str]
+    found: Found | None
+
+
+def arrive(handler: Handler, event: Event) -> Arrival:
+    """Read an event's payload. Raises Refusal with the field and the reason."""
+    record = _one(handler, event)
+    key = handler.source_key(record.data)
+    if key != event.key:
+        raise Refusal(handler.id_keys[0], f"says {shown(key)}, but the event is about {shown(event.key)}")
+    change = Change(
+        data=record.data,
+        stamp=handler.stamp(record.data, event.created_at),
+        deleted=event.operation is Operation.DELETE,
+    )
+    return Arrival(event=event, record=record, mapped=handler.map(record.data), change=change)
+
+
+def _one(handler: Handler, event: Event) -> Record:
+    try:
+        found = records(handler, event.payload)
+    except Refusal as refusal:
+        # The answer to a delete, and some delete bodies, carry no record: the event's own id says which one
+        # is gone.
+        if event.operation is Operation.DELETE and refusal.absent:
+            return Record(data={handler.id_keys[0]: event.key})
+        raise
+    if len(found) != 1:
+        raise Refusal("(body)", f"an event is about one record, but this body holds {len(found)}")
+    return found[0]
+
+
+def missing_parents(arrival: Arrival, ids: Ids) -> str:
+    """Which records must come first, as a sentence; empty when all are there. A delete waits for nobody."""
+    if arrival.change.deleted:
+        return ""
+    absent = [parent for parent in arrival.mapped.parents if parent.key not in ids[parent.entity]]
+    if not absent:
+        return ""
+    named = ", ".join(f"{parent.entity.value} {parent.key} ({parent.field})" for parent in absent[:5])
+    more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+    return f"waits for {named}{more}"
+
+
+def settle(
+    handler: Handler, arrivals: Sequence[Arrival], found: Found | None, ids: Ids
+) -> tuple[Row | None, dict[UUID, Result]]:
+    """What becomes of all events about one record, and the row to write, if any."""
+    waits = [missing_parents(arrival, ids) for arrival in arrivals]
+    ready = [arrival for arrival, reason in zip(arrivals, waits, strict=True) if not reason]
+    folded = together(ready, found) if ready else None
+    results: dict[UUID, Result] = {}
+    if folded is not None:
+        for at, arrival in enumerate(ready):
+            results[arrival.event.id] = _told(handler, arrival, folded, at)
+    for arrival, reason in zip(arrivals, waits, strict=True):
+        if reason:
+            told = _told(handler, arrival, together([*ready, arrival], found), len(ready))
+            waiting = Result(outcome=Outcome.WAITING, reason=reason)
+            results[arrival.event.id] = told if told.outcome is Outcome.SUPERSEDED else waiting
+    if folded is None:
+        return None, results
+    # A tombstone may have been written before its parents came: written again, its references find them.
+    if not folded.changed and folded.deleted_at is None:
+        return None, results
+    return build(handler, ready, folded, found), results
+
+
+def build(handler: Handler, arrivals: Sequence[Arrival], folded: Folded, found: Found | None) -> Row:
+    """The row of a folded record; only what no single event says as a whole is mapped and printed again."""
+    key = arrivals[0].event.key
+    if folded.newest is not None:
+        whole = arrivals[folded.newest]
+        return Row(key=key, mapped=whole.mapped, folded=folded, raw=whole.record.raw(), found=found)
+    return Row(
+        key=key, mapped=handler.map(folded.data), folded=folded, raw=(dump(folded.data), "{}"), found=found
+    )
+
+
+def together(arrivals: Sequence[Arrival], found: Found | None) -> Folded:
+    """Fold the events about one record into what is stored."""
+    changes = [arrival.change for arrival in arrivals]
+    if found is not None and found.covered and found.stamp is not None:
+        (change,) = changes
+        if change.stamp > found.stamp:
+            return alone(change)
+        return Folded(
+            stamp=found.stamp, deleted_at=None, data={}, changed=False, newest=None, owned=(frozenset(),)
+        )
+    return fold(found.stored if found is not None else None, changes)
+
+
+def _told(handler: Handler, arrival: Arrival, folded: Folded, at: int) -> Result:
+    """An event was applied when the record, as it stands now, carries something that it said."""
+    change = arrival.change
+    if change.deleted:
+        if folded.deleted_at is not None and folded.deleted_at == change.stamp:
+            return Result(outcome=Outcome.APPLIED)
+    elif folded.deleted_at is not None and change.stamp <= folded.deleted_at:
+        reason = f"{handler.entity.value} {arrival.event.key} was deleted at {folded.deleted_at.isoformat()}"
+        return Result(
+            outcome=Outcome.SUPERSEDED, reason=f"{reason}; this version is of {change.stamp.isoformat()}"
+        )
+    elif folded.owned[at] & handler.keys:
+        return Result(outcome=Outcome.APPLIED)
+    reason = f"a newer version of {handler.entity.value} {arrival.event.key} is there"
+    if folded.stamp == change.stamp:
+        reason = f"another version of {handler.entity.value} {arrival.event.key} with the same stamp is there"
+    return Result(
+        outcome=Outcome.SUPERSEDED,
+        reason=f"{reason}, of {folded.stamp.isoformat()}; this one is of {change.stamp.isoformat()}",
+    )

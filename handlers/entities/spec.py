@@ -1,0 +1,118 @@
+"""How a kind of record is declared: the columns of its row, where each value comes from, the tables of its
+lines.
+
+One declaration maps payloads, writes the SQL and adopts the ERP's tables, so that the three cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.entities import parse
+from handlers.entities.parse import Kind
+from handlers.webhooks.event import EntityType
+
+Data = dict[str, Any]
+"""One record of the source, as its JSON object."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Column:
+    """One column of a row and the payload's key that fills it."""
+
+    name: str
+    kind: Kind
+    keys: tuple[str, ...]
+    """The payload's keys; the first that is not blank counts. With none of them the column is left as it
+    is."""
+    take: Callable[[Data], object] | None = None
+    """Computes the value from the record where a key alone does not say it."""
+    parent: EntityType | None = None
+    """The value is the id of another record, which must be there before this row is written."""
+    local: bool = False
+    """The column holds the ERP's own id of that parent instead of the source's."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Child:
+    """A table with a row for each line of a record; the lines are replaced whole, never patched."""
+
+    name: str
+    link: str
+    """The column with the ERP's own id of the parent's row."""
+    keys: tuple[str, ...]
+    """The payload's lists that hold the lines; the first that is there counts."""
+    columns: tuple[Column, ...]
+    lines: Callable[[object, Data], list[tuple[str, Data]]]
+    """From the list and its record to (path, line) pairs: the path names the line in a refusal."""
+    once: str | None = None
+    """This column may not hold one value twice among the lines of a record."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Table:
+    """The ERP's table for a kind of record."""
+
+    name: str
+    key: str
+    """The column with the source's id."""
+    columns: tuple[Column, ...]
+    children: tuple[Child, ...] = ()
+    natural_key: str | None = None
+    """The column by which rows of the old code are recognised, where they do not have the source's id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """A record that must be there first, and the payload's key that says so."""
+
+    entity: EntityType
+    key: str
+    field: str
+
+
+Lines = list[list[str | None]]
+"""The rows of a child table for one record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mapped:
+    """A record as its row: values as text for the server to cast, in the order of the table's columns."""
+
+    values: list[str | None]
+    missing: frozenset[int]
+    """Positions of the columns about which the payload says nothing."""
+    children: dict[str, Lines]
+    """Lines by child table; a table that is not in here is left alone."""
+    parents: tuple[Parent, ...] = ()
+
+
+def columns(names: str, kind: Kind) -> tuple[Column, ...]:
+    """Columns that are called as in the payload."""
+    return tuple(Column(name=name, kind=kind, keys=(name,)) for name in names.split())
+
+
+def column(name: str, kind: Kind, keys: str = "", **more: Any) -> Column:
+    """One column whose name, source or meaning is not simply that of the payload."""
+    return Column(name=name, kind=kind, keys=tuple((keys or name).split()), **more)
+
+
+def lines(value: object, _: Data) -> list[tuple[str, Data]]:
+    """The lines of a list. Blank is an empty list, and an object stands for a list of one."""
+    if isinstance(value, dict):
+        value = [value]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return []
+    if not isinstance(value, list):
+        raise ValueError("must be a list")  # noqa: TRY004 - the mapper adds the field's name to a ValueError
+    for position, line in enumerate(value):
+        if not isinstance(line, dict):
+            raise ValueError(f"must be a list of objects, but number {position} is none")  # noqa: TRY004
+    return [(f"[{position}]", line) for position, line in enumerate(value)]
+
+
+def line_no(name: str = "line_no") -> Column:
+    """Where a line stood in its list: the mapper fills it."""
+    return Column(name=name, kind=parse.INTEGER, keys=())

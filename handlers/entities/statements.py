@@ -1,0 +1,189 @@
+"""The SQL for a table, generated from its declaration: dynamic only in names that we declared ourselves.
+
+Rows travel as one text array for each column, and the server unpacks and casts them. Inserts into many
+places of an index go in the order of the key, so that workers with the same keys never wait for each other
+in a circle.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sqlalchemy import TextClause, text
+
+from handlers.entities.spec import Child, Column, Table
+
+SYNC_COLUMNS: tuple[tuple[str, str], ...] = (
+    ("zoho_data", "jsonb"),
+    ("zoho_modified_at", "timestamptz"),
+    ("zoho_deleted_at", "timestamptz"),
+    ("zoho_versions", "jsonb"),
+    ("zoho_shape", "text"),
+    ("synced_at", "timestamptz"),
+)
+"""On every entity's table: the raw record, the stamp of its newest version, when it was deleted at the
+source, which keys come from older versions, a name for the set of keys, and when we last wrote the row."""
+
+_EXTRA = ("raw", "path", "stamp", "deleted", "versions", "shape")
+"""What a row carries beside its columns; the raw record is taken out of the event's own text by its path."""
+
+_EXTRA_VALUES = (
+    "CAST(u.raw AS jsonb) #> CAST(u.path AS text[])",
+    "CAST(u.stamp AS timestamptz)",
+    "CAST(u.deleted AS timestamptz)",
+    "CAST(u.versions AS jsonb)",
+    "u.shape",
+    "now()",
+)
+
+
+def pg_type(column: Column) -> str:
+    """The type that a column is cast to; the ERP's own ids are whole numbers."""
+    return "bigint" if column.local else column.kind.pg_type
+
+
+def _unnest(names: list[str]) -> str:
+    arrays = ", ".join(f"CAST(:{name} AS text[])" for name in names)
+    return f"unnest({arrays}) AS u ({', '.join(names)})"
+
+
+def names_of(table: Table) -> list[str]:
+    """The parameters of a table's statements, in the order in which rows are built."""
+    return ["key", *(f"c{at}" for at in range(len(table.columns))), *_EXTRA]
+
+
+def _values(table: Table) -> list[str]:
+    return [f"CAST(u.c{at} AS {pg_type(column)})" for at, column in enumerate(table.columns)]
+
+
+@cache
+def insert(table: Table) -> TextClause:
+    """Insert rows that were not there when we looked. Whoever came first in between keeps its row: look
+    again."""
+    targets = [table.key, *(column.name for column in table.columns), *(name for name, _ in SYNC_COLUMNS)]
+    values = ["u.key", *_values(table), *_EXTRA_VALUES]
+    return text(
+        f"INSERT INTO {table.name} ({', '.join(targets)}, updated_at)\n"
+        f"SELECT {', '.join(values)}, now()\n"
+        f"FROM {_unnest(names_of(table))}\n"
+        f"ON CONFLICT ({table.key}) DO NOTHING\n"
+        f"RETURNING {table.key} AS key, CAST(id AS text) AS id"
+    )
+
+
+@cache
+def update(table: Table, missing: frozenset[int]) -> TextClause:
+    """Update rows that we hold locked, leaving alone the columns about which the record says nothing."""
+    values = _values(table)
+    pairs = [
+        *(f"{column.name} = {values[at]}" for at, column in enumerate(table.columns) if at not in missing),
+        *(f"{name} = {value}" for (name, _), value in zip(SYNC_COLUMNS, _EXTRA_VALUES, strict=True)),
+    ]
+    used = [name for at, name in enumerate(names_of(table)) if at - 1 not in missing]
+    return text(
+        f"UPDATE {table.name} t SET {', '.join(pairs)}, updated_at = now()\n"
+        f"FROM {_unnest(used)}\n"
+        f"WHERE t.{table.key} = u.key"
+    )
+
+
+@cache
+def read(table: Table) -> TextClause:
+    """Lock the rows of some keys, in the order of the key, and say what is known about them.
+
+    A row is *covered* when the new version has the same keys and another stamp: then the stamps alone
+    decide, and the stored record need not travel.
+    """
+    covered = (
+        "coalesce(t.zoho_shape = n.shape AND t.zoho_versions IS NULL AND t.zoho_deleted_at IS NULL"
+        " AND t.zoho_modified_at <> CAST(n.stamp AS timestamptz), false)"
+    )
+    return text(
+        f"SELECT t.{table.key} AS key, CAST(t.id AS text) AS id, t.zoho_modified_at AS stamp,\n"
+        f"    t.zoho_deleted_at AS deleted_at, {covered} AS covered,\n"
+        f"    CASE WHEN NOT {covered} THEN CAST(t.zoho_data AS text) END AS data,\n"
+        f"    CASE WHEN NOT {covered} THEN CAST(t.zoho_versions AS text) END AS versions\n"
+        "FROM unnest(CAST(:key AS text[]), CAST(:stamp AS text[]), CAST(:shape AS text[]))"
+        " AS n (key, stamp, shape)\n"
+        f"JOIN {table.name} t ON t.{table.key} = n.key\n"
+        f"ORDER BY t.{table.key} FOR UPDATE OF t"
+    )
+
+
+@cache
+def recognise(table: Table) -> TextClause:
+    """Give rows of the old code the source's id, found by the number that both know."""
+    return text(
+        f"UPDATE {table.name} t SET {table.key} = n.key\n"
+        "FROM unnest(CAST(:key AS text[]), CAST(:natural AS text[])) AS n (key, natural_key)\n"
+        f"WHERE t.{table.natural_key} = n.natural_key AND t.{table.key} IS NULL\n"
+        f"RETURNING t.{table.key} AS key"
+    )
+
+
+@cache
+def ids(table: Table) -> TextClause:
+    """The ERP's own ids of records that others point at; those that were deleted since count as there."""
+    return text(
+        f"SELECT {table.key} AS key, CAST(id AS text) AS id FROM {table.name}\n"
+        f"WHERE {table.key} = ANY(CAST(:key AS text[]))"
+    )
+
+
+@cache
+def delete_lines(child: Child) -> TextClause:
+    """Remove the lines of some records, before they are written anew."""
+    return text(f"DELETE FROM {child.name} WHERE {child.link} = ANY(CAST(:ids AS bigint[]))")
+
+
+@cache
+def insert_lines(child: Child) -> TextClause:
+    """Write the lines of many records at once."""
+    targets = [child.link, *(column.name for column in child.columns)]
+    values = [f"CAST(u.c{at} AS {pg_type(column)})" for at, column in enumerate(child.columns)]
+    names = ["link", *(f"c{at}" for at in range(len(child.columns)))]
+    return text(
+        f"INSERT INTO {child.name} ({', '.join(targets)})\n"
+        f"SELECT CAST(u.link AS bigint), {', '.join(values)}\n"
+        f"FROM {_unnest(names)}"
+    )
+
+
+@cache
+def project(table: Table) -> TextClause:
+    """Rows as they would stand, as JSON objects, without writing them."""
+    values = [f"u.key AS {table.key}"]
+    values += [
+        f"{value} AS {column.name}" for column, value in zip(table.columns, _values(table), strict=True)
+    ]
+    values += [f"{value} AS {name}" for (name, _), value in zip(SYNC_COLUMNS, _EXTRA_VALUES, strict=True)]
+    return text(
+        f"SELECT CAST(to_jsonb(r) AS text)\n"
+        f"FROM (SELECT {', '.join(values)} FROM {_unnest(names_of(table))}) r"
+    )
+
+
+@cache
+def project_lines(child: Child) -> TextClause:
+    """Lines as they would stand, as JSON objects, without writing them."""
+    values = [
+        f"CAST(u.c{at} AS {pg_type(column)}) AS {column.name}" for at, column in enumerate(child.columns)
+    ]
+    names = ["link", *(f"c{at}" for at in range(len(child.columns)))]
+    return text(f"SELECT CAST(to_jsonb(r) AS text) FROM (SELECT {', '.join(values)} FROM {_unnest(names)}) r")
+
+
+@cache
+def row(table: Table) -> TextClause:
+    """One whole row as a JSON object, the ERP's own columns included."""
+    return text(f"SELECT CAST(to_jsonb(t) AS text) FROM {table.name} t WHERE t.{table.key} = :key")
+
+
+@cache
+def rows_of(child: Child, key_table: Table) -> TextClause:
+    """The stored lines of one record as JSON objects, in their order."""
+    return text(
+        f"SELECT CAST(to_jsonb(l) AS text)\n"
+        f"FROM {child.name} l JOIN {key_table.name} t ON l.{child.link} = t.id\n"
+        f"WHERE t.{key_table.key} = :key ORDER BY l.line_no, l.id"
+    )
