@@ -1,7 +1,8 @@
 """How a release stands, for people: what is wanted beside what is there, and why it waits. Reads only.
 
 What the phases know while they run they put into their open record with `ledger.note`; read here are
-`hosts` ({name: {have, ok, note, seen_at}}), `next` ({what, at}), `need` (a sentence) and `window_seconds`.
+`hosts` ({name: {have, ok, note, seen_at}}), `next` ({what, at}), `need` and `looked` (sentences), and
+`window_seconds`.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]
 def _step(name: str, record: PhaseRecord) -> StepView:
     at = record.finished_at or record.started_at
     if record.finished_at is None:
-        sentence = str(record.detail.get("sentence") or record.sentence)
+        sentence = str(record.detail.get("looked") or record.sentence)
         return StepView(name=name, state=StepState.RUNNING, at=at, sentence=sentence)
     states = {Verdict.FAIL: StepState.FAILED, Verdict.INCONCLUSIVE: StepState.HELD}
     state = states.get(record.verdict, StepState.DONE) if record.verdict else StepState.DONE

@@ -197,6 +197,7 @@ async def settle_batch(
 
 async def mark_returned(tx: AsyncConnection, release: Release, event_ids: Sequence[UUID]) -> int:
     """In the transaction that puts them back: these events are dead letters as before, and not drained."""
+    await lock.fence(tx, release.environment, release.token)
     marked = await tx.execute(SQL["mark_returned"], {"release_id": release.id, "event_ids": list(event_ids)})
     return marked.rowcount
 

@@ -153,7 +153,7 @@ async def test_a_database_without_a_ledger_says_what_to_do(erp_url: str) -> None
     """A missing schema is a sentence."""
     bare = create_async_engine(make_url(erp_url).set(drivername="postgresql+asyncpg"))
     try:
-        with pytest.raises(Refused, match="the ledger in .* is missing"):
+        with pytest.raises(Refused, match=r"the ledger in .* is missing"):
             await read(bare, "staging")
     finally:
         await bare.dispose()
@@ -193,7 +193,4 @@ def test_no_line_is_wider_than_it_may_be(sentence: str, name: str, width: int) -
     )
     told = lines(view, width)
     assert max(len(line) for line in told) <= width
-    assert (
-        all(char.isprintable() or char in "   　\u2028" for line in told for char in line) or sentence or name
-    )
     assert not any(ord(char) < 32 for line in told for char in line)
