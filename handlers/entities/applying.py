@@ -146,8 +146,9 @@ async def _write(tx: AsyncConnection, handler: Handler, rows: Sequence[Row], ids
     own = {row.key: row.found.id for row in rows if row.found is not None}
     new = [row for row in rows if row.found is None]
     if new:
+        missing = frozenset.intersection(*(row.mapped.missing for row in new))
         inserted = await handler.execute_with_context(
-            tx, statements.insert(handler.table), parameters(handler, new, ids)
+            tx, statements.insert(handler.table, missing), parameters(handler, new, ids, missing)
         )
         own.update({row.key: row.id for row in inserted})
     groups: dict[frozenset[int], list[Row]] = defaultdict(list)
@@ -167,18 +168,17 @@ async def _write(tx: AsyncConnection, handler: Handler, rows: Sequence[Row], ids
 
 def parameters(
     handler: Handler, rows: Sequence[Row], ids: Ids, missing: frozenset[int] = frozenset()
-) -> dict[str, list[str | None]]:
-    """The rows as one array for each column, without the columns at the positions *missing*."""
+) -> statements.Sent:
+    """The rows, packed column by column, without the columns at the positions *missing*."""
     names = statements.names_of(handler.table)
     arrays: list[list[str | None]] = [list(array) for array in zip(*map(_flat, rows), strict=True)]
     for at, column in enumerate(handler.table.columns, start=1):
         if column.local and column.parent is not None:
             arrays[at] = _local(arrays[at], column.parent, ids)
-    return {
-        name: array
-        for at, (name, array) in enumerate(zip(names, arrays, strict=True))
-        if at - 1 not in missing
-    }
+    arrays_by_name = dict(zip(names, arrays, strict=True))
+    return statements.pack(
+        {name: array for at, (name, array) in enumerate(arrays_by_name.items()) if at - 1 not in missing}
+    )
 
 
 def _flat(row: Row) -> tuple[str | None, ...]:
@@ -209,18 +209,18 @@ async def _write_lines(
     if before:
         await handler.execute_with_context(tx, statements.delete_lines(child), {"ids": before})
     sent = line_parameters(child, [(own, row.mapped.children[child.name]) for row, own in rows], ids)
-    if sent["link"]:
+    if sent is not None:
         await handler.execute_with_context(tx, statements.insert_lines(child), sent)
 
 
-def line_parameters(
-    child: Child, by_parent: Iterable[tuple[str, Lines]], ids: Ids
-) -> dict[str, list[str | None]]:
-    """The lines of many records as one array for each column."""
+def line_parameters(child: Child, by_parent: Iterable[tuple[str, Lines]], ids: Ids) -> statements.Sent | None:
+    """The lines of many records, packed column by column; None where there are none."""
     flat = [(link, *line) for link, lines in by_parent for line in lines]
+    if not flat:
+        return None
     names = ["link", *(f"c{at}" for at in range(len(child.columns)))]
-    arrays: list[list[str | None]] = [list(array) for array in zip(*flat, strict=True)] or [[] for _ in names]
+    arrays: list[list[str | None]] = [list(array) for array in zip(*flat, strict=True)]
     for at, column in enumerate(child.columns, start=1):
         if column.local and column.parent is not None:
             arrays[at] = _local(arrays[at], column.parent, ids)
-    return dict(zip(names, arrays, strict=True))
+    return statements.pack(dict(zip(names, arrays, strict=True)))

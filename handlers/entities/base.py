@@ -171,7 +171,7 @@ def _read(
                 missing.append(len(values))
                 values.append(None)
                 continue
-            found = read(value)
+            found = None if value is None or value == "" else read(value)
         except ValueError as error:
             seen.faults.append(Refusal(f"{path}{_key(column, record)}", str(error)))
             found = None
@@ -185,19 +185,21 @@ def _read(
 
 def _look(column: Column, record: Data) -> object:
     """The value of a column that has several keys or a rule."""
-    key = _key(column, record)
-    if key not in record:
-        return _ABSENT
-    return record[key] if column.take is None else column.take(record)
+    found: object = _ABSENT
+    for key in column.keys:
+        if key in record:
+            if column.take is not None:
+                return column.take(record)
+            found = record[key]
+            if not _blank(found):
+                return found
+    return found
 
 
 def _key(column: Column, record: Data) -> str:
     """The key that counts: the first that is not blank, else the first that is there."""
     there = [key for key in column.keys if key in record]
-    for key in there:
-        if not _blank(record[key]):
-            return key
-    return there[0] if there else column.name
+    return next((key for key in there if not _blank(record[key])), there[0] if there else column.name)
 
 
 def _blank(value: object) -> bool:

@@ -10,6 +10,8 @@ from handlers.errors import Refused
 BODY_BYTES_MAX = 4 * 1024 * 1024
 DEPTH_MAX = 64
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class Refusal(Refused):
     """A payload is not what it should be: which field, and why. Sending it again cannot help."""
@@ -22,16 +24,20 @@ class Refusal(Refused):
         """The body is sound but holds no record at all."""
 
 
-def load(body: str) -> object:
+def load(body: str, *, from_database: bool = False) -> object:
     """Read JSON strictly: exact numbers, one value for each key, nothing that PostgreSQL could not keep.
 
-    Raises Refusal with the field `(body)` where the text as a whole is wrong.
+    A body that comes *from the database* was a jsonb: no key of it stands twice, and looking would double
+    the time. Raises Refusal with the field `(body)` where the text as a whole is wrong.
     """
     if len(body) > BODY_BYTES_MAX:
         raise Refusal("(body)", f"is larger than {BODY_BYTES_MAX} bytes")
     try:
         value: object = json.loads(
-            body, parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=_no_twice
+            body,
+            parse_float=_exact,
+            parse_constant=_no_constant,
+            object_pairs_hook=None if from_database else _no_twice,
         )
     except Refusal:
         raise
@@ -61,7 +67,7 @@ def shown(value: object) -> str:
 def dump(value: object) -> str:
     """JSON text with numbers exactly as they were read, which `json.dumps` cannot do for Decimal."""
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return _ENCODE(value)
     except TypeError:
         return _dump(value)
 
@@ -69,17 +75,13 @@ def dump(value: object) -> str:
 def _dump(value: object) -> str:
     match value:
         case dict():
-            return (
-                "{"
-                + ", ".join(f"{json.dumps(k, ensure_ascii=False)}: {_dump(v)}" for k, v in value.items())
-                + "}"
-            )
+            return "{" + ", ".join(f"{_ENCODE(k)}: {_dump(v)}" for k, v in value.items()) + "}"
         case list():
             return "[" + ", ".join(map(_dump, value)) + "]"
         case Decimal():
             return str(value)
         case _:
-            return json.dumps(value, ensure_ascii=False)
+            return _ENCODE(value)
 
 
 def _exact(literal: str) -> Decimal:

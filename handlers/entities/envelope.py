@@ -33,9 +33,9 @@ class Record:
         return self.body, "{" + ",".join(self.path) + "}"
 
 
-def records(handler: Handler, body: str) -> list[Record]:
+def records(handler: Handler, body: str, *, from_database: bool = False) -> list[Record]:
     """All records of *handler*'s kind in *body*. Raises Refusal where it holds none, or something else."""
-    return _take(handler, load(body), body, (), 0)
+    return _take(handler, load(body, from_database=from_database), body, (), 0)
 
 
 def _take(handler: Handler, value: Any, body: str | None, path: tuple[str, ...], depth: int) -> list[Record]:

@@ -1,5 +1,4 @@
-"""What becomes of the events about one record: applied, superseded, waiting or refused, and the row to
-write. Pure."""
+"""What becomes of the events about one record, and the row to write. Pure."""
 
 from __future__ import annotations
 
@@ -69,7 +68,7 @@ def arrive(handler: Handler, event: Event) -> Arrival:
 
 def _one(handler: Handler, event: Event) -> Record:
     try:
-        found = records(handler, event.payload)
+        found = records(handler, event.payload, from_database=True)
     except Refusal as refusal:
         # The answer to a delete, and some delete bodies, carry no record: the event's own id says which one
         # is gone.

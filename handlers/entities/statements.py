@@ -7,7 +7,9 @@ in a circle.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import chain
 
 from sqlalchemy import TextClause, text
 
@@ -42,8 +44,34 @@ def pg_type(column: Column) -> str:
     return "bigint" if column.local else column.kind.pg_type
 
 
+Sent = dict[str, str]
+"""The parameters of a statement that takes rows: each column as one text, see `pack`."""
+
+_MARKS = (("\x1f", "\x1e"), ("\x1d", "\x1c"), ("\ue000", "\ue001"), ("\ufdd0", "\ufdd1"))
+
+
+def pack(arrays: Mapping[str, Sequence[str | None]]) -> Sent:
+    """Each column of the rows as one text, with one mark between values and another for NULL.
+
+    A driver's array costs a look at every element, which was a third of the worker's time. The marks are
+    characters that none of the values holds: counting them afterwards proves it.
+    """
+    more = ((chr(point), chr(point + 1)) for point in range(0xF0000, 0xFFFFC, 2))
+    for between, nothing in chain(_MARKS, more):
+        sent = {
+            name: between.join([nothing if value is None else value for value in array])
+            for name, array in arrays.items()
+        }
+        if all(
+            sent[name].count(between) == len(array) - 1 and sent[name].count(nothing) == array.count(None)
+            for name, array in arrays.items()
+        ):
+            return {**sent, "between": between, "nothing": nothing}
+    raise ValueError("the values hold every character that could stand between them")
+
+
 def _unnest(names: list[str]) -> str:
-    arrays = ", ".join(f"CAST(:{name} AS text[])" for name in names)
+    arrays = ", ".join(f"string_to_array(:{name}, :between, :nothing)" for name in names)
     return f"unnest({arrays}) AS u ({', '.join(names)})"
 
 
@@ -52,20 +80,31 @@ def names_of(table: Table) -> list[str]:
     return ["key", *(f"c{at}" for at in range(len(table.columns))), *_EXTRA]
 
 
-def _values(table: Table) -> list[str]:
-    return [f"CAST(u.c{at} AS {pg_type(column)})" for at, column in enumerate(table.columns)]
+def _values(table: Table, missing: frozenset[int] = frozenset()) -> list[str]:
+    return [
+        f"CAST({'NULL' if at in missing else f'u.c{at}'} AS {pg_type(column)})"
+        for at, column in enumerate(table.columns)
+    ]
+
+
+def _sent(table: Table, missing: frozenset[int]) -> list[str]:
+    return [name for at, name in enumerate(names_of(table)) if at - 1 not in missing]
 
 
 @cache
-def insert(table: Table) -> TextClause:
+def insert(table: Table, missing: frozenset[int]) -> TextClause:
     """Insert rows that were not there when we looked. Whoever came first in between keeps its row: look
-    again."""
+    again.
+
+    Columns about which no row says anything need not travel; they are NULL, and not what the ERP has for a
+    default.
+    """
     targets = [table.key, *(column.name for column in table.columns), *(name for name, _ in SYNC_COLUMNS)]
-    values = ["u.key", *_values(table), *_EXTRA_VALUES]
+    values = ["u.key", *_values(table, missing), *_EXTRA_VALUES]
     return text(
         f"INSERT INTO {table.name} ({', '.join(targets)}, updated_at)\n"
         f"SELECT {', '.join(values)}, now()\n"
-        f"FROM {_unnest(names_of(table))}\n"
+        f"FROM {_unnest(_sent(table, missing))}\n"
         f"ON CONFLICT ({table.key}) DO NOTHING\n"
         f"RETURNING {table.key} AS key, CAST(id AS text) AS id"
     )
@@ -79,10 +118,9 @@ def update(table: Table, missing: frozenset[int]) -> TextClause:
         *(f"{column.name} = {values[at]}" for at, column in enumerate(table.columns) if at not in missing),
         *(f"{name} = {value}" for (name, _), value in zip(SYNC_COLUMNS, _EXTRA_VALUES, strict=True)),
     ]
-    used = [name for at, name in enumerate(names_of(table)) if at - 1 not in missing]
     return text(
         f"UPDATE {table.name} t SET {', '.join(pairs)}, updated_at = now()\n"
-        f"FROM {_unnest(used)}\n"
+        f"FROM {_unnest(_sent(table, missing))}\n"
         f"WHERE t.{table.key} = u.key"
     )
 
