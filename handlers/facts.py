@@ -1,0 +1,163 @@
+"""What is true on a host: asked in one look that changes nothing, before a release and between its steps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from handlers import commands
+from handlers.errors import Refused, TryAgain
+from handlers.operations import HostState, parse_state
+from handlers.ssh import Result, Shell
+
+_MISSING = (
+    "couldn't find remote ref",
+    "not a git repository",
+    "cannot change to",
+    "No such remote",
+    "does not appear",
+)
+"""What git says when waiting will not help: somebody must act first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitFacts:
+    """One unit as its service manager has it."""
+
+    name: str
+    loaded: bool
+    active_state: str
+    main_pid: int | None
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs, or is just coming up."""
+        return self.active_state in ("active", "activating", "reloading")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFacts:
+    """One host as it is now."""
+
+    host: str
+    revision: str | None
+    """The commit of the tree that the units run from. What they *run* only the probe can say."""
+    problem: str
+    """Why there is no usable repository; empty when there is."""
+    dirt: str
+    """Local changes of tracked files, shortened; empty when the tree is clean."""
+    switching_to: str | None
+    """A switch that was interrupted: the tree is not what `revision` says. The next switch mends it."""
+    remote_url: str
+    free_bytes: int
+    clock_skew_seconds: float
+    """How far the host's clock is ahead of ours; its own resolution is a second."""
+    units: tuple[UnitFacts, ...]
+    state: HostState | None
+    present: bool | None
+    """Whether the revision that was asked for is on the host; None when none was."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether the tree is exactly its revision."""
+        return not self.dirt and self.switching_to is None
+
+    def pids(self) -> dict[str, int]:
+        """The main process of each unit that has one."""
+        return {unit.name: unit.main_pid for unit in self.units if unit.main_pid}
+
+
+async def inspect(shell: Shell, revision: str | None = None) -> HostFacts:
+    """Everything that matters on the host, and whether it has *revision* (a whole commit id)."""
+    environment = shell.environment
+    command = commands.inspect(environment.deploy, environment.services, revision)
+    before = time.time()
+    result = await shell.run(command)
+    if not result.good:
+        raise TryAgain(f"{shell.host.name} could not be inspected: {result.said}")
+    parts = _parts(result.stdout)
+    clock = float(parts["clock"] or 0) + 0.5
+    return HostFacts(
+        host=shell.host.name,
+        revision=parts["revision"] or None,
+        problem=parts["problem"],
+        dirt=parts.get("dirt", ""),
+        switching_to=parts["switching"] or None,
+        remote_url=parts["remote"],
+        free_bytes=int(parts["free"] or 0) * 1024,
+        clock_skew_seconds=_skew(clock, before, time.time()),
+        units=tuple(
+            _unit(name.removeprefix("unit "), text)
+            for name, text in parts.items()
+            if name.startswith("unit ")
+        ),
+        state=parse_state(parts["state"]),
+        present=None if revision is None else parts["present"] == "yes",
+    )
+
+
+async def resolve(shell: Shell, revision: str) -> str:
+    """The whole commit id of *revision* after a fetch; refused when it is not on the released branch."""
+    deploy, host = shell.environment.deploy, shell.host.name
+    branch = f"{deploy.remote}/{deploy.branch}"
+    command = commands.commit_of(deploy, revision)
+    fetched = await shell.run(commands.fetch(deploy), limit=shell.environment.ssh.operation_seconds)
+    if not fetched.good:
+        raise _fetch_error(shell, fetched)
+    found = await shell.run(command)
+    if not found.good:
+        raise Refused(
+            f"there is no revision {revision!r} on {branch} (asked from {host}): "
+            f"push it, or name another commit, branch or tag"
+        )
+    sha = found.stdout.strip()
+    if not (await shell.run(commands.is_on_branch(deploy, sha))).good:
+        raise Refused(
+            f"revision {revision!r} ({sha[:10]}) exists on {host} but is not on {branch}: "
+            f"merge it there first, or name another"
+        )
+    return sha
+
+
+async def commits_between(shell: Shell, before: str, after: str, limit: int = 50) -> list[str]:
+    """The log between two commits, newest first: `>` is gained by going to *after*, `<` is lost."""
+    result = await shell.run(commands.log_between(shell.environment.deploy, before, after, limit))
+    if not result.good:
+        raise Refused(
+            f"{shell.host.name} cannot list the commits from {before[:10]} to {after[:10]}: {result.said}"
+        )
+    return result.stdout.splitlines()
+
+
+def _fetch_error(shell: Shell, result: Result) -> Refused | TryAgain:
+    deploy = shell.environment.deploy
+    sentence = f"{shell.host.name} cannot fetch {deploy.branch} from {deploy.remote}: {result.said}"
+    if any(word in result.stderr for word in _MISSING):
+        return Refused(f"{sentence}; see deploy.directory, deploy.remote and deploy.branch")
+    return TryAgain(sentence)
+
+
+def _parts(text: str) -> dict[str, str]:
+    parts = {}
+    for part in text.split("\x01")[1:]:
+        name, _, body = part.partition("\n")
+        parts[name] = body.strip("\n")
+    return parts
+
+
+def _skew(clock: float, before: float, after: float) -> float:
+    """The difference beyond what the round trip and the clock's whole seconds explain."""
+    if before - 0.5 <= clock <= after + 0.5:
+        return 0.0
+    return clock - (before + after) / 2
+
+
+def _unit(name: str, text: str) -> UnitFacts:
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    pid = values.get("MainPID", "0")
+    return UnitFacts(
+        name=name,
+        loaded=values.get("LoadState") == "loaded",
+        active_state=values.get("ActiveState", "unknown"),
+        main_pid=int(pid) if pid.isdigit() and pid != "0" else None,
+    )

@@ -1,0 +1,225 @@
+"""Is the revision really running? The health address, the units and the processes of every host must say so.
+
+Neither HEAD nor `is-active` nor the exit status of a restart proves anything: only answers with the new revision in
+them, several in a row, from a new process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import httpx
+
+from handlers.config import Host, Probe
+from handlers.core import Core
+from handlers.errors import RunbookError
+from handlers.facts import HostFacts, inspect
+from handlers.release import Conclusion, Verdict
+from handlers.ssh import Shell
+
+_ABBREVIATED_MIN = 7
+_MISSING = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostHealth:
+    """What one host showed in one look."""
+
+    host: str
+    good: bool
+    revision: str | None
+    """The revision in its answer, as it was written there."""
+    said: str
+    """What was seen, for a sentence: `HTTP 503, database down`."""
+
+
+OnLook = Callable[[list[HostHealth], dict[str, int]], Awaitable[None]]
+"""Told after each look what was seen and how many good ones in a row each host has."""
+
+
+async def look_once(
+    core: Core,
+    revision: str,
+    *,
+    hosts: Sequence[Host] | None = None,
+    shells: Sequence[Shell] = (),
+    former: Mapping[str, Mapping[str, int]] | None = None,
+) -> list[HostHealth]:
+    """Ask every host once, at the same time. Whatever goes wrong is part of what was seen, never an error.
+
+    With *shells* the units must be active too, and a web unit's process must not be the one in *former* (the pids
+    of each host before the switch).
+    """
+    by_name = {shell.host.name: shell for shell in shells}
+    before = former or {}
+    return list(
+        await asyncio.gather(
+            *(
+                _look(core, host, revision, by_name.get(host.name), before.get(host.name, {}))
+                for host in (hosts if hosts is not None else core.environment.hosts)
+            )
+        )
+    )
+
+
+async def until_healthy(
+    core: Core,
+    revision: str,
+    *,
+    hosts: Sequence[Host] | None = None,
+    shells: Sequence[Shell] = (),
+    former: Mapping[str, Mapping[str, int]] | None = None,
+    on_look: OnLook | None = None,
+) -> Conclusion:
+    """Look until every host has given so many good answers in a row, or the limit has passed.
+
+    A bad answer starts that host's count anew, so a service that flaps does not pass by luck. The sentence of a
+    failure says for each host what was seen last.
+    """
+    probe = core.environment.probe
+    deadline = monotonic() + probe.limit_seconds
+    streak: dict[str, int] = {}
+    looks = 0
+    while True:
+        seen = await look_once(core, revision, hosts=hosts, shells=shells, former=former)
+        looks += 1
+        streak = {health.host: streak.get(health.host, 0) + 1 if health.good else 0 for health in seen}
+        if on_look is not None:
+            await on_look(seen, dict(streak))
+        if seen and all(count >= probe.consecutive for count in streak.values()):
+            return _conclude(Verdict.PASS, revision, seen, streak, looks, probe)
+        if monotonic() + probe.interval_seconds > deadline:
+            return _conclude(Verdict.FAIL, revision, seen, streak, looks, probe)
+        await asyncio.sleep(probe.interval_seconds)
+
+
+def runs(answered: object, revision: str) -> bool:
+    """Whether an answer names *revision*, whole or abbreviated to seven digits or more."""
+    if not isinstance(answered, str) or len(answered) < _ABBREVIATED_MIN:
+        return False
+    return revision.startswith(answered.lower())
+
+
+async def _look(
+    core: Core, host: Host, revision: str, shell: Shell | None, former: Mapping[str, int]
+) -> HostHealth:
+    answered, faults = await _ask(core, host, revision)
+    if shell is not None:
+        faults += await _look_at_units(shell, former)
+    good = not faults
+    said = ", ".join(faults) or f"healthy on {str(answered)[:10]}"
+    shown = answered if isinstance(answered, str) else None
+    return HostHealth(host=host.name, good=good, revision=shown, said=said)
+
+
+async def _ask(core: Core, host: Host, revision: str) -> tuple[object, list[str]]:
+    probe = core.environment.probe
+    try:
+        # The whole answer within the limit: a server that sends a byte a second is not healthy either.
+        async with asyncio.timeout(probe.answer_seconds):
+            # Some put a cache before their health answer.
+            response = await core.http.get(host.health_url, headers={"Cache-Control": "no-cache"})
+    except TimeoutError:
+        return None, [f"no answer within {probe.answer_seconds:g} s"]
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return None, [_in_words(error)]
+    faults = [] if response.is_success else [f"HTTP {response.status_code}"]
+    try:
+        answer = response.json()
+    except ValueError:
+        return None, [*faults, "an answer that is no JSON"]
+    answered = _walk(answer, probe.revision_field)
+    if answered is _MISSING:
+        faults.append(f"no {probe.revision_field!r} in its answer")
+        answered = None
+    elif not runs(answered, revision):
+        faults.append(f"revision {str(answered)[:10]} instead of {revision[:10]}")
+    return answered, [*faults, *_database_faults(answer, probe), *_worker_faults(answer, probe, revision)]
+
+
+def _database_faults(answer: object, probe: Probe) -> list[str]:
+    if probe.database_field is None:
+        return []
+    stand = _walk(answer, probe.database_field)
+    if stand is _MISSING:
+        return [f"no {probe.database_field!r} in its answer"]
+    # Not by `in` alone: to Python 1 is True, and a count of one is no health.
+    good = any(type(stand) is type(wanted) and stand == wanted for wanted in probe.database_good)
+    return [] if good else [f"database {stand}"]
+
+
+def _worker_faults(answer: object, probe: Probe, revision: str) -> list[str]:
+    if probe.worker_revisions_field is None:
+        return []
+    found = _walk(answer, probe.worker_revisions_field)
+    revisions = list(found.values()) if isinstance(found, dict) else found
+    if not isinstance(revisions, list):
+        return [f"no list {probe.worker_revisions_field!r} in its answer"]
+    if not revisions:
+        return ["no live worker"]
+    strange = sorted({str(one)[:10] for one in revisions if not runs(one, revision)})
+    return [f"workers on {', '.join(strange)}"] if strange else []
+
+
+async def _look_at_units(shell: Shell, former: Mapping[str, int]) -> list[str]:
+    try:
+        facts = await inspect(shell)
+    except RunbookError as error:
+        return [f"its units cannot be seen: {error}"]
+    return _unit_faults(facts, shell.environment.services.web, former)
+
+
+def _unit_faults(facts: HostFacts, web: tuple[str, ...], former: Mapping[str, int]) -> list[str]:
+    faults = [
+        f"unit {unit.name} {unit.active_state}" for unit in facts.units if unit.active_state != "active"
+    ]
+    for name, pid in facts.pids().items():
+        if name in web and former.get(name) == pid:
+            faults.append(f"unit {name} still runs the process from before ({pid})")
+    return faults
+
+
+def _walk(answer: object, dotted: str) -> Any:
+    for name in dotted.split("."):
+        if not isinstance(answer, dict) or name not in answer:
+            return _MISSING
+        answer = answer[name]
+    return answer
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, httpx.ConnectError):
+        return "nothing listens at its health address"
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    return f"no answer ({type(error).__name__})"
+
+
+def _conclude(
+    verdict: Verdict, revision: str, seen: list[HostHealth], streak: dict[str, int], looks: int, probe: Probe
+) -> Conclusion:
+    if verdict is Verdict.PASS:
+        sentence = f"{len(seen)} of {len(seen)} hosts gave {probe.consecutive} good answers in a row on {revision[:10]}"
+    else:
+        lines = [_last(health, streak[health.host], probe.consecutive) for health in seen]
+        sentence = f"not healthy within {probe.limit_seconds:g} s: {'; '.join(lines) or 'there is no host'}"
+    hosts = {
+        health.host: {
+            "good": health.good,
+            "in_a_row": streak[health.host],
+            "revision": health.revision,
+            "said": health.said,
+        }
+        for health in seen
+    }
+    return Conclusion(verdict=verdict, sentence=sentence, detail={"looks": looks, "hosts": hosts})
+
+
+def _last(health: HostHealth, count: int, needed: int) -> str:
+    if not health.good:
+        return f"{health.host}: {health.said}"
+    return f"{health.host}: good {count} times in a row of {needed}"
