@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -61,6 +61,7 @@ class Postgres:
     port: int
     tied: bool
     """The server ends when the process that started it dies. Not for a rehearsal that is kept."""
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @classmethod
@@ -71,8 +72,11 @@ class Postgres:
         return server
 
     @classmethod
-    def create(cls, folder: Path, *, tied: bool = True) -> Postgres:
+    def create(
+        cls, folder: Path, *, tied: bool = True, environment: Mapping[str, str] | None = None
+    ) -> Postgres:
         """Write the server's data folder without starting it. May run in any thread."""
+        environment = dict(environment or os.environ)
         folder.mkdir(parents=True, exist_ok=True)
         password = secrets.token_urlsafe(18)
         secret = folder / "postgres.password"
@@ -91,10 +95,11 @@ class Postgres:
             capture_output=True,
             check=False,
             cwd="/",
+            env=environment,
         )
         if done.returncode:
             raise PostgresError(f"initdb failed: {done.stderr.decode(errors='replace').strip()}")
-        return cls(folder=folder, password=password, port=free_port(), tied=tied)
+        return cls(folder=folder, password=password, port=free_port(), tied=tied, environment=environment)
 
     def launch(self) -> None:
         """Start the server on its data folder and wait for it; another port is taken where ours is gone."""
@@ -115,7 +120,13 @@ class Postgres:
         with (self.folder / "postgres.log").open("ab") as log:
             # A session of its own: a Ctrl-C at the terminal is for us, and we stop the server when done.
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=dict(self.environment),
+                start_new_session=True,
             )
 
     def wait_ready(self, *, fresh: bool = True) -> None:
@@ -192,10 +203,21 @@ class Postgres:
 
 
 def free_port() -> int:
-    """A loopback port that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody has at this moment.
+
+    It lies below the range from which outgoing connections take theirs: a server that restarts must find its
+    port free again.
+    """
+    for _ in range(1000):
+        port = 12_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise PostgresError("no free port on loopback")
 
 
 @cache

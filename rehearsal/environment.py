@@ -1,0 +1,87 @@
+"""The environment file of a rehearsal: the same kind that a person writes for a real place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rehearsal.host import CHECKOUT, UNITS, RehearsalHost
+
+_ENVIRONMENT = """# Written by the rehearsal; gone with it.
+name = "rehearsal"
+
+[database]
+url = "postgresql://erp@127.0.0.1:{database_port}/erp"
+password = "file:{secrets}/database"
+
+[ssh]
+user = "{user}"
+key_file = "{secrets}/key"
+known_hosts_file = "{secrets}/known_hosts"
+operation_seconds = 60
+
+{hosts}
+[deploy]
+strategy = "checkout"
+directory = "{checkout}"
+
+[services]
+command = ["systemctl"]
+web = ["{web}"]
+workers = ["{workers}"]
+stop_seconds = 20
+
+[probe]
+revision_field = "revision"
+database_field = "database"
+worker_revisions_field = "workers.revisions"
+consecutive = 2
+interval_seconds = 0.3
+answer_seconds = 3
+limit_seconds = 20
+
+[canary]
+limit_seconds = 15
+poll_seconds = 0.2
+
+[drain]
+settle_seconds = 30
+poll_seconds = 0.2
+
+[watch]
+late_seconds = 5
+
+[gate]
+outcomes_min = 20
+
+[reports]
+directory = "{folder}/reports"
+"""
+_HOST = """[[hosts]]
+name = "{name}"
+address = "127.0.0.1"
+port = {port}
+health_url = "{health_url}"
+"""
+
+
+def write_environment(
+    path: Path, *, database_port: int, secrets: Path, hosts: Sequence[RehearsalHost]
+) -> None:
+    """Write the file, and beside the secrets the known hosts that it names."""
+    known = "".join(host.door.known_hosts_line for host in hosts)
+    (secrets / "known_hosts").write_text(known, encoding="utf-8")
+    listed = "\n".join(
+        _HOST.format(name=host.name, port=host.door.port, health_url=host.health_url) for host in hosts
+    )
+    text = _ENVIRONMENT.format(
+        folder=path.parent,
+        secrets=secrets,
+        database_port=database_port,
+        user=hosts[0].door.user,
+        hosts=listed,
+        checkout=f"~/{CHECKOUT}",
+        web=UNITS[0],
+        workers=UNITS[1],
+    )
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,35 @@
+# mypy: ignore-errors
+"""The workers of the sync queue: the sync core, with our own handler for items."""
+
+import asyncio
+import functools
+import logging
+import os
+
+import beat
+from reorder import handlers
+from revision import REVISION
+
+from handlers.entities import apply
+from handlers.webhooks.worker import serve
+
+
+def main() -> None:
+    """Work until SIGTERM."""
+    logging.basicConfig(level=logging.INFO)
+    beat.start()
+    try:
+        asyncio.run(
+            serve(
+                os.environ["ERP_DATABASE_URL"],
+                revision=REVISION,
+                apply=functools.partial(apply, handlers=handlers()),
+                owner=f"{os.environ.get('ERP_HOST', 'erp')}-{os.getpid()}",
+            )
+        )
+    finally:
+        beat.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""One host of a rehearsal: a folder of its own with SSH, a service manager and the sample ERP in it."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rehearsal import erp, processes, systemctl
+from rehearsal.postgres import free_port
+from rehearsal.sshd import Kind, Sshd
+
+WEB_UNIT = "tsh-erp"
+WORKERS_UNIT = "tsh-erp-workers"
+UNITS = (WEB_UNIT, WORKERS_UNIT)
+CHECKOUT = "erp"
+
+_PROJECT = Path(__file__).resolve().parent.parent
+_UNIT = """[Unit]
+Description={description}
+
+[Service]
+ExecStart={python} {checkout}/{script}
+WorkingDirectory={checkout}
+EnvironmentFile={environment_file}
+Environment=PYTHONPATH={project} PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ERP_PORT={port} ERP_HOST={name}
+Restart=always
+RestartSec=200ms
+TimeoutStopSec=15
+"""
+_RUNBOOK = """#!/bin/sh
+exec {python} -P -c 'import sys; sys.path.insert(0, {project!r}); from flows.cli import main; main()' "$@"
+"""
+
+
+class HostError(RuntimeError):
+    """The host did not come up; says why."""
+
+
+@dataclass(kw_only=True)
+class RehearsalHost:
+    """A host: how it is reached, and where on this machine its parts lie."""
+
+    name: str
+    folder: Path
+    http_port: int
+    environment: dict[str, str]
+    """What every command on this host finds in its environment."""
+    sshd: Sshd | None = None
+
+    @classmethod
+    def make(cls, name: str, folder: Path, *, rehearsal_id: str) -> RehearsalHost:
+        """Lay the host out: service manager, `runbook`, git settings, home. Nothing runs yet."""
+        folder.mkdir(parents=True)
+        systemctl.install(folder)
+        (folder / "tmp").mkdir()
+        script = folder / "bin" / "runbook"
+        script.write_text(_RUNBOOK.format(python=shlex.quote(sys.executable), project=str(_PROJECT)))
+        script.chmod(0o755)
+        # Without a name git asks the network for one, and waits.
+        (folder / ".gitconfig").write_text(
+            "[user]\n\tname = deploy\n\temail = deploy@example.com\n[safe]\n\tdirectory = *\n"
+        )
+        git = Path(shutil.which("git") or "/usr/bin/git").parent
+        environment = {
+            "PATH": f"{folder / 'bin'}:{git}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(folder),
+            "TMPDIR": str(folder / "tmp"),
+            "LANG": "C.UTF-8",
+            "SHELL": "/bin/sh",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            processes.MARKER: rehearsal_id,
+        }
+        return cls(name=name, folder=folder, http_port=free_port(), environment=environment)
+
+    @property
+    def checkout(self) -> Path:
+        """The git checkout that the units run from."""
+        return self.folder / CHECKOUT
+
+    @property
+    def health_url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}/health"
+
+    @property
+    def door(self) -> Sshd:
+        """The host's SSH server."""
+        if self.sshd is None:
+            raise HostError(f"{self.name} has no SSH server yet")
+        return self.sshd
+
+    def install_erp(self, origin: Path, revision: str, *, database_url: str) -> None:
+        """Clone the ERP, stand on *revision* and write the two units and their secrets."""
+        erp.clone(origin, self.checkout, revision)
+        secrets = self.folder / "erp.env"
+        secrets.touch(mode=0o600)
+        secrets.write_text(f"ERP_DATABASE_URL={database_url}\n", encoding="utf-8")
+        for unit, script, description in (
+            (WEB_UNIT, "web.py", "ERP web process"),
+            (WORKERS_UNIT, "workers.py", "ERP sync workers"),
+        ):
+            text = _UNIT.format(
+                description=description,
+                python=sys.executable,
+                checkout=self.checkout,
+                script=script,
+                environment_file=secrets,
+                project=_PROJECT,
+                port=self.http_port,
+                name=self.name,
+            )
+            (self.folder / "units" / f"{unit}.service").write_text(text, encoding="utf-8")
+
+    async def open_door(self, *, key_file: Path, kind: Kind | None, tied: bool) -> None:
+        """Start the SSH server."""
+        self.sshd = await Sshd.start(
+            folder=self.folder / "ssh",
+            home=self.folder,
+            key_file=key_file,
+            environment=self.environment,
+            kind=kind,
+            tied=tied,
+        )
+
+    def systemctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Ask the host's service manager directly, without SSH."""
+        return subprocess.run(
+            [str(self.folder / "bin" / "systemctl"), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self.environment,
+            cwd=self.folder,
+        )
+
+    def start_units(self) -> None:
+        """Start web and workers."""
+        for unit in UNITS:
+            done = self.systemctl("start", unit)
+            if done.returncode:
+                raise HostError(f"{self.name}: {done.stderr.strip()}")
+
+    def log_end(self) -> str:
+        """The last lines of both units' logs."""
+        parts = []
+        for unit in UNITS:
+            log = self.folder / "log" / f"{unit}.log"
+            if log.exists():
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+                parts.append(f"{unit}: {' | '.join(lines[-5:])}")
+        return "; ".join(parts)
+
+    def close_door(self) -> None:
+        """End the SSH server, if it runs."""
+        if self.sshd is not None:
+            self.sshd.stop()

@@ -1,0 +1,240 @@
+"""A whole target on this machine: database, queue, two hosts with the sample ERP, and its environment file.
+
+    async with Target.create("good") as target:
+        ...  # release target.revision into target.environment_path
+
+Nothing of it is left behind: not after an error, Ctrl-C or SIGTERM, also in the middle of the start. What a
+SIGKILL leaves, the next start of any rehearsal clears away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+
+import asyncpg
+import httpx
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from handlers.adopt import adopt
+from handlers.migrate import upgrade
+from rehearsal import backlog, erp, lifecycle, processes
+from rehearsal.environment import write_environment
+from rehearsal.host import RehearsalHost
+from rehearsal.lifecycle import end, kept, sweep
+from rehearsal.postgres import Postgres
+from rehearsal.running import ended_by_sigterm, in_thread, together, undisturbed
+from rehearsal.sshd import Kind, make_key
+
+__all__ = ["Story", "Target", "TargetError", "end", "kept", "sweep"]
+
+HOST_NAMES = ("web-1", "web-2")
+
+_HEALTHY_SECONDS = 30.0
+
+
+class TargetError(RuntimeError):
+    """The target did not come up; says which part and why."""
+
+
+class Story(StrEnum):
+    """What a rehearsal shows. Each starts from the broken revision."""
+
+    GOOD = "good"
+    SICK = "sick"
+    TREACHEROUS = "treacherous"
+    SLOW = "slow"
+    EMPTY = "empty"
+    FAILED_ONLY = "failed-only"
+
+    @property
+    def revision_name(self) -> str:
+        """The revision of the sample ERP that this story releases."""
+        return self.value if self in (Story.SICK, Story.TREACHEROUS, Story.SLOW) else "fixed"
+
+    @property
+    def variant(self) -> backlog.Variant:
+        """What is in the queue at the start."""
+        return "empty" if self is Story.EMPTY else "failed-only" if self is Story.FAILED_ONLY else "good"
+
+
+@dataclass(kw_only=True)
+class Target:
+    """A running target."""
+
+    id: str
+    folder: Path
+    story: Story
+    keep: bool
+    revisions: dict[str, str] = field(default_factory=dict)
+    """Commit of each revision of the sample ERP by its name."""
+    hosts: tuple[RehearsalHost, ...] = ()
+    postgres: Postgres | None = None
+    database_url: str = field(default="", repr=False)
+    """The ERP's database, password included: never print it."""
+
+    @property
+    def environment_path(self) -> Path:
+        """The environment file, as `--environment` takes it."""
+        return self.folder / "rehearsal.toml"
+
+    @property
+    def revision(self) -> str:
+        """The commit that the story releases."""
+        return self.revisions[self.story.revision_name]
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def create(
+        cls,
+        story: str = "good",
+        *,
+        folder: Path | None = None,
+        keep: bool = False,
+        ssh: Kind | None = None,
+    ) -> AsyncIterator[Target]:
+        """Make a target for *story*, and take it away at the end unless it is to be kept.
+
+        *folder* is where its folder is made (without it, the machine's temp folder), *ssh* the kind of SSH
+        server (without it, the machine's own first). SIGTERM ends it like Ctrl-C.
+        """
+        rehearsal_id, own = lifecycle.make(folder)
+        target = cls(id=rehearsal_id, folder=own, story=Story(story), keep=keep)
+        staying = False
+        try:
+            with ended_by_sigterm():
+                await target._start(ssh)
+                yield target
+                staying = keep
+        except Exception:
+            staying = keep and target.environment_path.exists()
+            raise
+        finally:
+            with undisturbed():
+                if staying:
+                    lifecycle.keep(rehearsal_id, own)
+                else:
+                    target._clear()
+
+    def describe(self) -> str:
+        """How to look at a target that was kept, and how to end it."""
+        lines = [
+            f"rehearsal {self.id} is running in {self.folder}",
+            f"  status    runbook status -e {self.environment_path}",
+            f"  database  psql postgresql://erp@127.0.0.1:{self.server.port}/erp"
+            f"   (password in {self.folder}/secrets/database)",
+        ]
+        for host in self.hosts:
+            lines += [
+                f"  {host.name}     {host.health_url}   logs in {host.folder}/log",
+                f"            ssh -i {self.folder}/secrets/key -p {host.door.port}"
+                f" -o UserKnownHostsFile={self.folder}/secrets/known_hosts {host.door.user}@127.0.0.1",
+            ]
+        return "\n".join([*lines, f"  end it    runbook rehearse --end {self.id}"])
+
+    async def _start(self, ssh: Kind | None) -> None:
+        """Start the independent parts at the same time, then what needs them."""
+        key = self.folder / "secrets" / "key"
+        key.parent.mkdir(mode=0o700)
+        make_key(key)
+        self.hosts = tuple(
+            RehearsalHost.make(name, self.folder / name, rehearsal_id=self.id) for name in HOST_NAMES
+        )
+        await together(
+            self._start_database(),
+            self._write_origin(),
+            *(host.open_door(key_file=key, kind=ssh, tied=not self.keep) for host in self.hosts),
+        )
+        await together(*(self._start_erp(host) for host in self.hosts))
+        write_environment(
+            self.environment_path, database_port=self.server.port, secrets=key.parent, hosts=self.hosts
+        )
+
+    async def _start_database(self) -> None:
+        """Start PostgreSQL and make the ERP's database: its tables, our additions, ledger and backlog."""
+        self.postgres = await in_thread(
+            lambda: Postgres.create(self.folder / "postgres", tied=not self.keep, environment=self._marked())
+        )
+        # From this thread: a tied server ends with the thread that started it.
+        self.postgres.spawn()
+        await in_thread(self.postgres.wait_ready)
+        password = secrets.token_urlsafe(18)
+        admin = await asyncpg.connect(self.postgres.url())
+        try:
+            await admin.execute(f"CREATE ROLE erp LOGIN PASSWORD '{password}'")
+            await admin.execute("CREATE DATABASE erp OWNER erp")
+        finally:
+            await admin.close()
+        _write_secret(self.folder / "secrets" / "database", password)
+        self.database_url = f"postgresql://erp:{password}@127.0.0.1:{self.postgres.port}/erp"
+        owner = await asyncpg.connect(self.database_url)
+        try:
+            await owner.execute(files(__package__).joinpath("erp.sql").read_text(encoding="utf-8"))
+        finally:
+            await owner.close()
+        engine = self.engine()
+        try:
+            await adopt(engine)
+            await upgrade(engine)
+            await backlog.seed(engine, self.story.variant)
+        finally:
+            await engine.dispose()
+
+    def engine(self) -> AsyncEngine:
+        """A new engine on the ERP's database, for whoever sends traffic or looks; dispose of it."""
+        return create_async_engine(make_url(self.database_url).set(drivername="postgresql+asyncpg"))
+
+    async def _write_origin(self) -> None:
+        self.revisions = await in_thread(lambda: erp.write_origin(self.folder / "origin.git"))
+
+    async def _start_erp(self, host: RehearsalHost) -> None:
+        """Bring the broken revision up on *host* and wait until it says so itself."""
+        broken = self.revisions["broken"]
+        await in_thread(
+            lambda: host.install_erp(self.folder / "origin.git", broken, database_url=self.database_url)
+        )
+        await in_thread(host.start_units)
+        deadline = time.monotonic() + _HEALTHY_SECONDS
+        seen = "no answer"
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+            while time.monotonic() < deadline:
+                with contextlib.suppress(httpx.HTTPError):
+                    answer = await http.get(host.health_url)
+                    seen = answer.text
+                    if answer.status_code == 200 and answer.json()["workers"]["revisions"] == [broken]:
+                        return
+                await asyncio.sleep(0.05)
+        raise TargetError(f"{host.name} did not come up: {seen}; {host.log_end()}")
+
+    @property
+    def server(self) -> Postgres:
+        """The database server, to look at or to break."""
+        if self.postgres is None:
+            raise TargetError("the database server does not run yet")
+        return self.postgres
+
+    def _marked(self) -> dict[str, str]:
+        return os.environ | {processes.MARKER: self.id}
+
+    def _clear(self) -> None:
+        """End what we know the kind way, then whatever else there is."""
+        for host in self.hosts:
+            host.close_door()
+        if self.postgres is not None:
+            self.postgres.stop(signal.SIGQUIT)
+        lifecycle.clear(self.id, self.folder)
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(secret, encoding="utf-8")

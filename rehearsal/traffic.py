@@ -1,0 +1,89 @@
+"""Live webhooks during a rehearsal: what customers and clerks do while a release is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+from datetime import UTC, datetime
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from rehearsal import backlog, payloads
+from rehearsal.backlog import Seed
+
+_CYCLE = (
+    "product",
+    "customer",
+    "product",
+    "invoice",
+    "product",
+    "order",
+    "product",
+    "PAYMENT",
+    "product",
+    "invoice",
+)
+"""The mix of kinds. Half are items, as in the backlog."""
+
+
+async def traffic(engine: AsyncEngine, stop: asyncio.Event, per_second: float) -> int:
+    """Insert webhooks as the receiver would until *stop* is set; returns how many.
+
+    A database that is down for a moment loses what was sent meanwhile, as with a receiver in front of it.
+    """
+    chance = random.Random(20251114)
+    sent = 0
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for number in itertools.count():
+        pause = began + number / per_second - loop.time()
+        if pause > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+        if stop.is_set():
+            break
+        try:
+            await send(engine, webhook(number, chance))
+            sent += 1
+        except (OSError, SQLAlchemyError):
+            continue
+    return sent
+
+
+async def send(engine: AsyncEngine, event: Seed) -> None:
+    """Receive one webhook: inbox, queue and the call to the workers, in one transaction."""
+    async with engine.begin() as tx:
+        await backlog.insert(tx, [event])
+        await tx.execute(backlog.query("call_workers"))
+
+
+def webhook(number: int, chance: random.Random) -> Seed:
+    """The *number*th webhook: a change of something the ERP knows, or something new with known parents."""
+    now = datetime.now(UTC)
+    item = backlog.known_product(chance.randrange(backlog.PRODUCTS), now)
+    customer = chance.randrange(backlog.CUSTOMERS)
+    match _CYCLE[number % len(_CYCLE)]:
+        case "product":
+            kind, record = "product", item
+        case "customer":
+            kind, record = "customer", payloads.customer(customer, now)
+        case "order":
+            new = _new(chance)
+            kind, record = "order", payloads.order(new, now, customer_number=customer, items=[item])
+        case "PAYMENT":
+            paid = chance.randrange(backlog.INVOICES)
+            owner = paid % backlog.CUSTOMERS
+            kind = "PAYMENT"
+            record = payloads.payment(_new(chance), now, customer_number=owner, invoice_numbers=[paid])
+        case _:
+            kind = "invoice"
+            record = payloads.invoice(_new(chance), now, customer_number=customer, item=item)
+    return Seed(entity=kind, record=record, created_at=now)
+
+
+def _new(chance: random.Random) -> int:
+    """A number that no record of the seeded history has."""
+    return chance.randrange(10_000, 900_000)
