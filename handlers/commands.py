@@ -103,7 +103,7 @@ def _quote(word: Word) -> str:
 
 def checked_sha(revision: str) -> str:
     """*revision* when it is a whole commit id; everything that changes a host takes nothing less."""
-    if not _SHA.match(revision):
+    if not _SHA.fullmatch(revision):
         raise Refused(f"{revision!r} is not a whole commit id (40 hexadecimal digits): resolve it first")
     return revision
 
@@ -111,7 +111,7 @@ def checked_sha(revision: str) -> str:
 def checked_revision(revision: str) -> str:
     """*revision* when it can be a commit id or the name of a branch or tag; refused at the door otherwise."""
     strange = (
-        not _REF.match(revision)
+        not _REF.fullmatch(revision)
         or ".." in revision
         or "//" in revision
         or revision.endswith((".", "/", ".lock"))
@@ -125,7 +125,7 @@ def checked_revision(revision: str) -> str:
 
 def checked_id(operation_id: str) -> str:
     """*operation_id* when it can name a folder on a host."""
-    if not _ID.match(operation_id):
+    if not _ID.fullmatch(operation_id):
         raise Refused(f"{operation_id!r} cannot name an operation: letters, digits, . _ - only")
     return operation_id
 
@@ -163,7 +163,7 @@ def commit_of(deploy: Deploy, revision: str) -> Command:
     """The whole commit id that *revision* means: the origin's branch or a tag, never a stale local branch."""
     checked_revision(revision)
     names = [f"refs/remotes/{deploy.remote}/{revision}", f"refs/tags/{revision}"]
-    if _HASH.match(revision):
+    if _HASH.fullmatch(revision):
         names.insert(0, revision)
     body = 'for name; do git_here rev-parse -q --verify "$name^{commit}" 2>/dev/null && exit 0; done; exit 1'
     return Command.procedure(_git_functions(repository(deploy)) + body, *names, title="commit-of")

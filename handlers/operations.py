@@ -33,7 +33,7 @@ _GRACE_SECONDS = 15
 """The host ends overdue work by itself; past this much more the controller does."""
 _FIRST_CONTACT_SECONDS = 20
 """A host that cannot be reached for so long before anything was sent counts as unreachable."""
-_RECONNECT_SECONDS = 1
+_RECONNECT_SECONDS = 0.5
 
 
 class OperationOutcome(StrEnum):

@@ -1,7 +1,7 @@
 """Is the revision really running? The health address, the units and the processes of every host must say so.
 
-Neither HEAD nor `is-active` nor the exit status of a restart proves anything: only answers with the new revision in
-them, several in a row, from a new process.
+Neither HEAD nor `is-active` nor the exit status of a restart proves anything: only answers with the new
+revision in them, several in a row, from a new process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import httpx
 from handlers.config import Host, Probe
 from handlers.core import Core
 from handlers.errors import RunbookError
-from handlers.facts import HostFacts, inspect
+from handlers.facts import inspect
 from handlers.release import Conclusion, Verdict
 from handlers.ssh import Shell
 
@@ -37,6 +37,15 @@ class HostHealth:
     """What was seen, for a sentence: `HTTP 503, database down`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Expected:
+    """What a good look shows."""
+
+    revision: str
+    workers: bool
+    former: Mapping[str, Mapping[str, int]]
+
+
 OnLook = Callable[[list[HostHealth], dict[str, int]], Awaitable[None]]
 """Told after each look what was seen and how many good ones in a row each host has."""
 
@@ -48,21 +57,19 @@ async def look_once(
     hosts: Sequence[Host] | None = None,
     shells: Sequence[Shell] = (),
     former: Mapping[str, Mapping[str, int]] | None = None,
+    workers: bool = True,
 ) -> list[HostHealth]:
-    """Ask every host once, at the same time. Whatever goes wrong is part of what was seen, never an error.
+    """Ask every host once, at the same time. What goes wrong is part of what was seen, never an error.
 
-    With *shells* the units must be active too, and a web unit's process must not be the one in *former* (the pids
-    of each host before the switch).
+    With *shells* the units must be active too, and a web unit's process must not be the one in *former* (the
+    pids of each host before the switch). Without *workers* nothing is asked of these: in the middle of a
+    deploy they are stopped.
     """
     by_name = {shell.host.name: shell for shell in shells}
-    before = former or {}
+    expected = _Expected(revision=revision, workers=workers, former=former or {})
+    asked = core.environment.hosts if hosts is None else hosts
     return list(
-        await asyncio.gather(
-            *(
-                _look(core, host, revision, by_name.get(host.name), before.get(host.name, {}))
-                for host in (hosts if hosts is not None else core.environment.hosts)
-            )
-        )
+        await asyncio.gather(*(_look(core, host, by_name.get(host.name), expected) for host in asked))
     )
 
 
@@ -73,27 +80,26 @@ async def until_healthy(
     hosts: Sequence[Host] | None = None,
     shells: Sequence[Shell] = (),
     former: Mapping[str, Mapping[str, int]] | None = None,
+    workers: bool = True,
     on_look: OnLook | None = None,
 ) -> Conclusion:
     """Look until every host has given so many good answers in a row, or the limit has passed.
 
-    A bad answer starts that host's count anew, so a service that flaps does not pass by luck. The sentence of a
-    failure says for each host what was seen last.
+    A bad answer starts that host's count anew, so a service that flaps does not pass by luck. The sentence of
+    a failure says for each host what was seen last.
     """
     probe = core.environment.probe
     deadline = monotonic() + probe.limit_seconds
     streak: dict[str, int] = {}
-    looks = 0
     while True:
-        seen = await look_once(core, revision, hosts=hosts, shells=shells, former=former)
-        looks += 1
+        seen = await look_once(core, revision, hosts=hosts, shells=shells, former=former, workers=workers)
         streak = {health.host: streak.get(health.host, 0) + 1 if health.good else 0 for health in seen}
         if on_look is not None:
             await on_look(seen, dict(streak))
         if seen and all(count >= probe.consecutive for count in streak.values()):
-            return _conclude(Verdict.PASS, revision, seen, streak, looks, probe)
+            return _conclude(Verdict.PASS, revision, seen, streak, probe)
         if monotonic() + probe.interval_seconds > deadline:
-            return _conclude(Verdict.FAIL, revision, seen, streak, looks, probe)
+            return _conclude(Verdict.FAIL, revision, seen, streak, probe)
         await asyncio.sleep(probe.interval_seconds)
 
 
@@ -104,20 +110,18 @@ def runs(answered: object, revision: str) -> bool:
     return revision.startswith(answered.lower())
 
 
-async def _look(
-    core: Core, host: Host, revision: str, shell: Shell | None, former: Mapping[str, int]
-) -> HostHealth:
-    answered, faults = await _ask(core, host, revision)
+async def _look(core: Core, host: Host, shell: Shell | None, expected: _Expected) -> HostHealth:
+    answered, faults = await _ask(core, host, expected)
     if shell is not None:
-        faults += await _look_at_units(shell, former)
+        faults += await _look_at_units(shell, expected)
     good = not faults
     said = ", ".join(faults) or f"healthy on {str(answered)[:10]}"
     shown = answered if isinstance(answered, str) else None
     return HostHealth(host=host.name, good=good, revision=shown, said=said)
 
 
-async def _ask(core: Core, host: Host, revision: str) -> tuple[object, list[str]]:
-    probe = core.environment.probe
+async def _ask(core: Core, host: Host, expected: _Expected) -> tuple[object, list[str]]:
+    probe, revision = core.environment.probe, expected.revision
     try:
         # The whole answer within the limit: a server that sends a byte a second is not healthy either.
         async with asyncio.timeout(probe.answer_seconds):
@@ -138,7 +142,10 @@ async def _ask(core: Core, host: Host, revision: str) -> tuple[object, list[str]
         answered = None
     elif not runs(answered, revision):
         faults.append(f"revision {str(answered)[:10]} instead of {revision[:10]}")
-    return answered, [*faults, *_database_faults(answer, probe), *_worker_faults(answer, probe, revision)]
+    faults += _database_faults(answer, probe)
+    if expected.workers:
+        faults += _worker_faults(answer, probe, revision)
+    return answered, faults
 
 
 def _database_faults(answer: object, probe: Probe) -> list[str]:
@@ -165,21 +172,20 @@ def _worker_faults(answer: object, probe: Probe, revision: str) -> list[str]:
     return [f"workers on {', '.join(strange)}"] if strange else []
 
 
-async def _look_at_units(shell: Shell, former: Mapping[str, int]) -> list[str]:
+async def _look_at_units(shell: Shell, expected: _Expected) -> list[str]:
+    services = shell.environment.services
     try:
         facts = await inspect(shell)
     except RunbookError as error:
         return [f"its units cannot be seen: {error}"]
-    return _unit_faults(facts, shell.environment.services.web, former)
-
-
-def _unit_faults(facts: HostFacts, web: tuple[str, ...], former: Mapping[str, int]) -> list[str]:
-    faults = [
-        f"unit {unit.name} {unit.active_state}" for unit in facts.units if unit.active_state != "active"
-    ]
-    for name, pid in facts.pids().items():
-        if name in web and former.get(name) == pid:
-            faults.append(f"unit {name} still runs the process from before ({pid})")
+    wanted = {*services.web, *(services.workers if expected.workers else ())}
+    former = expected.former.get(shell.host.name, {})
+    faults = []
+    for unit in facts.units:
+        if unit.name in wanted and unit.active_state != "active":
+            faults.append(f"unit {unit.name} {unit.active_state}")
+        elif unit.name in services.web and unit.main_pid and former.get(unit.name) == unit.main_pid:
+            faults.append(f"unit {unit.name} still runs the process from before ({unit.main_pid})")
     return faults
 
 
@@ -200,10 +206,12 @@ def _in_words(error: Exception) -> str:
 
 
 def _conclude(
-    verdict: Verdict, revision: str, seen: list[HostHealth], streak: dict[str, int], looks: int, probe: Probe
+    verdict: Verdict, expected: str, seen: list[HostHealth], streak: dict[str, int], probe: Probe
 ) -> Conclusion:
     if verdict is Verdict.PASS:
-        sentence = f"{len(seen)} of {len(seen)} hosts gave {probe.consecutive} good answers in a row on {revision[:10]}"
+        count = len(seen)
+        rows = f"{probe.consecutive} good answers in a row"
+        sentence = f"{count} of {count} hosts gave {rows} on {expected[:10]}"
     else:
         lines = [_last(health, streak[health.host], probe.consecutive) for health in seen]
         sentence = f"not healthy within {probe.limit_seconds:g} s: {'; '.join(lines) or 'there is no host'}"
@@ -216,7 +224,7 @@ def _conclude(
         }
         for health in seen
     }
-    return Conclusion(verdict=verdict, sentence=sentence, detail={"looks": looks, "hosts": hosts})
+    return Conclusion(verdict=verdict, sentence=sentence, detail={"hosts": hosts})
 
 
 def _last(health: HostHealth, count: int, needed: int) -> str:

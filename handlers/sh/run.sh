@@ -60,6 +60,7 @@ case $highest in '' | *[!0-9]*) highest=0 ;; esac
 set -- sh "$job/work"
 command -v timeout >/dev/null 2>&1 && set -- timeout -k 5 "$limit" "$@"
 command -v setsid >/dev/null 2>&1 && set -- setsid "$@"
+: >"$job/output"
 (
     umask "$mask"
     RUNBOOK_STATE=$state RUNBOOK_JOB=$job

@@ -127,6 +127,55 @@ async def serve(folder: Path, *names: str, kind: Any = None) -> AsyncIterator[Ta
             server.stop()
 
 
+class Relay:
+    """A way to a host that can be cut, and that can swallow what goes over it."""
+
+    def __init__(self, target: Target, name: str = "web-1") -> None:
+        self._to = target.servers[name].port
+        self._known_hosts = target.folder / "known_hosts"
+        self._key = target.servers[name].known_hosts_line.split(maxsplit=1)[1]
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+        self.open = True
+
+    async def __aenter__(self) -> Relay:
+        self._server = await asyncio.start_server(self._carry_both, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        with self._known_hosts.open("a") as file:
+            file.write(f"[127.0.0.1]:{self.port} {self._key}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server
+        self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Break every connection that goes over it."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _carry_both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        if not self.open:
+            writer.transport.abort()
+            return
+        onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        self._writers.add(onward_writer)
+        await asyncio.gather(self._carry(reader, onward_writer), self._carry(onward_reader, writer))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
 def unit(host: Path, name: str, start: str) -> None:
     """Write a unit file that runs *start*."""
     (host / "units").mkdir(exist_ok=True)

@@ -122,7 +122,7 @@ async def test_a_wrong_client_key_is_refused(target: Target) -> None:
 
 
 async def test_a_key_file_that_is_none_is_refused(target: Target) -> None:
-    """A missing file, a text that is no key, and an encrypted key without passphrase each have their sentence."""
+    """A missing file, a text that is no key, an encrypted key: each has its own sentence."""
     junk, locked = target.folder / "junk", target.folder / "locked"
     junk.write_text("no key")
     key = asyncssh.generate_private_key("ssh-ed25519")
