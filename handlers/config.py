@@ -53,7 +53,7 @@ def _resolve(reference: object) -> object:
 
 def _pattern(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
     def check(value: str) -> str:
-        if not pattern.match(value):
+        if not pattern.fullmatch(value):
             raise ValueError(f"{value!r} is not {meaning}")
         return value
 
