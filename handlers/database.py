@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import fields, is_dataclass
 from datetime import date
 
 from sqlalchemy.exc import DBAPIError
@@ -92,19 +93,25 @@ def clean(text: str) -> str:
 
 
 def as_json(value: object) -> str:
-    """*value* as text for a jsonb column; ids, times and enums become text, NaN is refused."""
+    """*value* as text for a jsonb column; dataclasses become objects, ids and times text; NaN is refused."""
     return json.dumps(_storable(value), ensure_ascii=False, allow_nan=False)
 
 
 def _storable(value: object) -> object:
+    stored: object
     match value:
         case str():
-            return clean(value)
+            stored = clean(value)
         case bool() | int() | float() | None:
-            return value
+            stored = value
         case Mapping():
-            return {clean(str(key)): _storable(item) for key, item in value.items()}
+            stored = {clean(str(key)): _storable(item) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [_storable(item) for item in value]
+            stored = [_storable(item) for item in value]
+        case date():
+            stored = value.isoformat()
+        case _ if is_dataclass(value):
+            stored = {field.name: _storable(getattr(value, field.name)) for field in fields(value)}
         case _:
-            return value.isoformat() if isinstance(value, date) else str(value)
+            stored = str(value)
+    return stored
