@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.entities import envelope
+from handlers.entities import compare, envelope
 from handlers.entities.applying import Handlers, apply_kind
 from handlers.entities.base import Handler
 from handlers.entities.catalog import PRICE_LIST, PRODUCT, STOCK_ADJUSTMENT
@@ -34,6 +36,8 @@ __all__ = [
     "Record",
     "Refusal",
     "apply",
+    "differences",
+    "expected",
     "handler",
     "source_key",
     "unwrap",
@@ -92,3 +96,22 @@ async def apply(
         if entity in by_kind:
             results |= await apply_kind(tx, handlers[entity], by_kind[entity], ids, handlers)
     return results
+
+
+def expected(entity: EntityType, payload: str) -> dict[str, Any]:
+    """What the row of the one record in *payload* must hold, as the mapping says: values by column, as
+    text."""
+    (record,) = unwrap(entity, payload)
+    return compare.expected(HANDLERS[entity], record.data)
+
+
+async def differences(
+    tx: AsyncConnection, entity: EntityType, key: str, payload: str, *, read_at: datetime | None = None
+) -> list[str]:
+    """Where the stored row of *key* says something else than *payload*, each as a sentence; none if it
+    agrees.
+
+    Only columns that the ERP's table has are compared, values as values; a row with a newer stamp agrees.
+    *read_at* is when the event was made: the stamp of records that carry none.
+    """
+    return await compare.differences(tx, HANDLERS[entity], key, payload, read_at=read_at)

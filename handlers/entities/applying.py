@@ -46,7 +46,7 @@ async def apply_kind(
     await look_up(tx, (arrival for group in by_key.values() for arrival in group), ids, handlers)
     open_keys = sorted(by_key)
     for _ in range(_ROUNDS_MAX):
-        found = await _read(tx, handler, open_keys, by_key)
+        found = await read_rows(tx, handler, open_keys, by_key)
         rows: list[Row] = []
         for key in open_keys:
             row, told = settle(handler, by_key[key], found.get(key), ids)
@@ -87,7 +87,7 @@ async def look_up(tx: AsyncConnection, arrivals: Iterable[Arrival], ids: Ids, ha
         ids[entity].update({row.key: row.id for row in rows})
 
 
-async def _read(
+async def read_rows(
     tx: AsyncConnection, handler: Handler, keys: list[str], by_key: Mapping[str, list[Arrival]]
 ) -> dict[str, Found]:
     """Lock the rows of *keys*, and take over rows that the old code wrote without the source's id."""

@@ -66,6 +66,15 @@ def fold(stored: Stored | None, changes: Sequence[Change]) -> Folded:
     """The record after *changes*, in whatever order they are given."""
     if stored is None and len(changes) == 1:
         return alone(changes[0])
+    if stored is not None and len(changes) == 1 and _again(stored, changes[0]):
+        return Folded(
+            stamp=stored.stamp,
+            deleted_at=stored.deleted_at,
+            data=stored.data,
+            changed=False,
+            newest=0,
+            owned=(frozenset(stored.data),),
+        )
     owner: dict[str, Version] = {}
     data: Data = {}
     if stored is not None:
@@ -96,6 +105,16 @@ def fold(stored: Stored | None, changes: Sequence[Change]) -> Folded:
             frozenset(key for key in change.data if owner[key] == version)
             for change, version in zip(changes, versions, strict=True)
         ),
+    )
+
+
+def _again(stored: Stored, change: Change) -> bool:
+    """Whether a change is what is stored already, delivered once more."""
+    return (
+        change.stamp == stored.stamp
+        and not stored.versions
+        and (not change.deleted or stored.deleted_at == change.stamp)
+        and change.data == stored.data
     )
 
 
