@@ -92,6 +92,7 @@ class House:
                 raise RunbookError(f"the {name} keeps dying: {words}")
             say(f"the {name} died ({words}); starting it again")
             await (self._start_server() if name == "server" else self._start_worker())
+            say(f"the {name} is back")
 
     async def stop(self, wish: Wish, say: Say) -> None:
         """End what was started, in the right order."""

@@ -16,7 +16,7 @@ from flows.house import House, Say, Wish, end_leftovers
 from flows.server import child_environment, is_free, prefect_settings
 from handlers.errors import Refused, RunbookError
 
-STATE = Path("~/.local/state/tds-runbook/prefect").expanduser()
+STATE = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "tds-runbook" / "prefect"
 PORT = 4200
 
 

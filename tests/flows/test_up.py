@@ -1,0 +1,290 @@
+"""`runbook up` on real processes: what it starts, what it leaves, and what it does not cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+from local_prefect import ROOT, Project, Running, marked, until
+
+from flows.server import child_environment, free_port, is_free, prefect_settings, temporary_server
+from flows.up import api_url_if_running
+from handlers.errors import RunbookError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leftovers are looked for in /proc")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def empty_database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
+    """A database as the first start makes it."""
+    folder = tmp_path_factory.mktemp("empty")
+    async with temporary_server(folder / "first", template=folder):
+        pass
+    yield next(folder.glob("prefect-*.db"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """An `up` that several tests may use, as long as it runs afterwards."""
+
+    project: Project
+    up: Running
+    database: Path
+    """Its database right after the deploy: other tests begin with a copy."""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Shared]:
+    """The project deployed by `up --deploy`, once."""
+    project = Project.make(tmp_path_factory.mktemp("shared"), empty_database)
+    try:
+        up = project.up(deploy=True)
+        up.says("Ctrl-C stops it")
+        copy = project.folder / "deployed.db"
+        with (
+            closing(sqlite3.connect(project.state / "prefect.db")) as old,
+            closing(sqlite3.connect(copy)) as new,
+        ):
+            old.backup(new)
+        yield Shared(project=project, up=up, database=copy)
+    finally:
+        project.end()
+
+
+@pytest.fixture
+def project(tmp_path: Path, shared: Shared) -> Iterator[Project]:
+    """A project of its own for one test, with the flow deployed and nothing running."""
+    project = Project.make(tmp_path, shared.database)
+    yield project
+    project.end()
+
+
+def state_of_the_run(project: Project) -> str:
+    """The state of the only run, as the database has it."""
+    with closing(sqlite3.connect(project.state / "prefect.db")) as database:
+        rows = database.execute("SELECT state_type FROM flow_run").fetchall()
+    assert len(rows) == 1
+    return str(rows[0][0])
+
+
+def test_a_deployed_flow_runs_here(shared: Shared) -> None:
+    """A flow that is started from its deployment runs in our worker and finds the environment files."""
+    folder = shared.project.folder
+    assert api_url_if_running(shared.project.state) == shared.project.api_url
+    assert shared.project.run_from_the_command_line("a") == 0
+    assert (folder / "a.begun").read_text() == str(folder / "environments")
+    assert (folder / "a.ended").read_text() == str(folder)
+
+
+def test_a_second_up_is_refused_and_says_which_is_there(shared: Shared) -> None:
+    """Two servers over one database would harm each other, so the second says where the first is."""
+    second = shared.project.up(port=free_port())
+    assert second.ended() == 5
+    page = f"http://127.0.0.1:{shared.project.port}"
+    assert f"already runs here (process {shared.up.process.pid}, page {page})" in second.text()
+    assert shared.up.process.poll() is None
+
+
+@pytest.mark.parametrize("name", ["worker", "server"])
+def test_a_part_that_dies_is_started_again(shared: Shared, name: str) -> None:
+    """One dead part does not end the house: it comes back, and runs go on."""
+    former = shared.project.pid(name)
+    os.kill(former, signal.SIGKILL)
+    shared.up.says(f"the {name} died")
+    shared.up.says(f"the {name} is back")
+    assert shared.project.pid(name) not in {0, former}
+    shared.project.run(f"after-{name}")
+
+
+def test_stopping_waits_for_the_run_under_way(project: Project) -> None:
+    """A release that has begun ends as it would have, and then nothing is left."""
+    up = project.up()
+    up.says("Ctrl-C stops it")
+    project.begin_run("a", seconds=3)
+    up.signal(signal.SIGTERM)
+    assert up.ended() == 0, up.text()
+    assert project.has("a.ended")
+    assert state_of_the_run(project) == "COMPLETED"
+    assert marked(project.marker) == []
+    assert api_url_if_running(project.state) is None
+    assert is_free(project.port)
+
+
+def test_a_run_that_is_cut_off_is_called_crashed(project: Project) -> None:
+    """When the time is up the run is ended, and does not stay Running for ever, with its slot."""
+    up = project.up(stop_seconds=0.5)
+    up.says("Ctrl-C stops it")
+    project.begin_run("a", seconds=300)
+    up.signal(signal.SIGTERM)
+    assert up.ended() == 0, up.text()
+    assert "its release goes on with runbook resume" in up.text()
+    assert state_of_the_run(project) == "CRASHED"
+    assert marked(project.marker) == []
+
+
+def test_a_second_signal_ends_the_waiting(project: Project) -> None:
+    """Nobody has to wait for a watch of half an hour to get a terminal back."""
+    up = project.up(stop_seconds=3600)
+    up.says("Ctrl-C stops it")
+    project.begin_run("a", seconds=300)
+    up.signal(signal.SIGINT)
+    up.says("Ctrl-C again cuts the waiting short")
+    up.signal(signal.SIGINT)
+    assert up.ended() == 0, up.text()
+    assert marked(project.marker) == []
+
+
+def test_what_a_killed_up_left_is_ended_by_the_next(project: Project) -> None:
+    """SIGKILL spares server and worker, so that a release goes on; the next start ends them in order."""
+    killed = project.up()
+    killed.says("Ctrl-C stops it")
+    left = {project.pid("server"), project.pid("worker")}
+    project.begin_run("a", seconds=3)
+    killed.signal(signal.SIGKILL)
+    killed.ended()
+    assert api_url_if_running(project.state) is None
+    up = project.up()
+    up.says("Ctrl-C stops it")
+    assert "an earlier runbook up was killed" in up.text()
+    assert project.has("a.ended"), "the run that was under way was waited for"
+    assert left.isdisjoint({project.pid("server"), project.pid("worker")})
+    project.run("b")
+    up.signal(signal.SIGTERM)
+    assert up.ended() == 0
+    assert marked(project.marker) == []
+
+
+def test_sigterm_while_starting_leaves_nothing(project: Project) -> None:
+    """Whoever changes their mind in the first seconds has no process to look for."""
+    up = project.up()
+    up.says("starting the Prefect server")
+    until(lambda: project.pid("server") > 0, "the server has a process")
+    up.signal(signal.SIGTERM)
+    assert up.ended() == 0, up.text()
+    assert marked(project.marker) == []
+
+
+def test_a_taken_port_is_refused(project: Project) -> None:
+    """A port that somebody else has is named, with what to do, before anything is started."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        up = project.up(port=port)
+        assert up.ended() == 5
+    assert f"port {port} of 127.0.0.1 is taken" in up.text()
+    assert "--port" in up.text()
+
+
+def test_a_deploy_that_fails_says_why_and_stops(project: Project) -> None:
+    """A prefect.yaml that names a flow which is not there ends `up` with the reason, and leaves nothing."""
+    file = project.folder / "prefect.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace(".small", ".absent"), encoding="utf-8")
+    up = project.up(deploy=True)
+    assert up.ended(90) == 1
+    assert "prefect deploy failed" in up.text()
+    assert "absent" in up.text()
+    assert marked(project.marker) == []
+
+
+async def answers(api_url: str) -> bool:
+    """Whether a server is there."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        try:
+            return (await http.get(f"{api_url}/health")).status_code == 200
+        except httpx.ConnectError:
+            return False
+
+
+async def test_a_temporary_server_answers_and_is_gone_afterwards(
+    tmp_path: Path, empty_database: Path
+) -> None:
+    """A run without `up` has a server of its own while it lasts, with its files in the folder given."""
+    async with temporary_server(tmp_path / "server", template=empty_database.parent) as api_url:
+        assert await answers(api_url)
+    assert not await answers(api_url)
+    assert (tmp_path / "server" / "prefect.db").is_file()
+
+
+async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """A broken database file is named by the error, instead of a wait that ends in nothing."""
+    (tmp_path / "prefect.db").write_bytes(b"this is no database, and it is longer than its header" * 10)
+    with pytest.raises(RunbookError, match=r"ended while starting: .*database"):
+        async with temporary_server(tmp_path):
+            pass
+
+
+def test_a_temporary_server_dies_with_a_killed_run(project: Project) -> None:
+    """Whoever is killed cannot end its server, so the kernel does."""
+    script = (
+        "import asyncio, sys\nfrom pathlib import Path\nfrom flows.server import temporary_server\n"
+        "async def main():\n"
+        "    async with temporary_server(Path(sys.argv[1])):\n"
+        "        print('ready', flush=True)\n"
+        "        await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", script, str(project.state)]
+    with subprocess.Popen(command, env=project.environment(), cwd=ROOT, stdout=subprocess.PIPE) as run:
+        project.started.append(run)
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"ready\n"
+        assert len(marked(project.marker)) == 2
+        run.kill()
+    until(lambda: marked(project.marker) == [], "the server ends", 20)
+
+
+def test_prefect_understands_our_settings(tmp_path: Path) -> None:
+    """Each switch has the name that this Prefect reads: no analytics, no private database."""
+    script = (
+        "from prefect.settings import get_current_settings as s; s = s(); import json;"
+        "print(json.dumps([s.server.analytics_enabled, s.server.ephemeral.enabled, str(s.home), s.api.url,"
+        " s.server.concurrency.lease_storage, s.worker.query_seconds, s.worker.heartbeat_seconds,"
+        " s.flows.heartbeat_frequency, s.client.max_retries, s.worker.webserver.host,"
+        " s.logging.extra_loggers]))"
+    )
+    settings = prefect_settings(tmp_path, "http://127.0.0.1:1/api")
+    assert settings["DO_NOT_TRACK"] == "1"
+    shown = subprocess.run(
+        [sys.executable, "-c", script],
+        env=child_environment(settings),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert json.loads(shown) == [
+        False,
+        False,
+        str(tmp_path),
+        "http://127.0.0.1:1/api",
+        "prefect.server.concurrency.lease_storage.filesystem",
+        1,
+        30,
+        30,
+        7,
+        "127.0.0.1",
+        ["handlers"],
+    ]
+
+
+def test_a_stray_setting_does_not_reach_our_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable set for another Prefect does not move our database; any other variable passes."""
+    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite+aiosqlite:////elsewhere.db")
+    monkeypatch.setenv("TDS_REHEARSAL", "some-id")
+    environment = child_environment({"PREFECT_HOME": "/somewhere"})
+    assert {k: v for k, v in environment.items() if k.startswith("PREFECT_")} == {
+        "PREFECT_HOME": "/somewhere"
+    }
+    assert environment["TDS_REHEARSAL"] == "some-id"
