@@ -22,9 +22,10 @@ from handlers.entities.catalog import PRICE_LIST, PRODUCT, STOCK_ADJUSTMENT
 from handlers.entities.document import Refusal
 from handlers.entities.envelope import Record
 from handlers.entities.parties import CUSTOMER, USER, VENDOR
+from handlers.entities.payments import PAYMENT
 from handlers.entities.settle import Ids
 from handlers.entities.spec import Data, Mapped
-from handlers.entities.trade import BILL, CREDIT_NOTE, INVOICE, PAYMENT, SALES_ORDER
+from handlers.entities.trade import BILL, CREDIT_NOTE, INVOICE, SALES_ORDER
 from handlers.webhooks.event import DRAIN_ORDER, EntityType, Event, Result
 
 __all__ = [

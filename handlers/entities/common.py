@@ -44,6 +44,7 @@ DOCUMENT: tuple[Column, ...] = (
     *columns("discount_type", TEXT),
     *columns("is_discount_before_tax is_inclusive_tax", BOOLEAN),
     *columns("adjustment roundoff_value", NUMBER),
+    *columns("sub_total_inclusive_of_tax discount_applied_on_amount reverse_charge_tax_total", NUMBER),
     *columns("adjustment_description", TEXT),
     *columns("bcy_sub_total bcy_tax_total bcy_total bcy_discount_total bcy_adjustment", NUMBER),
     *columns("terms", TEXT),
@@ -58,7 +59,10 @@ DOCUMENT: tuple[Column, ...] = (
 
 ADDRESSES = columns("billing_address shipping_address", OBJECT)
 SALESPERSON = (*columns("salesperson_id", ID), *columns("salesperson_name", TEXT))
-SHIPPING = columns("shipping_charge bcy_shipping_charge", NUMBER)
+SHIPPING = columns(
+    "shipping_charge bcy_shipping_charge shipping_charge_inclusive_of_tax shipping_charge_exclusive_of_tax",
+    NUMBER,
+)
 TERMS = (*columns("payment_terms", INTEGER), *columns("payment_terms_label", TEXT))
 
 LINE: tuple[Column, ...] = (
