@@ -200,11 +200,17 @@ RETURNING q.id;
 
 -- wake_children --
 -- Let events try again at once that wait for one of these records. The reason of such an event names the record's
--- id as a word of its own.
+-- id as a word of its own. Children that another worker is waking are left to it.
+WITH waiting AS (
+    SELECT q.id
+    FROM tds_sync_queue q
+    WHERE q.status = 'retry' AND q.error_code = 'missing_parent' AND q.next_retry_at > now()
+      AND regexp_split_to_array(q.error_message, '[^A-Za-z0-9_@.-]+|[.]$') && CAST(:keys AS text[])
+    FOR UPDATE OF q SKIP LOCKED
+)
 UPDATE tds_sync_queue q
 SET next_retry_at = now()
-WHERE q.status = 'retry' AND q.error_code = 'missing_parent' AND q.next_retry_at > now()
-  AND regexp_split_to_array(q.error_message, '[^A-Za-z0-9_@.-]+|[.]$') && CAST(:keys AS text[])
+WHERE q.id = ANY (ARRAY(SELECT id FROM waiting))
 RETURNING q.id;
 
 -- redrive --
@@ -262,8 +268,13 @@ FROM unnest(
 ) AS r (id, attempt_count, error_message, error_code, locked_by, lock_expires_at, next_retry_at, started_at,
         completed_at, target_entity_id, processing_result)
 WHERE q.id = r.id
-  AND (q.status IN ('pending', 'retry') OR (q.status = 'processing' AND q.lock_expires_at <= now()))
+  AND (q.status IN ('pending', 'retry')
+       OR (q.status = 'processing' AND (q.lock_expires_at <= now() OR CAST(:even_leased AS boolean))))
 RETURNING q.id;
+
+-- payloads --
+-- What these events carry, as text.
+SELECT id, validated_payload::text AS payload FROM tds_sync_queue WHERE id = ANY(CAST(:ids AS uuid[]));
 
 -- insert_event --
 -- Write what a receiver writes for one webhook: the inbox row and the queue row, in one statement.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 from sqlalchemy.exc import DBAPIError
 
+from handlers.database import clean
 from handlers.errors import DatabaseDown, TryAgain
 from handlers.webhooks.event import ErrorClass
 
@@ -50,7 +51,7 @@ def diagnose(error: BaseException) -> Diagnosis:
     return Diagnosis(
         error_class=_class(error, sqlstate),
         code=(sqlstate or type(root).__name__)[:50],
-        message=_message(root),
+        message=clean(f"{type(root).__name__}: {root}")[:_MESSAGE_MAX],
         sqlstate=sqlstate,
         field=getattr(root, "column_name", None) or getattr(root, "constraint_name", None),
     )
@@ -116,9 +117,3 @@ def _sqlstate(error: BaseException) -> str | None:
         if isinstance(state, str) and len(state) == 5:
             return state
     return None
-
-
-def _message(root: BaseException) -> str:
-    # PostgreSQL keeps no NUL in a text: an error that quotes one must still be recordable.
-    text = f"{type(root).__name__}: {root}".replace("\x00", "\\x00")
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")[:_MESSAGE_MAX]

@@ -54,14 +54,15 @@ async def redrive(tx: AsyncConnection, ids: Sequence[UUID]) -> list[Former]:
     return formers
 
 
-async def restore(tx: AsyncConnection, formers: Sequence[Former]) -> list[UUID]:
+async def restore(tx: AsyncConnection, formers: Sequence[Former], *, even_leased: bool = False) -> list[UUID]:
     """Put redriven events that have not come to rest back as the dead letters they were.
 
+    *even_leased* is for whoever knows that no worker runs any more: a lease then binds nobody.
     Returns those that were put back. One that is missing has come to rest, or a worker holds it.
     """
     columns = {f"{field.name}s": [getattr(each, field.name) for each in formers] for field in fields(Former)}
     columns["ids"] = [UUID(each.id) for each in formers]
-    rows = await tx.execute(_SQL["restore"], columns)
+    rows = await tx.execute(_SQL["restore"], columns | {"even_leased": even_leased})
     put_back = {row.id for row in rows}
     return [id_ for id_ in columns["ids"] if id_ in put_back]
 

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handlers.database import clean
 from handlers.errors import TryAgain
 from handlers.sql import queries
 from handlers.webhooks.classify import fingerprint
@@ -35,6 +36,7 @@ from handlers.webhooks.reading import (
     counts,
     dead_letters,
     outcomes_since,
+    payloads,
     states,
 )
 
@@ -56,6 +58,7 @@ __all__ = [
     "insert_event",
     "notify",
     "outcomes_since",
+    "payloads",
     "redrive",
     "refuse_unknown",
     "release",
@@ -141,7 +144,7 @@ async def complete(
                 "outcome": result.outcome.value,
                 "worker": owner,
                 "revision": revision,
-                "reason": _clean(result.reason),
+                "reason": clean(result.reason),
             }
         )
         for result in results.values()
@@ -211,15 +214,15 @@ def _told(owner: str, revision: str, failures: Sequence[Failure]) -> dict[str, A
     return {
         "owner": owner,
         "ids": [failure.id for failure in failures],
-        "messages": [_clean(failure.message) for failure in failures],
-        "codes": [_clean(failure.code)[:50] for failure in failures],
+        "messages": [clean(failure.message) for failure in failures],
+        "codes": [clean(failure.code)[:50] for failure in failures],
         "results": [
             json.dumps(
                 {
                     "class": failure.error_class.value,
-                    "field": None if failure.field is None else _clean(failure.field),
+                    "field": None if failure.field is None else clean(failure.field),
                     "sqlstate": failure.sqlstate,
-                    "fingerprint": fingerprint(_clean(failure.message)),
+                    "fingerprint": fingerprint(clean(failure.message)),
                     "worker": owner,
                     "revision": revision,
                 }
@@ -227,8 +230,3 @@ def _told(owner: str, revision: str, failures: Sequence[Failure]) -> dict[str, A
             for failure in failures
         ],
     }
-
-
-def _clean(text: str) -> str:
-    """*text* as PostgreSQL can hold it: no NUL, and no half of a surrogate pair."""
-    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -100,6 +100,11 @@ async def states(tx: AsyncConnection, ids: Sequence[UUID]) -> list[EventState]:
     return [EventState.from_row(row) for row in rows.mappings()]
 
 
+async def payloads(tx: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, str]:
+    """What the events *ids* carry, as JSON text."""
+    return {row.id: row.payload for row in await tx.execute(_SQL["payloads"], {"ids": list(ids)})}
+
+
 async def dead_letters(tx: AsyncConnection) -> list[DeadLetter]:
     """All dead letters, oldest first."""
     rows = await tx.execute(_SQL["dead_letters"])

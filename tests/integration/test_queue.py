@@ -298,7 +298,7 @@ class TestSettle:
             "class": "permanent",
             "field": "line_items[2].rate",
             "sqlstate": "22P02",
-            "fingerprint": "rate <value> is no number\\x00",
+            "fingerprint": "rate <value> is no number",
             "worker": "a",
             "revision": "r1",
         }

@@ -1,0 +1,16 @@
+-- The heartbeats of our workers, in our own table.
+
+-- can_beat --
+-- Whether the ledger has been migrated far enough to take heartbeats.
+SELECT to_regclass('runbook.worker') IS NOT NULL AS can_beat;
+
+-- beat --
+-- Say that this worker lives, what it runs and what it has done so far.
+INSERT INTO runbook.worker (owner, host, pid, revision, applied, failed)
+VALUES (:owner, :host, :pid, :revision, :applied, :failed)
+ON CONFLICT (owner) DO UPDATE
+SET beat_at = now(), applied = excluded.applied, failed = excluded.failed, stopped_at = NULL;
+
+-- stop --
+-- Say that this worker has ended of its own will.
+UPDATE runbook.worker SET beat_at = now(), stopped_at = now() WHERE owner = :owner;

@@ -1,0 +1,218 @@
+"""Bringing a claimed batch to rest: rows and completions in one transaction, and each bad event by itself."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from math import isqrt
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from handlers.database import spoken
+from handlers.errors import DatabaseDown
+from handlers.webhooks import queue
+from handlers.webhooks.classify import diagnose, fingerprint, is_gone
+from handlers.webhooks.event import DRAIN_ORDER, EntityType, ErrorClass, Event, Outcome, Result, Status
+from handlers.webhooks.queue import Failure, LeaseLost
+
+log = logging.getLogger(__name__)
+
+Apply = Callable[[AsyncConnection, Sequence[Event]], Awaitable[Mapping[UUID, Result]]]
+"""Writes the rows of a batch in the caller's transaction and says what became of each event.
+
+It raises what only the database refuses. It never begins, commits or rolls back.
+"""
+
+Tally = Counter[str]
+"""How many events of a batch ended how: applied, superseded, retry, dead_letter, lost, given back."""
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A new transaction that commits at the end.
+
+    Only a failure to open it is translated: what happens inside may be an event's fault and is seen as it is.
+    """
+    async with AsyncExitStack() as stack:
+        with spoken(engine):
+            tx = await stack.enter_async_context(engine.begin())
+        yield tx
+
+
+@dataclass(kw_only=True)
+class _Sorted:
+    """What isolating a failed batch has found out so far."""
+
+    tally: Tally = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    back: list[UUID] = field(default_factory=list)
+    """Good events that must not run before an older one of the same record, which has to be tried again."""
+    held: set[tuple[EntityType, str]] = field(default_factory=set)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settler:
+    """Settles batches in the name of one owner."""
+
+    engine: AsyncEngine
+    owner: str
+    revision: str
+    apply: Apply
+    backoff_seconds: float
+    backoff_cap_seconds: float
+
+    async def settle(self, events: Sequence[Event]) -> Tally:
+        """Apply and complete *events*. Raises DatabaseDown, with nothing changed, when it is away."""
+        try:
+            async with transaction(self.engine) as tx:
+                return await self._apply(tx, events)
+        except Exception as error:  # whatever one event raised: the others must not suffer for it
+            _unless_gone(error)
+            log.info("a batch of %d events failed (%s): isolating", len(events), type(error).__name__)
+        try:
+            found = await self._isolate(events)
+        except Exception as error:
+            _unless_gone(error)
+            # Not even event by event, as when only the commit is refused: all share what is known.
+            found = _Sorted(failures=[_failure(event, error) for event in events])
+        return found.tally + await self._record(found)
+
+    async def _apply(self, tx: AsyncConnection, events: Sequence[Event]) -> Tally:
+        """Write the rows of *events* and settle them in one transaction, or raise: then roll it back."""
+        results = await self.apply(tx, events)
+        silent = [event for event in events if event.id not in results]
+        if silent:
+            raise LookupError(f"the handler of {silent[0].entity} gave no result")
+        done = {
+            event.id: results[event.id]
+            for event in events
+            if results[event.id].outcome in (Outcome.APPLIED, Outcome.SUPERSEDED)
+        }
+        failures = [_not_applied(event.id, results[event.id]) for event in events if event.id not in done]
+        completed = await queue.complete(tx, owner=self.owner, revision=self.revision, results=done)
+        tally = Counter(results[id_].outcome.value for id_ in completed)
+        tally += await self._fail(tx, failures)
+        if tally.total() != len(events):
+            raise LeaseLost(f"{len(events) - tally.total()} of {len(events)} events are no longer ours")
+        await queue.wake_children(
+            tx, {event.key for event in events if results[event.id].outcome is Outcome.APPLIED}
+        )
+        return tally
+
+    async def _isolate(self, events: Sequence[Event]) -> _Sorted:
+        """Apply the good ones of a failed batch, each piece behind a savepoint, parents before children."""
+        found = _Sorted()
+        ordered = sorted(events, key=lambda each: (DRAIN_ORDER.index(each.entity), each.created_at, each.id))
+        size = max(1, isqrt(len(ordered)))
+        async with transaction(self.engine) as tx:
+            for start in range(0, len(ordered), size):
+                await self._divide(tx, ordered[start : start + size], found)
+        return found
+
+    async def _divide(self, tx: AsyncConnection, events: Sequence[Event], found: _Sorted) -> None:
+        """Apply *events* behind one savepoint; when that fails, in pieces: the square root of their number.
+
+        A few bad events among 500 then cost tens of statements, where one savepoint each would cost 500.
+        """
+        ready = [event for event in events if (event.entity, event.key) not in found.held]
+        found.back += [event.id for event in events if (event.entity, event.key) in found.held]
+        if not ready:
+            return
+        try:
+            async with tx.begin_nested():
+                tally = await self._apply(tx, ready)
+        except Exception as error:  # recorded below, with the event that caused it
+            if tx.invalidated or is_gone(error):
+                raise DatabaseDown("the database went away while a batch was applied") from error
+            if len(ready) == 1:
+                _blame(ready[0], error, found)
+                return
+        else:
+            found.tally += tally
+            return
+        size = max(1, isqrt(len(ready)))
+        for start in range(0, len(ready), size):
+            await self._divide(tx, ready[start : start + size], found)
+
+    async def _record(self, found: _Sorted) -> Tally:
+        """Write down in a new transaction why events failed, and give back those that must wait for them."""
+        async with transaction(self.engine) as tx:
+            tally = await self._fail(tx, found.failures)
+            back = await queue.release(tx, owner=self.owner, ids=found.back) if found.back else set()
+        tally["given back"] = len(back)
+        tally["lost"] = len(found.failures) + len(found.back) - tally.total()
+        return +tally
+
+    async def _fail(self, tx: AsyncConnection, failures: Sequence[Failure]) -> Tally:
+        """Bury what no retry can cure and let the rest wait. Says how many of them were still ours."""
+        tally: Tally = Counter()
+        for_ever = [each for each in failures if each.error_class is ErrorClass.PERMANENT]
+        for_now = [each for each in failures if each.error_class is not ErrorClass.PERMANENT]
+        if for_ever:
+            buried = await queue.bury(tx, owner=self.owner, revision=self.revision, failures=for_ever)
+            tally[Status.DEAD_LETTER.value] += len(buried)
+        if for_now:
+            told = await queue.retry_later(
+                tx,
+                owner=self.owner,
+                revision=self.revision,
+                failures=for_now,
+                base_seconds=self.backoff_seconds,
+                cap_seconds=self.backoff_cap_seconds,
+            )
+            tally += Counter(status.value for status in told.values())
+        _tell(failures)
+        return tally
+
+
+def _unless_gone(error: Exception) -> None:
+    """Raise DatabaseDown when *error* means that the database is away."""
+    if is_gone(error):
+        raise DatabaseDown("the database went away while a batch was settled") from error
+
+
+def _blame(event: Event, error: Exception, found: _Sorted) -> None:
+    """Note that *event* raised *error*; what is tried again holds back the newer events of its record."""
+    if isinstance(error, LeaseLost):
+        found.tally["lost"] += 1
+        found.held.add((event.entity, event.key))
+        return
+    failure = _failure(event, error)
+    found.failures.append(failure)
+    if failure.error_class is not ErrorClass.PERMANENT:
+        found.held.add((event.entity, event.key))
+
+
+def _failure(event: Event, error: Exception) -> Failure:
+    told = diagnose(error)
+    return Failure(
+        id=event.id,
+        error_class=told.error_class,
+        code=told.code,
+        message=told.message,
+        sqlstate=told.sqlstate,
+        field=told.field,
+    )
+
+
+def _not_applied(id_: UUID, result: Result) -> Failure:
+    """An event that its handler turned down: it waits for a parent, or its payload is wrong."""
+    waits = result.outcome is Outcome.WAITING
+    return Failure(
+        id=id_,
+        error_class=ErrorClass.MISSING_PARENT if waits else ErrorClass.PERMANENT,
+        code=ErrorClass.MISSING_PARENT.value if waits else Outcome.REFUSED.value,
+        message=result.reason,
+        field=result.field,
+    )
+
+
+def _tell(failures: Sequence[Failure]) -> None:
+    """One line for each kind of failure, with masked values: payloads hold customers' data."""
+    kinds = Counter((each.error_class.value, each.code, fingerprint(each.message)) for each in failures)
+    for (error_class, code, text), times in kinds.most_common():
+        log.warning("%d events not applied, %s %s: %s", times, error_class, code, text)

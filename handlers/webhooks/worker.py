@@ -1,0 +1,270 @@
+"""The worker that a deployed ERP runs: claim, apply, complete, until it is told to stop.
+
+A lost database is nobody's fault: the worker waits, gives back what it held, burns no attempt, and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Collection, Coroutine, Sequence
+from contextlib import suppress
+from uuid import UUID
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from handlers.errors import DatabaseDown
+from handlers.webhooks import queue
+from handlers.webhooks.classify import diagnose, is_gone
+from handlers.webhooks.event import SETTLED, EntityType, ErrorClass
+from handlers.webhooks.heartbeat import Heartbeat
+from handlers.webhooks.listen import listen
+from handlers.webhooks.reading import EventState
+from handlers.webhooks.settle import Apply, Settler, Tally, transaction
+
+log = logging.getLogger(__name__)
+
+_PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS = 0.2, 10.0
+"""Between looks at a database that is away."""
+_CANCEL_SECONDS, _FAREWELL_SECONDS = 1.0, 2.0
+"""With the grace of six seconds, a stop is over within ten."""
+
+
+class Worker:
+    """One worker. *owner* must be its own alone, also after a restart: `new_owner` makes one."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        owner: str,
+        revision: str,
+        apply: Apply,
+        batch_size: int = 500,
+        lease_seconds: float = 300,
+        poll_seconds: float = 1.0,
+        beat_seconds: float = 5.0,
+        grace_seconds: float = 6.0,
+        backoff_seconds: float = 120,
+        backoff_cap_seconds: float = 3600,
+        entities: Collection[EntityType] | None = None,
+    ) -> None:
+        self.owner = owner
+        self.revision = revision
+        self.tally: Tally = Counter()
+        """What became of all events so far."""
+        self._engine = engine
+        self._batch_size = batch_size
+        self._lease_seconds = lease_seconds
+        self._poll_seconds = poll_seconds
+        self._beat_seconds = beat_seconds
+        self._grace_seconds = grace_seconds
+        self._entities = entities
+        self._settler = Settler(
+            engine=engine,
+            owner=owner,
+            revision=revision,
+            apply=apply,
+            backoff_seconds=backoff_seconds,
+            backoff_cap_seconds=backoff_cap_seconds,
+        )
+        self._heartbeat = Heartbeat(engine=engine, owner=owner, revision=revision)
+        self._holds_something = False
+        self._house_due = 0.0
+        self._beat_due = 0.0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until *stop* is set; then finish the batch in hand, or give it back if that takes long."""
+        wake = asyncio.Event()
+        listener = asyncio.create_task(listen(self._engine, wake))
+        log.info("worker %s of revision %s starts", self.owner, self.revision)
+        pause = _PAUSE_FIRST_SECONDS
+        try:
+            while not stop.is_set():
+                wake.clear()
+                try:
+                    await self._keep_house()
+                    worked = await self._until_stopped(self.step(), stop)
+                    pause = _PAUSE_FIRST_SECONDS
+                except Exception as error:
+                    if not (is_gone(error) or diagnose(error).error_class is ErrorClass.TRANSIENT):
+                        raise
+                    log.warning("no work for %.1f s: %s", pause, diagnose(error).message)
+                    await _first_of(pause, stop)
+                    pause = min(2 * pause, _PAUSE_MAX_SECONDS)
+                    continue
+                if not worked:
+                    await _first_of(self._poll_seconds, stop, wake)
+        finally:
+            listener.cancel()
+            await asyncio.wait({listener}, timeout=_CANCEL_SECONDS)
+            await self._say_farewell()
+            log.info("worker %s ends: %s", self.owner, _sentence(self.tally))
+
+    async def run_until_settled(self, ids: Sequence[UUID], limit_seconds: float) -> list[EventState]:
+        """Work on exactly the events *ids* until they have come to rest or time is up; says where they stand.
+
+        For environments without workers of their own. Raises DatabaseDown when the database goes away.
+        """
+        deadline = time.monotonic() + limit_seconds
+        try:
+            while True:
+                async with transaction(self._engine) as tx:
+                    await queue.expire_leases(tx)
+                    found = await queue.states(tx, ids)
+                open_ids = [each.id for each in found if each.status not in SETTLED]
+                left = deadline - time.monotonic()
+                if not open_ids or left <= 0:
+                    return found
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        if not await self.step(ids=open_ids):
+                            await asyncio.sleep(self._poll_seconds)
+        except Exception as error:
+            if is_gone(error):
+                raise DatabaseDown("the queue's database went away") from error
+            raise
+        finally:
+            await self._say_farewell()
+
+    async def step(self, *, ids: Sequence[UUID] | None = None) -> int:
+        """Claim one batch and bring it to rest. Returns how many events were claimed; 0 when none was due."""
+        began = time.perf_counter()
+        self._holds_something = True
+        async with transaction(self._engine) as tx:
+            events = await queue.claim(
+                tx,
+                owner=self.owner,
+                limit=self._batch_size,
+                lease_seconds=self._lease_seconds,
+                entities=self._entities,
+                ids=ids,
+            )
+        if events:
+            tally = await self._settler.settle(events)
+            self.tally += tally
+            log.info("%s of %d events in %.3f s", _sentence(tally), len(events), time.perf_counter() - began)
+        self._holds_something = False
+        return len(events)
+
+    async def _until_stopped(self, work: Coroutine[None, None, int], stop: asyncio.Event) -> int:
+        """Do *work*; once stopped it has a moment to end by itself, then it is cancelled and undone."""
+        task = asyncio.create_task(work)
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await asyncio.wait({task}, timeout=self._grace_seconds)
+            return task.result() if task.done() else 0
+        finally:
+            stopped.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+
+    async def _keep_house(self) -> None:
+        """Give back what a lost connection left in our name, beat, and take back what others have lost."""
+        now = time.monotonic()
+        if self._holds_something:
+            await self._give_back()
+        if now >= self._beat_due:
+            self._beat_due = now + self._beat_seconds
+            await self._heartbeat.beat(self.tally)
+        if now >= self._house_due:
+            self._house_due = now + min(30.0, self._lease_seconds / 2)
+            async with transaction(self._engine) as tx:
+                expired = await queue.expire_leases(tx)
+                strange = await queue.refuse_unknown(tx)
+            if expired or strange:
+                log.warning("%d leases ran out, %d events of unknown kind buried", len(expired), len(strange))
+
+    async def _give_back(self) -> None:
+        async with transaction(self._engine) as tx:
+            back = await queue.release(tx, owner=self.owner)
+        self._holds_something = False
+        if back:
+            log.warning("gave %d events back, no attempt burnt", len(back))
+
+    async def _say_farewell(self) -> None:
+        """Leave nothing behind in our name. What cannot be given back now comes back with the lease's end."""
+        try:
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                if self._holds_something:
+                    await self._give_back()
+                await self._heartbeat.stop(self.tally)
+        except (DatabaseDown, TimeoutError) as error:
+            log.warning("could not say farewell: %s", error or type(error).__name__)
+
+
+async def serve(
+    database_url: str | URL,
+    *,
+    revision: str,
+    apply: Apply,
+    owner: str | None = None,
+    batch_size: int = 500,
+    lease_seconds: float = 300,
+    poll_seconds: float = 1.0,
+) -> None:
+    """Run one worker until SIGTERM or SIGINT; over within ten seconds of it. *owner* is a name for people."""
+    engine = create_async_engine(
+        make_url(database_url).set(drivername="postgresql+asyncpg"),
+        pool_size=3,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_timeout=5,
+        hide_parameters=True,
+        connect_args={
+            "timeout": 5,
+            "command_timeout": lease_seconds,
+            # A plan made for any limit reads the whole queue; one made for this limit reads its beginning.
+            "server_settings": {
+                "application_name": "tds-worker",
+                "timezone": "UTC",
+                "plan_cache_mode": "force_custom_plan",
+            },
+        },
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    worker = Worker(
+        engine,
+        owner=new_owner(owner),
+        revision=revision,
+        apply=apply,
+        batch_size=batch_size,
+        lease_seconds=lease_seconds,
+        poll_seconds=poll_seconds,
+    )
+    try:
+        await worker.run(stop)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        await engine.dispose()
+
+
+def new_owner(name: str | None = None) -> str:
+    """An owner token that no other process, and not this one after a restart, will ever have."""
+    return f"{name or socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+async def _first_of(seconds: float, *events: asyncio.Event) -> None:
+    """Wait until one of *events* is set, at most *seconds*."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+def _sentence(tally: Tally) -> str:
+    return ", ".join(f"{count} {word}" for word, count in sorted(tally.items())) or "nothing"
