@@ -87,6 +87,9 @@ class Project:
     """A folder with the flow, the state folder of `up`, and the processes that were started over them."""
 
     folder: Path
+    checkout: Path | None = None
+    """Where prefect.yaml is; without it, in the folder."""
+    variables: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     marker: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -114,7 +117,7 @@ class Project:
         """What a person's shell would have, and the marker."""
         ours = child_environment(prefect_settings(self.folder / "client", self.api_url))
         path = os.pathsep.join([str(self.folder), str(ROOT)])
-        return ours | {"PYTHONPATH": path, "UP_MARKER": self.marker}
+        return ours | {"PYTHONPATH": path, "UP_MARKER": self.marker} | self.variables
 
     def up(self, *, deploy: bool = False, stop_seconds: float = 30, port: int | None = None) -> Running:
         """Start `up` as a process of its own."""
@@ -128,7 +131,7 @@ class Project:
         with output.open("wb") as file:
             process = subprocess.Popen(
                 [sys.executable, "-c", DRIVER, *options],
-                cwd=self.folder,
+                cwd=self.checkout or self.folder,
                 env=self.environment(),
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -137,16 +140,16 @@ class Project:
         self.started.append(process)
         return Running(process=process, output=output)
 
-    def run_from_the_command_line(self, out: str) -> int:
-        """Start the deployed flow as a person does, and wait for its end; the exit status."""
-        prefect = [sys.executable, "-m", "prefect", "deployment", "run", "small/here", "--watch"]
-        command = [*prefect, "--watch-timeout", "60", "-p", f"out={self.folder / out}"]
+    def run_from_the_command_line(self, deployment: str, **parameters: str) -> int:
+        """Start a deployed flow as a person does, and wait for its end; the exit status."""
+        options = [f"--param={name}={value}" for name, value in parameters.items()]
+        prefect = [sys.executable, "-m", "prefect", "deployment", "run", deployment, *options]
         return subprocess.run(
-            command,
+            [*prefect, "--watch", "--watch-timeout", "240"],
             cwd=self.folder,
             env=self.environment(),
             stdout=subprocess.DEVNULL,
-            timeout=90,
+            timeout=260,
             check=False,
         ).returncode
 

@@ -83,7 +83,7 @@ def test_a_deployed_flow_runs_here(shared: Shared) -> None:
     """A flow that is started from its deployment runs in our worker and finds the environment files."""
     folder = shared.project.folder
     assert api_url_if_running(shared.project.state) == shared.project.api_url
-    assert shared.project.run_from_the_command_line("a") == 0
+    assert shared.project.run_from_the_command_line("small/here", out=str(folder / "a")) == 0
     assert (folder / "a.begun").read_text() == str(folder / "environments")
     assert (folder / "a.ended").read_text() == str(folder)
 
