@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,9 +14,8 @@ from typing import Any
 
 from handlers import config
 from handlers.config import Environment
+from rehearsal import systemctl
 from rehearsal.sshd import Sshd
-
-_SYSTEMCTL = Path(__file__).parents[2] / "rehearsal" / "systemctl.py"
 
 
 @dataclass
@@ -103,9 +101,10 @@ async def serve(folder: Path, *names: str, kind: Any = None) -> AsyncIterator[Ta
             home.mkdir()
             target.hosts[name] = home
             git("clone", "-q", str(origin), "erp it's", at=home)
+            systemctl.install(home)
             environment = {
                 "HOME": str(home),
-                "PATH": f"{_shim(home)}:/usr/local/bin:/usr/bin:/bin",
+                "PATH": f"{home}/bin:/usr/local/bin:/usr/bin:/bin",
                 "GIT_CONFIG_NOSYSTEM": "1",
             }
             target.servers[name] = await Sshd.start(
@@ -178,7 +177,6 @@ class Relay:
 
 def unit(host: Path, name: str, start: str) -> None:
     """Write a unit file that runs *start*."""
-    (host / "units").mkdir(exist_ok=True)
     (host / "units" / f"{name}.service").write_text(
         f"[Service]\nExecStart={start}\nRestart=on-failure\nRestartSec=0.2\nTimeoutStopSec=5\n"
     )
@@ -204,12 +202,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _shim(home: Path) -> Path:
-    folder = home / "bin"
-    folder.mkdir()
-    shim = folder / "systemctl"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P "{_SYSTEMCTL}" --root "{home}" "$@"\n')
-    shim.chmod(0o755)
-    return folder

@@ -1,4 +1,4 @@
-"""Commands are values: they quote, hide, and know whether they change the host; bad input stops at the door."""
+"""Commands are values: they quote, hide and know whether they change a host; bad input stops at the door."""
 
 from __future__ import annotations
 
