@@ -20,6 +20,7 @@ from uuid import UUID
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from handlers import entities
 from handlers.errors import DatabaseDown
 from handlers.webhooks import queue
 from handlers.webhooks.classify import diagnose, is_gone
@@ -46,7 +47,7 @@ class Worker:
         *,
         owner: str,
         revision: str,
-        apply: Apply,
+        apply: Apply = entities.apply,
         batch_size: int = 500,
         lease_seconds: float = 300,
         poll_seconds: float = 1.0,
@@ -54,7 +55,7 @@ class Worker:
         grace_seconds: float = 6.0,
         backoff_seconds: float = 120,
         backoff_cap_seconds: float = 3600,
-        entities: Collection[EntityType] | None = None,
+        kinds: Collection[EntityType] | None = None,
     ) -> None:
         self.owner = owner
         self.revision = revision
@@ -66,7 +67,7 @@ class Worker:
         self._poll_seconds = poll_seconds
         self._beat_seconds = beat_seconds
         self._grace_seconds = grace_seconds
-        self._entities = entities
+        self._kinds = kinds
         self._settler = Settler(
             engine=engine,
             owner=owner,
@@ -144,7 +145,7 @@ class Worker:
                 owner=self.owner,
                 limit=self._batch_size,
                 lease_seconds=self._lease_seconds,
-                entities=self._entities,
+                entities=self._kinds,
                 ids=ids,
             )
         if events:
@@ -207,7 +208,7 @@ async def serve(
     database_url: str | URL,
     *,
     revision: str,
-    apply: Apply,
+    apply: Apply = entities.apply,
     owner: str | None = None,
     batch_size: int = 500,
     lease_seconds: float = 300,

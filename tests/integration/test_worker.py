@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +13,11 @@ import pytest
 import pytest_asyncio
 from queue_events import bytes_of, change, dead_letter, event, row
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+import handlers.entities
+import handlers.webhooks
 from handlers.webhooks import queue
 from handlers.webhooks.event import EntityType, Event, Outcome, Result, Status
 from handlers.webhooks.settle import Apply
@@ -220,6 +224,28 @@ class TestBatch:
         await one.step()
         await one.step()
         assert await statuses(engine, [child, parent]) == [Status.COMPLETED, Status.COMPLETED]
+
+    async def test_no_orm_object_crosses_a_transaction(self, engine: AsyncEngine) -> None:
+        """The source system's bug: a failed write, a rollback, and then a look at the row it had loaded.
+
+        What is claimed here is a plain value, readable after the rollback and where no greenlet is near.
+        """
+        await event(engine, "1")
+        async with engine.connect() as tx:
+            (claimed,) = await queue.claim(tx, owner="a", limit=1, lease_seconds=60)
+            with pytest.raises(DBAPIError):
+                await tx.execute(text("UPDATE tds_sync_queue SET processing_started_at = now()"))
+            await tx.rollback()
+        seen = await asyncio.to_thread(lambda: (claimed.key, claimed.attempt, claimed.payload))
+        assert seen[:2] == ("1", 1)
+
+    def test_the_core_does_not_know_the_orm(self) -> None:
+        """Neither the queue nor the entities import SQLAlchemy's ORM or its sessions."""
+        for package in (handlers.webhooks, handlers.entities):
+            for path in Path(package.__path__[0]).glob("*.py"):
+                source = path.read_text(encoding="utf-8")
+                assert "sqlalchemy.orm" not in source
+                assert "AsyncSession" not in source
 
     async def test_a_newer_event_does_not_pass_one_that_is_tried_again(self, engine: AsyncEngine) -> None:
         """When the older of two in a batch fails for now, the newer goes back and comes after it."""
