@@ -9,8 +9,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rehearsal import erp, processes, systemctl
+from rehearsal import erp, processes, sshd, systemctl
 from rehearsal.postgres import free_port
+from rehearsal.running import in_thread
 from rehearsal.sshd import Kind, Sshd
 
 WEB_UNIT = "tsh-erp"
@@ -49,7 +50,7 @@ class RehearsalHost:
     http_port: int
     environment: dict[str, str]
     """What every command on this host finds in its environment."""
-    sshd: Sshd | None = None
+    server: Sshd | None = None
 
     @classmethod
     def make(cls, name: str, folder: Path, *, rehearsal_id: str) -> RehearsalHost:
@@ -88,9 +89,9 @@ class RehearsalHost:
     @property
     def door(self) -> Sshd:
         """The host's SSH server."""
-        if self.sshd is None:
+        if self.server is None:
             raise HostError(f"{self.name} has no SSH server yet")
-        return self.sshd
+        return self.server
 
     def install_erp(self, origin: Path, revision: str, *, database_url: str) -> None:
         """Clone the ERP, stand on *revision* and write the two units and their secrets."""
@@ -116,14 +117,19 @@ class RehearsalHost:
 
     async def open_door(self, *, key_file: Path, kind: Kind | None, tied: bool) -> None:
         """Start the SSH server."""
-        self.sshd = await Sshd.start(
-            folder=self.folder / "ssh",
-            home=self.folder,
-            key_file=key_file,
-            environment=self.environment,
-            kind=kind,
-            tied=tied,
-        )
+
+        def start() -> None:
+            # Noted in the thread that starts it: when we are cancelled meanwhile, it still gets stopped.
+            self.server = sshd.start(
+                folder=self.folder / "ssh",
+                home=self.folder,
+                key_file=key_file,
+                environment=self.environment,
+                kind=kind,
+                tied=tied,
+            )
+
+        await in_thread(start)
 
     def systemctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Ask the host's service manager directly, without SSH."""
@@ -155,5 +161,5 @@ class RehearsalHost:
 
     def close_door(self) -> None:
         """End the SSH server, if it runs."""
-        if self.sshd is not None:
-            self.sshd.stop()
+        if self.server is not None:
+            self.server.stop()

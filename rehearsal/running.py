@@ -34,7 +34,7 @@ async def together(*parts: Coroutine[None, None, None]) -> None:
 
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, or a terminal that closes, cancel the task we are in; unless somebody handles it already."""
+    """Let SIGTERM, or a terminal that closes, cancel the task we are in, unless it is handled already."""
     task = asyncio.current_task()
     main = threading.current_thread() is threading.main_thread()
     if task is None or not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

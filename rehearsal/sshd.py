@@ -23,6 +23,7 @@ from typing import Literal
 import asyncssh
 
 from rehearsal.postgres import free_port
+from rehearsal.running import in_thread
 
 Kind = Literal["openssh", "asyncssh"]
 
@@ -76,7 +77,11 @@ class Sshd:
 
         Without *kind* the machine's `sshd` is tried first. *tied* ends our own server when its starter dies.
         """
-        return await asyncio.to_thread(_start, folder, home, key_file, environment, kind=kind, tied=tied)
+        return await in_thread(
+            lambda: start(
+                folder=folder, home=home, key_file=key_file, environment=environment, kind=kind, tied=tied
+            )
+        )
 
     def stop(self) -> None:
         """End the server. Commands that are still running are not its own, they live on."""
@@ -116,9 +121,16 @@ def _known_hosts_line(folder: Path, port: int) -> str:
     return f"[127.0.0.1]:{port} {kind} {key}\n"
 
 
-def _start(
-    folder: Path, home: Path, key_file: Path, environment: Mapping[str, str], *, kind: Kind | None, tied: bool
+def start(
+    *,
+    folder: Path,
+    home: Path,
+    key_file: Path,
+    environment: Mapping[str, str],
+    kind: Kind | None = None,
+    tied: bool = True,
 ) -> Sshd:
+    """Start a server as `Sshd.start` does, for a thread that has no event loop."""
     folder.mkdir(parents=True, exist_ok=True)
     make_key(folder / "host_key")
     if not key_file.exists():

@@ -15,7 +15,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.resources import files
@@ -68,6 +68,10 @@ class Story(StrEnum):
         return "empty" if self is Story.EMPTY else "failed-only" if self is Story.FAILED_ONLY else "good"
 
 
+Beside = Callable[["Target"], Coroutine[None, None, None]]
+"""Something else to start at the same time, such as a Prefect server with its files in the folder."""
+
+
 @dataclass(kw_only=True)
 class Target:
     """A running target."""
@@ -102,29 +106,31 @@ class Target:
         folder: Path | None = None,
         keep: bool = False,
         ssh: Kind | None = None,
+        beside: Beside | None = None,
     ) -> AsyncIterator[Target]:
         """Make a target for *story*, and take it away at the end unless it is to be kept.
 
         *folder* is where its folder is made (without it, the machine's temp folder), *ssh* the kind of SSH
         server (without it, the machine's own first). SIGTERM ends it like Ctrl-C.
         """
-        rehearsal_id, own = lifecycle.make(folder)
-        target = cls(id=rehearsal_id, folder=own, story=Story(story), keep=keep)
-        staying = False
-        try:
-            with ended_by_sigterm():
-                await target._start(ssh)
+        # The handler first: from the moment when there is a folder, somebody has to take it away.
+        with ended_by_sigterm():
+            rehearsal_id, own = lifecycle.make(folder)
+            target = cls(id=rehearsal_id, folder=own, story=Story(story), keep=keep)
+            staying = False
+            try:
+                await target._start(ssh, beside)
                 yield target
                 staying = keep
-        except Exception:
-            staying = keep and target.environment_path.exists()
-            raise
-        finally:
-            with undisturbed():
-                if staying:
-                    lifecycle.keep(rehearsal_id, own)
-                else:
-                    target._clear()
+            except Exception:
+                staying = keep and target.environment_path.exists()
+                raise
+            finally:
+                with undisturbed():
+                    if staying:
+                        lifecycle.keep(rehearsal_id, own)
+                    else:
+                        target._clear()
 
     def describe(self) -> str:
         """How to look at a target that was kept, and how to end it."""
@@ -142,7 +148,7 @@ class Target:
             ]
         return "\n".join([*lines, f"  end it    runbook rehearse --end {self.id}"])
 
-    async def _start(self, ssh: Kind | None) -> None:
+    async def _start(self, ssh: Kind | None, beside: Beside | None) -> None:
         """Start the independent parts at the same time, then what needs them."""
         key = self.folder / "secrets" / "key"
         key.parent.mkdir(mode=0o700)
@@ -154,6 +160,7 @@ class Target:
             self._start_database(),
             self._write_origin(),
             *(host.open_door(key_file=key, kind=ssh, tied=not self.keep) for host in self.hosts),
+            *((beside(self),) if beside is not None else ()),
         )
         await together(*(self._start_erp(host) for host in self.hosts))
         write_environment(

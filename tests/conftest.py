@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from importlib.resources import files
@@ -14,6 +13,8 @@ import pytest_asyncio
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from handlers.adopt import adopt
+from handlers.migrate import upgrade
 from rehearsal.postgres import Postgres
 
 
@@ -52,12 +53,8 @@ async def adopted_template(postgres: Postgres, erp_template: str) -> str:
     url = await postgres.create_database("template_adopted", template=erp_template)
     engine = engine_for(url)
     try:
-        for module, name in (("handlers.adopt", "adopt"), ("handlers.migrate", "upgrade")):
-            try:
-                prepare = getattr(importlib.import_module(module), name)
-            except ModuleNotFoundError:
-                continue
-            await prepare(engine)
+        await adopt(engine)
+        await upgrade(engine)
     finally:
         await engine.dispose()
     return "template_adopted"

@@ -88,5 +88,6 @@ def _git(*words: str, feed: bytes = b"") -> str:
         env=environment,
     )
     if done.returncode:
-        raise RuntimeError(f"git {words[0]} failed: {done.stderr.decode(errors='replace').strip()}")
+        verb = next(word for word in words if not word.startswith(("-", "/")))
+        raise RuntimeError(f"git {verb} failed: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout.decode()
