@@ -32,9 +32,8 @@ Restart=always
 RestartSec=200ms
 TimeoutStopSec=15
 """
-_RUNBOOK = """#!/bin/sh
-exec {python} -P -c 'import sys; sys.path.insert(0, {project!r}); from flows.cli import main; main()' "$@"
-"""
+_RUNBOOK = "import sys; sys.path.insert(0, sys.argv.pop(1)); from flows.cli import main; main()"
+"""The command line of this very project, whether it is installed or run from its folder."""
 
 
 class HostError(RuntimeError):
@@ -59,7 +58,8 @@ class RehearsalHost:
         systemctl.install(folder)
         (folder / "tmp").mkdir()
         script = folder / "bin" / "runbook"
-        script.write_text(_RUNBOOK.format(python=shlex.quote(sys.executable), project=str(_PROJECT)))
+        words = [sys.executable, "-P", "-c", _RUNBOOK, str(_PROJECT)]
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
         script.chmod(0o755)
         # Without a name git asks the network for one, and waits.
         (folder / ".gitconfig").write_text(
