@@ -141,9 +141,9 @@ async def _projected(tx: AsyncConnection, event: Event, handlers: Handlers) -> d
     handler = handlers[event.entity]
     arrival = arrive(handler, event)
     ids: Ids = {}
-    await applying.look_up(tx, [arrival], ids, handlers)
     found = (await applying.read_rows(tx, handler, [event.key], {event.key: [arrival]})).get(event.key)
     row = build(handler, [arrival], together([arrival], found), found)
+    await applying.look_up(tx, [row.mapped], ids, handlers)
     said = await tx.execute(statements.project(handler.table), applying.parameters(handler, [row], ids))
     shown = _plain(said.scalar_one())
     for at in row.mapped.missing:

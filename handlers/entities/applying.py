@@ -22,7 +22,7 @@ from handlers.entities.base import Handler
 from handlers.entities.document import Refusal
 from handlers.entities.fold import Stored, shape
 from handlers.entities.settle import Arrival, Found, Ids, Row, arrive, settle
-from handlers.entities.spec import Child, Lines
+from handlers.entities.spec import Child, Lines, Mapped
 from handlers.webhooks.event import EntityType, Event, Outcome, Result
 
 Handlers = Mapping[EntityType, Handler]
@@ -43,7 +43,7 @@ async def apply_kind(
             by_key[event.key].append(arrive(handler, event))
         except Refusal as refusal:
             results[event.id] = Result(outcome=Outcome.REFUSED, reason=str(refusal), field=refusal.field)
-    await look_up(tx, (arrival for group in by_key.values() for arrival in group), ids, handlers)
+    await look_up(tx, (arrival.mapped for group in by_key.values() for arrival in group), ids, handlers)
     open_keys = sorted(by_key)
     for _ in range(_ROUNDS_MAX):
         found = await read_rows(tx, handler, open_keys, by_key)
@@ -53,6 +53,8 @@ async def apply_kind(
             results |= told
             if row is not None:
                 rows.append(row)
+        # A folded record points at parents that this batch has not mentioned.
+        await look_up(tx, (row.mapped for row in rows), ids, handlers)
         own = await _write(tx, handler, rows, ids)
         own |= {key: there.id for key, there in found.items()}
         ids.setdefault(handler.entity, {}).update(own)
@@ -72,11 +74,11 @@ def _with_target(result: Result, target: str | None) -> Result:
     return Result(outcome=result.outcome, reason=result.reason, field=result.field, target=target)
 
 
-async def look_up(tx: AsyncConnection, arrivals: Iterable[Arrival], ids: Ids, handlers: Handlers) -> None:
+async def look_up(tx: AsyncConnection, records: Iterable[Mapped], ids: Ids, handlers: Handlers) -> None:
     """Find the parents that the batch has not met yet: one query for each parent table."""
     wanted: dict[EntityType, set[str]] = defaultdict(set)
-    for arrival in arrivals:
-        for parent in arrival.mapped.parents:
+    for record in records:
+        for parent in record.parents:
             if parent.key not in ids.setdefault(parent.entity, {}):
                 wanted[parent.entity].add(parent.key)
     for entity, keys in wanted.items():

@@ -91,7 +91,7 @@ PRODUCT = Handler(
             *columns("available_stock actual_available_stock committed_stock actual_committed_stock", NUMBER),
             *columns(_STOCK_MORE, NUMBER),
             *columns("reorder_level minimum_order_quantity maximum_order_quantity", NUMBER),
-            *columns("initial_stock initial_stock_rate asset_value sales_margin", NUMBER),
+            *columns("initial_stock initial_stock_rate total_initial_stock asset_value sales_margin", NUMBER),
             *columns("upc ean isbn part_number hsn_or_sac", TEXT),
             *columns("image_name image_type", TEXT),
             *columns("image_document_id", ID),

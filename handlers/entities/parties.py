@@ -46,7 +46,7 @@ _CONTACT: tuple[Column, ...] = (
         "gst_no gst_treatment tax_reg_no tax_treatment vat_reg_no vat_treatment pan_no place_of_contact", TEXT
     ),
     *columns("legal_name trader_name", TEXT),
-    *columns("primary_contact_id", ID),
+    *columns("primary_contact_id account_id", ID),
     *columns("outstanding_receivable_amount outstanding_receivable_amount_bcy", NUMBER),
     *columns("unused_credits_receivable_amount unused_credits_receivable_amount_bcy", NUMBER),
     *columns("outstanding_payable_amount outstanding_payable_amount_bcy", NUMBER),

@@ -51,7 +51,7 @@ INVOICE = Handler(
             *columns("tax_amount_withheld payment_discount unused_retainer_payments", NUMBER),
             column("zoho_salesorder_id", ID, "salesorder_id"),
             *columns("salesorder_number", TEXT),
-            *columns("email company_name notes invoice_url sales_channel", TEXT),
+            *columns("email phone company_name notes invoice_url sales_channel", TEXT),
             *columns("is_emailed is_viewed_by_client", BOOLEAN),
             *columns("payment_expected_date last_payment_date", DATE),
             *columns("updated_time", INSTANT),

@@ -1,0 +1,324 @@
+"""What each kind of record accepts and refuses, before any database."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from handlers.entities import HANDLERS, Refusal, handler, source_key, unwrap
+from handlers.entities.spec import Mapped
+from handlers.webhooks.event import EntityType
+
+READ_AT = datetime(2025, 11, 5, tzinfo=UTC)
+
+
+def mapped(entity: EntityType, record: dict[str, Any]) -> dict[str, str | None]:
+    """The values of a record's row by column, without those it says nothing about."""
+    one = handler(entity)
+    said: Mapped = one.map(record)
+    return {
+        column.name: said.values[at] for at, column in enumerate(one.table.columns) if at not in said.missing
+    }
+
+
+def refusal(entity: EntityType, record: dict[str, Any]) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        handler(entity).map(record)
+    return caught.value
+
+
+def test_all_eleven_kinds_have_a_handler() -> None:
+    """No kind of record is left to a stub."""
+    assert set(HANDLERS) == set(EntityType)
+    for entity, one in HANDLERS.items():
+        assert one.entity is entity
+
+
+def test_a_table_declares_each_column_once() -> None:
+    """Two declarations of one column would write it twice."""
+    for one in HANDLERS.values():
+        for table in (one.table, *one.table.children):
+            names = [column.name for column in table.columns]
+            assert len(names) == len(set(names)), table.name
+
+
+@pytest.mark.parametrize("said", ["vendor", "", " ", None, "lead", 7])
+def test_a_contact_that_is_no_customer_is_refused_for_a_customer(said: object) -> None:
+    """`contact_type` decides; blank and unknown are refused, never guessed."""
+    record = {"contact_id": "1", "contact_name": "A", "contact_type": said, "customer_name": "A"}
+    assert refusal(EntityType.CUSTOMER, record).field == "contact_type"
+
+
+def test_a_contact_without_a_type_is_neither_customer_nor_vendor() -> None:
+    """Every contact carries keys with both names, so nothing else can stand in for the type."""
+    record = {"contact_id": "1", "customer_name": "A", "vendor_name": "A"}
+    assert refusal(EntityType.CUSTOMER, record).field == "contact_type"
+    assert refusal(EntityType.VENDOR, record).field == "contact_type"
+
+
+def test_a_payment_to_a_vendor_is_not_a_payment_of_a_customer() -> None:
+    """The two share the name of their id, and nothing else."""
+    body = json.dumps({"vendorpayment": {"payment_id": "1", "amount": 5}})
+    with pytest.raises(Refusal, match="payment to a vendor"):
+        unwrap(EntityType.PAYMENT, body)
+
+
+ENVELOPES = [
+    {"item": {"item_id": "7", "name": "A"}},
+    {"code": 0, "message": "success", "item": {"item_id": "7", "name": "A"}},
+    {"code": 0, "message": "success", "items": [{"item_id": "7", "name": "A"}], "page_context": {"page": 1}},
+    {"items": {"item_id": "7", "name": "A"}},
+    {"item": [{"item_id": "7", "name": "A"}]},
+    {"item_id": "7", "name": "A"},
+    {"payload": json.dumps({"item": {"item_id": "7", "name": "A"}})},
+    {"JSONString": json.dumps({"item_id": "7", "name": "A"})},
+    {"item": json.dumps({"item_id": "7", "name": "A"})},
+    {"event_type": "x", "entity_id": "7", "data": {"item_id": "7", "name": "A"}},
+    [{"item_id": "7", "name": "A"}],
+    json.dumps({"item": {"item_id": "7", "name": "A"}}),
+]
+
+
+@pytest.mark.parametrize("envelope", ENVELOPES, ids=range(len(ENVELOPES)))
+def test_every_envelope_gives_the_same_record(envelope: object) -> None:
+    """Wrapped, listed, flat, or once more as text: the record is the same."""
+    (record,) = unwrap(EntityType.PRODUCT, json.dumps(envelope))
+    assert record.data == {"item_id": "7", "name": "A"}
+    raw, path = record.raw()
+    inner: Any = json.loads(raw)
+    for key in filter(None, path.strip("{}").split(",")):
+        inner = inner[key]
+    assert inner == record.data
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"payload": ""}, "payload"),
+        ({}, "(body)"),
+        ([], "(body)"),
+        ({"items": []}, "items"),
+        ({"items": [1]}, "items[0]"),
+        ({"item": None}, "item"),
+        ({"item": 5}, "item"),
+        ({"invoice": {"invoice_id": "1"}}, "(body)"),
+        ({"code": 5, "message": "Invalid URL"}, "code"),
+        (5, "(body)"),
+        (None, "(body)"),
+    ],
+)
+def test_a_body_without_a_record_is_refused_with_what_is_wrong(body: object, field: str) -> None:
+    """Check calls, empty lists, errors of the source and other kinds of record are no records."""
+    with pytest.raises(Refusal) as caught:
+        unwrap(EntityType.PRODUCT, json.dumps(body))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("key", [None, "", " ", 1.5, True, {}, [], "1.0", "2.6E+18"])
+def test_a_record_without_an_id_is_refused(key: object) -> None:
+    """An id that is blank, or went through a float, names nothing."""
+    with pytest.raises(Refusal) as caught:
+        source_key(EntityType.PRODUCT, {"item_id": key})
+    assert caught.value.field == "item_id"
+
+
+def test_missing_is_not_blank() -> None:
+    """A missing key says nothing about its column, a blank one clears it."""
+    said = mapped(EntityType.PRODUCT, {"item_id": "1", "rate": ""})
+    assert said["price"] is None
+    assert "sku" not in said
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        ({"status": "active"}, "true"),
+        ({"status": "inactive"}, "false"),
+        ({"status": "inactive", "is_active": True}, "false"),
+        ({"status": "", "is_active": "true"}, "true"),
+        ({"is_active": False}, "false"),
+        ({"status": ""}, None),
+    ],
+)
+def test_the_status_of_the_source_decides_whether_a_product_is_active(
+    record: dict[str, Any], wanted: str | None
+) -> None:
+    """`status` is what the source says; `is_active` only stands in for it, and nothing means unknown."""
+    assert mapped(EntityType.PRODUCT, {"item_id": "1", **record})["is_active"] == wanted
+
+
+def test_every_fault_is_named_and_the_first_is_the_field() -> None:
+    """A record with several faults says them all at once, lines with their place in the list."""
+    found = refusal(
+        EntityType.INVOICE,
+        {
+            "invoice_id": "1",
+            "date": "soon",
+            "total": "much",
+            "line_items": [{}, {"rate": "x", "item_id": 1.5}],
+        },
+    )
+    assert found.field == "date"
+    for field in ("date", "total", "line_items[1].rate", "line_items[1].item_id"):
+        assert f"{field}: " in f"{found.field}: {found.reason}"
+
+
+@pytest.mark.parametrize("value", ["", " ", [], None])
+def test_a_blank_list_of_lines_is_no_lines(value: object) -> None:
+    """Lists come blank as text; then the record has no lines, which is not the same as saying nothing."""
+    assert handler(EntityType.INVOICE).map({"invoice_id": "1", "line_items": value}).children == {
+        "invoice_items": []
+    }
+    assert handler(EntityType.INVOICE).map({"invoice_id": "1"}).children == {}
+
+
+@pytest.mark.parametrize("value", ["x", 5, True, [5], ["a"], [[]]])
+def test_lines_that_are_no_lines_are_refused(value: object) -> None:
+    """A list of something else is refused under the list's name."""
+    assert refusal(EntityType.INVOICE, {"invoice_id": "1", "line_items": value}).field.startswith(
+        "line_items"
+    )
+
+
+def test_a_free_line_needs_no_product() -> None:
+    """A line without an item is a line of text, and waits for nobody."""
+    said = handler(EntityType.INVOICE).map(
+        {"invoice_id": "1", "line_items": [{"item_id": "", "name": "", "description": "work", "quantity": 1}]}
+    )
+    assert said.parents == ()
+    assert len(said.children["invoice_items"]) == 1
+
+
+def test_a_blank_price_is_no_price_and_zero_is_one() -> None:
+    """On a price list blank means that the list has no price of its own; 0 is a price."""
+    one = handler(EntityType.PRICE_LIST)
+    said = one.map(
+        {
+            "pricebook_id": "1",
+            "pricebook_items": [
+                {"item_id": "1", "pricebook_rate": ""},
+                {"item_id": "2", "pricebook_rate": 0},
+            ],
+        }
+    )
+    at = [column.name for column in one.table.children[0].columns].index("price")
+    assert [line[at] for line in said.children["product_prices"]] == [None, "0"]
+
+
+def test_one_item_stands_once_on_a_price_list() -> None:
+    """Two prices for one item are no price: refused, with the second one's place."""
+    items = [{"item_id": "1", "pricebook_rate": 1}, {"item_id": 1, "pricebook_rate": 2}]
+    assert refusal(EntityType.PRICE_LIST, {"pricebook_id": "1", "pricebook_items": items}).field == (
+        "pricebook_items[1].item_id"
+    )
+
+
+def test_brackets_of_a_volume_list_are_kept_with_their_item() -> None:
+    """Volume prices stand in brackets, whose open end is blank."""
+    items = [
+        {
+            "item_id": "1",
+            "pricing_scheme": "volume",
+            "price_brackets": [
+                {"start_quantity": 1, "end_quantity": 9, "pricebook_rate": 10},
+                {"start_quantity": 10, "end_quantity": "", "pricebook_rate": "9.50"},
+            ],
+        }
+    ]
+    one = handler(EntityType.PRICE_LIST)
+    lines = one.map({"pricebook_id": "1", "pricebook_items": items}).children["product_price_brackets"]
+    names = [column.name for column in one.table.children[1].columns]
+    read = [dict(zip(names, line, strict=True)) for line in lines]
+    assert [
+        (line["zoho_item_id"], line["start_quantity"], line["end_quantity"], line["price"]) for line in read
+    ] == [
+        ("1", "1", "9", "10"),
+        ("1", "10", None, "9.50"),
+    ]
+
+
+def test_an_unknown_way_of_adjusting_is_refused() -> None:
+    """Quantity and value are known; a third way would be guesswork with stock."""
+    assert refusal(
+        EntityType.STOCK_ADJUSTMENT, {"inventory_adjustment_id": "1", "adjustment_type": "both"}
+    ).field == ("adjustment_type")
+
+
+def test_adjustments_have_no_way_to_the_stock() -> None:
+    """No column of a product is filled from an adjustment: replaying one can never move stock."""
+    one = handler(EntityType.STOCK_ADJUSTMENT)
+    assert {one.table.name, *(child.name for child in one.table.children)} == {
+        "stock_adjustments",
+        "stock_adjustment_items",
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        ({"email": "a@example.com"}, "a@example.com"),
+        (
+            {"email_ids": [{"email": "b@example.com"}, {"email": "c@example.com", "is_selected": True}]},
+            "c@example.com",
+        ),
+        ({"email": "", "email_ids": [{"email": "b@example.com"}]}, "b@example.com"),
+        ({"email": ""}, None),
+        ({"email_ids": ""}, None),
+    ],
+)
+def test_a_users_address_is_the_one_that_is_selected(record: dict[str, Any], wanted: str | None) -> None:
+    """A list row has one address, a single record a list of which one is selected."""
+    assert mapped(EntityType.USER, {"user_id": "1", **record})["email"] == wanted
+
+
+def test_a_discount_in_percent_is_not_an_amount() -> None:
+    """`10.00%` and `10.00` are different discounts, and the row says which."""
+    percent = mapped(EntityType.SALES_ORDER, {"salesorder_id": "1", "discount": "10.00%"})
+    amount = mapped(EntityType.SALES_ORDER, {"salesorder_id": "1", "discount": "10.00"})
+    assert (percent["discount_percentage"], percent["discount_amount"]) == ("10.00", None)
+    assert (amount["discount_percentage"], amount["discount_amount"]) == (None, "10.00")
+    assert (percent["discount_is_percent"], amount["discount_is_percent"]) == ("true", "false")
+
+
+def test_what_the_erp_knows_about_paying_is_never_overwritten() -> None:
+    """Replaying an order must not wipe the payment state that the ERP keeps in the same row."""
+    names = {column.name for column in handler(EntityType.SALES_ORDER).table.columns}
+    assert not names & {
+        "payment_status",
+        "payment_method",
+        "paid_amount",
+        "branch_id",
+        "warehouse_id",
+        "created_by",
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        ({"last_modified_time": "2025-11-04T15:00:00+0300"}, datetime(2025, 11, 4, 12, tzinfo=UTC)),
+        ({"updated_time": "2025-11-04T15:00:00+0300"}, datetime(2025, 11, 4, 12, tzinfo=UTC)),
+        (
+            {"last_modified_time": "", "updated_time": "2025-11-04T12:00:00Z"},
+            datetime(2025, 11, 4, 12, tzinfo=UTC),
+        ),
+        ({"created_time": "2025-11-04T12:00:00Z"}, READ_AT),
+        ({}, READ_AT),
+    ],
+)
+def test_a_record_is_as_old_as_its_stamp_and_else_as_its_event(
+    record: dict[str, Any], wanted: datetime
+) -> None:
+    """The time of creation is no stamp: two versions of one record share it."""
+    assert handler(EntityType.PAYMENT).stamp(record, READ_AT) == wanted
+
+
+@pytest.mark.parametrize("stamp", ["yesterday", "2025-11-04T15:00:00", 5, "04/11/2025"])
+def test_a_stamp_that_cannot_be_read_is_refused(stamp: object) -> None:
+    """Without knowing how old a version is, it must not overwrite anything."""
+    with pytest.raises(Refusal) as caught:
+        handler(EntityType.PRODUCT).stamp({"last_modified_time": stamp}, READ_AT)
+    assert caught.value.field == "last_modified_time"
