@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from prefect import flow
-from prefect.states import Completed, Failed
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from flows.canary import prove
 from flows.drain import drain_all
+from flows.ending import as_state
 from flows.rollback import undo
 from flows.watch import watch_window
-from handlers.errors import ExitCode, LockLost, RunbookError, TryAgain
-from handlers.release import Conclusion, Phase, Release, Verdict, exit_code
+from handlers.errors import LockLost, RunbookError, TryAgain
+from handlers.release import Conclusion, Phase, Release, Verdict
 from tasks import deploy, ledger, plan, probe, report
 from tasks.lock import held
+
+log = logging.getLogger(__name__)
 
 Step = Callable[[Release], Awaitable[Conclusion]]
 
@@ -53,14 +56,33 @@ async def release(
     return as_state(await carry_out(run))
 
 
-async def carry_out(run: Release) -> Release:
+@flow(name="carry-out", flow_run_name="carry-out-{environment}-{release_id}")
+async def go_on(environment: str, release_id: str, take_over: str = "") -> State[None]:
+    """Carry out a release that stands in the ledger: a planned one, a held one, or one whose controller died.
+
+    Args:
+        environment: name of the environment file
+        release_id: the release, such as 2025-11-14.3
+        take_over: the reason for taking it from a controller that still lives
+    """
+    return as_state(await by_id(environment, release_id, take_over=take_over))
+
+
+async def by_id(environment: str, release_id: str, *, take_over: str = "") -> Release:
+    """The same without Prefect, for when there is no server at all."""
+    return await carry_out(await ledger.get(environment, release_id), take_over=take_over)
+
+
+async def carry_out(run: Release, *, take_over: str = "") -> Release:
     """Go on from the phase in the ledger until nothing more happens by itself; then write the report.
 
-    Doing a phase twice is harmless, so this is also how a release that was killed goes on.
+    Doing a phase twice is harmless, so this is also how a release that was held or killed goes on.
     """
     if run.phase is Phase.PLANNED:
         run = await ledger.enter(run, Phase.APPROVED, sentence="this environment asks for no approval")
-    async with held(run) as run:
+    async with held(run, take_over=take_over) as run:
+        if run.phase is Phase.HELD:
+            run = await ledger.resume(run, "a person said: go on")
         if run.phase is Phase.APPROVED:
             run = await ledger.enter(run, Phase.DEPLOYING, sentence=f"lock taken, token {run.token}")
         scope = await plan.scope(run)
@@ -98,16 +120,10 @@ async def _concluded(step: Step, run: Release) -> Conclusion:
         return Conclusion(verdict=verdict, sentence=f"{run.phase} could not go on: {error}")
     except RunbookError as error:
         return Conclusion(verdict=Verdict.FAIL, sentence=f"{run.phase} broke off: {error}")
-
-
-def as_state(run: Release) -> State[None]:
-    """How the Prefect page shows the end of a release: green, red, or completed under a name of its own."""
-    match exit_code(run.phase):
-        case ExitCode.GOOD:
-            return Completed(message=run.reason)
-        case ExitCode.ROLLED_BACK:
-            return Completed(name="RolledBack", message=run.reason)
-        case ExitCode.HELD:
-            return Completed(name="Held", message=run.reason)
-        case _:
-            return Failed(message=run.reason)
+    except Exception as error:
+        # A fault of our own says nothing about the release: a person decides, and the log has the rest.
+        log.exception("release %s, phase %s", run.id, run.phase)
+        return Conclusion(
+            verdict=Verdict.INCONCLUSIVE,
+            sentence=f"{run.phase} met an error of our own, {type(error).__name__}: {error}; resume or roll back",
+        )

@@ -5,30 +5,35 @@ from __future__ import annotations
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from flows.ending import as_state
 from handlers.errors import LockLost, RunbookError
 from handlers.release import Conclusion, Phase, Release, Verdict
-from tasks import ledger, report, rollback as back
+from tasks import ledger, report
+from tasks import rollback as back
 from tasks.lock import held
 
 
 @flow(name="rollback", flow_run_name="rollback-{environment}")
-async def rollback(environment: str, reason: str, requested_by: str = "prefect") -> State[None]:
+async def rollback(
+    environment: str, reason: str, requested_by: str = "prefect", take_over: str = ""
+) -> State[None]:
     """Take the newest release of an environment back to the revision before it.
 
     Args:
         environment: name of the environment file
         reason: why, in one sentence
         requested_by: who asks for it
+        take_over: the reason for taking the environment from a controller that still lives
     """
-    from flows.release import as_state
+    return as_state(
+        await by_hand(environment, reason=reason, requested_by=requested_by, take_over=take_over)
+    )
 
-    return as_state(await by_hand(environment, reason=reason, requested_by=requested_by))
 
-
-async def by_hand(environment: str, *, reason: str, requested_by: str) -> Release:
+async def by_hand(environment: str, *, reason: str, requested_by: str, take_over: str = "") -> Release:
     """Roll back the live, held or newest finished release; refuses when there is nothing to go back to."""
     run = await back.candidate(environment)
-    async with held(run) as run:
+    async with held(run, take_over=take_over) as run:
         if run.phase is not Phase.ROLLING_BACK:
             wish = Conclusion(verdict=Verdict.FAIL, sentence=f"rollback asked for by {requested_by}: {reason}")
             run = await ledger.enter(run, Phase.ROLLING_BACK, wish)
@@ -40,15 +45,14 @@ async def by_hand(environment: str, *, reason: str, requested_by: str) -> Releas
 async def undo(run: Release) -> Release:
     """Save the evidence, put back what was not drained, activate the previous revision everywhere, and prove it."""
     why = run.reason
-    evidence = await back.save_evidence(run)
+    saved = await back.save_evidence(run)
     try:
-        await back.give_back(run)
-        await back.activate(run)
-        conclusion = await back.prove(run, why=why, evidence=evidence)
+        activated = await back.activate(run)
+        conclusion = await back.conclude(run, activated, why, saved)
     except LockLost:
         raise
     except RunbookError as error:
-        conclusion = Conclusion(verdict=Verdict.FAIL, sentence=f"rollback broke off: {error} (began because: {why})")
+        conclusion = Conclusion(verdict=Verdict.FAIL, sentence=f"rollback broke off: {error}; began because {why}")
     if conclusion.verdict is Verdict.PASS:
         return await ledger.enter(run, Phase.ROLLED_BACK, conclusion)
     return await ledger.enter(run, Phase.ROLLBACK_FAILED, conclusion)

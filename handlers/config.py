@@ -265,13 +265,18 @@ def names() -> list[str]:
     return sorted(path.stem for path in directory().glob("*.toml") if path.stem != "reference")
 
 
+_BY_NAME: dict[str, Path] = {}
+"""Files that were loaded by their path: a release knows its environment by name only."""
+
+
 def load(name_or_path: str) -> Environment:
     """Read and check the environment called *name_or_path*, or the file at that path.
 
     Raises ConfigError with the file, the key, what is wrong and what it may be.
     """
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
+    path = _BY_NAME.get(name_or_path, Path(name_or_path))
+    by_path = path.suffix == ".toml"
+    if not by_path:
         path = directory() / f"{name_or_path}.toml"
         if not _NAME.match(name_or_path) or not path.is_file():
             raise ConfigError(_unknown(name_or_path))
@@ -283,7 +288,12 @@ def load(name_or_path: str) -> Environment:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    return parse(values, source=str(path))
+    environment = parse(values, source=str(path))
+    if by_path:
+        _BY_NAME[environment.name] = path
+    elif environment.name != path.stem:
+        raise ConfigError(f"{path}: name is {environment.name!r}, but the file's own name says {path.stem!r}")
+    return environment
 
 
 def parse(values: dict[str, Any], *, source: str) -> Environment:

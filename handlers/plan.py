@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from typing import Any
 from uuid import UUID
 
 from handlers.config import Environment
@@ -69,7 +70,10 @@ class Plan:
     failed: dict[str, int]
     """Events in status failed, counted by what is wrong with them: nobody redrives those without a person."""
     checks: tuple[Check, ...]
-    thresholds: dict[str, float]
+    thresholds: dict[str, Any]
+    """The environment's bars, as the gate takes them."""
+    baseline: dict[str, int] | None
+    """What became of live events in the 24 h before: completed and failed."""
     seconds_expected: float
     steps: tuple[str, ...] = field(default=())
 
@@ -77,6 +81,11 @@ class Plan:
     def good(self) -> bool:
         """Whether every check passed."""
         return all(check.good for check in self.checks)
+
+    @property
+    def refusal(self) -> str:
+        """Why it may not start: the sentences of the checks that failed."""
+        return "; ".join(check.sentence for check in self.checks if not check.good)
 
     @property
     def hash(self) -> str:
@@ -146,6 +155,24 @@ def steps(environment: Environment, scope: tuple[Phase, ...], events: int, to_re
         f"{environment.watch.interval_seconds:g} s",
     }
     return tuple(told[phase] for phase in EVERYTHING if phase in scope)
+
+
+def expected_seconds(environment: Environment, scope: tuple[Phase, ...], events: int) -> float:
+    """About how long it will take: the bounds of the waits, and a guess of 20 s for each host.
+
+    Batches double, so their number is the logarithm of the events'.
+    """
+    deploy = 20.0 * len(environment.hosts)
+    probe = environment.probe.consecutive * environment.probe.interval_seconds
+    batches = 2 + events.bit_length()
+    parts = {
+        Phase.DEPLOYING: deploy,
+        Phase.PROBING: probe,
+        Phase.CANARY: 5.0,
+        Phase.DRAINING: 5.0 * batches if events else 0.0,
+        Phase.WATCHING: environment.watch.window_seconds,
+    }
+    return sum(seconds for phase, seconds in parts.items() if phase in scope)
 
 
 def _planned(letter: DeadLetter) -> PlannedEvent:

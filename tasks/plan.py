@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
-from handlers import ledger, preflight
-from handlers.database import transaction
-from handlers.errors import Refused
+from handlers import beginning, ledger, preflight
 from handlers.plan import EVERYTHING, Plan
 from handlers.release import Phase, Release
-from tasks.policy import LOOK, KEEP, step
+from tasks.policy import KEEP, LOOK, step
 from tasks.tools import tools
 
 
@@ -22,28 +18,9 @@ async def make(environment: str, revision: str | None, scope: tuple[Phase, ...] 
 
 @step(KEEP)
 async def write_down(plan: Plan, *, requested_by: str, reason: str, speed: float = 1.0) -> Release:
-    """Put a planned release into the ledger, with exactly the dead letters that it may touch."""
-    if not plan.good:
-        raise Refused("; ".join(check.sentence for check in plan.checks if not check.good))
+    """Put a planned release into the ledger; Refused when a check failed."""
     async with tools(plan.environment) as core:
-        await ledger.upgrade(core.database)
-        async with transaction(core.database) as tx:
-            run = await ledger.begin(
-                tx,
-                environment=plan.environment,
-                from_revision=plan.from_revision,
-                to_revision=plan.to_revision,
-                requested_by=requested_by,
-                plan={**plan.as_json(), "reason": reason},
-                plan_hash=plan.hash,
-                speed=speed,
-            )
-            events = [
-                (position, UUID(event.id), event.entity.value, event.key)
-                for position, event in enumerate(plan.events)
-            ]
-            await ledger.plan_events(tx, run, events)
-        return run
+        return await beginning.write_down(core, plan, requested_by=requested_by, reason=reason, speed=speed)
 
 
 async def begin(environment: str, revision: str, *, requested_by: str, reason: str) -> Release:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers import probe as probing
+from handlers import switching
 from handlers.release import Conclusion, Release
 from tasks.policy import LOOK, step
 from tasks.tools import tools
@@ -12,4 +12,4 @@ from tasks.tools import tools
 async def probe(run: Release) -> Conclusion:
     """Wait until every host is healthy and answers with the released revision, or the limit has passed."""
     async with tools(run) as core:
-        return await probing.until_healthy(core, run.to_revision)
+        return await switching.prove(core, run, run.to_revision)

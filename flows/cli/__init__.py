@@ -1,0 +1,44 @@
+"""The command line: the other door into the same flows."""
+
+from __future__ import annotations
+
+import sys
+
+from typer.main import get_command
+
+from flows.cli.app import app
+from flows.cli.output import fail, wants_json
+from handlers.errors import ExitCode, RunbookError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run a command; every error that we know ends as one sentence and its exit code."""
+    from flows.cli import looking, queueing, rehearsing, releasing, serving  # noqa: F401
+
+    command = get_command(app)
+    try:
+        status = command.main(standalone_mode=False)
+    except RunbookError as error:
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        known = _click_error(error)
+        if known is not None:
+            fail(known, ExitCode.REFUSED)
+        if wants_json():
+            fail(f"{type(error).__name__}: {error}", ExitCode.OWN_ERROR)
+        raise
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _click_error(error: Exception) -> str | None:
+    """Wrong usage (unknown option, missing argument), said in one sentence instead of a traceback."""
+    message = getattr(error, "format_message", None)
+    if message is None:
+        return None
+    context = getattr(error, "ctx", None)
+    hint = f" (see `{context.command_path} --help`)" if context is not None else ""
+    return f"{message()}{hint}"

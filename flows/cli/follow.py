@@ -1,0 +1,150 @@
+"""Starting the process that carries a release out, and showing how it stands until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from flows.driver import STATE
+from handlers import status
+from handlers.errors import DatabaseDown, RunbookError
+from handlers.release import FINISHED, Phase
+from handlers.status import StatusView
+
+LOOK_SECONDS = 0.5
+STYLES = {
+    "[done]": "green",
+    "[running]": "bold cyan",
+    "[failed]": "bold red",
+    "[held]": "bold yellow",
+    "[armed]": "dim",
+    "[next]": "dim",
+    "[later]": "dim",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Driver:
+    """The process that carries out; it has a session of its own, so that a closed terminal does not end it."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def ended(self) -> bool:
+        """Whether it is gone."""
+        return self.process.poll() is not None
+
+    def last_words(self) -> str:
+        """The last lines of its log, for an error."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def start(verb: str, environment: str, release: str, *options: str) -> Driver:
+    """Start the driver, detached, with its output in a log of its own."""
+    folder = STATE / "drivers"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = folder / f"{release}-{os.getpid()}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.driver", verb, environment, release, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Driver(process=process, log=log)
+
+
+async def follow(
+    engine: AsyncEngine,
+    environment: str,
+    release: str,
+    *,
+    driver: Driver | None,
+    out: Console | None,
+    until: frozenset[Phase] = FINISHED | {Phase.HELD},
+) -> StatusView:
+    """Show the release until its driver has ended, or without one until it has come to its end.
+
+    On a terminal the view is redrawn in place; elsewhere each finished step is one line. *out* None shows nothing.
+    Ctrl-C leaves the release to its driver.
+    """
+    screen = _Screen(out)
+    with screen:
+        while True:
+            view = await _look(engine, environment, release)
+            if view is not None:
+                screen.show(view)
+            if driver is not None and driver.ended():
+                break
+            at_end = view is not None and view.release is not None and view.release.phase in until
+            if driver is None and at_end:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        last = await status.read(engine, environment, release)
+        screen.show(last)
+    if driver is not None and last.release is not None and last.release.phase not in until:
+        raise RunbookError(
+            f"the process that carries out {release} ended in phase {last.release.phase}: {driver.last_words()}; "
+            f"see {driver.log}, then `runbook resume`"
+        )
+    return last
+
+
+async def _look(engine: AsyncEngine, environment: str, release: str) -> StatusView | None:
+    try:
+        return await status.read(engine, environment, release)
+    except DatabaseDown:
+        # The release's own process decides what that means; the view only waits for it to come back.
+        return None
+
+
+class _Screen:
+    """A redrawn view on a terminal, or one line for each thing that happened."""
+
+    def __init__(self, out: Console | None) -> None:
+        self._out = out
+        self._live = Live(console=out, auto_refresh=False) if out is not None and out.is_terminal else None
+        self._told: set[tuple[str, str, str]] = set()
+
+    def __enter__(self) -> None:
+        if self._live is not None:
+            self._live.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, view: StatusView) -> None:
+        """Show how it stands now."""
+        if self._live is not None:
+            self._live.update(painted(view), refresh=True)
+        elif self._out is not None:
+            self._tell(self._out, view)
+
+    def _tell(self, out: Console, view: StatusView) -> None:
+        for step in view.steps:
+            news = (step.name, str(step.state), step.sentence)
+            if step.at is None or news in self._told or (step.state == "running" and not step.sentence):
+                continue
+            self._told.add(news)
+            out.print(f"{step.at:%H:%M:%S} {step.name} {step.state}: {step.sentence}")
+
+
+def painted(view: StatusView, width: int = 80) -> Text:
+    """The plain lines of the view, coloured by what each step has come to."""
+    text = Text()
+    for line in status.lines(view, width):
+        style = next((style for mark, style in STYLES.items() if line.lstrip().startswith(mark)), "")
+        text.append(line + "\n", style=style)
+    return text

@@ -1,0 +1,169 @@
+"""Commands that only look: how a release stands, what was, and whether an environment is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from flows.cli import follow
+from flows.cli.app import EnvironmentOption, JsonOption, PlainOption, ReleaseOption, app
+from flows.cli.output import console, print_json
+from handlers import config, doctor, ledger, migrate, preflight, report, status
+from handlers.config import Environment
+from handlers.core import engine, open_core
+from handlers.errors import ExitCode, Refused
+from handlers.release import FINISHED, Phase, Release, exit_code
+
+T = TypeVar("T")
+
+
+@app.command()
+def check(
+    environment: EnvironmentOption,
+    revision: Annotated[str | None, typer.Argument(help="Also check that this revision could go.")] = None,
+    json: JsonOption = False,
+) -> int:
+    """Ask hosts, database and queue everything that must be true before a release; changes nothing."""
+
+    async def go() -> int:
+        async with open_core(config.load(environment)) as core:
+            checks = await preflight.checks(core, revision)
+        good = all(one.good for one in checks)
+        if json:
+            print_json({"environment": core.environment.name, "good": good, "checks": checks})
+        else:
+            for one in checks:
+                console().print(f"{'[ok]  ' if one.good else '[FAIL]'} {one.name:<12} {one.sentence}")
+            console().print("ready for a release" if good else "not ready: mend what failed, then check again")
+        return ExitCode.GOOD if good else ExitCode.REFUSED
+
+    return asyncio.run(go())
+
+
+@app.command("status")
+def status_(
+    environment: EnvironmentOption,
+    release: ReleaseOption = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing it until it has ended.")] = False,
+    json: JsonOption = False,
+    plain: PlainOption = False,
+) -> int:
+    """Show how the live or newest release stands: want beside have, and why it waits."""
+
+    async def go(database: AsyncEngine, settings: Environment) -> int:
+        await _has_ledger(database, settings)
+        view = await status.read(database, settings.name, release)
+        if watch and not json and view.release is not None:
+            until = FINISHED | {Phase.HELD}
+            view = await follow.follow(
+                database, settings.name, view.release.id, driver=None, out=console(plain=plain), until=until
+            )
+        elif json:
+            print_json(view)
+        else:
+            console(plain=plain).print(follow.painted(view), end="")
+        return exit_code(view.release.phase) if watch and view.release is not None else ExitCode.GOOD
+
+    return asyncio.run(_with(environment, go))
+
+
+@app.command()
+def history(
+    environment: EnvironmentOption,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000)] = 20,
+    json: JsonOption = False,
+) -> int:
+    """List the newest releases of an environment, newest first."""
+
+    async def go(database: AsyncEngine, settings: Environment) -> int:
+        await _has_ledger(database, settings)
+        runs = await ledger.history(database, settings.name, limit)
+        if json:
+            print_json({"environment": settings.name, "releases": runs})
+            return ExitCode.GOOD
+        for run in runs:
+            moved = f"{run.from_revision[:7]} -> {run.to_revision[:7]}"
+            console().print(f"{run.id:<14} {run.phase:<16} {moved}  {run.requested_by}: {run.reason}")
+        if not runs:
+            console().print(f"{settings.name} has had no release yet")
+        return ExitCode.GOOD
+
+    return asyncio.run(_with(environment, go))
+
+
+@app.command("report")
+def report_(
+    environment: EnvironmentOption,
+    release: ReleaseOption = None,
+    json: JsonOption = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the report itself.")] = False,
+) -> int:
+    """Write the verification report of a release again, from the ledger and the queue as they are now."""
+
+    async def go() -> int:
+        settings = config.load(environment)
+        async with open_core(settings) as core:
+            await _has_ledger(core.database, settings)
+            run = await _one(core.database, settings, release)
+            written = await report.write(core, run)
+        if json:
+            print_json({"release": run.id, "files": [str(path) for path in written]})
+        elif markdown:
+            shown = next(path for path in written if path.suffix == ".md")
+            console().print(Path(shown).read_text(encoding="utf-8"))
+        else:
+            for path in written:
+                console().print(str(path))
+        return ExitCode.GOOD
+
+    return asyncio.run(go())
+
+
+@app.command("doctor")
+def doctor_(environment: EnvironmentOption, json: JsonOption = False) -> int:
+    """Say what is odd about an environment: schema, redundant indexes, stuck events, stale locks."""
+
+    async def go(database: AsyncEngine, _settings: Environment) -> int:
+        findings = await doctor.examine(database)
+        if json:
+            print_json({"findings": findings})
+        for one in findings if not json else []:
+            console().print(f"{one.name:<12} {one.sentence}")
+        if not findings and not json:
+            console().print("nothing odd was found")
+        return ExitCode.GOOD
+
+    return asyncio.run(_with(environment, go))
+
+
+async def _with(environment: str, go: Callable[[AsyncEngine, Environment], Awaitable[T]]) -> T:
+    settings = config.load(environment)
+    database = engine(settings)
+    try:
+        return await go(database, settings)
+    finally:
+        await database.dispose()
+
+
+async def _has_ledger(database: AsyncEngine, settings: Environment) -> None:
+    if await migrate.pending(database):
+        raise Refused(
+            f"the ledger of {settings.name} is not there yet or older than this program: "
+            f"run `runbook db upgrade -e {settings.name}`, or start a release, which does so itself"
+        )
+
+
+async def _one(database: AsyncEngine, settings: Environment, release: str | None) -> Release:
+    if release is not None:
+        return await ledger.get(database, release)
+    run = await ledger.latest(database, settings.name)
+    if run is None:
+        raise Refused(f"{settings.name} has had no release yet")
+    return run
+
+

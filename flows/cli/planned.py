@@ -1,0 +1,54 @@
+"""A plan as lines of text, for people at 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from handlers.plan import Plan
+
+COMMITS_SHOWN = 8
+
+
+def lines(plan: Plan, width: int = 80) -> Iterator[str]:
+    """The plan, a fact a line: from what to what, the checks, the dead letters, and the steps."""
+    yield f"plan {plan.hash}  {plan.environment}  {plan.from_revision[:7]} -> {plan.to_revision[:7]}"
+    for commit in plan.commits[:COMMITS_SHOWN]:
+        yield textwrap.shorten(f"   {commit}", width, placeholder=" ...")
+    if len(plan.commits) > COMMITS_SHOWN:
+        yield f"   ... and {len(plan.commits) - COMMITS_SHOWN} more commits"
+    yield "Checks"
+    for check in plan.checks:
+        mark = " [ok]  " if check.good else " [FAIL]"
+        yield from _wrapped(f"{mark} {check.name:<12} ", check.sentence, width)
+    yield "Dead letters"
+    for (entity, code), count in sorted(plan.by_type_and_error().items()):
+        yield f" {count:>6} {entity}, error {code}"
+    for reason, count in sorted(plan.set_aside.items()):
+        yield from _wrapped(f" {count:>6} ", f"left alone: {reason}", width)
+    for kind, count in sorted(plan.failed.items()):
+        yield from _wrapped(f" {count:>6} ", f"in status failed, left to a person: {kind}", width)
+    if not plan.events and not plan.set_aside and not plan.failed:
+        yield "      0 in the queue"
+    yield "Steps"
+    for number, step in enumerate(plan.steps, start=1):
+        yield from _wrapped(f" {number}. ", step, width)
+    bars = plan.thresholds
+    yield from _wrapped(
+        "Gate     ",
+        f"good from {bars['good_percent']:g} %, rolled back below {bars['roll_back_percent']:g} %; "
+        f"about {plan.seconds_expected / 60:.0f} min",
+        width,
+    )
+    yield f"Rollback to {plan.from_revision[:7]}, present on {_present(plan)}"
+
+
+def _present(plan: Plan) -> str:
+    there = [host.name for host in plan.hosts if host.rollback_present]
+    return "every host" if len(there) == len(plan.hosts) else (", ".join(there) or "no host")
+
+
+def _wrapped(head: str, sentence: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        sentence, width, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False
+    ) or [head]

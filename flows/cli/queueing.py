@@ -1,0 +1,176 @@
+"""Commands about the queue, the ERP's tables and our schema."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from flows.cli.app import EnvironmentOption, JsonOption, db_app, queue_app
+from flows.cli.output import console, print_json
+from handlers import adopt, config, migrate, trial
+from handlers.core import engine
+from handlers.database import begin
+from handlers.errors import ExitCode, Refused
+from handlers.webhooks import queue
+from handlers.webhooks.event import EntityType
+
+STDIN = "-"
+
+
+@queue_app.command("show")
+def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
+    """Count the queue by status, and its dead letters by type and error."""
+
+    async def go() -> int:
+        database = engine(config.load(environment))
+        try:
+            async with begin(database) as tx:
+                counts = await queue.counts(tx)
+                dead = await queue.dead_letters(tx)
+        finally:
+            await database.dispose()
+        groups: dict[tuple[str, str, str], int] = {}
+        for letter in dead:
+            group = (letter.entity or letter.raw_type, letter.error_code or "", letter.fingerprint)
+            groups[group] = groups.get(group, 0) + 1
+        if json:
+            told = [
+                {"entity": entity, "error_code": code, "error": error, "count": count}
+                for (entity, code, error), count in sorted(groups.items())
+            ]
+            print_json({"status": counts, "dead_letters": told})
+            return ExitCode.GOOD
+        for status, count in counts.items():
+            console().print(f"{count:>8} {status}")
+        for (entity, code, error), count in sorted(groups.items()):
+            console().print(f"{count:>8} dead: {entity}, {code or 'no code'}: {error[:120]}")
+        return ExitCode.GOOD
+
+    return asyncio.run(go())
+
+
+@queue_app.command("try")
+def try_(
+    entity: Annotated[str, typer.Option("--entity", help="Product, Customer, Invoice, SalesOrder, ...")],
+    files: Annotated[list[str], typer.Argument(help="Files with a JSON body each; - is standard input.")],
+    environment: Annotated[
+        str | None,
+        typer.Option("--environment", "-e", help="Try against this environment's tables; nothing is kept."),
+    ] = None,
+    json: JsonOption = False,
+) -> int:
+    """Say what the core would do with each record of a body, one JSON line each; keeps nothing.
+
+    Without an environment the records meet an empty database with the ERP's tables, so that whatever needs a
+    parent says that it waits for it.
+    """
+    del json  # It speaks nothing but JSON anyway.
+    kind = _entity(entity)
+    bodies = [(name, _read(name)) for name in files]
+
+    async def go() -> int:
+        async with _tables(environment) as database:
+            async for one in trial.try_bodies(database, kind, bodies):
+                print_json(one)
+        return ExitCode.GOOD
+
+    return asyncio.run(go())
+
+
+@db_app.command("upgrade")
+def upgrade(environment: EnvironmentOption, json: JsonOption = False) -> int:
+    """Create or migrate our own schema `runbook`; touches nothing of the ERP's."""
+
+    async def go() -> int:
+        database = engine(config.load(environment))
+        try:
+            applied = await migrate.upgrade(database)
+        finally:
+            await database.dispose()
+        if json:
+            print_json({"applied": applied})
+        else:
+            console().print(f"applied {', '.join(applied)}" if applied else "the ledger is up to date")
+        return ExitCode.GOOD
+
+    return asyncio.run(go())
+
+
+@db_app.command("adopt")
+def adopt_(
+    environment: EnvironmentOption,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the DDL and stop.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: JsonOption = False,
+) -> int:
+    """Add to the ERP's tables what the core needs: additive, printed first, and repeatable."""
+
+    async def go() -> int:
+        database = engine(config.load(environment))
+        try:
+            wanted = await adopt.adopt(database, dry_run=True)
+            if not json:
+                for statement in wanted:
+                    console().print(f"{statement};")
+            if dry_run or not wanted:
+                print_json({"ddl": wanted, "done": False}) if json else console().print(
+                    "nothing to adopt: the tables have all that the core needs" if not wanted else "nothing was changed"
+                )
+                return ExitCode.GOOD
+            if not yes and not json:
+                typer.confirm(f"run these {len(wanted)} statements?", abort=True)
+            done = await adopt.adopt(database)
+        finally:
+            await database.dispose()
+        print_json({"ddl": done, "done": True}) if json else console().print(f"{len(done)} statements done")
+        return ExitCode.GOOD
+
+    return asyncio.run(go())
+
+
+@asynccontextmanager
+async def _tables(environment: str | None) -> AsyncIterator[AsyncEngine]:
+    """The environment's database, or an empty embedded one that exists for as long as this command."""
+    if environment is not None:
+        database = engine(config.load(environment))
+        try:
+            yield database
+        finally:
+            await database.dispose()
+        return
+    from rehearsal import empty
+
+    with tempfile.TemporaryDirectory(prefix="tds-try-") as folder:
+        async with empty.database(Path(folder)) as url:
+            database = create_async_engine(url)
+            try:
+                yield database
+            finally:
+                await database.dispose()
+
+
+def _entity(name: str) -> EntityType:
+    wanted = name.replace("_", "").replace("-", "").lower()
+    for kind in EntityType:
+        if kind.value.lower() == wanted:
+            return kind
+    raise Refused(f"there is no entity {name!r}: it may be {', '.join(EntityType)}")
+
+
+def _read(name: str) -> str:
+    try:
+        raw = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
+    except OSError as error:
+        raise Refused(f"cannot read {name}: {error.strerror}") from error
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Refused(f"{name} is not UTF-8 text: byte {error.start} is {raw[error.start]:#x}") from error

@@ -1,0 +1,65 @@
+"""The command that rehearses."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from flows.cli.app import JsonOption, PlainOption, app
+from flows.cli.output import console, print_json
+from handlers.errors import ExitCode, Refused
+
+
+@app.command()
+def rehearse(
+    story: Annotated[
+        str, typer.Argument(help="good, sick, treacherous, slow, empty or failed-only.")
+    ] = "good",
+    speed: Annotated[
+        float, typer.Option("--speed", min=1, max=600, help="Runbook seconds of waiting in a real one.")
+    ] = 60.0,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the target running and say how to look at it and end it.")
+    ] = False,
+    end: Annotated[str, typer.Option("--end", help="End a target that was kept, by its id.")] = "",
+    json: JsonOption = False,
+    plain: PlainOption = False,
+) -> int:
+    """Rehearse a whole release on a real target on this machine: no root, no service, nothing left behind."""
+    target = _target()
+    if end:
+        if not target.end(end):
+            raise Refused(f"there is no kept rehearsal {end!r}; kept: {', '.join(target.kept()) or 'none'}")
+        if not json:
+            console().print(f"rehearsal {end} is ended and its folder removed")
+        return ExitCode.GOOD
+    stories = [one.value for one in target.Story]
+    if story not in stories:
+        raise Refused(f"there is no story {story!r}: it may be {', '.join(stories)}")
+
+    from flows.rehearse import rehearse as run
+
+    out = None if json else console(plain=plain)
+    done = asyncio.run(run(story, speed=speed, keep=keep, out=out))
+    if json:
+        print_json(done)
+    else:
+        shown = ", ".join(f"{name} runs {str(revision)[:7]}" for name, revision in done.hosts.items())
+        events = ", ".join(f"{count} {status}" for status, count in done.events.items() if count)
+        console().print(f"{story}: {done.outcome}, exit code {done.exit_code}, {done.seconds:.0f} s; {shown}")
+        console().print(f"queue: {events}")
+        console().print(f"report: {done.report}")
+    return done.exit_code
+
+
+def _target():  # type: ignore[no-untyped-def]
+    """The rehearsal's parts are an extra: a production install has none of them."""
+    try:
+        from rehearsal import target
+    except ImportError as error:
+        raise Refused(
+            f"a rehearsal needs more packages ({error.name} is missing): pip install 'tds-runbook[rehearsal]'"
+        ) from error
+    return target

@@ -1,0 +1,81 @@
+"""Writing a planned release down, and the two ways of leaving one: aborting it, or taking it back."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from handlers import ledger, lock
+from handlers.core import Core
+from handlers.database import transaction
+from handlers.errors import Refused
+from handlers.plan import Plan
+from handlers.release import LIVE, NEXT, Phase, Release
+
+
+async def write_down(
+    core: Core, plan: Plan, *, requested_by: str, reason: str, speed: float = 1.0
+) -> Release:
+    """Put a planned release into the ledger, with exactly the dead letters that it may touch.
+
+    Refused when a check failed. Brings the ledger's schema up to date first: it is ours alone.
+    """
+    if not plan.good:
+        raise Refused(plan.refusal)
+    await ledger.upgrade(core.database)
+    async with transaction(core.database) as tx:
+        run = await ledger.begin(
+            tx,
+            environment=plan.environment,
+            from_revision=plan.from_revision,
+            to_revision=plan.to_revision,
+            requested_by=requested_by,
+            plan={**plan.as_json(), "reason": reason},
+            plan_hash=plan.hash,
+            speed=speed,
+        )
+        events = [
+            (position, UUID(event.id), event.entity.value, event.key)
+            for position, event in enumerate(plan.events)
+        ]
+        await ledger.plan_events(tx, run, events)
+    return run
+
+
+async def abort(database: AsyncEngine, run: Release, *, by: str, reason: str) -> Release:
+    """End a planned or held release; what is deployed stays deployed. Refused in any other phase."""
+    if Phase.ABORTED not in NEXT[run.phase]:
+        raise Refused(
+            f"release {run.id} is {run.phase}: only a planned or held one can be aborted; "
+            "`runbook rollback` takes any other back"
+        )
+    holder = await lock.holder(database, run.environment)
+    if holder is not None and holder.alive:
+        raise Refused(f"{holder.name} carries release {holder.release_id} out just now: stop that process first")
+    async with transaction(database) as tx:
+        token = await lock.take(tx, run.environment, run.id, f"abort by {by}")
+        now = await ledger.get(tx, run.id)
+        sentence = f"aborted by {by}: {reason}"
+        ended = await ledger.enter(tx, now, Phase.ABORTED, sentence=sentence)
+        await lock.free(tx, run.environment, token)
+    return ended
+
+
+async def rollback_candidate(database: AsyncEngine, environment: str) -> Release:
+    """The release that a rollback would take back: the live one, else the newest that changed a host.
+
+    Refused when there is none, or when it has been taken back already.
+    """
+    run = await ledger.live(database, environment)
+    if run is not None:
+        return run
+    for past in await ledger.history(database, environment, limit=50):
+        if past.from_revision == past.to_revision or past.phase in (Phase.ABORTED, Phase.REFUSED):
+            continue
+        if past.phase in LIVE or Phase.ROLLING_BACK in NEXT[past.phase]:
+            return past
+        if past.phase is Phase.ROLLED_BACK:
+            raise Refused(f"release {past.id} of {environment} has been rolled back already, to {past.from_revision[:7]}")
+        break
+    raise Refused(f"{environment} has no release that could be rolled back")

@@ -1,0 +1,28 @@
+"""The end of a rollback: is the former revision really back, and what is kept about why."""
+
+from __future__ import annotations
+
+from handlers import ledger, switching
+from handlers.core import Core
+from handlers.release import Conclusion, Release, Verdict
+
+
+async def conclude(
+    core: Core, release: Release, *, activated: Conclusion, why: str, evidence: str
+) -> Conclusion:
+    """Prove the former revision on every host, and set the one that was left aside until a person lifts that.
+
+    Passes only when every host answers with the former revision; what was said on the way is in the sentence.
+    """
+    proven = await switching.prove(core, release, release.from_revision)
+    if release.from_revision != release.to_revision:
+        await ledger.quarantine(core.database, release, why)
+    if proven.verdict is Verdict.PASS:
+        sentence = f"back on {release.from_revision[:7]}: {proven.sentence}; because {why}"
+    else:
+        sentence = f"not proven back on {release.from_revision[:7]}: {proven.sentence}; {activated.sentence}"
+    return Conclusion(
+        verdict=proven.verdict,
+        sentence=sentence,
+        detail={"why": why, "evidence": evidence, "activated": activated.sentence},
+    )

@@ -1,0 +1,130 @@
+"""A release on its hosts: forward to the released revision, or back to the one before, written down and proven."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from handlers import ledger, probe
+from handlers.config import Host
+from handlers.core import Core
+from handlers.deploy import Change, deploy, stop_workers
+from handlers.drain import give_back
+from handlers.errors import LockLost, RunbookError
+from handlers.facts import inspect
+from handlers.ledger import LedgerRecorder
+from handlers.probe import HostHealth, OnLook
+from handlers.release import Conclusion, Phase, Release
+from handlers.ssh import Shell, open_hosts
+
+
+async def forward(core: Core, release: Release) -> Conclusion:
+    """Deploy the released revision: one host first, proven by its own answer, then the others."""
+    change = await _change(core, release, back=False)
+    async with open_hosts(core.environment) as shells:
+        former = await _pids(shells)
+
+        async def healthy(hosts: Sequence[Host]) -> Conclusion:
+            chosen = [shell for shell in shells if shell.host in hosts]
+            return await probe.until_healthy(
+                core,
+                release.to_revision,
+                hosts=hosts,
+                shells=chosen,
+                former=former,
+                workers=False,
+                on_look=_noting(core, release),
+            )
+
+        concluded = await deploy(shells, change, healthy)
+    return _told(concluded)
+
+
+async def prove(core: Core, release: Release, revision: str) -> Conclusion:
+    """Wait until every host is healthy on *revision*, its units and its workers included."""
+    async with open_hosts(core.environment, connected=False) as shells:
+        concluded = await probe.until_healthy(core, revision, shells=shells, on_look=_noting(core, release))
+    # The hosts are noted already, with the time of the last look: the note is what the status view reads.
+    detail = {key: value for key, value in concluded.detail.items() if key != "hosts"}
+    return Conclusion(verdict=concluded.verdict, sentence=concluded.sentence, detail=detail)
+
+
+async def back(core: Core, release: Release) -> Conclusion:
+    """Stop the workers, put back what they had not finished, and activate the former revision everywhere.
+
+    A host that fails does not keep the others from going back; the sentence tells about each.
+    """
+    change = await _change(core, release, back=True)
+    async with open_hosts(core.environment, connected=False) as shells:
+        stopped = await _stop_everywhere(shells, change)
+        returned = await give_back(core, release, workers_stopped=stopped)
+        concluded = await deploy(shells, change)
+    told = _told(concluded)
+    put_back = f"; {returned} unfinished dead letters are back as they were" if returned else ""
+    return Conclusion(verdict=told.verdict, sentence=told.sentence + put_back, detail=told.detail)
+
+
+async def _stop_everywhere(shells: Sequence[Shell], change: Change) -> bool:
+    """Whether certainly no worker runs any more. The deploy that follows finds these operations done."""
+    if not shells[0].environment.services.workers:
+        return False
+    good = True
+    for shell in shells:
+        try:
+            good = (await stop_workers(shell, change)).done and good
+        except LockLost:
+            raise
+        except RunbookError:
+            good = False
+    return good
+
+
+async def _change(core: Core, release: Release, *, back: bool) -> Change:
+    """The attempt counts how often a person asked for it: a resumed deploy is a new one, a restarted is not."""
+    phase = Phase.ROLLING_BACK if back else Phase.DEPLOYING
+    records = await ledger.phase_records(core.database, release)
+    assert release.token is not None
+    return Change(
+        release=release.id,
+        token=release.token,
+        revision=release.from_revision if back else release.to_revision,
+        recorder=LedgerRecorder(engine=core.database, release=release),
+        back=back,
+        attempt=max(1, sum(record.phase is phase for record in records)),
+    )
+
+
+async def _pids(shells: Sequence[Shell]) -> dict[str, dict[str, int]]:
+    return {shell.host.name: (await inspect(shell)).pids() for shell in shells}
+
+
+def _noting(core: Core, release: Release) -> OnLook:
+    """Keep what each look saw, so that the status view shows want beside have."""
+
+    async def note(seen: list[HostHealth], streak: dict[str, int]) -> None:
+        now = datetime.now(UTC).isoformat()
+        hosts = {
+            health.host: {
+                "have": health.revision,
+                "ok": health.good,
+                "note": "" if health.good else health.said,
+                "seen_at": now,
+                "in_a_row": streak.get(health.host, 0),
+            }
+            for health in seen
+        }
+        await ledger.note(core.database, release, {"hosts": hosts})
+
+    return note
+
+
+def _told(concluded: Conclusion) -> Conclusion:
+    """The steps under a name of their own: `hosts` is what the status view reads."""
+    detail = {key: value for key, value in concluded.detail.items() if key not in ("hosts", "probe")}
+    return Conclusion(
+        verdict=concluded.verdict,
+        sentence=concluded.sentence,
+        detail={**detail, "steps": concluded.detail.get("hosts", {})},
+    )
+
+
