@@ -28,6 +28,11 @@ BINARIES_VARIABLE = "TDS_PG_BIN"
 
 _READY_SECONDS = 30.0
 _NOBODY = 65534
+_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+_AS_NOBODY = (
+    *("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"),
+    *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
+)
 _SETTINGS = {
     # The data is thrown away with the folder. Commits still reach the kernel: a killed server loses nothing.
     "fsync": "off",
@@ -84,7 +89,7 @@ class Postgres:
         secret.write_text(password, encoding="utf-8")
         data = folder / "data"
         data.mkdir(mode=0o700)
-        _give_away(folder, data, secret)
+        _give_away(data, secret)
         done = subprocess.run(
             [
                 *_as_ordinary_user(),
@@ -250,26 +255,21 @@ def _as_ordinary_user() -> tuple[str, ...]:
     """Words to put before a command so that PostgreSQL, which refuses root, runs; empty for an ordinary user.
 
     A user namespace needs no account and keeps the data root's own. Where it is not allowed (some
-    containers), the server runs as nobody.
+    containers), the server runs as nobody, who may pass through root's folders.
     """
     if os.geteuid() != 0:
         return ()
-    namespace = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
-    if (
-        shutil.which("unshare")
-        and not subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode
-    ):
-        return namespace
+    if shutil.which(_NAMESPACE[0]):
+        tried = subprocess.run([*_NAMESPACE, "true"], capture_output=True, check=False)
+        if not tried.returncode:
+            return _NAMESPACE
     if shutil.which("setpriv"):
-        return ("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups")
-    raise PostgresError(
-        "PostgreSQL refuses to run as root, and neither unshare nor setpriv is here: use another user"
-    )
+        return _AS_NOBODY
+    raise PostgresError("PostgreSQL refuses root, and neither unshare nor setpriv is here: use another user")
 
 
-def _give_away(folder: Path, *paths: Path) -> None:
-    """Where the server runs as nobody, give it its data and a way there."""
-    if _as_ordinary_user()[:1] == ("setpriv",):
-        folder.chmod(0o711)
+def _give_away(*paths: Path) -> None:
+    """Where the server runs as nobody, make its data nobody's."""
+    if _as_ordinary_user() == _AS_NOBODY:
         for path in paths:
             os.chown(path, _NOBODY, _NOBODY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -113,6 +114,25 @@ def test_server_ends_when_its_owner_is_killed(short_folder: Path) -> None:
         owner.kill()
         owner.wait()
     wait_until(lambda: not alive(server))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only for root")
+async def test_root_without_namespaces_runs_it_as_nobody(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container that forbids user namespaces root still gets a server, and no folder is opened to others."""
+    monkeypatch.setattr(module, "_NAMESPACE", ("false",))
+    module._as_ordinary_user.cache_clear()
+    try:
+        server = Postgres.start(short_folder / "private")
+        try:
+            assert await value(server.url(), "SELECT 1") == 1
+            assert os.lstat(short_folder / "private" / "data").st_uid == 65534
+            assert os.lstat(short_folder).st_mode & 0o077 == 0
+        finally:
+            server.stop()
+    finally:
+        module._as_ordinary_user.cache_clear()
 
 
 def test_missing_binaries_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
