@@ -396,14 +396,17 @@ class TestRedrive:
         assert await bytes_of(engine, others) == before
 
     async def test_a_redriven_event_starts_clean(self, engine: AsyncEngine) -> None:
-        """Nothing of its former life confuses a report: attempts, error, lock and times are all wiped."""
-        id_ = await dead_letter(engine, "1", started_at="sql:now()", completed_at="sql:now()", locked_by="x")
+        """Nothing of its former life confuses a report: attempts, error, lock, times and result are wiped."""
+        times = ("lock_expires_at", "next_retry_at", "started_at", "completed_at")
+        id_ = await dead_letter(
+            engine, "1", locked_by="x", processing_result="sql:'{}'", **dict.fromkeys(times, "sql:now()")
+        )
         async with engine.begin() as tx:
             await queue.redrive(tx, [id_])
         now = await row(engine, id_)
-        wiped = ("error_message", "error_code", "locked_by", "next_retry_at", "started_at", "completed_at")
+        wiped = ("error_message", "error_code", "locked_by", "processing_result", *times)
         assert (now["status"], now["attempt_count"]) == ("pending", 0)
-        assert {now[name] for name in wiped} == {None}
+        assert {name: now[name] for name in wiped} == dict.fromkeys(wiped)
 
     async def test_there_and_back_leaves_every_byte(self, engine: AsyncEngine) -> None:
         """Redriven and restored, by way of JSON as the ledger keeps it, a row is what it was."""
@@ -462,6 +465,20 @@ class TestRedrive:
         async with engine.begin() as tx:
             assert await queue.restore(tx, formers) == []
         assert await bytes_of(engine, ids) == before
+
+    async def test_a_lease_binds_nobody_once_the_workers_are_known_to_be_gone(
+        self, engine: AsyncEngine
+    ) -> None:
+        """Even a running lease is taken back then; a worker that was there after all can complete nothing."""
+        id_ = await dead_letter(engine, "1")
+        before = await bytes_of(engine, [id_])
+        async with engine.begin() as tx:
+            formers = await queue.redrive(tx, [id_])
+        await claim(engine, "a")
+        async with engine.begin() as tx:
+            assert await queue.restore(tx, formers, even_leased=True) == [id_]
+        assert await complete(engine, "a", [id_]) == set()
+        assert await bytes_of(engine, [id_]) == before
 
     async def test_two_redrives_at_once_move_an_event_once(self, engine: AsyncEngine) -> None:
         """Only one of two managers gets the former values; the other gets none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,10 +15,11 @@ import pytest_asyncio
 from queue_events import bytes_of, change, dead_letter, event, row
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 import handlers.entities
 import handlers.webhooks
+from handlers.errors import Refused
 from handlers.webhooks import queue
 from handlers.webhooks.event import EntityType, Event, Outcome, Result, Status
 from handlers.webhooks.settle import Apply
@@ -283,6 +285,30 @@ class TestBatch:
         await worker(engine, picky).step()
         assert await statuses(engine, [older, newer]) == [Status.DEAD_LETTER, Status.COMPLETED]
 
+    async def test_a_handler_that_hides_an_error_completes_nothing(self, engine: AsyncEngine) -> None:
+        """A swallowed database error leaves the transaction broken: a dead letter, no silent success."""
+
+        async def hides(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
+            with suppress(DBAPIError):
+                await tx.execute(text("UPDATE effect SET no_such_column = 1"))
+            return {each.id: Result(outcome=Outcome.APPLIED) for each in events}
+
+        id_ = await event(engine, "1")
+        await worker(engine, hides).step()
+        assert (await row(engine, id_))["status"] == "dead_letter"
+
+    async def test_a_handler_cannot_commit_behind_the_workers_back(self, engine: AsyncEngine) -> None:
+        """A handler that commits by itself fails, and its event is no success."""
+
+        async def commits(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
+            results = await write(tx, events)
+            await tx.commit()
+            return results
+
+        id_ = await event(engine, "1")
+        await worker(engine, commits).step()
+        assert (await row(engine, id_))["status"] == "dead_letter"
+
     async def test_a_commit_that_is_refused_settles_nothing_silently(self, engine: AsyncEngine) -> None:
         """A constraint that strikes at the commit names no event: all carry the error, none is lost."""
         async with engine.begin() as tx:
@@ -477,6 +503,13 @@ class TestRun:
             )
         with pytest.raises(Exception, match="locked_by"):
             await asyncio.wait_for(worker(engine).run(asyncio.Event()), 5)
+
+    async def test_a_wrong_password_ends_the_worker_with_what_to_do(self, engine: AsyncEngine) -> None:
+        """A login that cannot work is not waited for: the error names the setting to mend."""
+        stranger = create_async_engine(engine.url.set(password="wrong"))
+        with pytest.raises(Refused, match=r"database\.password"):
+            await asyncio.wait_for(worker(stranger).run(asyncio.Event()), 10)
+        await stranger.dispose()
 
 
 class TestInline:
