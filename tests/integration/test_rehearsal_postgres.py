@@ -120,7 +120,7 @@ def test_server_ends_when_its_owner_is_killed(short_folder: Path) -> None:
 async def test_root_without_namespaces_runs_it_as_nobody(
     short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a container that forbids user namespaces root still gets a server, and no folder is opened to others."""
+    """Where user namespaces are forbidden root still gets a server, and no folder is opened to others."""
     monkeypatch.setattr(module, "_NAMESPACE", ("false",))
     module._as_ordinary_user.cache_clear()
     try:
