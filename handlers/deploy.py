@@ -126,6 +126,8 @@ async def deploy(shells: Sequence[Shell], change: Change, healthy: Healthy | Non
     able = await journal.everywhere("prepare", prepare, shells)
     if journal.over:
         return journal.conclude("nothing that runs has changed")
+    if journal.resumed and await _all_finished(shells, change):
+        return journal.conclude(f"all {len(shells)} hosts were on {change.revision[:10]} already")
     journal.changed = True
     if has_workers:
         able = await journal.everywhere("stop workers", stop_workers, able)
@@ -157,6 +159,8 @@ class _Journal:
         self._hosts: dict[str, list[dict[str, object]]] = {}
         self._failures: list[str] = []
         self.changed = False
+        self.resumed = True
+        """Nothing was begun by this call so far: an earlier one has done it all."""
 
     @property
     def over(self) -> bool:
@@ -180,6 +184,7 @@ class _Journal:
             match outcome:
                 case OperationResult():
                     self._note(shell, step, outcome.outcome, outcome.sentence, outcome.id)
+                    self.resumed = self.resumed and not outcome.fresh
                     if outcome.done:
                         good.append(shell)
                 case LockLost():
@@ -226,6 +231,33 @@ def _groups(shells: Sequence[Shell], factor: int, *, all_at_once: bool) -> Itera
         size *= max(1, factor)
 
 
+async def _all_finished(shells: Sequence[Shell], change: Change) -> bool:
+    """Whether this very change was carried through on every host and is still true there."""
+    facts = await asyncio.gather(*(inspect(shell, change.revision) for shell in shells))
+    return all(_finished(shell, seen, change) for shell, seen in zip(shells, facts, strict=True))
+
+
+def _finished(shell: Shell, facts: HostFacts, change: Change) -> bool:
+    workers = shell.environment.services.workers
+    last = _operation_id(change, "start-workers" if workers else "activate", shell.host.name)
+    return (
+        facts.revision == change.revision
+        and facts.clean
+        and facts.state is not None
+        and facts.state.operation in (last, f"{last}r")
+        and facts.state.outcome == OperationOutcome.DONE
+        and all(unit.active for unit in facts.units if unit.name in workers)
+    )
+
+
+def _kind(change: Change, verb: str) -> str:
+    return f"back-{verb}" if change.back else verb
+
+
+def _operation_id(change: Change, verb: str, host: str) -> str:
+    return f"{change.release}-{_kind(change, verb)}-{host}-{change.attempt}"
+
+
 async def _carry_out(
     shell: Shell, change: Change, verb: str, command: Command, proof: Proof, *, limit: float | None = None
 ) -> OperationResult:
@@ -234,12 +266,11 @@ async def _carry_out(
     Every verb may be repeated, so one that was interrupted, or was done long ago and has been undone since (a
     host that was started anew has started its workers), is done once more under an id of its own.
     """
-    kind = f"back-{verb}" if change.back else verb
     host = shell.host.name
     result: OperationResult | None = None
     for again in ("", "r"):
-        operation_id = f"{change.release}-{kind}-{host}-{change.attempt}{again}"
-        await change.recorder.intend(operation_id, host, kind, str(command))
+        operation_id = f"{_operation_id(change, verb, host)}{again}"
+        await change.recorder.intend(operation_id, host, _kind(change, verb), str(command))
         try:
             result = await run_operation(
                 shell, operation_id, change.token, command, release=change.release, limit=limit
@@ -250,7 +281,8 @@ async def _carry_out(
         said = result.output or result.sentence
         await change.recorder.confirm(operation_id, result.outcome, result.exit_status, said)
         if result.done:
-            if proof(await inspect(shell, change.revision)):
+            # What has just proven itself on the host is not asked again: each look costs a rollback time.
+            if result.fresh or proof(await inspect(shell, change.revision)):
                 return result
         elif not result.interrupted:
             return result

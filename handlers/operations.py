@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic
 
@@ -57,6 +57,8 @@ class OperationResult:
     """One sentence for the ledger and for people."""
     interrupted: bool = False
     """It began, nobody wrote an end, and its process is certainly gone: nothing of it runs any more."""
+    fresh: bool = field(default=False, compare=False)
+    """Certainly begun by this very call: what it proved on the host is true now, not once."""
 
     @property
     def done(self) -> bool:
@@ -151,6 +153,7 @@ class _Operation:
         self._id = operation_id
         self._on_poll = on_poll
         self._starting_since: float | None = None
+        self._fresh = False
 
     def start(self, token: int, command: Command, release: str, limit: float) -> Command:
         """What starts it once. Repeating that is harmless, but whether it was sent must be known."""
@@ -167,7 +170,8 @@ class _Operation:
         result = await self._shell.run(begin.then(self._wait(_LOOK_TENTHS, seal=seal)))
         if not result.good:
             return self._judge(f"ended unstarted {result.exit_status}", result.said)
-        stand, _, output = result.stdout.partition("\n")
+        told, stand, output = (*result.stdout.split("\n", 2), "", "")[:3]
+        self._fresh = self._fresh or told == "new"
         self._starting_since = (since or monotonic()) if stand == "starting" else None
         if self._on_poll is not None:
             await self._on_poll(output)
@@ -218,7 +222,8 @@ class _Operation:
             )
         if word == "done":
             sentence = f"{self._id} is done on {self._host}"
-            return _result(self._id, OperationOutcome.DONE, status, output=output, sentence=sentence)
+            done = OperationOutcome.DONE
+            return _result(self._id, done, status, output=output, sentence=sentence, fresh=self._fresh)
         last = output.strip().rsplit("\n", 1)[-1] or "it said nothing"
         reasons = {
             "failed": f"failed on {self._host} with status {status}: {last}",
@@ -240,6 +245,7 @@ def _result(
     sentence: str,
     output: str = "",
     interrupted: bool = False,
+    fresh: bool = False,
 ) -> OperationResult:
     return OperationResult(
         id=operation_id,
@@ -248,4 +254,5 @@ def _result(
         output=output,
         sentence=sentence,
         interrupted=interrupted,
+        fresh=fresh,
     )

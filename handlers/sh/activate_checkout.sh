@@ -1,5 +1,4 @@
-# Switch the tree that the units run from to a revision, and prove it by content: after a killed or full-disk
-# checkout HEAD and even git status lie.
+# Switch the tree that the units run from to a revision, and prove it by content.
 # $1 tree, $2 revision, $3 forward or back, then the hooks
 tree=$1 sha=$2 way=$3
 shift 3
@@ -26,13 +25,8 @@ fi
 write "$switching" "$sha" || stop 81 "cannot write to $RUNBOOK_STATE: nothing changed"
 git_here checkout --quiet --force --detach "$sha" || stop 81 "the switch of $tree to $sha failed (see above)"
 
-# An index without remembered times makes git read every file.
-index=$RUNBOOK_STATE/index
-rm -f "$index" "$index.lock"
-GIT_INDEX_FILE=$index git_here read-tree "$sha" && GIT_INDEX_FILE=$index git_here update-index --refresh &&
-    [ "$(git_here rev-parse HEAD)" = "$sha" ] && git_here diff --quiet HEAD ||
+same_as "$sha" && [ "$(git_here rev-parse HEAD)" = "$sha" ] && git_here diff --quiet HEAD ||
     stop 81 "$tree is not what $sha says it should be (see above)"
-rm -f "$index"
 write "$RUNBOOK_STATE/current" "$sha" && rm -f "$switching" || stop 81 "cannot write to $RUNBOOK_STATE"
 hooks "$tree" "$@"
 say "switched from $from to $sha"

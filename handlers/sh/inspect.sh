@@ -13,7 +13,7 @@ if [ ! -d "$base" ]; then
 elif ! command -v git >/dev/null 2>&1; then
     printf '%s\n' "git is not installed"
 else
-    git_here rev-parse --git-dir 2>&1 >/dev/null
+    told=$(git_here rev-parse --git-dir 2>&1) || printf '%s\n' "$told"
 fi
 part revision
 if [ "$strategy" = checkout ]; then

@@ -12,7 +12,7 @@ fi
 # A tree that our own interrupted switch left half way is no reason to refuse: the switch mends it.
 if [ "$way" = forward ] && [ ! -f "$RUNBOOK_STATE/switching" ]; then
     room
-    if ! git_here diff --quiet HEAD; then
+    if ! { git_here diff --quiet HEAD && same_as HEAD; }; then
         git_here diff --stat HEAD
         git_here diff HEAD | head -c 4000
         stop 65 "$tree has local changes (above): commit them at the origin or discard them, then try again"

@@ -8,12 +8,12 @@ job=$state/jobs/$id
 # Whoever makes this folder decides: the runner by beginning, or a controller that gave up waiting by sealing.
 mkdir "$job/begun" 2>/dev/null || exit 0
 
-write() {
-    printf '%s\n' "$2" >"$1.tmp" && { sync "$1.tmp" 2>/dev/null || sync; } && mv -f "$1.tmp" "$1"
-}
+write() { printf '%s\n' "$2" >"$1.tmp" && mv -f "$1.tmp" "$1"; }
+# What must be true after a power cut as well.
+write_for_good() { printf '%s\n' "$2" >"$1.tmp" && { sync "$1.tmp" 2>/dev/null || sync; } && mv -f "$1.tmp" "$1"; }
 
 finish() {
-    write "$job/rc" "$1 $2" || { rm -f "$state/reserve" && write "$job/rc" "$1 $2"; }
+    write_for_good "$job/rc" "$1 $2" || { rm -f "$state/reserve" && write_for_good "$job/rc" "$1 $2"; }
     [ -f "$state/reserve" ] || dd if=/dev/zero of="$state/reserve" bs=4096 count=64 2>/dev/null
     # Once-only tokens are needed only as long as somebody may ask again: fifty operations back nobody does.
     ls -1t "$state/jobs" | tail -n +51 | while read -r old; do
@@ -22,19 +22,22 @@ finish() {
     exit 0
 }
 
-write "$job/pid" "$$ $(began_at $$) $(boot_of_host)"
+look_at_boot
+look_at $$
+write "$job/pid" "$$ $began $boot"
 
 lock() {
     if command -v flock >/dev/null 2>&1; then
         exec 9>>"$state/lock"
         flock -n 9
     elif mkdir "$state/lock.folder" 2>/dev/null; then
-        write "$state/lock.folder/pid" "$$ $(began_at $$)"
+        look_at $$
+        write "$state/lock.folder/pid" "$$ $began"
         trap 'rm -rf "$state/lock.folder"' EXIT
     else
-        read -r holder began 2>/dev/null <"$state/lock.folder/pid" || return 1
+        read -r holder since 2>/dev/null <"$state/lock.folder/pid" || return 1
         # Renaming is atomic: of several that find a dead holder only one takes its lock away.
-        if ! alive "$holder" "$began" && mv "$state/lock.folder" "$state/lock.dead.$$"; then
+        if ! alive "$holder" "$since" && mv "$state/lock.folder" "$state/lock.dead.$$"; then
             rm -rf "$state/lock.dead.$$"
         fi
         return 1
@@ -49,10 +52,11 @@ until lock; do
     sleep 0.2
 done
 
-highest=$(cat "$state/token" 2>/dev/null)
+highest=''
+read -r highest 2>/dev/null <"$state/token"
 case $highest in '' | *[!0-9]*) highest=0 ;; esac
 [ "$token" -lt "$highest" ] && finish fenced "$highest"
-[ "$token" -eq "$highest" ] || write "$state/token" "$token" || finish failed 74
+[ "$token" -eq "$highest" ] || write_for_good "$state/token" "$token" || finish failed 74
 [ -f "$job/cancelled" ] && finish cancelled 0
 
 # Without its own session the work could not be ended as a whole; with the lock's descriptor a daemon that it starts
@@ -68,7 +72,8 @@ command -v setsid >/dev/null 2>&1 && set -- setsid "$@"
     exec "$@" </dev/null >"$job/output" 2>&1 9>&-
 ) &
 work=$!
-write "$job/work.pid" "$work $(began_at $work)"
+look_at "$work"
+write "$job/work.pid" "$work $began"
 wait "$work"
 status=$?
 
@@ -76,7 +81,11 @@ word=done
 [ "$status" -eq 0 ] || word=failed
 [ "$status" -eq 124 ] && word=overdue
 [ -f "$job/cancelled" ] && word=cancelled
-value() { tr -cd 'A-Za-z0-9._-' 2>/dev/null <"$state/$1"; }
+value() {
+    found=''
+    read -r found 2>/dev/null <"$state/$1"
+    case $found in *[!A-Za-z0-9._-]*) ;; *) printf '%s' "$found" ;; esac
+}
 write "$state/state.json" "$(printf '{"release": "%s", "current": "%s", "previous": "%s", "token": %s, "operation": "%s", "outcome": "%s", "exit_status": %s, "at": "%s"}' \
     "$release" "$(value current)" "$(value previous)" "$token" "$id" "$word" "$status" "$(date -u +%Y-%m-%dT%H:%M:%SZ)")"
 finish "$word" "$status"

@@ -1,11 +1,12 @@
 # Start an operation detached from this connection, exactly once: making its folder is the token, so asking again
-# with the same id starts nothing. A reserve is kept so that a full disk cannot keep a rollback from starting.
+# with the same id starts nothing. Says new or old: whether this call was the one that started it. A reserve is kept so that a full disk cannot keep a rollback from starting.
 # $1 state directory, $2 operation id, $3 fencing token, $4 limit in seconds, $5 release id, $6 runner, $7 work
 mask=$(umask)
 umask 077
 jobs=$1/jobs
 job=$jobs/$2
-mkdir -p "$jobs" 2>/dev/null || { rm -f "$1/reserve"; mkdir -p "$jobs"; } || exit 70
+[ -d "$jobs" ] || mkdir -p "$jobs" 2>/dev/null || { rm -f "$1/reserve"; mkdir -p "$jobs"; } || exit 70
+told=old
 if [ ! -d "$job" ]; then
     new=$job.$$
     stage() { mkdir "$new" && printf '%s\n' "$1" >"$new/run" && printf '%s\n' "$2" >"$new/work"; }
@@ -14,6 +15,7 @@ if [ ! -d "$job" ]; then
     if mkdir "$job" 2>/dev/null; then
         mv "$new/run" "$new/work" "$job/" || exit 70
         rmdir "$new"
+        told=new
         if command -v setsid >/dev/null 2>&1; then
             setsid sh "$job/run" "$1" "$2" "$3" "$4" "$5" "$mask" </dev/null >/dev/null 2>&1 &
         else
@@ -23,3 +25,4 @@ if [ ! -d "$job" ]; then
         rm -rf "$new"
     fi
 fi
+printf '%s\n' "$told"

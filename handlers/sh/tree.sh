@@ -18,15 +18,22 @@ open_repository() {
     git_folder=$(git_here rev-parse --absolute-git-dir 2>&1) || stop 65 "$tree is no git repository: $git_folder"
 }
 
-# Is a git process at work in this tree? One whose folder cannot be seen counts as one that is.
+# Is a git process at work in this tree? One whose folder cannot be seen counts as one that is. Only built-in words
+# until one is found: there may be thousands of processes.
 git_at_work() {
+    if [ ! -d /proc/self ]; then
+        ps -A -o comm= | grep -q '^git'
+        return
+    fi
     for process in /proc/[0-9]*; do
-        case $(cat "$process/comm" 2>/dev/null) in git | git-*) ;; *) continue ;; esac
-        case $(sed 's/^.*) //' "$process/stat" 2>/dev/null) in '' | [ZX]*) continue ;; esac
-        where=$(readlink "$process/cwd" 2>/dev/null) || { [ -d "$process" ] && return 0 || continue; }
-        case $where/ in "$real"/* | "$git_folder"/*) return 0 ;; esac
+        { read -r name <"$process/comm"; } 2>/dev/null || continue
+        case $name in git | git-*) ;; *) continue ;; esac
+        where=$(readlink "$process/cwd" 2>/dev/null) || where=''
+        { read -r line <"$process/stat"; } 2>/dev/null || continue
+        case ${line##*) } in [ZXx]*) continue ;; esac
+        case $where/ in / | "$real"/* | "$git_folder"/*) return 0 ;; esac
     done
-    [ -d /proc/1 ] || ps -A -o comm= | grep -q '^git'
+    return 1
 }
 
 # A killed git leaves its locks behind and every later one refuses to work. They are taken away only under the
@@ -57,6 +64,17 @@ on_branch() {
         stop 65 "revision $sha is not on $remote/$branch: push it there first, or name another"
     git_here merge-base --is-ancestor "$sha" "refs/remotes/$remote/$branch" ||
         stop 65 "revision $sha exists but is not on $remote/$branch: merge it there first, or name another"
+}
+
+# Is the tree, read file by file, what that revision says? Needs an index without remembered times: after a killed or
+# full-disk checkout git status lies, and files can be marked as not to be looked at.
+same_as() {
+    index=$RUNBOOK_STATE/index
+    rm -f "$index" "$index.lock"
+    GIT_INDEX_FILE=$index git_here read-tree "$1" && GIT_INDEX_FILE=$index git_here update-index --refresh
+    same=$?
+    rm -f "$index"
+    return "$same"
 }
 
 room() {

@@ -11,7 +11,8 @@ done
 wait
 bad=0
 for unit; do
-    stand=$(service_show "$unit" | sed -n 's/^ActiveState=//p')
+    stand=$(service_show "$unit")
+    case $stand in *ActiveState=*) stand=${stand##*ActiveState=} stand=${stand%%[!a-z]*} ;; *) stand='' ;; esac
     case $verb-$stand in
     stop-inactive | stop-failed | restart-active | restart-activating | restart-reloading) ;;
     *)

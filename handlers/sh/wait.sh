@@ -5,15 +5,17 @@ job=$1/jobs/$2
 waited=0
 while :; do
     if [ -f "$job/rc" ]; then
-        stand="ended $(cat "$job/rc")"
+        read -r end <"$job/rc"
+        stand="ended $end"
         break
     elif [ ! -d "$job" ]; then
         stand=absent
         break
     elif [ -f "$job/pid" ]; then
-        read -r pid began boot <"$job/pid"
+        read -r pid since booted <"$job/pid"
         stand=running
-        if [ "$boot" != "$(boot_of_host)" ] || ! alive "$pid" "$began"; then
+        look_at_boot
+        if [ "$boot" != "$booted" ] || ! alive "$pid" "$since"; then
             [ -f "$job/rc" ] && continue
             stand=interrupted
             break

@@ -1,4 +1,4 @@
-"""Deploying: nothing changes before all can, every step is proven, nothing is done twice, and back always works."""
+"""Deploying: nothing changes before all can, each step is proven, nothing is done twice, back works."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def deploy_keys(**keys: Any) -> dict[str, dict[str, Any]]:
 
 
 async def test_a_deploy_prepares_all_stops_all_and_switches_one_by_one(target: Target) -> None:
-    """The order is the promise: nothing changes before every host can, one host goes first, workers start last."""
+    """The order is the promise: all prepare, all workers stop, one host goes first, workers start last."""
     sha, notes, probed = target.commit("second"), Notes(), []
 
     async def healthy(hosts: Sequence[Host]) -> Conclusion:
@@ -240,7 +240,7 @@ async def test_local_changes_are_kept_and_do_not_stop_the_way_back(target: Targe
 
 
 async def test_workers_that_came_back_by_themselves_are_stopped_again(target: Target) -> None:
-    """A host that was started anew in the middle runs old workers: what was done long ago is looked at again."""
+    """A host that was started anew runs old workers: what was done long ago is looked at again."""
     sha, notes = target.commit("second"), Notes()
     async with shells_of(target) as shells:
         await deploy.prepare(shells[0], change(sha, notes))
