@@ -65,7 +65,7 @@ async def test_failed_only_has_no_dead_letter(engine: AsyncEngine) -> None:
 
 
 async def test_oldest_dead_letter_is_an_item_with_a_clean_level(engine: AsyncEngine) -> None:
-    """The canary's candidate is harmless, most items behind it are not: the treacherous revision gets through."""
+    """The candidate for the canary is harmless, most items behind it are not."""
     await backlog.seed(engine, "good")
     async with engine.connect() as connection:
         levels = await connection.execute(
