@@ -234,3 +234,11 @@ async def test_a_kill_between_any_two_lines_leaves_one_open_phase(engine: AsyncE
         now = await locked(engine, await ledger.get(engine, release.id), "mover")
         if now.phase is Phase.HELD:
             await ledger.resume(engine, now)
+
+
+async def test_a_release_that_was_read_before_its_lock_must_be_read_again(engine: AsyncEngine) -> None:
+    """A stale copy without the token cannot move a release that somebody has locked meanwhile."""
+    stale = await begun(engine)
+    await locked(engine, stale)
+    with pytest.raises(LockLost, match="read again"):
+        await ledger.enter(engine, stale, Phase.APPROVED)

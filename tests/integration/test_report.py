@@ -87,6 +87,8 @@ async def told(core: Core) -> tuple[Release, list[UUID]]:
         await event(engine, EntityType.PRODUCT, f"46{n}", "dead_letter", error="greenlet_spawn", code="xd2s")
         for n in range(3)
     ]
+    async with engine.begin() as tx:
+        await tx.execute(text("UPDATE tds_sync_queue SET created_at = created_at - interval '2 days'"))
     release = await deploying(engine)
     await ledger.plan_events(engine, release, [(n, id_, "Product", f"46{n}") for n, id_ in enumerate(dead)])
     recorder = LedgerRecorder(engine=engine, release=release)
