@@ -184,5 +184,3 @@ async def _live_traffic(target: Target, database: AsyncEngine, run: Release) -> 
         stop.set()
         sending.cancel()
         await asyncio.wait({sending})
-
-

@@ -79,12 +79,13 @@ async def carry_out(run: Release, *, take_over: str = "") -> Release:
     Doing a phase twice is harmless, so this is also how a release that was held or killed goes on.
     """
     if run.phase is Phase.PLANNED:
-        run = await ledger.enter(run, Phase.APPROVED, sentence="this environment asks for no approval")
+        run = await ledger.enter(run, Phase.APPROVED, sentence=await plan.summary(run))
     async with held(run, take_over=take_over) as run:
         if run.phase is Phase.HELD:
             run = await ledger.resume(run, "a person said: go on")
         if run.phase is Phase.APPROVED:
-            run = await ledger.enter(run, Phase.DEPLOYING, sentence=f"lock taken, token {run.token}")
+            no_approval = f"this environment asks for none; lock taken, token {run.token}"
+            run = await ledger.enter(run, Phase.DEPLOYING, sentence=no_approval)
         scope = await plan.scope(run)
         while run.phase in STEPS:
             run = await _one_phase(run, scope)

@@ -25,9 +25,7 @@ async def rollback(
         requested_by: who asks for it
         take_over: the reason for taking the environment from a controller that still lives
     """
-    return as_state(
-        await by_hand(environment, reason=reason, requested_by=requested_by, take_over=take_over)
-    )
+    return as_state(await by_hand(environment, reason=reason, requested_by=requested_by, take_over=take_over))
 
 
 async def by_hand(environment: str, *, reason: str, requested_by: str, take_over: str = "") -> Release:
@@ -35,7 +33,9 @@ async def by_hand(environment: str, *, reason: str, requested_by: str, take_over
     run = await back.candidate(environment)
     async with held(run, take_over=take_over) as run:
         if run.phase is not Phase.ROLLING_BACK:
-            wish = Conclusion(verdict=Verdict.FAIL, sentence=f"rollback asked for by {requested_by}: {reason}")
+            wish = Conclusion(
+                verdict=Verdict.FAIL, sentence=f"rollback asked for by {requested_by}: {reason}"
+            )
             run = await ledger.enter(run, Phase.ROLLING_BACK, wish)
         run = await undo(run)
         await report.write(run)
@@ -52,7 +52,9 @@ async def undo(run: Release) -> Release:
     except LockLost:
         raise
     except RunbookError as error:
-        conclusion = Conclusion(verdict=Verdict.FAIL, sentence=f"rollback broke off: {error}; began because {why}")
+        conclusion = Conclusion(
+            verdict=Verdict.FAIL, sentence=f"rollback broke off: {error}; began because {why}"
+        )
     if conclusion.verdict is Verdict.PASS:
         return await ledger.enter(run, Phase.ROLLED_BACK, conclusion)
     return await ledger.enter(run, Phase.ROLLBACK_FAILED, conclusion)

@@ -52,7 +52,9 @@ async def abort(database: AsyncEngine, run: Release, *, by: str, reason: str) ->
         )
     holder = await lock.holder(database, run.environment)
     if holder is not None and holder.alive:
-        raise Refused(f"{holder.name} carries release {holder.release_id} out just now: stop that process first")
+        raise Refused(
+            f"{holder.name} carries release {holder.release_id} out just now: stop that process first"
+        )
     async with transaction(database) as tx:
         token = await lock.take(tx, run.environment, run.id, f"abort by {by}")
         now = await ledger.get(tx, run.id)
@@ -76,6 +78,8 @@ async def rollback_candidate(database: AsyncEngine, environment: str) -> Release
         if past.phase in LIVE or Phase.ROLLING_BACK in NEXT[past.phase]:
             return past
         if past.phase is Phase.ROLLED_BACK:
-            raise Refused(f"release {past.id} of {environment} has been rolled back already, to {past.from_revision[:7]}")
+            raise Refused(
+                f"release {past.id} of {environment} has been rolled back already, to {past.from_revision[:7]}"
+            )
         break
     raise Refused(f"{environment} has no release that could be rolled back")

@@ -140,7 +140,9 @@ def canary_of(events: tuple[PlannedEvent, ...], ages: dict[UUID, float]) -> Plan
     )
 
 
-def steps(environment: Environment, scope: tuple[Phase, ...], events: int, to_revision: str) -> tuple[str, ...]:
+def steps(
+    environment: Environment, scope: tuple[Phase, ...], events: int, to_revision: str
+) -> tuple[str, ...]:
     """The release as a list of sentences, for people."""
     hosts = ", ".join(host.name for host in environment.hosts)
     short = to_revision[:7]

@@ -126,5 +126,3 @@ def _told(concluded: Conclusion) -> Conclusion:
         sentence=concluded.sentence,
         detail={**detail, "steps": concluded.detail.get("hosts", {})},
     )
-
-

@@ -35,3 +35,12 @@ async def scope(run: Release) -> tuple[Phase, ...]:
     async with tools(run) as core:
         stored = await ledger.plan(core.database, run.id)
     return tuple(Phase(phase) for phase in stored["scope"])
+
+
+@step(KEEP)
+async def summary(run: Release) -> str:
+    """The plan in one sentence, for the status view."""
+    async with tools(run) as core:
+        stored = await ledger.plan(core.database, run.id)
+    checks, events = len(stored["checks"]), len(stored["events"])
+    return f"{stored['hash']}: {checks} checks passed, {events} dead letters to drain"

@@ -50,15 +50,14 @@ def step(patience: Patience) -> Callable[[Callable[P, Awaitable[T]]], Callable[P
 
     def wrap(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         as_task: Task[P, Any] = task(
-            function,
             name=f"{function.__module__.removeprefix('tasks.')}.{function.__name__}",
             retries=len(patience.pauses),
-            retry_delay_seconds=list(patience.pauses) or 0,
+            retry_delay_seconds=list(patience.pauses),
             retry_condition_fn=_may_try_again,
             timeout_seconds=patience.limit_seconds,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )
+        )(function)
 
         @functools.wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:

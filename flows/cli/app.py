@@ -14,7 +14,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-queue_app = typer.Typer(help="The webhook queue: count it, or try what the core would do with a payload.", no_args_is_help=True)
+queue_app = typer.Typer(
+    help="The webhook queue: count it, or try what the core would do with a payload.", no_args_is_help=True
+)
 db_app = typer.Typer(help="The ledger's schema and the ERP's tables.", no_args_is_help=True)
 app.add_typer(queue_app, name="queue")
 app.add_typer(db_app, name="db")
@@ -39,7 +41,8 @@ ReleaseOption = Annotated[
     str | None, typer.Option("--release", "-r", help="A release by its id; else the live or newest one.")
 ]
 PlainOption = Annotated[
-    bool, typer.Option("--plain", help="No colour and no moving screen: one line for each thing that happens.")
+    bool,
+    typer.Option("--plain", help="No colour and no moving screen: one line for each thing that happens."),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")]
 DetachOption = Annotated[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -39,7 +38,9 @@ def check(
         else:
             for one in checks:
                 console().print(f"{'[ok]  ' if one.good else '[FAIL]'} {one.name:<12} {one.sentence}")
-            console().print("ready for a release" if good else "not ready: mend what failed, then check again")
+            console().print(
+                "ready for a release" if good else "not ready: mend what failed, then check again"
+            )
         return ExitCode.GOOD if good else ExitCode.REFUSED
 
     return asyncio.run(go())
@@ -112,12 +113,11 @@ def report_(
             run = await _one(core.database, settings, release)
             written = await report.write(core, run)
         if json:
-            print_json({"release": run.id, "files": [str(path) for path in written]})
+            print_json({"release": run.id, "files": written})
         elif markdown:
-            shown = next(path for path in written if path.suffix == ".md")
-            console().print(Path(shown).read_text(encoding="utf-8"))
+            console().print(written["md"].read_text(encoding="utf-8"))
         else:
-            for path in written:
+            for path in written.values():
                 console().print(str(path))
         return ExitCode.GOOD
 
@@ -165,5 +165,3 @@ async def _one(database: AsyncEngine, settings: Environment, release: str | None
     if run is None:
         raise Refused(f"{settings.name} has had no release yet")
     return run
-
-

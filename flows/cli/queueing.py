@@ -122,7 +122,9 @@ def adopt_(
                     console().print(f"{statement};")
             if dry_run or not wanted:
                 print_json({"ddl": wanted, "done": False}) if json else console().print(
-                    "nothing to adopt: the tables have all that the core needs" if not wanted else "nothing was changed"
+                    "nothing to adopt: the tables have all that the core needs"
+                    if not wanted
+                    else "nothing was changed"
                 )
                 return ExitCode.GOOD
             if not yes and not json:

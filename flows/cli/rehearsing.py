@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -54,7 +55,7 @@ def rehearse(
     return done.exit_code
 
 
-def _target():  # type: ignore[no-untyped-def]
+def _target() -> ModuleType:
     """The rehearsal's parts are an extra: a production install has none of them."""
     try:
         from rehearsal import target

@@ -136,7 +136,9 @@ def resume(
         try:
             run = await _unfinished(database, config.load(environment).name)
             options = _options(without_prefect, take_over)
-            return await _carry(database, environment, run, "carry_out", options, detach=detach, json=json, plain=plain)
+            return await _carry(
+                database, environment, run, "carry_out", options, detach=detach, json=json, plain=plain
+            )
         finally:
             await database.dispose()
 
@@ -165,7 +167,9 @@ def rollback(
             if not yes and not json:
                 typer.confirm(f"{told} ({reason})?", abort=True)
             options = ["--by", person(by), "--reason", reason, *_options(without_prefect, take_over)]
-            return await _carry(database, environment, run, "roll_back", options, detach=False, json=json, plain=plain)
+            return await _carry(
+                database, environment, run, "roll_back", options, detach=False, json=json, plain=plain
+            )
         finally:
             await database.dispose()
 
@@ -195,7 +199,9 @@ def abort(
         if json:
             print_json({"release": ended.id, "phase": ended.phase, "exit_code": 0})
         else:
-            console().print(f"release {ended.id} is aborted; {ended.to_revision[:7]} stays where it is deployed")
+            console().print(
+                f"release {ended.id} is aborted; {ended.to_revision[:7]} stays where it is deployed"
+            )
         return ExitCode.GOOD
 
     return asyncio.run(go())
@@ -228,7 +234,9 @@ async def _run(
         if not made.good:
             raise Refused(made.refusal)
         if expect and expect != made.hash:
-            raise Refused(f"the world has moved since the plan {expect}: it is {made.hash} now, look at it again")
+            raise Refused(
+                f"the world has moved since the plan {expect}: it is {made.hash} now, look at it again"
+            )
         if not yes and not json:
             typer.confirm("start it?", abort=True)
         run = await beginning.write_down(core, made, requested_by=person(by), reason=reason)

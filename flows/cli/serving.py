@@ -75,5 +75,3 @@ def _reference(text: str) -> str:
             "shows its password to everyone on the machine"
         )
     return text
-
-
