@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
-from handlers import commands
-from handlers.commands import Command
+from handlers.change import Change, Recorder, activate, operation_id, prepare, start_workers, stop_workers
 from handlers.config import Host
 from handlers.errors import LockLost, RunbookError, Unreachable
 from handlers.facts import HostFacts, UnitFacts, commits_between, inspect, resolve
-from handlers.operations import HostState, OperationOutcome, OperationResult, read_state, run_operation
+from handlers.operations import HostState, OperationOutcome, OperationResult, read_state
 from handlers.release import Conclusion, Verdict
 from handlers.ssh import Shell
 
@@ -37,81 +34,9 @@ __all__ = [
     "stop_workers",
 ]
 
-FENCED = 75
-"""The exit status in the ledger of an operation that a host refused to an older controller."""
-_STOP_GRACE_SECONDS = 30
-
 Healthy = Callable[[Sequence[Host]], Awaitable[Conclusion]]
 """Asks whether these hosts, which just got the revision, answer with it."""
-Verb = Callable[[Shell, "Change"], Awaitable[OperationResult]]
-Proof = Callable[[HostFacts], bool]
-
-
-class Recorder(Protocol):
-    """Where intentions are written before a change and outcomes after it."""
-
-    async def intend(self, operation_id: str, host: str, kind: str, command: str) -> None:
-        """Before the change."""
-
-    async def confirm(self, operation_id: str, outcome: str, exit_status: int | None, output: str) -> None:
-        """After it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """What every operation of one deploy shares. The same change again finds the same operations."""
-
-    release: str
-    token: int
-    revision: str
-    """The whole commit id to activate."""
-    recorder: Recorder
-    back: bool = False
-    """A rollback."""
-    attempt: int = 1
-    """Counts the times a person asked for it anew: a failure stays one until somebody says so."""
-
-
-async def prepare(shell: Shell, change: Change) -> OperationResult:
-    """Bring the revision onto the host and make sure the switch can work; nothing that runs changes."""
-    command = commands.prepare(shell.environment.deploy, change.revision, back=change.back)
-    return await _carry_out(shell, change, "prepare", command, lambda facts: facts.present is True)
-
-
-async def stop_workers(shell: Shell, change: Change) -> OperationResult:
-    """Tell the workers to finish and stop, so that the restart cuts nothing in flight."""
-    services = shell.environment.services
-    command = commands.units(services, "stop", services.workers)
-    limit = services.stop_seconds + _STOP_GRACE_SECONDS
-    workers = frozenset(services.workers)
-
-    def stopped(facts: HostFacts) -> bool:
-        return not any(unit.active for unit in facts.units if unit.name in workers)
-
-    return await _carry_out(shell, change, "stop-workers", command, stopped, limit=limit)
-
-
-async def activate(shell: Shell, change: Change) -> OperationResult:
-    """Switch to the prepared revision, prove the tree, and restart what serves it."""
-    environment = shell.environment
-    command = commands.activate(environment.deploy, change.revision, back=change.back)
-    if environment.services.web:
-        command = command.then(commands.units(environment.services, "restart", environment.services.web))
-    return await _carry_out(
-        shell, change, "activate", command, lambda facts: facts.revision == change.revision and facts.clean
-    )
-
-
-async def start_workers(shell: Shell, change: Change) -> OperationResult:
-    """Start the workers on the revision that is now active."""
-    services = shell.environment.services
-    command = commands.units(services, "restart", services.workers)
-    workers = frozenset(services.workers)
-
-    def started(facts: HostFacts) -> bool:
-        return all(unit.active for unit in facts.units if unit.name in workers)
-
-    return await _carry_out(shell, change, "start-workers", command, started)
+Verb = Callable[[Shell, Change], Awaitable[OperationResult]]
 
 
 async def deploy(shells: Sequence[Shell], change: Change, healthy: Healthy | None = None) -> Conclusion:
@@ -126,7 +51,7 @@ async def deploy(shells: Sequence[Shell], change: Change, healthy: Healthy | Non
     able = await journal.everywhere("prepare", prepare, shells)
     if journal.over:
         return journal.conclude("nothing that runs has changed")
-    if journal.resumed and await _all_finished(shells, change):
+    if journal.resumed and len(able) == len(shells) and await _all_finished(shells, change):
         return journal.conclude(f"all {len(shells)} hosts were on {change.revision[:10]} already")
     journal.changed = True
     if has_workers:
@@ -239,7 +164,7 @@ async def _all_finished(shells: Sequence[Shell], change: Change) -> bool:
 
 def _finished(shell: Shell, facts: HostFacts, change: Change) -> bool:
     workers = shell.environment.services.workers
-    last = _operation_id(change, "start-workers" if workers else "activate", shell.host.name)
+    last = operation_id(change, "start-workers" if workers else "activate", shell.host.name)
     return (
         facts.revision == change.revision
         and facts.clean
@@ -247,52 +172,4 @@ def _finished(shell: Shell, facts: HostFacts, change: Change) -> bool:
         and facts.state.operation in (last, f"{last}r")
         and facts.state.outcome == OperationOutcome.DONE
         and all(unit.active for unit in facts.units if unit.name in workers)
-    )
-
-
-def _kind(change: Change, verb: str) -> str:
-    return f"back-{verb}" if change.back else verb
-
-
-def _operation_id(change: Change, verb: str, host: str) -> str:
-    return f"{change.release}-{_kind(change, verb)}-{host}-{change.attempt}"
-
-
-async def _carry_out(
-    shell: Shell, change: Change, verb: str, command: Command, proof: Proof, *, limit: float | None = None
-) -> OperationResult:
-    """Intend, do, confirm, and look whether the host shows it.
-
-    Every verb may be repeated, so one that was interrupted, or was done long ago and has been undone since (a
-    host that was started anew has started its workers), is done once more under an id of its own.
-    """
-    host = shell.host.name
-    result: OperationResult | None = None
-    for again in ("", "r"):
-        operation_id = f"{_operation_id(change, verb, host)}{again}"
-        await change.recorder.intend(operation_id, host, _kind(change, verb), str(command))
-        try:
-            result = await run_operation(
-                shell, operation_id, change.token, command, release=change.release, limit=limit
-            )
-        except LockLost as error:
-            await change.recorder.confirm(operation_id, OperationOutcome.FAILED, FENCED, str(error))
-            raise
-        said = result.output or result.sentence
-        await change.recorder.confirm(operation_id, result.outcome, result.exit_status, said)
-        if result.done:
-            # What has just proven itself on the host is not asked again: each look costs a rollback time.
-            if result.fresh or proof(await inspect(shell, change.revision)):
-                return result
-        elif not result.interrupted:
-            return result
-    assert result is not None
-    if not result.done:
-        return result
-    return OperationResult(
-        id=result.id,
-        outcome=OperationOutcome.FAILED,
-        exit_status=result.exit_status,
-        output=result.output,
-        sentence=f"{result.id} says it is done, but {host} does not show it",
     )

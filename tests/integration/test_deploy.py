@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ssh_target import Target, free_port, git, serve, unit
 
-from handlers import deploy
+from handlers import deploy, operations
 from handlers.config import Host
 from handlers.deploy import Change
 from handlers.errors import LockLost
@@ -203,7 +203,9 @@ async def test_an_unhealthy_first_host_keeps_the_others_from_the_revision(target
     assert (state.current, state.previous) == (old, old)
 
 
-async def test_back_works_with_the_origin_gone_and_one_host_down(target: Target) -> None:
+async def test_back_works_with_the_origin_gone_and_one_host_down(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The way back asks the origin for nothing, and a dead host keeps no other one on the bad revision."""
     old, sha = target.head(), target.commit("second")
     async with shells_of(target) as shells:
@@ -212,12 +214,9 @@ async def test_back_works_with_the_origin_gone_and_one_host_down(target: Target)
     environment = target.environment()
     dead = environment.hosts[1].model_copy(update={"port": free_port()})
     broken = environment.model_copy(update={"hosts": (environment.hosts[0], dead)})
-    deploy.run_operation.__globals__["_FIRST_CONTACT_SECONDS"] = 0.5
-    try:
-        async with open_hosts(broken, connected=False) as shells:
-            conclusion = await deploy.deploy(shells, change(old, back=True))
-    finally:
-        deploy.run_operation.__globals__["_FIRST_CONTACT_SECONDS"] = 20
+    monkeypatch.setattr(operations, "_FIRST_CONTACT_SECONDS", 0.5)
+    async with open_hosts(broken, connected=False) as shells:
+        conclusion = await deploy.deploy(shells, change(old, back=True))
     assert conclusion.verdict is Verdict.FAIL
     assert "web-2" in conclusion.sentence
     assert "1 of 2 hosts" in conclusion.sentence
