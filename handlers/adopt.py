@@ -12,13 +12,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from handlers.database import begin, said, sqlstate
 from handlers.entities import HANDLERS, Handlers
 from handlers.entities.spec import Child, Table
 from handlers.entities.statements import SYNC_COLUMNS, pg_type
-from handlers.errors import Refused
+from handlers.errors import Refused, TryAgain
 from handlers.sql import queries
 
 _TEXTS = frozenset({"text", "varchar", "bpchar"})
@@ -65,6 +67,8 @@ class Catalog:
     tables: dict[str, dict[str, Existing]]
     indexed: frozenset[tuple[str, str]]
     unique: frozenset[tuple[str, str]]
+    twice: dict[tuple[str, str], str]
+    """For columns that must be unique and are not yet: a value that stands twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +90,25 @@ async def adopt(engine: AsyncEngine, *, dry_run: bool = False, handlers: Handler
 
     Raises Refused, and changes nothing, where a table is made in a way that the handlers cannot write to.
     """
-    async with engine.begin() as tx:
+    async with begin(engine) as tx:
         await tx.execute(queries("adopt")["one_at_a_time"])
         statements = ddl(await read_catalog(tx, handlers), handlers)
         if not dry_run:
             for statement in statements:
-                await tx.execute(text(statement))
+                await _run(tx, statement)
     return statements
+
+
+async def _run(tx: AsyncConnection, statement: str) -> None:
+    try:
+        await tx.execute(text(statement))
+    except DBAPIError as error:
+        first = statement.partition("\n")[0]
+        if sqlstate(error) == "55P03":
+            raise TryAgain(f"the application holds a table too long, nothing was changed: {first}") from error
+        if sqlstate(error) == "42501":
+            raise Refused(f"{said(error)}: adopt as the role that owns the ERP's tables ({first})") from error
+        raise
 
 
 async def read_catalog(tx: AsyncConnection, handlers: Handlers = HANDLERS) -> Catalog:
@@ -104,10 +120,27 @@ async def read_catalog(tx: AsyncConnection, handlers: Handlers = HANDLERS) -> Ca
             type_name=row.type_name, not_null=row.not_null, has_default=row.has_default
         )
     indexes = (await tx.execute(queries("adopt")["indexes"], names)).all()
+    unique = frozenset((row.table_name, row.column_name) for row in indexes if row.is_unique)
+    twice = {}
+    for wanted in _wanted(handlers):
+        key = wanted.key
+        if key is not None and key in tables[wanted.name] and (wanted.name, key) not in unique:
+            value = (await tx.execute(_twice(wanted.name, key))).scalar()
+            if value is not None:
+                twice[wanted.name, key] = value
     return Catalog(
-        tables=dict(tables),
+        tables={name: columns for name, columns in tables.items() if columns},
         indexed=frozenset((row.table_name, row.column_name) for row in indexes),
-        unique=frozenset((row.table_name, row.column_name) for row in indexes if row.is_unique),
+        unique=unique,
+        twice=twice,
+    )
+
+
+def _twice(table: str, column: str) -> TextClause:
+    """A value that stands twice in a column."""
+    return text(
+        f"SELECT CAST({column} AS text) FROM {table} WHERE {column} IS NOT NULL"
+        f" GROUP BY {column} HAVING count(*) > 1 LIMIT 1"
     )
 
 
@@ -129,6 +162,8 @@ def ddl(catalog: Catalog, handlers: Handlers = HANDLERS) -> list[str]:
             )
         if wanted.link is not None and (name, wanted.link) not in catalog.indexed:
             statements.append(f"CREATE INDEX IF NOT EXISTS ix_{name}_{wanted.link} ON {name} ({wanted.link})")
+    for (table, column), value in catalog.twice.items():
+        obstacles.append(f"{table}.{column} must be unique, but {value} stands twice: decide which row is it")
     if obstacles:
         raise Refused("these tables cannot be adopted as they are: " + "; ".join(obstacles))
     return statements

@@ -30,7 +30,7 @@ def _stamp(minute: int) -> str:
 
 
 def history(chance: random.Random) -> list[Event]:
-    """A made-up history of few records: partial payloads, equal stamps, deletes, lists that shrink, blank fields."""
+    """A made-up history of few records: partial payloads, equal stamps, deletes, shrinking lists, blanks."""
     events = []
 
     def say(
