@@ -73,7 +73,9 @@ class _Section(BaseModel):
 class Database(_Section):
     """Where the queue, the ERP's tables and our ledger live."""
 
-    url: Annotated[str, BeforeValidator(lambda v: _plain(_resolve(v)) if str(v)[:4] in ("env:", "file") else v)]
+    url: Annotated[
+        str, BeforeValidator(lambda v: _plain(_resolve(v)) if str(v)[:4] in ("env:", "file") else v)
+    ]
     password: Secret | None = None
     connect_seconds: Seconds = 5
     statement_seconds: Seconds = 30
@@ -130,7 +132,8 @@ class Deploy(_Section):
 
     strategy: Literal["checkout", "releases"] = "checkout"
     directory: PurePosixPath
-    """The git checkout that the units run from (checkout), or the folder that holds releases/ and current (releases)."""
+    """The git checkout that the units run from (checkout), or the folder that holds repository/ (a clone of the
+    remote, bare or not), releases/ and current (releases). `~` is the SSH user's home on the host."""
     remote: str = "origin"
     branch: str = "main"
     """Only revisions reachable from this branch of the remote may be released."""
@@ -141,6 +144,8 @@ class Deploy(_Section):
     before_activate: tuple[str, ...] = ()
     """Commands run on each host in the new tree before the switch (dependencies, migrations)."""
     after_activate: tuple[str, ...] = ()
+    """Commands run in the active tree after the switch and before the restart. Hooks are given REVISION and
+    RUNBOOK_DIRECTION (forward or back) and must bear being run twice."""
 
 
 class Services(_Section):
