@@ -188,7 +188,7 @@ async def test_cancelling_closes_the_connection_at_once(shell: Shell) -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert monotonic() - began < 2.5
+    assert monotonic() - began < 1.5
 
 
 async def test_many_commands_share_one_connection(shell: Shell) -> None:
