@@ -31,7 +31,7 @@ _BEGIN_SECONDS = 10
 """A runner that has not begun by then never will: its place is sealed, so that this is certain."""
 _GRACE_SECONDS = 15
 """The host ends overdue work by itself; past this much more the controller does."""
-_FIRST_CONTACT_SECONDS = 20
+_FIRST_CONTACT_SECONDS = 10
 """A host that cannot be reached for so long before anything was sent counts as unreachable."""
 _RECONNECT_SECONDS = 0.5
 
