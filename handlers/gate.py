@@ -88,9 +88,7 @@ def judge_batch(seen: Measurement, limits: Thresholds) -> Judgement:
     if early is not None:
         return early
     if total.open > 0:
-        return _judgement(
-            "batch", seen, limits, Finding.INCONCLUSIVE, f"{total.open} still open, so far {_sum(total)}"
-        )
+        return _judgement("batch", seen, limits, Finding.INCONCLUSIVE, f"{_sum(total)}: not all at rest yet")
     if not _reaches(total, limits.good_percent):
         return _judgement(
             "batch",
@@ -184,6 +182,8 @@ def _sum(count: Count, *, of: bool = False) -> str:
         parts.append(f"{count.failed} failed")
     if count.late:
         parts.append(f"{count.late} unfinished for too long")
+    if count.open:
+        parts.append(f"{count.open} still open")
     return ", ".join(parts)
 
 

@@ -70,8 +70,8 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "batches": view.batches,
             "queue": {str(name): count for name, count in (await queue.counts(tx)).items()},
             "dead_letters": await _dead_letters(tx, now),
-            "types": [_named(row._mapping) for row in await tx.execute(SQL["types"], whose)],
-            "processing": [_named(row._mapping) for row in await tx.execute(SQL["processing"], whose)],
+            "types": await _by_entity(tx, "types", whose),
+            "processing": await _by_entity(tx, "processing", whose),
             "errors": await _errors(tx),
             "freshness": await _freshness(tx, view.at),
             "judgements": await ledger.judgements(tx, now),
@@ -142,10 +142,14 @@ async def _newest(tx: AsyncConnection, table: str, columns: list[str]) -> tuple[
     return max(aware, default=None), ""
 
 
-def _named(row: Any) -> dict[str, Any]:
-    values = dict(row)
-    raw = values.pop("raw_type")
-    return {"entity": ENTITY_TYPES.get(raw, raw), **values}
+async def _by_entity(tx: AsyncConnection, query: str, whose: dict[str, object]) -> list[dict[str, Any]]:
+    """The rows of a query, with kinds of record by the name that people use, in the order of that name."""
+    found = []
+    for row in await tx.execute(SQL[query], whose):
+        values = dict(row._mapping)
+        raw = values.pop("raw_type")
+        found.append({"entity": str(ENTITY_TYPES.get(raw, raw)), **values})
+    return sorted(found, key=lambda values: (values["entity"], values.get("replayed", False)))
 
 
 def _operation(operation: ledger.Operation) -> dict[str, Any]:

@@ -64,7 +64,11 @@ def _host(host: HostView, at: datetime) -> str:
 
 
 def _lock(view: StatusView, width: int) -> list[str]:
-    return _labelled("Lock", _holder(view.lock), width) if view.lock else []
+    if view.lock is None:
+        return []
+    is_other = view.release is not None and view.release.id != view.lock.release_id
+    whose = f", for release {view.lock.release_id}" if is_other else ""
+    return _labelled("Lock", _holder(view.lock) + whose, width)
 
 
 def _holder(holder: Holder) -> str:
@@ -95,13 +99,15 @@ def _wrapped(head: str, sentence: str, width: int, *, indent: int = _LABEL) -> l
     """*head* and *sentence*, broken so that no line is wider than *width*."""
     gap = " " if head and not head.endswith(" ") else ""
     first = f"{head}{gap}{_plain(sentence)}".rstrip()
-    return textwrap.wrap(
-        first,
+    # A number stays on one line with its per cent sign.
+    broken = textwrap.wrap(
+        first.replace(" %", "\u00a0%"),
         width=max(width, indent + 10),
         subsequent_indent=" " * indent,
         drop_whitespace=True,
         replace_whitespace=False,
-    ) or [first[:width]]
+    )
+    return [line.replace("\u00a0%", " %") for line in broken] or [first[:width]]
 
 
 def _plain(sentence: str) -> str:
