@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from rehearsal.traffic import traffic
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leftovers are looked for in /proc")
 
-WATCH = "[watch]\nwindow_seconds = 4\ninterval_seconds = 1\n"
+WATCH = "[watch]\nwindow_seconds = 6\ninterval_seconds = 1\n"
 """A page cannot compress time, so this place watches briefly; it has enough traffic for a verdict."""
 
 
@@ -58,17 +58,34 @@ def watch_briefly(environment: Path, folder: Path) -> None:
 
 @asynccontextmanager
 async def place(folder: Path) -> AsyncIterator[Target]:
-    """A target with live traffic, whose environment file lies in *folder* as rehearsal.toml."""
+    """A target whose environment file lies in *folder* as rehearsal.toml, with live traffic to watch."""
     async with Target.create("good") as target:
         watch_briefly(target.environment_path, folder)
         engine, stop = target.engine(), asyncio.Event()
-        sending = asyncio.create_task(traffic(engine, stop, per_second=20))
+        sending = asyncio.create_task(traffic_to_watch(engine, stop))
         try:
             yield target
         finally:
             stop.set()
             await sending
             await engine.dispose()
+
+
+async def traffic_to_watch(engine: AsyncEngine, stop: asyncio.Event) -> None:
+    """Send webhooks from the watch on: before it the broken revision would make dead letters of them."""
+    while not stop.is_set():
+        run = await ledger.latest(engine, "rehearsal")
+        if run is not None and run.phase is Phase.WATCHING:
+            await traffic(engine, stop, per_second=8)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.2)
+
+
+async def told(engine: AsyncEngine) -> str:
+    """What each phase of the newest release said, for an assertion that fails."""
+    run = await ledger.latest(engine, "rehearsal")
+    assert run is not None
+    return "\n".join(f"{each.phase} {each.sentence}" for each in await ledger.phase_records(engine, run))
 
 
 async def record(engine: AsyncEngine) -> dict[str, Any]:
@@ -88,10 +105,12 @@ async def record(engine: AsyncEngine) -> dict[str, Any]:
 
 
 async def look(target: Target) -> dict[str, Any]:
-    """The record, through an engine of our own."""
+    """The record of a release that succeeded, through an engine of our own."""
     engine = target.engine()
     try:
-        return await record(engine)
+        seen = await record(engine)
+        assert seen["phase"] is Phase.SUCCEEDED, await told(engine)
+        return seen
     finally:
         await engine.dispose()
 
@@ -129,7 +148,6 @@ async def test_a_release_from_its_deployment_gives_the_ledger_of_the_command_lin
         )
         from_the_page = await look(target)
     assert status == 0
-    assert from_the_page["phase"] is Phase.SUCCEEDED
     assert sum(from_the_page["events"].values()) == 58
     async with place(project.folder / "other") as target:
         await asyncio.to_thread(release_by_command, project, target.revision)
