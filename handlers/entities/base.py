@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.entities import parse
 from handlers.entities.document import Refusal
-from handlers.entities.spec import Child, Column, Data, Lines, Mapped, Parent, Table
+from handlers.entities.reading import Plans, Seen, plans, read, read_lines, together
+from handlers.entities.spec import Child, Data, Lines, Mapped, Table
 from handlers.webhooks.event import EntityType
 
 STAMPS = ("last_modified_time", "updated_time")
@@ -62,25 +63,25 @@ class Handler:
 
     def map(self, record: Data) -> Mapped:
         """The row that *record* describes. Raises Refusal naming every field that is not as it should be."""
-        seen = _Seen()
+        seen = Seen()
         if self.check is not None and record.keys() & self.keys - self._bare:
             try:
                 self.check(record)
             except Refusal as fault:
                 seen.faults.append(fault)
-        missing: list[int] = []
-        values = _read(self._plan, record, "", seen, missing)
+        plan = self._plan(tuple(record))
+        values = read(plan, record, "", seen)
         children: dict[str, Lines] = {}
-        for child, plan in self._children:
+        for child, line_plan in self._children:
             for key in child.keys:
                 if key in record:
-                    children[child.name] = _read_lines(child, plan, record, key, seen)
+                    children[child.name] = read_lines(child, line_plan, record, key, seen)
                     break
         if seen.faults:
-            raise _together(seen.faults)
+            raise together(seen.faults)
         return Mapped(
             values=values,
-            missing=frozenset(missing),
+            missing=plan.missing,
             children=children,
             parents=tuple(seen.parents.values()),
         )
@@ -109,12 +110,12 @@ class Handler:
         return replace(self, **changes)
 
     @cached_property
-    def _plan(self) -> tuple[Step, ...]:
-        return _steps(self.table.columns)
+    def _plan(self) -> Plans:
+        return plans(self.table.columns)
 
     @cached_property
-    def _children(self) -> tuple[tuple[Child, tuple[Step, ...]], ...]:
-        return tuple((child, _steps(child.columns)) for child in self.table.children)
+    def _children(self) -> tuple[tuple[Child, Plans], ...]:
+        return tuple((child, plans(child.columns)) for child in self.table.children)
 
     @cached_property
     def _bare(self) -> frozenset[str]:
@@ -127,117 +128,3 @@ class Handler:
         return frozenset(
             own | {key for child in self.table.children for key in child.keys} | set(self.id_keys)
         )
-
-
-@dataclass(kw_only=True)
-class _Seen:
-    """What reading a record brings to light beside its values."""
-
-    parents: dict[tuple[EntityType, str], Parent] = field(default_factory=dict)
-    faults: list[Refusal] = field(default_factory=list)
-
-
-Step = tuple[str | None, Callable[[object], str | None], Column]
-"""The one key of a simple column (else None), its reader, and the column itself: what the loop needs."""
-
-_ABSENT = object()
-
-
-def _steps(declared: Sequence[Column]) -> tuple[Step, ...]:
-    return tuple(
-        (
-            column.keys[0] if len(column.keys) == 1 and column.take is None else None,
-            column.kind.read,
-            column,
-        )
-        for column in declared
-    )
-
-
-def _read(
-    plan: tuple[Step, ...],
-    record: Data,
-    path: str,
-    seen: _Seen,
-    missing: list[int],
-) -> list[str | None]:
-    """Read every column of *plan* from *record*. This loop is most of the time that mapping takes."""
-    values: list[str | None] = []
-    value: object
-    for key, read, column in plan:
-        try:
-            value = record.get(key, _ABSENT) if key is not None else _look(column, record)
-            if value is _ABSENT:
-                missing.append(len(values))
-                values.append(None)
-                continue
-            found = None if value is None or value == "" else read(value)
-        except ValueError as error:
-            seen.faults.append(Refusal(f"{path}{_key(column, record)}", str(error)))
-            found = None
-        values.append(found)
-        if column.parent is not None and found is not None and (column.parent, found) not in seen.parents:
-            seen.parents[column.parent, found] = Parent(
-                entity=column.parent, key=found, field=f"{path}{_key(column, record)}"
-            )
-    return values
-
-
-def _look(column: Column, record: Data) -> object:
-    """The value of a column that has several keys or a rule."""
-    found: object = _ABSENT
-    for key in column.keys:
-        if key in record:
-            if column.take is not None:
-                return column.take(record)
-            found = record[key]
-            if not _blank(found):
-                return found
-    return found
-
-
-def _key(column: Column, record: Data) -> str:
-    """The key that counts: the first that is not blank, else the first that is there."""
-    there = [key for key in column.keys if key in record]
-    return next((key for key in there if not _blank(record[key])), there[0] if there else column.name)
-
-
-def _blank(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _read_lines(
-    child: Child,
-    plan: tuple[Step, ...],
-    record: Data,
-    key: str,
-    seen: _Seen,
-) -> list[list[str | None]]:
-    try:
-        found = child.lines(record[key], record)
-    except ValueError as error:
-        seen.faults.append(Refusal(key, str(error)))
-        return []
-    number = next((at for at, column in enumerate(child.columns) if not column.keys), None)
-    once = next((at for at, column in enumerate(child.columns) if column.name == child.once), None)
-    before: set[str | None] = set()
-    rows = []
-    for position, (path, line) in enumerate(found, start=1):
-        row = _read(plan, line, f"{key}{path}.", seen, [])
-        if number is not None:
-            row[number] = str(position)
-        if once is not None:
-            if row[once] is None or row[once] in before:
-                twice = "is missing" if row[once] is None else f"stands twice in the list: {row[once]}"
-                seen.faults.append(Refusal(f"{key}{path}.{child.columns[once].keys[0]}", twice))
-            before.add(row[once])
-        rows.append(row)
-    return rows
-
-
-def _together(faults: list[Refusal]) -> Refusal:
-    first, *others = {str(fault): fault for fault in faults}.values()
-    if not others:
-        return first
-    rest = "; ".join(map(str, others[:9]))
-    return Refusal(first.field, f"{first.reason}; {rest}")

@@ -12,7 +12,7 @@ content, arbitrarily but always in the same way, and one of them wins as a whole
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -58,7 +58,7 @@ class Folded:
     """Something differs from what is stored."""
     newest: int | None
     """Position of the change that is the whole record, if one is."""
-    owned: tuple[frozenset[str], ...]
+    owned: tuple[Set[str], ...]
     """For each change the keys whose value, as it stands now, is the one it gave."""
 
 
@@ -73,7 +73,7 @@ def fold(stored: Stored | None, changes: Sequence[Change]) -> Folded:
             data=stored.data,
             changed=False,
             newest=0,
-            owned=(frozenset(stored.data),),
+            owned=(stored.data.keys(),),
         )
     owner: dict[str, Version] = {}
     data: Data = {}
@@ -128,7 +128,7 @@ def alone(change: Change, *, deleted_at: datetime | None = None) -> Folded:
         data=change.data,
         changed=True,
         newest=0,
-        owned=(frozenset(change.data),),
+        owned=(change.data.keys(),),
     )
 
 

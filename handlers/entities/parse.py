@@ -69,7 +69,7 @@ def identifier(value: object) -> str | None:
 def number(value: object) -> str | None:
     """An exact decimal, from a number or a numeric text."""
     if isinstance(value, bool):
-        raise ValueError(f"must be a number, not {shown(value)}")  # noqa: TRY004 - readers refuse with ValueError
+        raise ValueError(f"must be a number, not {shown(value)}")
     if isinstance(value, Decimal):
         if value.adjusted() >= DIGITS_MAX or value.adjusted() < -DIGITS_MAX:
             raise ValueError("is a number beyond any amount")

@@ -151,7 +151,7 @@ def _told(handler: Handler, arrival: Arrival, folded: Folded, at: int) -> Result
         return Result(
             outcome=Outcome.SUPERSEDED, reason=f"{reason}; this version is of {change.stamp.isoformat()}"
         )
-    elif folded.owned[at] & handler.keys:
+    elif not handler.keys.isdisjoint(folded.owned[at]):
         return Result(outcome=Outcome.APPLIED)
     reason = f"a newer version of {handler.entity.value} {arrival.event.key} is there"
     if folded.stamp == change.stamp:

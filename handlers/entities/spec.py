@@ -106,10 +106,10 @@ def lines(value: object, _: Data) -> list[tuple[str, Data]]:
     if value is None or (isinstance(value, str) and not value.strip()):
         return []
     if not isinstance(value, list):
-        raise ValueError("must be a list")  # noqa: TRY004 - the mapper adds the field's name to a ValueError
+        raise ValueError("must be a list")
     for position, line in enumerate(value):
         if not isinstance(line, dict):
-            raise ValueError(f"must be a list of objects, but number {position} is none")  # noqa: TRY004
+            raise ValueError(f"must be a list of objects, but number {position} is none")
     return [(f"[{position}]", line) for position, line in enumerate(value)]
 
 

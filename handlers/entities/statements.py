@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import chain
+from typing import cast
 
 from sqlalchemy import TextClause, text
 
@@ -44,7 +45,7 @@ def pg_type(column: Column) -> str:
     return "bigint" if column.local else column.kind.pg_type
 
 
-Sent = dict[str, str]
+Sent = dict[str, str | None]
 """The parameters of a statement that takes rows: each column as one text, see `pack`."""
 
 _MARKS = (("\x1f", "\x1e"), ("\x1d", "\x1c"), ("\ue000", "\ue001"), ("\ufdd0", "\ufdd1"))
@@ -58,16 +59,19 @@ def pack(arrays: Mapping[str, Sequence[str | None]]) -> Sent:
     """
     more = ((chr(point), chr(point + 1)) for point in range(0xF0000, 0xFFFFC, 2))
     for between, nothing in chain(_MARKS, more):
-        sent = {
-            name: between.join([nothing if value is None else value for value in array])
-            for name, array in arrays.items()
-        }
-        if all(
-            sent[name].count(between) == len(array) - 1 and sent[name].count(nothing) == array.count(None)
-            for name, array in arrays.items()
-        ):
+        sent = {name: _joined(array, between, nothing) for name, array in arrays.items()}
+        if None not in sent.values():
             return {**sent, "between": between, "nothing": nothing}
     raise ValueError("the values hold every character that could stand between them")
+
+
+def _joined(array: Sequence[str | None], between: str, nothing: str) -> str | None:
+    """The values in one text, or None where one of them holds a mark."""
+    blanks = array.count(None)
+    values = [nothing if value is None else value for value in array] if blanks else array
+    joined = between.join(cast(Sequence[str], values))
+    safe = joined.count(between) == len(array) - 1 and joined.count(nothing) == blanks
+    return joined if safe else None
 
 
 def _unnest(names: list[str]) -> str:
