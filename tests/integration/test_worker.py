@@ -164,6 +164,7 @@ class TestBatch:
         await worker(engine, forgetful).step()
         assert await statuses(engine, ids) == [Status.COMPLETED, Status.DEAD_LETTER, Status.COMPLETED]
         assert ids[1] not in await effects(engine)
+        assert "gave no result" in (await row(engine, ids[1]))["error_message"]
 
     async def test_a_refusal_is_buried_at_once_and_a_missing_parent_waits(self, engine: AsyncEngine) -> None:
         """What the handler says about an event decides: refused, waiting, superseded, applied."""
@@ -413,9 +414,9 @@ class TestRun:
 
     async def test_without_a_call_the_slow_look_finds_the_work(self, engine: AsyncEngine) -> None:
         """The ERP's receiver calls nobody: its events are found by looking."""
+        id_ = await event(engine, "1", status="failed")
         stop = asyncio.Event()
         running = asyncio.create_task(worker(engine, poll_seconds=0.1).run(stop))
-        id_ = await event(engine, "1", status="failed")
         await change(engine, id_, status="pending")
 
         async def done() -> bool:

@@ -246,6 +246,32 @@ class TestDatabaseGone:
         assert sorted(await applied(own_engine)) == sorted(ids)
         assert {(await row(own_engine, id_))["attempt_count"] for id_ in ids} == {1}
 
+    async def test_a_cut_while_a_bad_event_is_being_looked_for_blames_nobody(
+        self, own_engine: AsyncEngine
+    ) -> None:
+        """The connection is lost behind a savepoint: no event is buried for it, and each is done once."""
+        ids = await fill(own_engine, 5)
+        cut = False
+
+        async def write(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
+            nonlocal cut
+            if len(events) > 1:
+                raise ValueError("not together")
+            if not cut:
+                cut = True
+                await tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+            await tx.execute(text(WRITE), {"id": events[0].id})
+            return {event.id: Result(outcome=Outcome.APPLIED) for event in events}
+
+        stop = asyncio.Event()
+        worker = Worker(own_engine, owner=new_owner("test"), revision="r1", apply=write, poll_seconds=0.1)
+        running = asyncio.create_task(worker.run(stop))
+        await until(lambda: all_completed(own_engine, ids))
+        stop.set()
+        await asyncio.wait_for(running, 10)
+        assert sorted(await applied(own_engine)) == sorted(ids)
+        assert {(await row(own_engine, id_))["attempt_count"] for id_ in ids} == {1}
+
 
 async def _some_backend_sleeps(engine: AsyncEngine) -> bool:
     """Whether a worker's handler is at work in this database."""
