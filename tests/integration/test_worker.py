@@ -387,7 +387,7 @@ class TestFence:
 class TestRun:
     async def test_a_redrive_is_heard_long_before_the_next_look(self, engine: AsyncEngine) -> None:
         """A worker that looks every ten seconds completes a redriven event in a fraction of one."""
-        id_ = await dead_letter(engine, "1")
+        ids = [await dead_letter(engine, str(n)) for n in range(4)]
         stop = asyncio.Event()
         one = worker(engine, poll_seconds=10)
         running = asyncio.create_task(one.run(stop))
@@ -402,13 +402,16 @@ class TestRun:
                 )
                 return found.first() is not None
 
-        async def done() -> bool:
-            return await statuses(engine, [id_]) == [Status.COMPLETED]
-
         await until(listening)
-        async with engine.begin() as tx:
-            await queue.redrive(tx, [id_])
-        assert await until(done) < 2
+        # One after the other: the worker is idle when the second and later ones come.
+        for id_ in ids:
+            async with engine.begin() as tx:
+                await queue.redrive(tx, [id_])
+
+            async def done(id_: UUID = id_) -> bool:
+                return await statuses(engine, [id_]) == [Status.COMPLETED]
+
+            assert await until(done) < 2
         stop.set()
         await asyncio.wait_for(running, 5)
 
