@@ -17,7 +17,7 @@ from handlers.ssh import Shell, open_host
 @pytest.fixture
 async def target(tmp_path: Path) -> AsyncIterator[Target]:
     """One host."""
-    async with serve(tmp_path) as target:
+    async with serve(tmp_path, kind="asyncssh") as target:
         yield target
 
 

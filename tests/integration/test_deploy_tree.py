@@ -37,7 +37,7 @@ def change(revision: str, **values: Any) -> Change:
 @pytest.fixture
 async def target(tmp_path: Path) -> AsyncIterator[Target]:
     """One host without units: this is about the tree."""
-    async with serve(tmp_path) as target:
+    async with serve(tmp_path, kind="asyncssh") as target:
         target.changed = {"services": _SERVICES}
         yield target
 
@@ -188,7 +188,7 @@ async def test_a_switch_that_was_killed_half_way_is_mended(target: Target, shell
 
 async def test_a_lying_index_does_not_prove_a_tree(target: Target, shell: Shell) -> None:
     """A file that is wrong while git status is content is found before the switch and after it."""
-    sha = target.commit("second")
+    sha = target.commit("second", files={"other.txt": "the switch has no reason to touch app.txt"})
     git("update-index", "--skip-worktree", "app.txt", at=target.tree())
     (target.tree() / "app.txt").write_text("hidden")
     assert git("status", "--porcelain", at=target.tree()) == ""
@@ -198,6 +198,7 @@ async def test_a_lying_index_does_not_prove_a_tree(target: Target, shell: Shell)
     result = await activate(shell, change(sha, back=True))
     assert not result.done
     assert result.exit_status == 81
+    assert "app.txt: needs update" in result.output
 
 
 async def test_hooks_run_in_the_new_tree_with_the_revision(target: Target) -> None:
