@@ -29,9 +29,8 @@ class Owner:
 
     def lives(self) -> bool:
         """Whether the starter still runs: the same process, not a later one with its number."""
-        return processes.started_at(self.pid) is not None and self.started_at == processes.started_at(
-            self.pid
-        )
+        started_at = processes.started_at(self.pid)
+        return started_at is not None and started_at == self.started_at
 
 
 def base(parent: Path | None = None) -> Path:

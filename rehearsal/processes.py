@@ -1,7 +1,7 @@
 """Finding and ending every process of one rehearsal, however it was started and whoever its parent is now.
 
-Each process that a rehearsal starts inherits its marker. PostgreSQL writes its title over its environment, so
-it is known by the data folder that it works in.
+Each process that a rehearsal starts inherits its marker. Two write their title over their environment:
+PostgreSQL is known by the data folder that it works in, sshd by the settings file that it was started with.
 """
 
 from __future__ import annotations
@@ -38,11 +38,15 @@ def find(rehearsal_id: str, folder: Path) -> list[int]:
         found = [
             int(entry.name)
             for entry in _PROC.iterdir()
-            if entry.name.isdigit() and _belongs(entry, mark.encode(), os.fsencode(folder / "postgres"))
+            if entry.name.isdigit() and _belongs(entry, mark.encode(), os.fsencode(folder))
         ]
     else:
         lines = _ps("-axEww", "-o", "pid=,command=").splitlines()
-        found = [int(line.split()[0]) for line in lines if mark in line or f"-D {folder}/" in line]
+        found = [
+            int(line.split()[0])
+            for line in lines
+            if mark in line or f"-D {folder}/" in line or f"-f {folder}/" in line
+        ]
     return [pid for pid in found if pid != os.getpid()]
 
 
@@ -58,14 +62,17 @@ def end(rehearsal_id: str, folder: Path) -> None:
         time.sleep(0.02)
 
 
-def _belongs(entry: Path, mark: bytes, database: bytes) -> bool:
-    """Whether the process has the mark or works in the database's folder; a zombie is gone already."""
+def _belongs(entry: Path, mark: bytes, folder: bytes) -> bool:
+    """Whether the process is one of the rehearsal's; a zombie is gone already."""
     try:
         if (entry / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z":
             return False
         if mark in (entry / "environ").read_bytes().split(b"\0"):
             return True
-        return (os.fsencode((entry / "cwd").readlink()) + b"/").startswith(database + b"/")
+        command = (entry / "cmdline").read_bytes()
+        if b"sshd" in command and b"-f" in command:
+            return folder + b"/" in command
+        return os.fsencode((entry / "cwd").readlink()).startswith(folder + b"/postgres/")
     except (OSError, IndexError):
         return False
 

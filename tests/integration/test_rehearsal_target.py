@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from sqlalchemy import text
 from handlers import config
 from rehearsal import erp, lifecycle, processes
 from rehearsal.host import WORKERS_UNIT, RehearsalHost
+from rehearsal.running import in_thread
 from rehearsal.target import Story, Target
 from rehearsal.traffic import traffic
 
@@ -76,15 +78,17 @@ def start(parent: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def marked(pid: int) -> list[int]:
-    """The processes that carry the marker of any rehearsal that *pid* started."""
+def left(parent: Path, pid: int) -> list[int]:
+    """The processes that carry the marker of a rehearsal that *pid* started, or work on something in *parent*."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "environ").read_bytes().split(b"\0")
+            command = (entry / "cmdline").read_bytes()
         except OSError:
             continue
-        if any(word.startswith(f"{processes.MARKER}={pid}-".encode()) for word in words):
+        mark = f"{processes.MARKER}={pid}-".encode()
+        if f"{parent}/".encode() in command or any(word.startswith(mark) for word in words):
             found.append(int(entry.name))
     return found
 
@@ -94,7 +98,7 @@ def folders(parent: Path) -> list[Path]:
 
 
 def nothing_left(parent: Path, pid: int) -> bool:
-    return not folders(parent) and not marked(pid)
+    return not folders(parent) and not left(parent, pid)
 
 
 async def rows(target: Target, query: str) -> list[tuple[object, ...]]:
@@ -396,8 +400,8 @@ def test_next_start_clears_what_a_sigkill_left(parent: Path, delay: float | None
                 owner.wait(timeout=delay)
         owner.kill()
         owner.wait()
-    left = folders(parent)
-    assert len(lifecycle.sweep(parent)) == len(left)
+    orphaned = folders(parent)
+    assert len(lifecycle.sweep(parent)) == len(orphaned)
     assert nothing_left(parent, owner.pid)
     assert lifecycle.sweep(parent) == []
 
@@ -427,6 +431,24 @@ def test_foreign_process_with_the_owners_number_saves_nobody(parent: Path) -> No
     owner = lifecycle.Owner(id=rehearsal_id, pid=os.getpid(), started_at="1")
     lifecycle._write(folder, owner)
     assert lifecycle.sweep(parent) == [rehearsal_id]
+
+
+async def test_cancelled_start_waits_for_its_thread() -> None:
+    """A thread cannot be cancelled: leaving it behind would go on starting things after the clean-up."""
+    go, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        go.wait(10)
+        ended.set()
+
+    task = asyncio.create_task(in_thread(work))
+    await asyncio.sleep(0)
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.1, task.cancel)
+    asyncio.get_running_loop().call_later(0.2, go.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
 
 
 async def test_error_in_the_story_takes_the_target_away(parent: Path) -> None:
