@@ -77,6 +77,17 @@ async def test_many_at_once_with_one_id_run_once(target: Target, shell: Shell) -
     assert trace(target) == ["ran"]
 
 
+async def test_a_rush_at_the_same_instant_starts_one(target: Target, shell: Shell) -> None:
+    """Thirty starts that the host makes at once, nearer together than any controllers could: one wins."""
+    begin = operations._Operation(shell, "r1-x", None).start(1, mark(), "r1", 20)
+    rush = """printf '%s' "$1" >"$HOME/s"; n=0; while [ $n -lt 30 ]; do sh "$HOME/s" & n=$((n + 1)); done; wait"""
+    told = (await shell.run(Command.procedure(rush, begin.script, title="rush"))).stdout.split()
+    assert (told.count("new"), told.count("old")) == (1, 29)
+    assert (await run_operation(shell, "r1-x", 1, mark())).done
+    assert trace(target) == ["ran"]
+    assert [path.name for path in (target.state() / "jobs").iterdir()] == ["r1-x"]
+
+
 async def test_a_failure_has_its_status_and_last_words(shell: Shell) -> None:
     """What failed says with which status and what it said last."""
     work = Command.procedure("echo much; echo 'no room' >&2; exit 3", title="t", changes=True)
