@@ -21,13 +21,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from flows import server, up
+from flows.state import STATE
 from handlers import config
 from handlers.errors import ExitCode, RunbookError
 
 log = logging.getLogger(__name__)
-
-STATE = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "tds-runbook"
-"""Where a controller keeps logs, reports and Prefect's files."""
 
 
 def main() -> None:

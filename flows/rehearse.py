@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import follow
 from flows.cli.planned import lines
-from flows.driver import STATE
 from flows.server import prefect_settings, temporary_server
+from flows.state import STATE
 from handlers import beginning, config, ledger, preflight
 from handlers.core import open_core
 from handlers.database import begin

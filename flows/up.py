@@ -14,9 +14,10 @@ from pathlib import Path
 from flows import part
 from flows.house import House, Say, Wish, end_leftovers
 from flows.server import child_environment, is_free, prefect_settings
+from flows.state import STATE as CONTROLLER
 from handlers.errors import Refused, RunbookError
 
-STATE = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "tds-runbook" / "prefect"
+STATE = CONTROLLER / "prefect"
 PORT = 4200
 
 

@@ -34,9 +34,9 @@ class Clock:
         """Runbook seconds since *since*."""
         return (self.now() - since).total_seconds() * self.speed
 
-    def before(self, seconds: float) -> datetime:
-        """The real moment that lies *seconds* of runbook time back."""
-        return self.now() - timedelta(seconds=seconds / self.speed)
+    def ahead(self, seconds: float) -> datetime:
+        """The real moment at which *seconds* more of runbook time will have passed."""
+        return self.now() + timedelta(seconds=seconds / self.speed)
 
     async def sleep(self, seconds: float) -> None:
         """Let *seconds* of runbook time pass."""

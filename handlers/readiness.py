@@ -117,7 +117,7 @@ async def _tables_check(core: Core) -> Check:
 
 def _failed_kind(raw_type: str, code: str | None, message: str | None) -> str:
     kind = ENTITY_TYPES.get(raw_type, raw_type)
-    return f"{kind}: {queue.fingerprint(message or '') or code or 'no error recorded'}"[:200]
+    return f"{kind}, error {code or queue.fingerprint(message or '')[:60] or 'not recorded'}"
 
 
 def _age(seconds: float) -> str:

@@ -32,6 +32,11 @@ async def begin(core: Core, release: Release) -> Window:
     watching = [record for record in records if record.phase is Phase.WATCHING]
     probing = [record for record in records if record.phase is Phase.PROBING]
     limits = core.environment.watch
+    await ledger.note(
+        core.database,
+        release,
+        {"window_seconds": limits.window_seconds, "next": _next(core, limits.interval_seconds)},
+    )
     return Window(
         started_at=watching[-1].started_at,
         since=(probing or watching)[-1].started_at,
@@ -49,8 +54,7 @@ async def look(core: Core, release: Release, window: Window) -> Conclusion:
     try:
         judgement = await _judge(core, release, window)
         await ledger.record_judgement(core.database, release, judgement)
-        minute = core.clock.passed(window.started_at) / 60
-        await ledger.note(core.database, release, {"looked": judgement.sentence, "minute": round(minute, 1)})
+        await ledger.note(core.database, release, {"next": _next(core, window.interval_seconds)})
     except DatabaseDown as error:
         judgement = judge_watch(Measurement(source_down=str(error)), thresholds(core.environment))
     return concluded(judgement, {"finding": judgement.finding})
@@ -67,6 +71,11 @@ async def conclude(core: Core, release: Release, window: Window) -> Conclusion:
     return Conclusion(
         verdict=told.verdict, sentence=f"{minutes}: {found}{told.sentence}{hint}", detail=told.detail
     )
+
+
+def _next(core: Core, seconds: float) -> dict[str, str]:
+    """When the next look is, for whoever watches."""
+    return {"what": "next look", "at": core.clock.ahead(seconds).isoformat()}
 
 
 async def _judge(core: Core, release: Release, window: Window) -> Judgement:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from handlers import ledger, lock
 from handlers.core import Core
 from handlers.errors import LockLost, RunbookError
-from handlers.release import Release
+from handlers.release import FINISHED, Phase, Release
 from tasks.policy import KEEP, step
 from tasks.tools import tools
 
@@ -70,6 +70,8 @@ async def _beat(run: Release, work: asyncio.Task[object], lost: list[LockLost]) 
             try:
                 await _renew(core, run)
             except LockLost as error:
+                if await _ended_by_us(core, run):
+                    return
                 lost.append(error)
                 work.cancel()
                 return
@@ -81,6 +83,12 @@ async def _beat(run: Release, work: asyncio.Task[object], lost: list[LockLost]) 
 async def _renew(core: Core, run: Release) -> None:
     assert run.token is not None
     await lock.renew(core.database, run.environment, run.token)
+
+
+async def _ended_by_us(core: Core, run: Release) -> bool:
+    """A release that is held or finished has given its lock back: only the report is still being written."""
+    now = await ledger.get(core.database, run.id)
+    return now.token == run.token and now.phase in FINISHED | {Phase.HELD}
 
 
 async def _free(run: Release) -> None:

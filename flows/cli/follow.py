@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.driver import STATE
+from flows.state import STATE
 from handlers import status
 from handlers.errors import DatabaseDown, RunbookError
 from handlers.release import FINISHED, Phase

@@ -1,0 +1,35 @@
+"""Whole stories on the command line: each is run once, kept, looked at by its tests, and ended."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from story_runs import Stories, Told
+
+
+@pytest.fixture(scope="session")
+def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
+    """All stories that the chosen tests name, begun at once and told a few at a time."""
+    wanted = []
+    for item in request.session.items:
+        for mark in item.iter_markers("story"):
+            if mark.args[0] not in wanted:
+                wanted.append(mark.args[0])
+    # A short folder of our own: the socket of a database must not be deeper than 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="tds-a-", dir="/tmp") as home:
+        told = Stories(Path(home).resolve(), wanted)
+        try:
+            yield told
+        finally:
+            told.end()
+
+
+@pytest.fixture
+def told(request: pytest.FixtureRequest, stories: Stories) -> Told:
+    """The story that the test is marked with."""
+    mark = request.node.get_closest_marker("story")
+    assert mark is not None
+    return stories[mark.args[0]]
