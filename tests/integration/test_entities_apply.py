@@ -214,6 +214,30 @@ async def test_a_delete_before_its_create_leaves_a_tombstone(engine: AsyncEngine
     assert (stored["name"], stored["zoho_deleted_at"]) == ("A", ARRIVED.isoformat())
 
 
+async def test_a_delete_waits_for_nobody(engine: AsyncEngine) -> None:
+    """A record that is gone needs no parents: its tombstone must be there before anything else comes."""
+    async with engine.begin() as tx:
+        gone = {"salesorder_id": "8", "customer_id": "5", "line_items": [{"item_id": "1"}]}
+        assert await outcomes(tx, event(ORDER, gone, operation=Operation.DELETE)) == [APPLIED]
+        stored = await row(tx, ORDER, "8")
+    assert stored is not None
+    assert (stored["zoho_customer_id"], stored["customer_id"]) == ("5", None)
+
+
+async def test_a_tombstone_finds_its_parents_when_they_have_come(engine: AsyncEngine) -> None:
+    """The late create of a deleted record writes nothing new, but its references are found by then."""
+    last = {"salesorder_id": "8", "customer_id": "5", "last_modified_time": "2025-11-04T12:00:00Z"}
+    create = last | {"last_modified_time": "2025-11-04T11:00:00Z"}
+    async with engine.begin() as tx:
+        assert await outcomes(tx, event(ORDER, last, operation=Operation.DELETE)) == [APPLIED]
+        await applied(tx, [parent(CUSTOMER, "5")])
+        assert await outcomes(tx, event(ORDER, create)) == [SUPERSEDED]
+        stored, customer = await row(tx, ORDER, "8"), await row(tx, CUSTOMER, "5")
+    assert stored is not None
+    assert customer is not None
+    assert stored["customer_id"] == customer["id"]
+
+
 async def test_only_a_delete_may_come_without_a_record(engine: AsyncEngine) -> None:
     """An empty body is a record for nobody else."""
     async with engine.begin() as tx:
