@@ -145,11 +145,11 @@ class Project:
         options = [f"--param={name}={value}" for name, value in parameters.items()]
         prefect = [sys.executable, "-m", "prefect", "deployment", "run", deployment, *options]
         return subprocess.run(
-            [*prefect, "--watch", "--watch-timeout", "240"],
+            [*prefect, "--watch", "--watch-timeout", "390"],
             cwd=self.folder,
             env=self.environment(),
             stdout=subprocess.DEVNULL,
-            timeout=260,
+            timeout=400,
             check=False,
         ).returncode
 
