@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -104,10 +104,6 @@ class Handler:
     def keys(self) -> frozenset[str]:
         """The payload's keys that reach a column or a child table."""
         return self._keys
-
-    def replaced(self, **changes: Any) -> Handler:
-        """A copy of this handler with some parts replaced."""
-        return replace(self, **changes)
 
     @cached_property
     def _plan(self) -> Plans:

@@ -49,13 +49,14 @@ def _take(handler: Handler, value: Any, body: str | None, path: tuple[str, ...],
         return _all(value, path)
     if not isinstance(value, dict):
         raise Refusal("(body)", f"must be an object, not {shown(value)}")
+    flat = any(key in value for key in handler.id_keys)
     for key in handler.wrappers:
-        if key in value:
+        if key in value and not (flat and not isinstance(value[key], dict | list)):
             return _unwrap(value[key], key, body, path)
     for key, reason in handler.refused_wrappers.items():
         if key in value:
             raise Refusal(key, reason)
-    if any(key in value for key in handler.id_keys):
+    if flat:
         return [Record(data=value, body=body, path=path)]
     for key in _TEXT_FIELDS:
         if key in value:

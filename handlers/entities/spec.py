@@ -66,11 +66,13 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Parent:
-    """A record that must be there first, and the payload's key that says so."""
+    """A record that must be there first."""
 
     entity: EntityType
     key: str
+    """Its id at the source."""
     field: str
+    """The payload's key that names it, as a path."""
 
 
 Lines = list[list[str | None]]

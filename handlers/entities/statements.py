@@ -134,7 +134,8 @@ def read(table: Table) -> TextClause:
     """Lock the rows of some keys, in the order of the key, and say what is known about them.
 
     A row is *covered* when the new version has the same keys and another stamp: then the stamps alone
-    decide, and the stored record need not travel.
+    decide, and the stored record need not travel. The lock lets others point at the row meanwhile: lines of orders
+    do, and two workers that hold a product each and mention the other's would wait for each other.
     """
     covered = (
         "coalesce(t.zoho_shape = n.shape AND t.zoho_versions IS NULL AND t.zoho_deleted_at IS NULL"
@@ -148,7 +149,7 @@ def read(table: Table) -> TextClause:
         "FROM unnest(CAST(:key AS text[]), CAST(:stamp AS text[]), CAST(:shape AS text[]))"
         " AS n (key, stamp, shape)\n"
         f"JOIN {table.name} t ON t.{table.key} = n.key\n"
-        f"ORDER BY t.{table.key} FOR UPDATE OF t"
+        f"ORDER BY t.{table.key} FOR NO KEY UPDATE OF t"
     )
 
 

@@ -466,6 +466,19 @@ async def test_two_workers_with_the_same_new_record_end_with_the_newest(
     assert (stored["name"], stored["sku"], stored["upc"]) == ("first" if first == 12 else "second", "S", "U")
 
 
+async def test_a_record_being_written_can_be_pointed_at(engine: AsyncEngine) -> None:
+    """An order does not wait for another worker's transaction on its product, so the two cannot lock in a circle."""
+    async with engine.begin() as tx:
+        await applied(tx, [event(PRODUCT, product(10))])
+    async with engine.connect() as one, engine.connect() as other:
+        assert await outcomes(one, event(PRODUCT, product(11, name="A"))) == [APPLIED]
+        order = event(ORDER, {"salesorder_id": "8", "line_items": [{"item_id": "1"}]})
+        async with asyncio.timeout(5):
+            assert await outcomes(other, order) == [APPLIED]
+        await other.rollback()
+        await one.rollback()
+
+
 async def _until_waiting(engine: AsyncEngine) -> None:
     """Until a backend waits for another one's transaction; 10 seconds at most."""
     waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")

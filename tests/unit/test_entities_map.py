@@ -94,6 +94,13 @@ def test_every_envelope_gives_the_same_record(envelope: object) -> None:
     assert inner == record.data
 
 
+def test_a_flat_record_may_have_a_field_called_like_a_wrapper() -> None:
+    """A field that merely shares a wrapper's name does not hide the record it stands in."""
+    body = {"contact_id": "1", "contact": "Mr A", "contact_type": "customer"}
+    (record,) = unwrap(EntityType.CUSTOMER, json.dumps(body))
+    assert record.data == body
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
