@@ -9,6 +9,8 @@ from datetime import datetime
 from handlers.lock import Holder
 from handlers.status_view import HostView, StatusView, StepView
 
+_FRESH_SECONDS = 120
+"""A host that was asked later than this needs no word about when."""
 _LABEL = 9
 """Columns of the first word, so that the sentences stand below each other."""
 
@@ -58,7 +60,8 @@ def _versions(view: StatusView) -> str:
 
 def _host(host: HostView, at: datetime) -> str:
     state = {True: "ok", False: "NOT OK", None: "not asked yet"}[host.good]
-    age = f", seen {_age((at - host.seen_at).total_seconds())} ago" if host.seen_at else ""
+    old = (at - host.seen_at).total_seconds() if host.seen_at else 0
+    age = f", seen {_age(old)} ago" if old > _FRESH_SECONDS else ""
     note = f" ({host.note})" if host.note else ""
     return f"{host.name} {(host.have or 'unknown')[:7]} {state}{note}{age}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from handlers import ledger, probe
@@ -102,20 +102,24 @@ def _noting(core: Core, release: Release) -> OnLook:
     """Keep what each look saw, so that the status view shows want beside have."""
 
     async def note(seen: list[HostHealth], streak: dict[str, int]) -> None:
-        now = datetime.now(UTC).isoformat()
-        hosts = {
-            health.host: {
-                "have": health.revision,
-                "ok": health.good,
-                "note": "" if health.good else health.said,
-                "seen_at": now,
-                "in_a_row": streak.get(health.host, 0),
-            }
-            for health in seen
-        }
-        await ledger.note(core.database, release, {"hosts": hosts})
+        await ledger.note(core.database, release, {"hosts": noted(seen, streak)})
 
     return note
+
+
+def noted(seen: Sequence[HostHealth], streak: Mapping[str, int] | None = None) -> dict[str, dict[str, object]]:
+    """What a look saw, in the words of the status view."""
+    now = datetime.now(UTC).isoformat()
+    return {
+        health.host: {
+            "have": health.revision,
+            "ok": health.good,
+            "note": "" if health.good else health.said,
+            "seen_at": now,
+            "in_a_row": (streak or {}).get(health.host, 0),
+        }
+        for health in seen
+    }
 
 
 def _told(concluded: Conclusion) -> Conclusion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from handlers import ledger
+from handlers import ledger, probe, switching
 from handlers.core import Core
 from handlers.database import transaction
 from handlers.errors import DatabaseDown
@@ -54,18 +54,34 @@ async def look(core: Core, release: Release, window: Window) -> Conclusion:
     try:
         judgement = await _judge(core, release, window)
         await ledger.record_judgement(core.database, release, judgement)
-        await ledger.note(core.database, release, {"next": _next(core, window.interval_seconds)})
+        hosts = await probe.look_once(core, release.to_revision)
+        await ledger.note(
+            core.database,
+            release,
+            {
+                "sentence": judgement.sentence,
+                "next": _next(core, window.interval_seconds),
+                "hosts": switching.noted(hosts),
+            },
+        )
     except DatabaseDown as error:
         judgement = judge_watch(Measurement(source_down=str(error)), thresholds(core.environment))
     return concluded(judgement, {"finding": judgement.finding})
 
 
 async def conclude(core: Core, release: Release, window: Window) -> Conclusion:
-    """The last look decides. Too little to tell, or nothing at all, is not a pass: a person decides."""
+    """The last look decides. Too little to tell, or nothing at all, is not a pass: a person decides.
+
+    Nor is a host that does not answer as it did: that may be the host's own trouble, so it is no breach either.
+    """
     judgement = await _judge(core, release, window)
     await ledger.record_judgement(core.database, release, judgement)
     told = concluded(judgement, {"finding": judgement.finding})
     minutes = f"after {window.seconds / 60:g} min"
+    unwell = [host for host in await probe.look_once(core, release.to_revision) if not host.good]
+    if told.verdict is Verdict.PASS and unwell:
+        faults = "; ".join(f"{host.host}: {host.said}" for host in unwell)
+        return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=f"{minutes}: {told.sentence}, but {faults}")
     hint = "; resume to watch once more, or roll back" if told.verdict is Verdict.INCONCLUSIVE else ""
     found = "" if judgement.finding is Finding.HEALTHY else f"{judgement.finding}: "
     return Conclusion(

@@ -15,8 +15,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run a command; every error that we know ends as one sentence and its exit code."""
-    from flows.cli import looking, queueing, rehearsing, releasing, serving  # noqa: F401
-
+    _register()
     command = get_command(app)
     try:
         status = command.main(standalone_mode=False)
@@ -32,6 +31,14 @@ def main() -> None:
             fail(f"{type(error).__name__}: {error}", ExitCode.OWN_ERROR)
         raise
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _register() -> None:
+    """Import the commands. A worker imports its own alone: each restart of the ERP waits for it."""
+    from flows.cli import serving  # noqa: F401
+
+    if sys.argv[1:2] != ["worker"]:
+        from flows.cli import looking, queueing, rehearsing, releasing  # noqa: F401
 
 
 def _click_error(error: Exception) -> str | None:
