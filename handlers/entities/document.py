@@ -47,7 +47,7 @@ def load(body: str, *, from_database: bool = False) -> object:
         raise Refusal("(body)", f"is not JSON: {error}") from error
     if body.count("{") + body.count("[") > DEPTH_MAX and _depth(value) > DEPTH_MAX:
         raise Refusal("(body)", f"is nested deeper than {DEPTH_MAX} levels")
-    if "\\u" in body or not body.isascii():
+    if not from_database and ("\\u" in body or not body.isascii()):
         _storable(value)
     return value
 
