@@ -27,8 +27,8 @@ class Refusal(Refused):
 def load(body: str, *, from_database: bool = False) -> object:
     """Read JSON strictly: exact numbers, one value for each key, nothing that PostgreSQL could not keep.
 
-    A body that comes *from the database* was a jsonb: no key of it stands twice, and looking would double
-    the time. Raises Refusal with the field `(body)` where the text as a whole is wrong.
+    A body that comes *from the database* was a jsonb: no key of it stands twice and all its text can be kept, and
+    looking again would double the time. Raises Refusal with the field `(body)` where the text as a whole is wrong.
     """
     if len(body) > BODY_BYTES_MAX:
         raise Refusal("(body)", f"is larger than {BODY_BYTES_MAX} bytes")
