@@ -59,7 +59,7 @@ async def look(core: Core, release: Release, window: Window) -> Conclusion:
             core.database,
             release,
             {
-                "sentence": judgement.sentence,
+                "looked": judgement.sentence,
                 "next": _next(core, window.interval_seconds),
                 "hosts": switching.noted(hosts),
             },
