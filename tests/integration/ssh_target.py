@@ -38,7 +38,7 @@ class Target:
                 "user": first.user,
                 "key_file": str(first.key_file),
                 "known_hosts_file": str(self.folder / "known_hosts"),
-                "connect_seconds": 3,
+                "connect_seconds": 10,
                 "command_seconds": 20,
                 "operation_seconds": 30,
             },
