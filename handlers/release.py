@@ -33,7 +33,8 @@ _CHANGING = (Phase.DEPLOYING, Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase
 NEXT: dict[Phase, frozenset[Phase]] = {
     Phase.PLANNED: frozenset({Phase.APPROVED, Phase.REFUSED, Phase.ABORTED}),
     Phase.APPROVED: frozenset({Phase.DEPLOYING, Phase.REFUSED, Phase.ABORTED}),
-    Phase.DEPLOYING: frozenset({Phase.PROBING, Phase.ROLLING_BACK, Phase.HELD}),
+    # Refused: a host said no before anything that runs had changed.
+    Phase.DEPLOYING: frozenset({Phase.PROBING, Phase.ROLLING_BACK, Phase.HELD, Phase.REFUSED}),
     Phase.PROBING: frozenset({Phase.CANARY, Phase.ROLLING_BACK, Phase.HELD}),
     Phase.CANARY: frozenset({Phase.DRAINING, Phase.ROLLING_BACK, Phase.HELD}),
     Phase.DRAINING: frozenset({Phase.WATCHING, Phase.ROLLING_BACK, Phase.HELD}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from handlers.drain import give_back
 from handlers.errors import LockLost, RunbookError
 from handlers.facts import inspect
 from handlers.ledger import LedgerRecorder
+from handlers.operations import OperationResult
 from handlers.probe import HostHealth, OnLook
 from handlers.release import Conclusion, Phase, Release
 from handlers.ssh import Shell, open_hosts
@@ -22,7 +24,7 @@ async def forward(core: Core, release: Release) -> Conclusion:
     """Deploy the released revision: one host first, proven by its own answer, then the others."""
     change = await _change(core, release, back=False)
     async with open_hosts(core.environment) as shells:
-        former = await _pids(shells)
+        former = await _pids(shells, release.to_revision)
 
         async def healthy(hosts: Sequence[Host]) -> Conclusion:
             chosen = [shell for shell in shells if shell.host in hosts]
@@ -68,15 +70,13 @@ async def _stop_everywhere(shells: Sequence[Shell], change: Change) -> bool:
     """Whether certainly no worker runs any more. The deploy that follows finds these operations done."""
     if not shells[0].environment.services.workers:
         return False
-    good = True
-    for shell in shells:
-        try:
-            good = (await stop_workers(shell, change)).done and good
-        except LockLost:
-            raise
-        except RunbookError:
-            good = False
-    return good
+    ends = await asyncio.gather(*(stop_workers(shell, change) for shell in shells), return_exceptions=True)
+    for end in ends:
+        if isinstance(end, LockLost) or (
+            isinstance(end, BaseException) and not isinstance(end, RunbookError)
+        ):
+            raise end
+    return all(isinstance(end, OperationResult) and end.done for end in ends)
 
 
 async def _change(core: Core, release: Release, *, back: bool) -> Change:
@@ -94,8 +94,10 @@ async def _change(core: Core, release: Release, *, back: bool) -> Change:
     )
 
 
-async def _pids(shells: Sequence[Shell]) -> dict[str, dict[str, int]]:
-    return {shell.host.name: (await inspect(shell)).pids() for shell in shells}
+async def _pids(shells: Sequence[Shell], revision: str) -> dict[str, dict[str, int]]:
+    """The processes that a switch must replace. A host that a deploy before a restart has switched has none."""
+    facts = await asyncio.gather(*(inspect(shell) for shell in shells))
+    return {one.host: one.pids() for one in facts if one.revision != revision}
 
 
 def _noting(core: Core, release: Release) -> OnLook:
@@ -107,7 +109,9 @@ def _noting(core: Core, release: Release) -> OnLook:
     return note
 
 
-def noted(seen: Sequence[HostHealth], streak: Mapping[str, int] | None = None) -> dict[str, dict[str, object]]:
+def noted(
+    seen: Sequence[HostHealth], streak: Mapping[str, int] | None = None
+) -> dict[str, dict[str, object]]:
     """What a look saw, in the words of the status view."""
     now = datetime.now(UTC).isoformat()
     return {
