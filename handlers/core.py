@@ -81,6 +81,11 @@ def engine(environment: Environment) -> AsyncEngine:
         connect_args={
             "timeout": environment.database.connect_seconds,
             "command_timeout": environment.database.statement_seconds,
-            "server_settings": {"application_name": "tds-runbook", "timezone": "UTC"},
+            "server_settings": {
+                "application_name": "tds-runbook",
+                "timezone": "UTC",
+                # Applying events inline claims with a limit: a plan made for any limit reads the whole queue.
+                "plan_cache_mode": "force_custom_plan",
+            },
         },
     )

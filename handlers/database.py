@@ -72,7 +72,10 @@ def spoken(engine: AsyncEngine) -> Iterator[None]:
 def sqlstate(error: BaseException) -> str | None:
     """PostgreSQL's own code for *error*, wherever SQLAlchemy has wrapped it."""
     seen: BaseException | None = error
-    while seen is not None:
+    # Causes can run in a circle when an error is raised from one that it caused itself.
+    for _ in range(20):
+        if seen is None:
+            return None
         code = getattr(seen, "sqlstate", None)
         if isinstance(code, str):
             return code
