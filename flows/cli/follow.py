@@ -138,7 +138,9 @@ class _Screen:
             if step.at is None or news in self._told or (step.state == "running" and not step.sentence):
                 continue
             self._told.add(news)
-            out.print(f"{step.at:%H:%M:%S} {step.name} {step.state}: {step.sentence}")
+            # A running step tells the time of this look, a finished one that of its end.
+            at = view.at if step.state == "running" else step.at
+            out.print(f"{at:%H:%M:%S} {step.name} {step.state}: {step.sentence}")
 
 
 def painted(view: StatusView, width: int = 80) -> Text:
