@@ -70,7 +70,9 @@ async def send(core: Core, release: Release, chosen: Chosen) -> Chosen:
         assert chosen.event_id is not None
         formers = await queue.redrive(tx, [chosen.event_id])
         if not formers:
-            raise Refused(f"event {chosen.event_id} is no longer a dead letter: somebody redrove it meanwhile")
+            raise Refused(
+                f"event {chosen.event_id} is no longer a dead letter: somebody redrove it meanwhile"
+            )
         await ledger.record_batch(tx, release, NUMBER, formers)
     return chosen
 
@@ -119,7 +121,9 @@ async def _sent_before(core: Core, release: Release) -> Chosen | None:
         events = await ledger.events(core.database, release)
         return Chosen(event_id=next(event.event_id for event in events if event.batch == NUMBER))
     records = await ledger.phase_records(core.database, release)
-    marked = [record.detail["synthetic"] for record in records if isinstance(record.detail.get("synthetic"), str)]
+    marked = [
+        record.detail["synthetic"] for record in records if isinstance(record.detail.get("synthetic"), str)
+    ]
     return Chosen(event_id=UUID(marked[-1]), is_synthetic=True) if marked else None
 
 
@@ -158,7 +162,11 @@ async def _seen(core: Core, release: Release, state: EventState) -> CanarySeen:
 
 
 async def _differences(core: Core, state: EventState) -> tuple[str, ...]:
-    if state.status is not Status.COMPLETED or state.entity is None or not core.environment.canary.compare_row:
+    if (
+        state.status is not Status.COMPLETED
+        or state.entity is None
+        or not core.environment.canary.compare_row
+    ):
         return ()
     async with transaction(core.database) as tx:
         payload = (await queue.payloads(tx, [state.id]))[state.id]

@@ -72,7 +72,9 @@ async def conclude(core: Core, release: Release) -> Conclusion:
     if not drained:
         return Conclusion(verdict=Verdict.PASS, sentence="no dead letter to drain")
     judgement = judge_batch(
-        Measurement(counts=of_replays(events), baseline=baseline(await ledger.plan(core.database, release.id))),
+        Measurement(
+            counts=of_replays(events), baseline=baseline(await ledger.plan(core.database, release.id))
+        ),
         thresholds(core.environment),
     )
     sizes = " ".join(

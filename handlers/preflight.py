@@ -52,7 +52,9 @@ async def plan(core: Core, revision: str | None, scope: tuple[Phase, ...] = EVER
         scope=scope,
         commits=seen.commits,
         hosts=tuple(
-            PlannedHost(name=name, current=facts.revision or "", rollback_present=facts.revision == seen.current)
+            PlannedHost(
+                name=name, current=facts.revision or "", rollback_present=facts.revision == seen.current
+            )
             for name, facts in sorted(seen.facts.items())
         ),
         events=events,
@@ -119,7 +121,9 @@ def _faults(environment: Environment, facts: HostFacts) -> list[str]:
     if facts.problem:
         faults.append(f"{directory} is no usable checkout: {facts.problem}; see deploy.directory")
     if facts.dirt:
-        faults.append(f"{directory} has local changes that a release would lose, keep or drop them: {facts.dirt}")
+        faults.append(
+            f"{directory} has local changes that a release would lose, keep or drop them: {facts.dirt}"
+        )
     if facts.free_bytes < FREE_BYTES_MIN:
         faults.append(f"only {facts.free_bytes // (1024 * 1024)} MB are free, 100 are needed: make room")
     if abs(facts.clock_skew_seconds) > CLOCK_SKEW_MAX_SECONDS:
@@ -186,7 +190,11 @@ async def _ledger_checks(core: Core, seen: _Seen) -> None:
             "(runbook status shows it)",
         )
     elif holder is not None and holder.alive:
-        seen.add("lock", False, f"{holder.name} holds {name} for release {holder.release_id}: wait until it is done")
+        seen.add(
+            "lock",
+            False,
+            f"{holder.name} holds {name} for release {holder.release_id}: wait until it is done",
+        )
     else:
         seen.add("lock", True, "free, no other release is live")
     if seen.wanted and (why := await ledger.is_quarantined(core.database, name, seen.wanted)) is not None:
