@@ -40,9 +40,11 @@ async def apply_kind(
     by_key: dict[str, list[Arrival]] = defaultdict(list)
     for event in events:
         try:
-            by_key[event.key].append(arrive(handler, event))
+            arrival = arrive(handler, event)
         except Refusal as refusal:
             results[event.id] = Result(outcome=Outcome.REFUSED, reason=str(refusal), field=refusal.field)
+        else:
+            by_key[event.key].append(arrival)
     await look_up(tx, (arrival.mapped for group in by_key.values() for arrival in group), ids, handlers)
     open_keys = sorted(by_key)
     for _ in range(_ROUNDS_MAX):

@@ -17,6 +17,7 @@ from handlers.entities import HANDLERS, Handler, Mapped, Refusal, apply, differe
 from handlers.webhooks.event import EntityType, Operation, Outcome
 from tests.integration.entity_events import (
     ARRIVED,
+    ID_KEYS,
     applied,
     event,
     lines,
@@ -102,6 +103,17 @@ async def test_what_is_refused_costs_nothing_to_the_others(engine: AsyncEngine) 
         assert [result.outcome for result in results] == [REFUSED, APPLIED, REFUSED, REFUSED]
         assert [result.field for result in results] == ["rate", None, "(body)", "item_id"]
         assert (await tx.execute(text("SELECT count(*) FROM products"))).scalar() == 1
+
+
+@pytest.mark.parametrize("entity", EntityType)
+async def test_every_kind_refuses_alone(engine: AsyncEngine, entity: EntityType) -> None:
+    """A refused event of any kind gets its result, also of those whose rows are recognised by a number."""
+    bad = event(entity, {ID_KEYS[entity]: "1", "created_time": "yesterday"})
+    good = event(entity, {ID_KEYS[entity]: "2"})
+    async with engine.begin() as tx:
+        assert await outcomes(tx, bad, good) == [REFUSED, APPLIED]
+        assert await outcomes(tx, bad) == [REFUSED]
+        assert await row(tx, entity, "1") is None
 
 
 async def test_an_event_about_several_records_is_refused(engine: AsyncEngine) -> None:
