@@ -1,4 +1,4 @@
-"""Commands that keep running: the worker that a deployed ERP runs, and the local Prefect."""
+"""Commands that keep running: the worker that a deployed ERP runs, the receiver, and the local Prefect."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from flows.cli.app import app
 from flows.cli.output import console
@@ -32,15 +33,9 @@ def worker(
 ) -> int:
     """Apply events from the queue until SIGTERM; then finish or give back what is in hand within 10 s."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if bool(database_url) == bool(environment):
-        raise Refused("name exactly one of --database-url env:NAME and --environment NAME")
-    if environment:
-        url = config.load(environment).database.sqlalchemy_url()
-    else:
-        url = config.Database(url=_reference(database_url)).sqlalchemy_url()
     asyncio.run(
         core_worker.serve(
-            url,
+            _database(database_url, environment).sqlalchemy_url(),
             revision=revision,
             apply=entities.apply,
             owner=owner or None,
@@ -48,6 +43,50 @@ def worker(
             lease_seconds=lease_seconds,
         )
     )
+    return 0
+
+
+@app.command()
+def receive(
+    environment: Annotated[
+        str, typer.Option("--environment", "-e", help="Take the database from this environment file.")
+    ] = "",
+    database_url: Annotated[
+        str,
+        typer.Option("--database-url", help="Its address instead, as a reference: env:NAME or file:PATH."),
+    ] = "",
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8700,
+    secret: Annotated[
+        str, typer.Option("--secret", help="Reference to the signature's secret: env:NAME or file:PATH.")
+    ] = "",
+    signed: Annotated[
+        bool,
+        typer.Option("--signature/--no-signature", help="Without one, only this machine may call."),
+    ] = True,
+    body_bytes_max: Annotated[int, typer.Option("--body-bytes-max", min=1024, max=4_194_304)] = 1_048_576,
+    per_minute_max: Annotated[
+        int, typer.Option("--per-minute-max", min=0, help="Calls that one address may make; 0: no limit.")
+    ] = 20_000,
+    trusted_proxies: Annotated[
+        str, typer.Option("--trusted-proxies", help="Addresses that may say for whom they call.")
+    ] = "",
+) -> int:
+    """Take webhooks and put them into the queue until SIGTERM; answers once they are written down."""
+    from handlers.receiver import Settings, serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if signed != bool(secret):
+        raise Refused(
+            "name the secret with --secret env:NAME, or say --no-signature on a machine of your own"
+        )
+    settings = Settings(
+        secret=_secret(secret) if signed else None,
+        body_bytes_max=body_bytes_max,
+        per_minute_max=per_minute_max,
+    )
+    database = _database(database_url, environment)
+    asyncio.run(serve(database, settings, host=host, port=port, trusted_proxies=trusted_proxies))
     return 0
 
 
@@ -66,6 +105,29 @@ def up(
 
     asyncio.run(run_up(port=port, deploy=deploy, stop_seconds=stop_seconds, say=console().print))
     return 0
+
+
+def _database(url: str, environment: str) -> config.Database:
+    """The database that a command names, in one of the two ways."""
+    if bool(url) == bool(environment):
+        raise Refused("name exactly one of --database-url env:NAME and --environment NAME")
+    if environment:
+        return config.load(environment).database
+    try:
+        return config.Database(url=_reference(url))
+    except ValidationError as error:
+        raise Refused(f"--database-url {_said(error)}") from None
+
+
+def _secret(reference: str) -> SecretStr:
+    try:
+        return TypeAdapter[SecretStr](config.Secret).validate_python(reference)
+    except ValidationError as error:
+        raise Refused(f"--secret {_said(error)}") from None
+
+
+def _said(error: ValidationError) -> str:
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
 
 
 def _reference(text: str) -> str:

@@ -1,0 +1,11 @@
+"""The door for Zoho's webhooks: what comes in is verified, read, and answered only once it is written down.
+
+`serve` runs it, `application` builds it. It knows the queue and the entities, and nothing of releases.
+"""
+
+from __future__ import annotations
+
+from handlers.receiver.application import Settings, application
+from handlers.receiver.serving import serve
+
+__all__ = ["Settings", "application", "serve"]

@@ -1,0 +1,116 @@
+"""The records of a webhook, as they will be written: the kind from the address, one event for each record."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from handlers import entities
+from handlers.entities import Data, Refusal
+from handlers.entities.base import STAMPS
+from handlers.entities.document import dump
+from handlers.entities.fold import digest
+from handlers.receiver.refusing import No
+from handlers.webhooks.event import EntityType, Operation
+
+_KINDS: dict[EntityType, str] = {
+    EntityType.PRODUCT: "product products item items",
+    EntityType.CUSTOMER: "customer customers",
+    EntityType.INVOICE: "invoice invoices",
+    EntityType.SALES_ORDER: "salesorder salesorders order orders",
+    EntityType.PAYMENT: "payment payments customerpayment customerpayments",
+    EntityType.VENDOR: "vendor vendors supplier suppliers",
+    EntityType.USER: "user users",
+    EntityType.BILL: "bill bills",
+    EntityType.CREDIT_NOTE: "creditnote creditnotes",
+    EntityType.STOCK_ADJUSTMENT: "stockadjustment stockadjustments inventoryadjustment inventoryadjustments stock",
+    EntityType.PRICE_LIST: "pricelist pricelists pricebook pricebooks price prices",
+}
+"""Names of each kind in an address: ours, the source's, and those that the ERP's own receiver had."""
+
+_KEY_MAX = 100
+
+KINDS: dict[str, EntityType] = {name: kind for kind, names in _KINDS.items() for name in names.split()}
+
+EVENTS: dict[str, Operation] = {
+    "": Operation.UPSERT,
+    "created": Operation.CREATE,
+    "create": Operation.CREATE,
+    "edited": Operation.UPDATE,
+    "updated": Operation.UPDATE,
+    "update": Operation.UPDATE,
+    "deleted": Operation.DELETE,
+    "delete": Operation.DELETE,
+}
+"""What `?event=` may say; a body itself never tells. Without it the record was created or changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """One record that came in, ready to be written."""
+
+    entity: EntityType
+    key: str
+    operation: Operation
+    payload: str
+    """The record under its own key, as JSON text, every number as it was sent."""
+    content: str
+    """A name for what the record says in the fields that are stored: equal for a second delivery."""
+    stamped: bool
+    """It says when it was changed, so equal content is the same version, however long ago that was."""
+
+
+def kind_of(name: str) -> EntityType:
+    """The kind that an address names: `credit-notes`, `CreditNote` and `creditnotes` are one."""
+    entity = KINDS.get(re.sub(r"[-_]", "", name).lower())
+    if entity is None:
+        known = ", ".join(names.split()[1] for names in _KINDS.values())
+        raise No(404, "unknown_kind", f"there is no such kind of webhook: it may be one of {known}")
+    return entity
+
+
+def operation_of(values: list[str]) -> Operation:
+    """What the query says happened to the record."""
+    named = {EVENTS.get(value.lower()) for value in values} or {Operation.UPSERT}
+    operation = named.pop()
+    if operation is None or named:
+        raise No(400, "malformed", "event may be created, edited or deleted, once")
+    return operation
+
+
+def arrivals(entity: EntityType, body: str, operation: Operation) -> list[Arrival]:
+    """Every record of *body*. Refuses the whole where one of them cannot be named: half a call is no call."""
+    try:
+        return [_arrival(entity, record.data, operation) for record in entities.unwrap(entity, body)]
+    except Refusal as refusal:
+        malformed = refusal.field == "(body)" and "JSON" in refusal.reason
+        raise No(400 if malformed else 422, "malformed" if malformed else "no_record", str(refusal)) from None
+
+
+def _arrival(entity: EntityType, record: Data, operation: Operation) -> Arrival:
+    handler = entities.handler(entity)
+    key = handler.source_key(record)
+    if len(key) > _KEY_MAX:
+        raise Refusal(handler.id_keys[0], f"is longer than {_KEY_MAX} characters: no id is")
+    stored = handler.keys.union(STAMPS)
+    said = {name: _unformatted(value) for name, value in record.items() if name in stored}
+    content = f"{entity}\n{key}\n{operation is Operation.DELETE}\n{digest(said)}"
+    return Arrival(
+        entity=entity,
+        key=key,
+        operation=operation,
+        payload=dump({handler.wrappers[0]: record}),
+        content=blake2b(content.encode(), digest_size=32).hexdigest(),
+        stamped=any(str(record.get(name) or "").strip() for name in STAMPS),
+    )
+
+
+def _unformatted(value: Any) -> Any:
+    """Without what is printed for people: it differs between deliveries of one version."""
+    if isinstance(value, dict):
+        return {key: _unformatted(inner) for key, inner in value.items() if not key.endswith("_formatted")}
+    if isinstance(value, list):
+        return [_unformatted(inner) for inner in value]
+    return value

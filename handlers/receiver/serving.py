@@ -1,0 +1,93 @@
+"""Running the receiver until it is told to stop: calls in hand are written and answered first."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import signal
+
+import uvicorn
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from handlers.config import Database
+from handlers.errors import Refused
+from handlers.receiver.application import Settings, application
+
+log = logging.getLogger(__name__)
+
+SECRET_LENGTH_MIN = 12
+"""The source takes secrets of 12 to 50 letters and digits."""
+_STOP_SECONDS = 8
+
+
+async def serve(
+    database: Database, settings: Settings, *, host: str, port: int, trusted_proxies: str = ""
+) -> None:
+    """Receive until SIGTERM or SIGINT. Refuses to start without a secret, unless nobody else can reach it.
+
+    *trusted_proxies* are the addresses, with commas between them, whose word about the caller counts.
+    """
+    check(settings.secret, host)
+    engine = _engine(database)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application(engine, settings),
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=trusted_proxies or None,
+            # A net below our own limit, which answers with a sentence.
+            limit_concurrency=4 * settings.calls_max,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+    )
+    # The server raises the signal again when it has stopped; by then it has done its work.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        await server.serve()
+    except SystemExit as error:
+        raise Refused(f"cannot listen on {host}:{port}; is the port taken?") from error
+    finally:
+        await asyncio.shield(engine.dispose())
+
+
+def check(secret: SecretStr | None, host: str) -> None:
+    """Fail closed: a receiver that strangers can reach has a secret."""
+    if secret is None:
+        if not is_loopback(host):
+            raise Refused(f"without a signature only this machine may call, and {host} is open to others")
+        log.warning("webhooks are accepted without a signature: from this machine only")
+    elif len(secret.get_secret_value()) < SECRET_LENGTH_MIN:
+        raise Refused(f"the secret of the signature is shorter than {SECRET_LENGTH_MIN} characters")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* is this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _engine(database: Database) -> AsyncEngine:
+    """A small pool whose waits are all shorter than the time in which the source wants an answer."""
+    return create_async_engine(
+        database.sqlalchemy_url(),
+        pool_size=3,
+        max_overflow=0,
+        pool_timeout=3,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={
+            "timeout": 3,
+            "command_timeout": 4,
+            "server_settings": {"application_name": "tds-receiver", "timezone": "UTC"},
+        },
+    )
