@@ -66,6 +66,8 @@ class Postgres:
     port: int
     tied: bool
     """The server ends when the process that started it dies. Not for a rehearsal that is kept."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What this server does otherwise than all of ours: a benchmark wants its commits on disk."""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -78,7 +80,12 @@ class Postgres:
 
     @classmethod
     def create(
-        cls, folder: Path, *, tied: bool = True, environment: Mapping[str, str] | None = None
+        cls,
+        folder: Path,
+        *,
+        tied: bool = True,
+        settings: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Postgres:
         """Write the server's data folder without starting it. May run in any thread."""
         environment = dict(environment or os.environ)
@@ -104,7 +111,14 @@ class Postgres:
         )
         if done.returncode:
             raise PostgresError(f"initdb failed: {done.stderr.decode(errors='replace').strip()}")
-        return cls(folder=folder, password=password, port=free_port(), tied=tied, environment=environment)
+        return cls(
+            folder=folder,
+            password=password,
+            port=free_port(),
+            tied=tied,
+            settings=dict(settings or {}),
+            environment=environment,
+        )
 
     def launch(self) -> None:
         """Start the server on its data folder and wait for it; another port is taken where ours is gone."""
@@ -113,7 +127,11 @@ class Postgres:
 
     def spawn(self) -> None:
         """Start the server's process without waiting for it."""
-        settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        settings = [
+            word
+            for name, value in (_SETTINGS | dict(self.settings)).items()
+            for word in ("-c", f"{name}={value}")
+        ]
         command = [
             *_as_ordinary_user(),
             str(binaries() / "postgres"),

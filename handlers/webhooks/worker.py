@@ -215,24 +215,7 @@ async def serve(
     poll_seconds: float = 1.0,
 ) -> None:
     """Run one worker until SIGTERM or SIGINT; over within ten seconds of it. *owner* is a name for people."""
-    engine = create_async_engine(
-        make_url(database_url).set(drivername="postgresql+asyncpg"),
-        pool_size=3,
-        max_overflow=0,
-        pool_pre_ping=True,
-        pool_timeout=5,
-        hide_parameters=True,
-        connect_args={
-            "timeout": 5,
-            "command_timeout": lease_seconds,
-            # A plan made for any limit reads the whole queue; one made for this limit reads its beginning.
-            "server_settings": {
-                "application_name": "tds-worker",
-                "timezone": "UTC",
-                "plan_cache_mode": "force_custom_plan",
-            },
-        },
-    )
+    engine = make_engine(database_url, lease_seconds=lease_seconds)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -252,6 +235,28 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         await engine.dispose()
+
+
+def make_engine(database_url: str | URL, *, lease_seconds: float = 300) -> AsyncEngine:
+    """The engine of one worker: a connection to work with, one to listen on, and one to spare."""
+    return create_async_engine(
+        make_url(database_url).set(drivername="postgresql+asyncpg"),
+        pool_size=3,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_timeout=5,
+        hide_parameters=True,
+        connect_args={
+            "timeout": 5,
+            "command_timeout": lease_seconds,
+            # A plan made for any limit reads the whole queue; one made for this limit reads its beginning.
+            "server_settings": {
+                "application_name": "tds-worker",
+                "timezone": "UTC",
+                "plan_cache_mode": "force_custom_plan",
+            },
+        },
+    )
 
 
 def new_owner(name: str | None = None) -> str:
