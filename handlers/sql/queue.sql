@@ -8,6 +8,7 @@
 -- write 5). Only rows that nobody else is claiming are locked. Events of one record are applied in order: a row is
 -- taken only when every older open event of its record is in this same batch, which also holds against a claim
 -- that has not committed yet. With :ids only these are taken, and only a lease of somebody else holds them up.
+-- Where the ledger has limits on intake, the line in brackets becomes a condition: nothing is taken at one go then.
 WITH again AS (
     SELECT q.id, q.entity_type, q.source_entity_id, q.created_at
     FROM tds_sync_queue q
@@ -61,6 +62,7 @@ WITH again AS (
                OR (older.status IN ('pending', 'retry') AND CAST(:ids AS uuid[]) IS NULL))
           AND older.id NOT IN (SELECT id FROM locked)
     )
+    -- [unless intake is limited]
 )
 UPDATE tds_sync_queue q
 SET status = 'processing',

@@ -7,16 +7,20 @@ and says what it touched. Priority follows the queue's own index, 1 before 10; r
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database import clean
 from handlers.errors import TryAgain
 from handlers.sql import queries
+from handlers.webhooks import intake
 from handlers.webhooks.classify import fingerprint
 from handlers.webhooks.event import (
     ENTITY_TYPES,
@@ -72,6 +76,12 @@ LEASES_LOST_MAX = 10
 """An event that was being worked on when so many leases ran out is taken for their cause."""
 
 _SQL = queries("queue")
+_CLAIM_UNLIMITED = text(
+    _SQL["claim"].text.replace(
+        "-- [unless intake is limited]", "AND NOT EXISTS (SELECT FROM runbook.intake WHERE until > now())"
+    )
+)
+"""The claim for databases with limits on intake: one statement as before, which takes nothing while one is in force."""
 
 
 class LeaseLost(TryAgain):
@@ -103,10 +113,51 @@ async def claim(
     """Lease up to *limit* due events to *owner*, oldest first, and return them as plain values.
 
     *entities* and *ids* narrow the choice. Commit at once: until then nobody else can see the lease.
+    A limit on intake (`handlers.intake`) binds every claim; what it holds back is left as it is.
     """
-    kinds = EntityType if entities is None else entities
+    kinds = list(EntityType if entities is None else entities)
+    limitable = await intake.is_there(tx)
+    statement = _CLAIM_UNLIMITED if limitable else _SQL["claim"]
+    take = partial(_claim, tx, owner=owner, lease_seconds=lease_seconds, ids=ids)
+    events = await take(statement, kinds=kinds, limit=limit)
+    if not events and limitable:
+        # Nothing is due, or there is a limit: only who has nothing to do needs to ask.
+        events = await _claim_within(tx, take, kinds, limit)
+    return sorted(events, key=lambda event: (event.created_at, event.id))
+
+
+async def _claim_within(
+    tx: AsyncConnection, take: Callable[..., Awaitable[list[Event]]], kinds: list[EntityType], limit: int
+) -> list[Event]:
+    """Claim what the limits on intake leave room for: first of the kinds that have one, then of the others."""
+    room = await intake.room(tx)
+    if room is None:
+        return []
+    left = limit if room.of_all is None else min(limit, room.of_all)
+    events: list[Event] = []
+    for group, most in (
+        *(([kind], room.of_kind[kind]) for kind in kinds if kind in room.of_kind),
+        ([kind for kind in kinds if kind not in room.of_kind], limit),
+    ):
+        number = min(most, left - len(events))
+        if group and number > 0:
+            events += await take(_SQL["claim"], kinds=group, limit=number)
+    await intake.take(tx, Counter(event.entity for event in events))
+    return events
+
+
+async def _claim(
+    tx: AsyncConnection,
+    statement: TextClause,
+    *,
+    kinds: Sequence[EntityType],
+    limit: int,
+    owner: str,
+    lease_seconds: float,
+    ids: Sequence[UUID] | None,
+) -> list[Event]:
     rows = await tx.execute(
-        _SQL["claim"],
+        statement,
         {
             "owner": owner,
             "limit": limit,
@@ -115,7 +166,7 @@ async def claim(
             "ids": None if ids is None else list(ids),
         },
     )
-    events = [
+    return [
         Event(
             id=row.id,
             entity=ENTITY_TYPES[row.entity_type],
@@ -128,7 +179,6 @@ async def claim(
         )
         for row in rows
     ]
-    return sorted(events, key=lambda event: (event.created_at, event.id))
 
 
 async def complete(
