@@ -17,7 +17,7 @@ from handlers.errors import Refused
 from handlers.sql import queries
 from handlers.webhooks import queue
 from handlers.webhooks.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
-from handlers.webhooks.intake import ALL
+from handlers.webhooks.intake import ALL, is_there
 
 SECONDS_MAX = 24 * 3600.0
 
@@ -65,9 +65,9 @@ async def limit(
         return Limit.from_row((await tx.execute(_SQL["limit"], values)).mappings().one())
 
 
-async def lift(place: Place, entity: EntityType | None) -> bool:
-    """End the limit of *entity*, or the one on all kinds together. False where none was in force."""
-    return bool(await _lift(place, _name(entity)))
+async def lift(place: Place, entity: EntityType | None) -> list[Limit]:
+    """End the limit of *entity*, or the one on all kinds together. Returns it; empty where none was in force."""
+    return await _lift(place, _name(entity))
 
 
 async def lift_all(place: Place) -> list[Limit]:
@@ -76,8 +76,10 @@ async def lift_all(place: Place) -> list[Limit]:
 
 
 async def limits(place: Place) -> list[Limit]:
-    """The limits in force."""
+    """The limits in force; none where the ledger is older than limits."""
     async with transaction(place) as tx:
+        if not await is_there(tx):
+            return []
         return [Limit.from_row(row) for row in (await tx.execute(_SQL["limits"])).mappings()]
 
 

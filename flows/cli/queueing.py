@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from flows.cli.app import EnvironmentOption, JsonOption, db_app, queue_app
-from flows.cli.output import console, print_json
-from handlers import adopt, config, migrate, trial
+from flows.cli.app import ByOption, EnvironmentOption, JsonOption, ReasonOption, db_app, queue_app
+from flows.cli.output import console, person, print_json
+from handlers import adopt, config, intake, migrate, trial
 from handlers.core import engine
 from handlers.database import begin
 from handlers.errors import ExitCode, Refused
@@ -27,7 +27,7 @@ STDIN = "-"
 
 @queue_app.command("show")
 def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
-    """Count the queue by status, and its dead letters by type and error."""
+    """Count the queue by status, and its dead letters by type and error; says what holds it back."""
 
     async def go() -> int:
         database = engine(config.load(environment))
@@ -35,6 +35,7 @@ def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
             async with begin(database) as tx:
                 counts = await queue.counts(tx)
                 dead = await queue.dead_letters(tx)
+                limits = await intake.limits(tx)
         finally:
             await database.dispose()
         groups: dict[tuple[str, str, str], int] = {}
@@ -46,15 +47,90 @@ def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
                 {"entity": entity, "error_code": code, "error": error, "count": count}
                 for (entity, code, error), count in sorted(groups.items())
             ]
-            print_json({"status": counts, "dead_letters": told})
+            print_json({"status": counts, "dead_letters": told, "limits": limits})
             return ExitCode.GOOD
         for status, count in counts.items():
             console().print(f"{count:>8} {status}")
         for (entity, code, error), count in sorted(groups.items()):
             console().print(f"{count:>8} dead: {entity}, {code or 'no code'}: {error[:120]}")
+        for each in limits:
+            console().print(f"held back: {_limit_line(each)}")
         return ExitCode.GOOD
 
     return asyncio.run(go())
+
+
+@queue_app.command("limit")
+def limit(
+    environment: EnvironmentOption,
+    per_ten_seconds: Annotated[
+        int, typer.Option("--per-ten-seconds", min=0, help="So many events go through; 0 holds all.")
+    ],
+    entity: Annotated[
+        str, typer.Option("--entity", help="Of this kind alone; without it of all kinds together.")
+    ] = "",
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, max=intake.SECONDS_MAX, help="Then it ends by itself.")
+    ] = 300,
+    by: ByOption = "",
+    reason: ReasonOption = "",
+    json: JsonOption = False,
+) -> int:
+    """Hold the queue back: workers take only so many events in each ten seconds, for a while."""
+    kind = _entity(entity) if entity else None
+    who = person(by)
+    if not reason:
+        raise Refused("say with --reason why the queue is held back: others will wonder")
+
+    async def go() -> int:
+        database = engine(config.load(environment))
+        try:
+            set_ = await intake.limit(
+                database, kind, per_ten_seconds=per_ten_seconds, seconds=seconds, by=who, reason=reason
+            )
+        finally:
+            await database.dispose()
+        print_json(set_) if json else console().print(_limit_line(set_))
+        return ExitCode.GOOD
+
+    return asyncio.run(go())
+
+
+@queue_app.command("unlimit")
+def unlimit(
+    environment: EnvironmentOption,
+    entity: Annotated[
+        str, typer.Option("--entity", help="Only the limit of this kind; without it every limit.")
+    ] = "",
+    json: JsonOption = False,
+) -> int:
+    """Let the queue flow again."""
+    kind = _entity(entity) if entity else None
+
+    async def go() -> int:
+        database = engine(config.load(environment))
+        try:
+            lifted = await (intake.lift_all(database) if kind is None else intake.lift(database, kind))
+            left = await intake.limits(database)
+        finally:
+            await database.dispose()
+        if json:
+            print_json({"lifted": lifted, "left": left})
+        else:
+            console().print(f"lifted {len(lifted)}" if lifted else "there was no such limit in force")
+            for each in left:
+                console().print(f"still {_limit_line(each)}")
+        return ExitCode.GOOD
+
+    return asyncio.run(go())
+
+
+def _limit_line(limit: intake.Limit) -> str:
+    of = f"of {limit.entity}" if limit.entity else "of all kinds together"
+    return (
+        f"{limit.per_ten_seconds} events {of} in each 10 s until {limit.until:%H:%M:%S} UTC, "
+        f"by {limit.set_by}: {limit.reason}"
+    )
 
 
 @queue_app.command("try")
