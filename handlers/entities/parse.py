@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 from handlers.entities.document import dump, shown
@@ -29,7 +29,9 @@ class Kind:
     read: Callable[[object], str | None]
 
 
-_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{1,40})?|\.[0-9]{1,40}|[0-9]\.[0-9]{1,20}E-?[0-9]{1,2})")
+"""The older form of webhooks prints amounts as Java does: `10820.0`, and from ten million on `1.25E7`."""
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _FLOAT_LIKE = re.compile(r"[0-9]+[eE][0-9]+")
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ].*)?")
@@ -37,16 +39,19 @@ _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
     r"(Z|[+-][0-9]{2}:?[0-9]{2})?"
 )
+_OFFSET_MAX = timedelta(hours=14)
+"""No place on earth is farther from UTC."""
+
 _BARE_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def text(value: object) -> str | None:
-    """Text as it stands. Whole numbers are taken too: published examples print zip codes and the like so."""
+    """Text as it stands. Numbers are taken too: published examples print zip codes and the like so."""
     if isinstance(value, str):
         return value if value and not value.isspace() else None
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"must be text, not {shown(value)}")
 
@@ -54,10 +59,11 @@ def text(value: object) -> str | None:
 def identifier(value: object) -> str | None:
     """An id as exact text, from text or a whole number. One that went through a float is no longer the id."""
     if isinstance(value, str):
-        if not value or value.isspace():
+        name = value.strip()
+        if not name:
             return None
-        if _ID.fullmatch(value) and not _FLOAT_LIKE.fullmatch(value):
-            return value
+        if _ID.fullmatch(name) and not _FLOAT_LIKE.fullmatch(name):
+            return name
         raise ValueError(f"must be an id, not {shown(value)}")
     if value is None:
         return None
@@ -71,9 +77,7 @@ def number(value: object) -> str | None:
     if isinstance(value, bool):
         raise ValueError(f"must be a number, not {shown(value)}")
     if isinstance(value, Decimal):
-        if value.adjusted() >= DIGITS_MAX or value.adjusted() < -DIGITS_MAX:
-            raise ValueError("is a number beyond any amount")
-        return str(value)
+        return str(_bounded(value))
     if isinstance(value, int):
         figure = str(value)
     elif value is None:
@@ -84,11 +88,19 @@ def number(value: object) -> str | None:
             return None
         if not _NUMBER.fullmatch(figure):
             raise ValueError(f"must be a number, not {shown(value)}")
+        if "E" in figure:
+            return str(_bounded(Decimal(figure)))
     else:
         raise ValueError(f"must be a number, not {shown(value)}")
     if len(figure.partition(".")[0]) > DIGITS_MAX:
         raise ValueError("is a number beyond any amount")
     return figure
+
+
+def _bounded(amount: Decimal) -> Decimal:
+    if amount.adjusted() >= DIGITS_MAX or amount.adjusted() < -DIGITS_MAX:
+        raise ValueError("is a number beyond any amount")
+    return amount
 
 
 def percent(value: object) -> str | None:
@@ -97,7 +109,7 @@ def percent(value: object) -> str | None:
         figure = value.rstrip()[:-1].strip()
         if not _NUMBER.fullmatch(figure):
             raise ValueError(f"must be a percentage, not {shown(value)}")
-        return figure
+        return number(figure)
     return number(value)
 
 
@@ -113,28 +125,33 @@ def integer(value: object) -> str | None:
 
 
 def boolean(value: object) -> str | None:
-    """True or false, also as text: the older form of webhooks sends everything as text."""
+    """True or false, also as text or as 1 and 0: the older form of webhooks sends everything as text."""
     if value is True:
         return "true"
     if value is False:
         return "false"
     if value is None:
         return None
+    if isinstance(value, int) and value in (0, 1):
+        return "true" if value else "false"
     if isinstance(value, str):
         word = value.strip().lower()
         if not word:
             return None
         if word in ("true", "false"):
             return word
+        if word in ("1", "0"):
+            return "true" if word == "1" else "false"
     raise ValueError(f"must be true or false, not {shown(value)}")
 
 
 def day(value: object) -> str | None:
     """A calendar day: the first ten characters, never shifted through a time zone."""
     if isinstance(value, str):
-        if not value or value.isspace():
+        printed = value.strip()
+        if not printed:
             return None
-        found = _DATE.fullmatch(value)
+        found = _DATE.fullmatch(printed)
         if found is None:
             raise ValueError(f"must be a date like 2025-11-04, not {shown(value)}")
         try:
@@ -154,22 +171,35 @@ def moment(value: object) -> datetime | None:
     an older version look newer.
     """
     if isinstance(value, str):
-        if not value or value.isspace():
+        printed = value.strip()
+        if not printed:
             return None
-        found = _INSTANT.fullmatch(value)
+        found = _INSTANT.fullmatch(printed)
         try:
             if found is None:
-                if _BARE_DATE.fullmatch(value):
-                    return datetime.fromisoformat(value).replace(tzinfo=UTC)
+                if _BARE_DATE.fullmatch(printed):
+                    return datetime.fromisoformat(printed).replace(tzinfo=UTC)
                 raise ValueError(f"must be a time like 2025-11-04T15:20:11+0300, not {shown(value)}")
             if found[1] is None:
                 raise ValueError(f"has no offset from UTC, so the moment is not known: {shown(value)}")
-            return datetime.fromisoformat(value).astimezone(UTC)
+            return _aware(printed, found[1]).astimezone(UTC)
         except OverflowError as error:
             raise ValueError(f"is out of range: {shown(value)}") from error
     if value is None:
         return None
     raise ValueError(f"must be a time as text, not {shown(value)}")
+
+
+def _aware(printed: str, offset: str) -> datetime:
+    """The time with its offset, if a calendar and a clock can show them."""
+    try:
+        read = datetime.fromisoformat(printed)
+    except ValueError as error:
+        raise ValueError(f"is not a moment of the calendar: {shown(printed)}") from error
+    distance = read.utcoffset()
+    if distance is None or abs(distance) > _OFFSET_MAX or "60" <= offset[-2:] <= "99":
+        raise ValueError(f"has an offset from UTC that no clock has: {shown(printed)}")
+    return read
 
 
 def instant(value: object) -> str | None:
@@ -190,9 +220,9 @@ def anything(value: object) -> str | None:
 
 
 def several(value: object) -> str | None:
-    """A list as JSON text; an object stands for a list of one."""
+    """A list as JSON text; an object stands for a list of one, and an empty one for none."""
     if isinstance(value, dict):
-        value = [value]
+        value = [value] if value else []
     elif isinstance(value, list):
         pass
     elif value is None or (isinstance(value, str) and (not value or value.isspace())):

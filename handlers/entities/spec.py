@@ -104,7 +104,7 @@ def column(name: str, kind: Kind, keys: str = "", **more: Any) -> Column:
 def lines(value: object, _: Data) -> list[tuple[str, Data]]:
     """The lines of a list. Blank is an empty list, and an object stands for a list of one."""
     if isinstance(value, dict):
-        value = [value]
+        value = [value] if value else []
     if value is None or (isinstance(value, str) and not value.strip()):
         return []
     if not isinstance(value, list):
