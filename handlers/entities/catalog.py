@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from handlers.entities.base import Handler
-from handlers.entities.document import Refusal
+from handlers.entities.document import Refusal, shown
 from handlers.entities.parse import BOOLEAN, DATE, ID, INSTANT, INTEGER, LIST, NUMBER, PERCENT, TEXT
 from handlers.entities.spec import Child, Data, Table, column, columns, line_no, lines
 from handlers.webhooks.event import EntityType
@@ -31,21 +31,13 @@ def _in_package(name: str) -> Callable[[Data], object]:
     return take
 
 
-def _places(value: object, _: Data) -> list[tuple[str, Data]]:
-    """Places under one set of names: older organisations say `warehouse_*`, newer ones `location_*`."""
-    renamed = []
-    for path, line in lines(value, _):
-        prefix = "location_" if "location_id" in line else "warehouse_"
-        renamed.append(
-            (
-                path,
-                {
-                    ("place_" + key.removeprefix(prefix)) if key.startswith(prefix) else key: line[key]
-                    for key in line
-                },
-            )
-        )
-    return renamed
+def _where_packed(name: str) -> Callable[[Data], str]:
+    return lambda record: name if name in record else f"package_details.{name}"
+
+
+def _place(name: str) -> str:
+    """The keys of something about a place: older organisations say `warehouse_*`, newer ones `location_*`."""
+    return f"location_{name} warehouse_{name}"
 
 
 _STOCK = "stock_on_hand available_stock actual_available_stock committed_stock actual_committed_stock"
@@ -96,7 +88,13 @@ PRODUCT = Handler(
             *columns("image_name image_type", TEXT),
             *columns("image_document_id", ID),
             *(
-                column(name, kind, f"{name} package_details", take=_in_package(name))
+                column(
+                    name,
+                    kind,
+                    f"{name} package_details",
+                    take=_in_package(name),
+                    where=_where_packed(name),
+                )
                 for name, kind in (
                     *((name, NUMBER) for name in ("length", "width", "height", "weight")),
                     *((name, TEXT) for name in ("weight_unit", "dimension_unit")),
@@ -113,13 +111,14 @@ PRODUCT = Handler(
                 name="product_stock",
                 link="product_id",
                 keys=("locations", "warehouses"),
-                lines=_places,
+                lines=lines,
                 columns=(
                     line_no(),
-                    *columns("place_id", ID),
-                    *columns("place_name status", TEXT),
+                    column("place_id", ID, _place("id")),
+                    column("place_name", TEXT, _place("name")),
+                    *columns("status", TEXT),
                     *columns("is_primary", BOOLEAN),
-                    *(column(name, NUMBER, f"place_{name}") for name in (_STOCK + " " + _STOCK_MORE).split()),
+                    *(column(name, NUMBER, _place(name)) for name in (_STOCK + " " + _STOCK_MORE).split()),
                     *columns("initial_stock initial_stock_rate", NUMBER),
                 ),
             ),
@@ -209,8 +208,10 @@ PRICE_LIST = Handler(
 def _known_adjustment_type(record: Data) -> None:
     """Quantity or value: only these two are known, and only the first is about stock."""
     kind = record.get("adjustment_type")
-    if isinstance(kind, str) and kind.strip() and kind.strip().lower() not in ("quantity", "value"):
-        raise Refusal("adjustment_type", f"must be quantity or value, not {kind!r}")
+    if kind is None or (isinstance(kind, str) and not kind.strip()):
+        return
+    if not isinstance(kind, str) or kind.strip().lower() not in ("quantity", "value"):
+        raise Refusal("adjustment_type", f"must be quantity or value, not {shown(kind)}")
 
 
 STOCK_ADJUSTMENT = Handler(

@@ -42,6 +42,7 @@ _INSTANT = re.compile(
 _OFFSET_MAX = timedelta(hours=14)
 """No place on earth is farther from UTC."""
 
+_BOOLEANS = {"true": "true", "false": "false", "1": "true", "0": "false"}
 _BARE_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -132,16 +133,12 @@ def boolean(value: object) -> str | None:
         return "false"
     if value is None:
         return None
-    if isinstance(value, int) and value in (0, 1):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        word = value.strip().lower()
+    if isinstance(value, str | int):
+        word = str(value).strip().lower()
         if not word:
             return None
-        if word in ("true", "false"):
-            return word
-        if word in ("1", "0"):
-            return "true" if word == "1" else "false"
+        if word in _BOOLEANS:
+            return _BOOLEANS[word]
     raise ValueError(f"must be true or false, not {shown(value)}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from handlers.entities.base import Handler
 from handlers.entities.common import PLACE
+from handlers.entities.document import Refusal
 from handlers.entities.parse import BOOLEAN, DATE, ID, INSTANT, LIST, NUMBER, OBJECT, TEXT
 from handlers.entities.spec import Child, Data, Table, column, columns, line_no, lines
 from handlers.webhooks.event import EntityType
@@ -15,12 +16,32 @@ def _only_invoice(record: Data) -> object:
     return applied[0][1].get("invoice_id") if len(applied) == 1 else None
 
 
+def _where_invoice(record: Data) -> str:
+    """A list without lines has but its own name."""
+    try:
+        return "invoices[0].invoice_id" if lines(record.get("invoices"), record) else "invoices"
+    except ValueError:
+        return "invoices"
+
+
+def _not_to_a_vendor(record: Data) -> None:
+    """Payments to vendors have the same id field, and may come under the same key: they name whom they pay."""
+    if not _blank(record.get("vendor_id")) and _blank(record.get("customer_id")):
+        raise Refusal("vendor_id", "names a vendor, and no customer: this is a payment to a vendor")
+
+
+def _blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 PAYMENT = Handler(
     entity=EntityType.PAYMENT,
     id_keys=("payment_id",),
     wrappers=("payment", "customerpayment", "customer_payment", "customerpayments", "payments"),
+    check=_not_to_a_vendor,
     refused_wrappers={
         "vendorpayment": "is a payment to a vendor: another kind of record, only its id is called the same",
+        "vendor_payment": "is a payment to a vendor: another kind of record, only its id is called the same",
         "vendorpayments": "are payments to vendors: another kind of record, only their id is called the same",
     },
     table=Table(
@@ -30,7 +51,13 @@ PAYMENT = Handler(
         columns=(
             *columns("payment_number payment_number_prefix payment_number_suffix", TEXT),
             column(
-                "sales_invoice_id", ID, "invoices", take=_only_invoice, parent=EntityType.INVOICE, local=True
+                "sales_invoice_id",
+                ID,
+                "invoices",
+                take=_only_invoice,
+                where=_where_invoice,
+                parent=EntityType.INVOICE,
+                local=True,
             ),
             column("zoho_customer_id", ID, "customer_id", parent=EntityType.CUSTOMER),
             *columns("customer_name email", TEXT),

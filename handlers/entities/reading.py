@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -48,7 +48,7 @@ def plans(declared: Sequence[Column]) -> Plans:
     def for_keys(keys: tuple[str, ...]) -> Plan:
         there = frozenset(keys)
         steps = tuple(
-            (at, _only_key(column), column.kind.read, column.parent, column)
+            (at, _only_key(column, there), column.kind.read, column.parent, column)
             for at, column in enumerate(declared)
             if not there.isdisjoint(column.keys)
         )
@@ -58,8 +58,10 @@ def plans(declared: Sequence[Column]) -> Plans:
     return for_keys
 
 
-def _only_key(column: Column) -> str | None:
-    return column.keys[0] if len(column.keys) == 1 and column.take is None else None
+def _only_key(column: Column, there: Set[str]) -> str | None:
+    """The one key of a column that such a record has; None where there are several, or a rule."""
+    found = [key for key in column.keys if key in there]
+    return found[0] if len(found) == 1 and column.take is None else None
 
 
 def read(plan: Plan, record: Data, path: str, seen: Seen) -> list[str | None]:
@@ -93,7 +95,9 @@ def _look(column: Column, record: Data) -> object:
 
 
 def _key(column: Column, record: Data) -> str:
-    """The key that counts: the first that is not blank, else the first that is there."""
+    """The key that counts: what the column's rule says, the first that is not blank, the first that is there."""
+    if column.where is not None:
+        return column.where(record)
     there = [key for key in column.keys if key in record]
     return next((key for key in there if not _blank(record[key])), there[0])
 

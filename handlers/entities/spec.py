@@ -29,6 +29,8 @@ class Column:
     is."""
     take: Callable[[Data], object] | None = None
     """Computes the value from the record where a key alone does not say it."""
+    where: Callable[[Data], str] | None = None
+    """The path of what `take` takes, for a refusal, where it is not one of the keys."""
     parent: EntityType | None = None
     """The value is the id of another record, which must be there before this row is written."""
     local: bool = False

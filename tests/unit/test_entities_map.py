@@ -329,3 +329,60 @@ def test_a_stamp_that_cannot_be_read_is_refused(stamp: object) -> None:
     with pytest.raises(Refusal) as caught:
         handler(EntityType.PRODUCT).stamp({"last_modified_time": stamp}, READ_AT)
     assert caught.value.field == "last_modified_time"
+
+
+@pytest.mark.parametrize(
+    ("entity", "record", "field"),
+    [
+        (
+            EntityType.PRODUCT,
+            {"item_id": "1", "locations": [{"location_id": "5"}, {"location_stock_on_hand": "few"}]},
+            "locations[1].location_stock_on_hand",
+        ),
+        (
+            EntityType.PRODUCT,
+            {"item_id": "1", "warehouses": [{"warehouse_id": "5", "warehouse_available_stock": "few"}]},
+            "warehouses[0].warehouse_available_stock",
+        ),
+        (
+            EntityType.PRODUCT,
+            {"item_id": "1", "package_details": {"weight": "heavy"}},
+            "package_details.weight",
+        ),
+        (EntityType.PRODUCT, {"item_id": "1", "weight": "heavy", "package_details": {"weight": 1}}, "weight"),
+        (
+            EntityType.PAYMENT,
+            {"payment_id": "1", "invoices": [{"invoice_id": 1.5}]},
+            "invoices[0].invoice_id",
+        ),
+        (EntityType.PAYMENT, {"payment_id": "1", "invoices": "INV-1"}, "invoices"),
+        (EntityType.STOCK_ADJUSTMENT, {"adjustment_id": "1", "adjustment_type": 1}, "adjustment_type"),
+    ],
+)
+def test_a_refusal_names_the_field_as_the_payload_has_it(
+    entity: EntityType, record: dict[str, Any], field: str
+) -> None:
+    """The path can be found in the body, however the value reaches its column; and it is said once."""
+    said = refusal(entity, record)
+    assert said.field == field
+    assert str(said).count("must be") == 1
+
+
+@pytest.mark.parametrize("bills", [[], [{"bill_id": "5", "amount_applied": 5}]])
+def test_a_payment_that_names_a_vendor_is_no_payment_of_a_customer(bills: object) -> None:
+    """Flat, or under the key of another, a payment to a vendor is told by whom it names."""
+    record = {"payment_id": "1", "vendor_id": "7", "amount": 5, "bills": bills}
+    assert refusal(EntityType.PAYMENT, record).field == "vendor_id"
+    mapped(EntityType.PAYMENT, record | {"customer_id": "8"})
+    mapped(EntityType.PAYMENT, record | {"vendor_id": ""})
+
+
+def test_places_of_old_and_new_organisations_fill_the_same_columns() -> None:
+    """`warehouse_*` and `location_*` are one thing under two names."""
+    old = {"warehouse_id": "5", "warehouse_name": "Main", "warehouse_stock_on_hand": "2.5"}
+    new = {"location_id": "5", "location_name": "Main", "location_stock_on_hand": "2.5"}
+    one = handler(EntityType.PRODUCT)
+    assert (
+        one.map({"item_id": "1", "warehouses": [old]}).children
+        == one.map({"item_id": "1", "locations": [new]}).children
+    )
