@@ -59,12 +59,15 @@ async def try_bodies(
         await tx.execute(text("SET LOCAL timezone TO 'UTC'"))
         for file, body in bodies:
             try:
-                found = entities.unwrap(entity, body)
+                found = entities.unwrap_each(entity, body)
             except Refusal as refusal:
                 yield _refused(file, entity, None, str(refusal), refusal.field)
                 continue
             for record in found:
-                yield await _try(tx, file, entity, record.data, handlers)
+                if isinstance(record, Refusal):
+                    yield _refused(file, entity, None, str(record), record.field)
+                else:
+                    yield await _try(tx, file, entity, record.data, handlers)
         await tx.rollback()
 
 

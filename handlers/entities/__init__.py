@@ -42,6 +42,7 @@ __all__ = [
     "handler",
     "source_key",
     "unwrap",
+    "unwrap_each",
 ]
 
 HANDLERS: Handlers = MappingProxyType(
@@ -73,6 +74,11 @@ def handler(entity: EntityType) -> Handler:
 def unwrap(entity: EntityType, body: str) -> list[Record]:
     """All records of this kind in *body*, whatever it wraps them in. Raises Refusal where there is none."""
     return envelope.records(HANDLERS[entity], body)
+
+
+def unwrap_each(entity: EntityType, body: str) -> list[Record | Refusal]:
+    """Like `unwrap`, but what is wrong with one element of a list stands in its place among the others."""
+    return envelope.each(HANDLERS[entity], body)
 
 
 def source_key(entity: EntityType, record: Data) -> str:

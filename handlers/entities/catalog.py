@@ -45,8 +45,9 @@ _STOCK_MORE = "available_for_sale_stock actual_available_for_sale_stock quantity
 
 PRODUCT = Handler(
     entity=EntityType.PRODUCT,
-    id_keys=("item_id",),
-    wrappers=("item", "items"),
+    # A kit is an item, and has a page of its own at the source, where its id is called otherwise.
+    id_keys=("item_id", "composite_item_id"),
+    wrappers=("item", "items", "composite_item", "composite_items"),
     table=Table(
         name="products",
         key="zoho_item_id",
@@ -146,7 +147,7 @@ def _brackets(value: object, record: Data) -> list[tuple[str, Data]]:
 PRICE_LIST = Handler(
     entity=EntityType.PRICE_LIST,
     id_keys=("pricebook_id", "pricelist_id"),
-    wrappers=("pricebook", "pricebooks", "pricelist", "price_list"),
+    wrappers=("pricebook", "pricebooks", "pricelist", "pricelists", "price_list", "price_lists"),
     table=Table(
         name="pricelists",
         key="zoho_pricelist_id",
@@ -217,7 +218,7 @@ def _known_adjustment_type(record: Data) -> None:
 STOCK_ADJUSTMENT = Handler(
     entity=EntityType.STOCK_ADJUSTMENT,
     id_keys=("inventory_adjustment_id", "adjustment_id"),
-    wrappers=("inventory_adjustment", "inventory_adjustments"),
+    wrappers=("inventory_adjustment", "inventory_adjustments", "inventoryadjustment", "stock_adjustment"),
     check=_known_adjustment_type,
     # Lines are stored by adjustment, and stock comes from the item alone. Adding quantities to the stock
     # would double it at each delivery, and drafts and value adjustments must not touch it at all.

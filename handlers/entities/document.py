@@ -100,9 +100,10 @@ def _no_constant(literal: str) -> object:
 def _no_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
     read = dict(pairs)
     if len(read) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise Refusal(twice, "stands twice in one object, so nobody can say which value is meant")
+        for key, value in pairs:
+            # Said twice alike is said once. As text: 1 and true are equal, and not the same.
+            if dump(value) != dump(read[key]):
+                raise Refusal(key, "stands twice in one object, so nobody can say which value is meant")
     return read
 
 

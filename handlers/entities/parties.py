@@ -80,7 +80,7 @@ def _persons(table: str, link: str) -> Child:
 CUSTOMER = Handler(
     entity=EntityType.CUSTOMER,
     id_keys=("contact_id", "customer_id"),
-    wrappers=("contact", "contacts", "customer"),
+    wrappers=("contact", "contacts", "customer", "customers"),
     check=_is_a("customer"),
     table=Table(
         name="customers",
@@ -101,7 +101,7 @@ CUSTOMER = Handler(
 VENDOR = Handler(
     entity=EntityType.VENDOR,
     id_keys=("contact_id", "vendor_id"),
-    wrappers=("contact", "contacts", "vendor"),
+    wrappers=("contact", "contacts", "vendor", "vendors"),
     check=_is_a("vendor"),
     table=Table(
         name="vendors",

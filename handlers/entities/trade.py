@@ -82,7 +82,7 @@ INVOICE = Handler(
 SALES_ORDER = Handler(
     entity=EntityType.SALES_ORDER,
     id_keys=("salesorder_id",),
-    wrappers=("salesorder", "sales_order", "salesorders"),
+    wrappers=("salesorder", "sales_order", "salesorders", "sales_orders"),
     # What was paid, and how, is the ERP's own knowledge: those columns are never written here.
     table=Table(
         name="sales_orders",
@@ -206,7 +206,7 @@ BILL = Handler(
 CREDIT_NOTE = Handler(
     entity=EntityType.CREDIT_NOTE,
     id_keys=("creditnote_id",),
-    wrappers=("creditnote", "creditnotes", "credit_note"),
+    wrappers=("creditnote", "creditnotes", "credit_note", "credit_notes"),
     table=Table(
         name="credit_notes",
         key="zoho_creditnote_id",

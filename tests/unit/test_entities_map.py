@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
-from handlers.entities import HANDLERS, Refusal, handler, source_key, unwrap
+from handlers.entities import HANDLERS, Refusal, handler, source_key, unwrap, unwrap_each
 from handlers.entities.spec import Mapped
 from handlers.webhooks.event import EntityType
 
@@ -79,6 +80,7 @@ ENVELOPES = [
     {"event_type": "x", "entity_id": "7", "data": {"item_id": "7", "name": "A"}},
     [{"item_id": "7", "name": "A"}],
     json.dumps({"item": {"item_id": "7", "name": "A"}}),
+    [{"item": {"item_id": "7", "name": "A"}}],
 ]
 
 
@@ -92,6 +94,58 @@ def test_every_envelope_gives_the_same_record(envelope: object) -> None:
     for key in filter(None, path.strip("{}").split(",")):
         inner = inner[key]
     assert inner == record.data
+
+
+FIELDS = ["JSONString", "payload", "item", "data"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(
+    "record", [{"item_id": "7", "name": "A & B=é"}, {"item": {"item_id": "7", "name": "A & B=é"}}]
+)
+def test_a_form_holds_the_record_in_a_field(field: str, record: dict[str, Any]) -> None:
+    """A form-encoded body is read where it is, with JSON text in one of its fields."""
+    if field == "item" and "item" in record:
+        record = record["item"]
+    body = urlencode({"organization_id": "10", field: json.dumps(record)})
+    (found,) = unwrap(EntityType.PRODUCT, body)
+    assert found.data == {"item_id": "7", "name": "A & B=é"}
+    raw, path = found.raw()
+    inner: Any = json.loads(raw)
+    for key in filter(None, path.strip("{}").split(",")):
+        inner = inner[key]
+    assert inner == found.data
+
+
+def test_what_is_wrong_with_one_element_hides_no_other() -> None:
+    """Each element of a list is told on its own: records, things that are none, and wrapped ones."""
+    bare = unwrap_each(EntityType.PRODUCT, '{"items": [{"item_id": "1"}, "x", null, {"item_id": "2"}]}')
+    assert [one.field if isinstance(one, Refusal) else one.data["item_id"] for one in bare] == [
+        "1",
+        "items[1]",
+        "items[2]",
+        "2",
+    ]
+    wrapped = unwrap_each(EntityType.PRODUCT, '[{"item": {"item_id": "1"}}, {"item": {"item_id": "2"}}, {}]')
+    assert [one.data.get("item_id") for one in wrapped if not isinstance(one, Refusal)] == ["1", "2", None]
+
+
+@pytest.mark.parametrize(
+    "body", ["", " \n", "payload=", "item=", '""', '{"payload": ""}', '{"payload": null}', '{"item": " "}']
+)
+def test_a_check_call_is_said_to_be_one(body: str) -> None:
+    """Saving a webhook at the source sends an empty sample: no record, and nothing broken either."""
+    with pytest.raises(Refusal, match="check call") as caught:
+        unwrap(EntityType.PRODUCT, body)
+    assert caught.value.absent
+
+
+def test_a_key_that_says_the_same_twice_is_taken() -> None:
+    """Only where two values differ does nobody know which is meant; 1 and true differ."""
+    (record,) = unwrap(EntityType.PRODUCT, '{"item_id": "1", "rate": 1.0, "rate": 1.0}')
+    assert source_key(EntityType.PRODUCT, record.data) == "1"
+    with pytest.raises(Refusal, match="stands twice"):
+        unwrap(EntityType.PRODUCT, '{"item_id": "1", "is_taxable": 1, "is_taxable": true}')
 
 
 def test_a_flat_record_may_have_a_field_called_like_a_wrapper() -> None:
