@@ -36,6 +36,8 @@ _PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS = 0.2, 10.0
 """Between looks at a database that is away."""
 _CANCEL_SECONDS, _FAREWELL_SECONDS = 1.0, 2.0
 """With the grace of six seconds, a stop is over within ten."""
+_LANES = 2
+"""Batches in hand at once while there is much to do: one is read while the database works for the other."""
 
 
 class Worker:
@@ -77,7 +79,8 @@ class Worker:
             backoff_cap_seconds=backoff_cap_seconds,
         )
         self._heartbeat = Heartbeat(engine=engine, owner=owner, revision=revision)
-        self._holds_something = False
+        self._unfinished = 0
+        """Steps that have begun and not come to a good end: what they claimed may still be in our name."""
         self._house_due = 0.0
         self._beat_due = 0.0
 
@@ -92,7 +95,7 @@ class Worker:
                 wake.clear()
                 try:
                     await self._keep_house()
-                    worked = await self._until_stopped(self.step(), stop)
+                    worked = await self._until_stopped(self._burst(stop), stop)
                     pause = _PAUSE_FIRST_SECONDS
                 except Exception as error:
                     if not (is_gone(error) or diagnose(error).error_class is ErrorClass.TRANSIENT):
@@ -138,7 +141,7 @@ class Worker:
     async def step(self, *, ids: Sequence[UUID] | None = None) -> int:
         """Claim one batch and bring it to rest. Returns how many events were claimed; 0 when none was due."""
         began = time.perf_counter()
-        self._holds_something = True
+        self._unfinished += 1
         async with transaction(self._engine) as tx:
             events = await queue.claim(
                 tx,
@@ -152,8 +155,37 @@ class Worker:
             tally = await self._settler.settle(events)
             self.tally += tally
             log.info("%s of %d events in %.3f s", _sentence(tally), len(events), time.perf_counter() - began)
-        self._holds_something = False
+        self._unfinished -= 1
         return len(events)
+
+    async def _burst(self, stop: asyncio.Event) -> int:
+        """Bring batches to rest until none is full, or it is time to keep house. Returns how many events it were.
+
+        As soon as there is more than one batch, several are in hand: reading payloads is our work and storing rows
+        the database's, and neither needs to wait for the other. Their leases keep them apart like two workers.
+        """
+        done = await self.step()
+        if done < self._batch_size:
+            return done
+        until = min(self._beat_due, self._house_due)
+
+        async def lane() -> int:
+            """One batch after the other."""
+            total = 0
+            while not stop.is_set() and time.monotonic() < until:
+                claimed = await self.step()
+                total += claimed
+                if claimed < self._batch_size:
+                    break
+            return total
+
+        # All come to an end before the first error is told: until then, what is in our name may be in hand.
+        ended = await asyncio.gather(*(lane() for _ in range(_LANES)), return_exceptions=True)
+        for each in ended:
+            if isinstance(each, BaseException):
+                raise each
+            done += each
+        return done
 
     async def _until_stopped(self, work: Coroutine[None, None, int], stop: asyncio.Event) -> int:
         """Do *work*; once stopped it has a moment to end by itself, then it is cancelled and undone."""
@@ -173,7 +205,7 @@ class Worker:
     async def _keep_house(self) -> None:
         """Give back what a lost connection left in our name, beat, and take back what others have lost."""
         now = time.monotonic()
-        if self._holds_something:
+        if self._unfinished:
             await self._give_back()
         if now >= self._beat_due:
             self._beat_due = now + self._beat_seconds
@@ -189,7 +221,7 @@ class Worker:
     async def _give_back(self) -> None:
         async with transaction(self._engine) as tx:
             back = await queue.release(tx, owner=self.owner)
-        self._holds_something = False
+        self._unfinished = 0
         if back:
             log.warning("gave %d events back, no attempt burnt", len(back))
 
@@ -197,7 +229,7 @@ class Worker:
         """Leave nothing behind in our name. What cannot be given back now comes back with the lease's end."""
         try:
             async with asyncio.timeout(_FAREWELL_SECONDS):
-                if self._holds_something:
+                if self._unfinished:
                     await self._give_back()
                 await self._heartbeat.stop(self.tally)
         except (DatabaseDown, TimeoutError) as error:
