@@ -84,7 +84,8 @@ PRODUCT = Handler(
             *columns("available_stock actual_available_stock committed_stock actual_committed_stock", NUMBER),
             *columns(_STOCK_MORE, NUMBER),
             *columns("reorder_level minimum_order_quantity maximum_order_quantity", NUMBER),
-            *columns("initial_stock initial_stock_rate total_initial_stock asset_value sales_margin", NUMBER),
+            *columns("initial_stock initial_stock_rate total_initial_stock asset_value", NUMBER),
+            *columns("sales_margin", PERCENT),
             *columns("upc ean isbn part_number hsn_or_sac", TEXT),
             *columns("image_name image_type", TEXT),
             *columns("image_document_id", ID),
@@ -101,10 +102,15 @@ PRODUCT = Handler(
                     *((name, TEXT) for name in ("weight_unit", "dimension_unit")),
                 )
             ),
+            *columns("attribute_id1 attribute_id2 attribute_id3", ID),
+            *columns("attribute_option_id1 attribute_option_id2 attribute_option_id3", ID),
             *columns("attribute_name1 attribute_name2 attribute_name3", TEXT),
             *columns("attribute_option_name1 attribute_option_name2 attribute_option_name3", TEXT),
             *columns("pricing_scheme inventory_valuation_method source", TEXT),
-            *columns("price_brackets custom_fields tags", LIST),
+            *columns("tax_exemption_id", ID),
+            *columns("tax_exemption_code", TEXT),
+            # What a kit is made of.
+            *columns("mapped_items item_tax_preferences price_brackets custom_fields tags", LIST),
             *columns("created_time last_modified_time", INSTANT),
         ),
         children=(
@@ -249,7 +255,10 @@ STOCK_ADJUSTMENT = Handler(
                     column("zoho_item_id", ID, "item_id"),
                     column("zoho_line_item_id", ID, "line_item_id"),
                     *columns("name sku description unit", TEXT),
-                    *columns("quantity_adjusted value_adjusted item_total asset_price", NUMBER),
+                    *columns(
+                        "quantity_adjusted value_adjusted current_value changed_value item_total asset_price",
+                        NUMBER,
+                    ),
                     *columns("is_combo_product", BOOLEAN),
                     *columns("adjustment_account_id", ID),
                     *columns("adjustment_account_name", TEXT),

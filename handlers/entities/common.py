@@ -51,6 +51,7 @@ DOCUMENT: tuple[Column, ...] = (
     *columns("custom_fields taxes", LIST),
     *columns("gst_no gst_treatment tax_treatment vat_treatment place_of_supply", TEXT),
     *columns("template_id", ID),
+    *columns("template_name", TEXT),
     *columns("created_time last_modified_time", INSTANT),
     *columns("created_by_id", ID),
     # Bills say `last_modified_id`.

@@ -62,11 +62,15 @@ PAYMENT = Handler(
             column("zoho_customer_id", ID, "customer_id", parent=EntityType.CUSTOMER),
             *columns("customer_name email", TEXT),
             column("payment_date", DATE, "date"),
-            *columns("amount unused_amount bank_charges amount_refunded", NUMBER),
+            *columns(
+                "amount unused_amount bank_charges amount_refunded bcy_amount bcy_unused_amount", NUMBER
+            ),
             *columns("tax_amount_withheld discount_amount exchange_rate", NUMBER),
             column("payment_method", TEXT, "payment_mode"),
             column("bank_account", TEXT, "bank_name"),
             *columns("reference_number check_number notes description status payment_status", TEXT),
+            # A list row says which invoices by their numbers alone.
+            *columns("invoice_numbers payment_type product_description", TEXT),
             *columns("check_date", DATE),
             *columns("account_id", ID),
             *columns("account_name account_type", TEXT),

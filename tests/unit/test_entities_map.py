@@ -41,9 +41,12 @@ def test_all_eleven_kinds_have_a_handler() -> None:
 def test_a_table_declares_each_column_once() -> None:
     """Two declarations of one column would write it twice."""
     for one in HANDLERS.values():
-        for table in (one.table, *one.table.children):
-            names = [column.name for column in table.columns]
-            assert len(names) == len(set(names)), table.name
+        named = {child.name: child.columns for child in one.table.children} | {
+            one.table.name: one.table.columns
+        }
+        for table, declared in named.items():
+            names = [column.name for column in declared]
+            assert len(names) == len(set(names)), table
 
 
 @pytest.mark.parametrize("said", ["vendor", "", " ", None, "lead", 7])
