@@ -52,7 +52,7 @@ async def take(place: Place, environment: str, release_id: str, holder: str, ttl
     async with transaction(place) as tx:
         token = await _take(tx, environment, release_id, holder, ttl, by_force=False)
         if token is None:
-            raise Refused(_held(await _holder(tx, environment), environment))
+            raise Refused(held(await _holder(tx, environment), environment))
         return token
 
 
@@ -132,7 +132,8 @@ async def _holder(tx: AsyncConnection, environment: str) -> Holder | None:
     return Holder.from_row(row) if row else None
 
 
-def _held(now: Holder | None, environment: str) -> str:
+def held(now: Holder | None, environment: str) -> str:
+    """Who holds the lock, in a sentence that says what to do."""
     if now is None:
         return f"the lock of {environment} was free again a moment later: try once more"
     since = now.taken_at.astimezone(UTC).strftime("%H:%M")

@@ -38,7 +38,7 @@ def _register() -> None:
     from flows.cli import serving  # noqa: F401
 
     if sys.argv[1:2] != ["worker"]:
-        from flows.cli import looking, queueing, rehearsing, releasing  # noqa: F401
+        from flows.cli import deciding, looking, queueing, rehearsing, releasing  # noqa: F401
 
 
 def _click_error(error: Exception) -> str | None:

@@ -48,3 +48,9 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before 
 DetachOption = Annotated[
     bool, typer.Option("--detach", help="Return once it has begun; `runbook status --watch` shows the rest.")
 ]
+PrefectOption = Annotated[
+    bool, typer.Option("--without-prefect", help="Make the same calls without any Prefect server.")
+]
+TakeOverOption = Annotated[
+    str, typer.Option("--take-over", help="Reason for taking the lock from a controller that still lives.")
+]

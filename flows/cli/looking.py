@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,13 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from flows.cli import follow
 from flows.cli.app import EnvironmentOption, JsonOption, PlainOption, ReleaseOption, app
 from flows.cli.output import console, print_json
+from flows.cli.session import with_database
 from handlers import config, doctor, ledger, migrate, preflight, report, status
 from handlers.config import Environment
-from handlers.core import engine, open_core
+from handlers.core import open_core
 from handlers.errors import ExitCode, Refused
 from handlers.release import FINISHED, Phase, Release, exit_code
-
-T = TypeVar("T")
 
 
 @app.command()
@@ -70,7 +68,7 @@ def status_(
             console(plain=plain).print(follow.painted(view), end="")
         return exit_code(view.release.phase) if watch and view.release is not None else ExitCode.GOOD
 
-    return asyncio.run(_with(environment, go))
+    return asyncio.run(with_database(environment, go))
 
 
 @app.command()
@@ -94,7 +92,7 @@ def history(
             console().print(f"{settings.name} has had no release yet")
         return ExitCode.GOOD
 
-    return asyncio.run(_with(environment, go))
+    return asyncio.run(with_database(environment, go))
 
 
 @app.command("report")
@@ -138,16 +136,7 @@ def doctor_(environment: EnvironmentOption, json: JsonOption = False) -> int:
             console().print("nothing odd was found")
         return ExitCode.GOOD
 
-    return asyncio.run(_with(environment, go))
-
-
-async def _with(environment: str, go: Callable[[AsyncEngine, Environment], Awaitable[T]]) -> T:
-    settings = config.load(environment)
-    database = engine(settings)
-    try:
-        return await go(database, settings)
-    finally:
-        await database.dispose()
+    return asyncio.run(with_database(environment, go))
 
 
 async def _has_ledger(database: AsyncEngine, settings: Environment) -> None:

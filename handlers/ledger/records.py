@@ -15,6 +15,9 @@ from handlers.gate import Finding, Judgement
 from handlers.ledger.releases import SQL
 from handlers.release import Phase, Release
 
+SHORTEST = 7
+"""A commit may be named by so many of its first digits, as git shows them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgementRecord:
@@ -107,16 +110,26 @@ async def is_quarantined(place: Place, environment: str, revision: str) -> Quara
     return Quarantine(**row._mapping) if row else None
 
 
-async def lift(place: Place, environment: str, revision: str, *, lifted_by: str) -> None:
-    """Let a revision be released again. Refused when nobody is named, or when it was not set aside."""
+async def lift(place: Place, environment: str, revision: str, *, lifted_by: str) -> str:
+    """Let a revision be released again, named whole or by how it begins; returns the whole one.
+
+    Refused when nobody is named, and when not exactly one revision that is set aside begins like that.
+    """
     if not lifted_by.strip():
         raise Refused("lifting a quarantine needs the name of a person")
     async with transaction(place) as tx:
-        lifted = await tx.execute(
-            SQL["lift"], {"environment": environment, "revision": revision, "lifted_by": clean(lifted_by)}
-        )
-        if lifted.rowcount == 0:
-            raise Refused(f"revision {revision} is not quarantined in {environment}")
+        left = (await tx.execute(SQL["set_aside"], {"environment": environment})).scalars().all()
+        meant = [one for one in left if one.startswith(revision.lower()) and len(revision) >= SHORTEST]
+        if len(meant) != 1:
+            what = "names more than one revision that is" if meant else "is no revision that is"
+            known = ", ".join(one[:12] for one in left) or "none"
+            raise Refused(
+                f"{revision!r} {what} quarantined in {environment}: name it by {SHORTEST} digits or more ({known})"
+            )
+        values = {"environment": environment, "revision": meant[0], "lifted_by": clean(lifted_by)}
+        await tx.execute(SQL["lift"], values)
+    whole: str = meant[0]
+    return whole
 
 
 async def record_file(place: Place, release: Release, *, kind: str, path: str, sha256: str) -> None:

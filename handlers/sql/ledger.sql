@@ -203,6 +203,11 @@ FROM runbook.quarantine
 WHERE environment = :environment AND revision = :revision AND lifted_at IS NULL
 ORDER BY since DESC LIMIT 1;
 
+-- set_aside --
+-- The revisions of an environment that nobody has let go again yet.
+SELECT DISTINCT revision FROM runbook.quarantine WHERE environment = :environment AND lifted_at IS NULL
+ORDER BY revision;
+
 -- lift --
 -- A named person lets a revision be released again.
 UPDATE runbook.quarantine SET lifted_by = :lifted_by, lifted_at = clock_timestamp()

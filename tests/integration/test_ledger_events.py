@@ -196,9 +196,12 @@ async def test_a_revision_is_quarantined_until_a_named_person_lifts_it(engine: A
     assert await ledger.is_quarantined(engine, "production", release.to_revision) is None
     with pytest.raises(Refused, match="name of a person"):
         await ledger.lift(engine, "staging", release.to_revision, lifted_by="")
-    await ledger.lift(engine, "staging", release.to_revision, lifted_by="ops-b")
+    with pytest.raises(Refused, match="7 digits or more"):
+        await ledger.lift(engine, "staging", release.to_revision[:6], lifted_by="ops-b")
+    lifted = await ledger.lift(engine, "staging", release.to_revision[:7].upper(), lifted_by="ops-b")
+    assert lifted == release.to_revision
     assert await ledger.is_quarantined(engine, "staging", release.to_revision) is None
-    with pytest.raises(Refused, match="is not quarantined"):
+    with pytest.raises(Refused, match="no revision that is quarantined"):
         await ledger.lift(engine, "staging", release.to_revision, lifted_by="ops-b")
 
 

@@ -1,0 +1,99 @@
+"""Handing a release to its own process, and what the command says and returns when that has ended."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from flows.cli import follow
+from flows.cli.output import console, print_json
+from handlers import ledger, lock
+from handlers.errors import DatabaseDown, ExitCode, Refused
+from handlers.release import LIVE, Phase, Release, exit_code
+
+UNTIL = frozenset(Phase) - (LIVE - {Phase.HELD}) - {Phase.PLANNED, Phase.APPROVED}
+"""Where a screen has nothing more to show: the release has ended, or a person must decide."""
+
+
+async def carry(
+    database: AsyncEngine,
+    environment: str,
+    run: Release,
+    verb: str,
+    options: list[str],
+    *,
+    detach: bool,
+    json: bool,
+    plain: bool,
+) -> int:
+    """Start the driver of *run* and show it to its end; Ctrl-C leaves the release to the driver."""
+    driver = follow.start(verb, environment, run.id, *options)
+    comeback = f"runbook status --watch -e {environment}"
+    if detach:
+        print_json({"release": run.id, "log": str(driver.log)}) if json else console().print(
+            f"release {run.id} has begun; follow it with: {comeback}"
+        )
+        return ExitCode.GOOD
+    try:
+        out = None if json else console(plain=plain)
+        view = await follow.follow(database, run.environment, run.id, driver=driver, out=out, until=UNTIL)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        told = f"release {run.id} goes on without this screen; come back with: {comeback}"
+        return _waiting(run, told, json=json)
+    except DatabaseDown as error:
+        told = f"nobody can say how release {run.id} stands: {error}; when it is back: {comeback}"
+        return _waiting(run, told, json=json)
+    assert view.release is not None
+    code = exit_code(view.release.phase)
+    if json:
+        print_json(await _outcome(database, view.release, code))
+    else:
+        console(plain=plain).print(f"release {run.id}: {view.release.phase}. {view.release.reason}")
+    return code
+
+
+def options_of(*, without_prefect: bool, take_over: str) -> list[str]:
+    """The driver's options."""
+    options = ["--without-prefect"] if without_prefect else []
+    return [*options, "--take-over", take_over] if take_over else options
+
+
+async def must_be_free(database: AsyncEngine, environment: str, *, take_over: str) -> None:
+    """Say at once what the driver would find out later: somebody else carries a release out just now."""
+    holder = await lock.holder(database, environment)
+    if holder is not None and holder.alive and not take_over:
+        raise Refused(lock.held(holder, environment))
+
+
+async def unfinished(database: AsyncEngine, environment: str) -> Release:
+    """The release that can go on; Refused when there is none."""
+    run = await ledger.live(database, environment) or await ledger.latest(database, environment)
+    if run is None or run.finished_at is not None:
+        raise Refused(f"no release of {environment} is held or under way: there is nothing to go on with")
+    return run
+
+
+def _waiting(run: Release, sentence: str, *, json: bool) -> ExitCode:
+    """The command ends before the release does."""
+    code = ExitCode.HELD
+    if json:
+        print_json({"release": run.id, "outcome": None, "exit_code": int(code), "reason": sentence})
+    else:
+        console().print(f"\n{sentence}")
+    return code
+
+
+async def _outcome(database: AsyncEngine, run: Release, code: ExitCode) -> dict[str, object]:
+    files = await ledger.files(database, run)
+    report = [file.path for file in files if file.kind.startswith("report")]
+    return {
+        "release": run.id,
+        "environment": run.environment,
+        "outcome": run.phase,
+        "exit_code": int(code),
+        "reason": run.reason,
+        "from": run.from_revision,
+        "to": run.to_revision,
+        "report": report[-1] if report else None,
+    }
