@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 
 from prefect import flow
@@ -12,10 +13,10 @@ from pydantic import Field
 
 from flows.canary import prove
 from flows.drain import drain_all
-from flows.ending import as_state
+from flows.ending import as_state, work
 from flows.rollback import undo
 from flows.watch import watch_window
-from handlers.errors import LockLost, RunbookError, TryAgain
+from handlers.errors import LockLost, Refused, RunbookError, TryAgain
 from handlers.release import Conclusion, Phase, Release, Verdict
 from tasks import deploy, ledger, plan, probe, report
 from tasks.lock import held
@@ -65,7 +66,9 @@ async def go_on(environment: str, release_id: str, take_over: str = "") -> State
         release_id: the release, such as 2025-11-14.3
         take_over: the reason for taking it from a controller that still lives
     """
-    return as_state(await by_id(environment, release_id, take_over=take_over))
+    with work():
+        run = await by_id(environment, release_id, take_over=take_over)
+    return as_state(run)
 
 
 async def by_id(environment: str, release_id: str, *, take_over: str = "") -> Release:
@@ -80,12 +83,7 @@ async def carry_out(run: Release, *, take_over: str = "") -> Release:
     """
     if run.phase is Phase.PLANNED:
         run = await ledger.enter(run, Phase.APPROVED, sentence=await plan.summary(run))
-    async with held(run, take_over=take_over) as run:
-        if run.phase is Phase.HELD:
-            run = await ledger.resume(run, "a person said: go on")
-        if run.phase is Phase.APPROVED:
-            no_approval = f"this environment asks for none; lock taken, token {run.token}"
-            run = await ledger.enter(run, Phase.DEPLOYING, sentence=no_approval)
+    async with _own(run, take_over) as run:
         scope = await plan.scope(run)
         while run.phase in STEPS:
             run = await _one_phase(run, scope)
@@ -93,6 +91,26 @@ async def carry_out(run: Release, *, take_over: str = "") -> Release:
             run = await undo(run)
         await report.write(run)
     return run
+
+
+@asynccontextmanager
+async def _own(run: Release, take_over: str) -> AsyncIterator[Release]:
+    """Hold the environment and stand in a phase of the work; a new release that may not is refused for good."""
+    async with AsyncExitStack() as stack:
+        try:
+            run = await stack.enter_async_context(held(run, take_over=take_over))
+            if run.phase is Phase.HELD:
+                run = await ledger.resume(run, "a person said: go on")
+            if run.phase is Phase.APPROVED:
+                no_approval = f"this environment asks for none; lock taken, token {run.token}"
+                run = await ledger.enter(run, Phase.DEPLOYING, sentence=no_approval)
+        except Refused as error:
+            # Otherwise it would lie there and be taken for the one to go on with.
+            if run.phase is Phase.APPROVED:
+                sentence = f"another controller was first: {error}"
+                await ledger.enter(run, Phase.REFUSED, Conclusion(verdict=Verdict.FAIL, sentence=sentence))
+            raise
+        yield run
 
 
 async def _one_phase(run: Release, scope: tuple[Phase, ...]) -> Release:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.state import STATE
 from handlers import status
-from handlers.errors import DatabaseDown, RunbookError
+from handlers.errors import DatabaseDown, ExitCode, Refused, RunbookError
 from handlers.release import FINISHED, Phase
 from handlers.status import StatusView
 
 LOOK_SECONDS = 0.5
+_PREFIX = re.compile(r"^[0-9-]+ [0-9:,]+ [A-Z]+ [\w.]+: ")
 STYLES = {
     "[done]": "green",
     "[running]": "bold cyan",
@@ -43,10 +45,14 @@ class Driver:
         """Whether it is gone."""
         return self.process.poll() is not None
 
+    def refused(self) -> bool:
+        """Whether it ended because it may not: another controller has the lock, or there is nothing to do."""
+        return self.process.poll() == ExitCode.REFUSED
+
     def last_words(self) -> str:
-        """The last lines of its log, for an error."""
+        """The last line of its log without time and level, for an error."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return _PREFIX.sub("", lines[-1]) if lines else "it said nothing"
 
 
 def start(verb: str, environment: str, release: str, *options: str) -> Driver:
@@ -93,11 +99,15 @@ async def follow(
             await asyncio.sleep(LOOK_SECONDS)
         last = await status.read(engine, environment, release)
         screen.show(last)
-    if driver is not None and last.release is not None and last.release.phase not in until:
-        raise RunbookError(
-            f"the process that carries out {release} ended in phase {last.release.phase}: {driver.last_words()}; "
-            f"see {driver.log}, then `runbook resume`"
-        )
+    if driver is not None and last.release is not None:
+        if driver.refused():
+            # It never came to change anything: what the ledger says is somebody else's doing.
+            raise Refused(driver.last_words())
+        if last.release.phase not in until:
+            raise RunbookError(
+                f"the process that carries out {release} ended in phase {last.release.phase}: "
+                f"{driver.last_words()}; see {driver.log}, then `runbook resume`"
+            )
     return last
 
 
