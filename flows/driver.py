@@ -13,19 +13,31 @@ import argparse
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows import server, up
 from flows.state import STATE
 from handlers import config
 from handlers.errors import ExitCode, RunbookError
 
+if TYPE_CHECKING:
+    from flows.ending import Over
+
 log = logging.getLogger(__name__)
+
+FAREWELL_SECONDS = 15.0
+"""How long Prefect may take to hear of the end: a few requests. The release does not wait for it, nor do people."""
+_FOLDERS: list[str] = []
+"""Of the temporary server, which the kernel ends with us."""
 
 
 def main() -> None:
@@ -69,6 +81,7 @@ async def prefect(*, without: bool) -> AsyncIterator[bool]:
         yield True
         return
     with tempfile.TemporaryDirectory(prefix="tds-runbook-prefect-") as folder:
+        _FOLDERS.append(folder)
         temporary = server.temporary_server(Path(folder), template=STATE / "templates")
         try:
             api_url = await temporary.__aenter__()
@@ -84,28 +97,71 @@ async def prefect(*, without: bool) -> AsyncIterator[bool]:
 
 
 async def _drive(wish: argparse.Namespace, has_prefect: bool) -> None:
-    # Imported here: Prefect reads its settings when it is imported.
-    from flows import release, rollback
-
     # By its name from here on; loading it also makes the name known when it was given as a path.
     wish.environment = config.load(wish.environment).name
-    match wish.verb:
-        case "carry_out" if has_prefect:
-            await release.go_on(wish.environment, wish.release, take_over=wish.take_over, return_state=True)
-        case "carry_out":
-            await release.by_id(wish.environment, wish.release, take_over=wish.take_over)
-        case "roll_back" if has_prefect:
-            await rollback.rollback(
+    if has_prefect and not await _with_prefect(wish):
+        log.warning("going on without Prefect, from the phase in the ledger")
+        has_prefect = False
+    if not has_prefect:
+        await _plainly(wish)
+
+
+async def _with_prefect(wish: argparse.Namespace) -> bool:
+    """Make the calls as a flow run; False when Prefect itself broke, which says nothing about the release."""
+    # Imported here: Prefect reads its settings when it is imported.
+    from prefect.states import get_state_exception
+
+    from flows import release, rollback
+    from flows.ending import OVER
+
+    threading.Thread(target=_leave, args=(OVER,), daemon=True).start()
+    try:
+        if wish.verb == "carry_out":
+            state = await release.go_on(
+                wish.environment, wish.release, take_over=wish.take_over, return_state=True
+            )
+        else:
+            state = await rollback.rollback(
                 wish.environment,
                 reason=wish.reason,
                 requested_by=wish.by,
                 take_over=wish.take_over,
                 return_state=True,
             )
-        case "roll_back":
-            await rollback.by_hand(
-                wish.environment, reason=wish.reason, requested_by=wish.by, take_over=wish.take_over
-            )
+    except RunbookError:
+        raise
+    except Exception as error:
+        log.warning("Prefect broke off: %s: %s", type(error).__name__, error)
+        return False
+    # A release that ended badly is a state with a message; one with an error in it is a run that broke off.
+    if state.data is None or not (state.is_failed() or state.is_crashed()):
+        return True
+    cause: BaseException = await get_state_exception(state)  # type: ignore[misc]
+    if isinstance(cause, RunbookError):
+        raise cause
+    log.warning("the flow run broke off: %s: %s", type(cause).__name__, cause)
+    return False
+
+
+def _leave(over: Over) -> None:
+    """End the process when Prefect does not let it go: to a dead server it would talk for minutes."""
+    over.happened.wait()
+    time.sleep(FAREWELL_SECONDS)
+    log.warning("the work is done, but Prefect did not take its end within %.0f s", FAREWELL_SECONDS)
+    for folder in _FOLDERS:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(int(over.exit_code))
+
+
+async def _plainly(wish: argparse.Namespace) -> None:
+    from flows import release, rollback
+
+    if wish.verb == "carry_out":
+        await release.by_id(wish.environment, wish.release, take_over=wish.take_over)
+    else:
+        await rollback.by_hand(
+            wish.environment, reason=wish.reason, requested_by=wish.by, take_over=wish.take_over
+        )
 
 
 def _arguments() -> argparse.Namespace:

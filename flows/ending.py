@@ -1,12 +1,40 @@
-"""How the Prefect page shows the end of a release."""
+"""The end of a release: how the Prefect page shows it, and how a process learns that only Prefect is left."""
 
 from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from handlers.errors import ExitCode
+from handlers.errors import ExitCode, RunbookError
 from handlers.release import Release, exit_code
+
+
+@dataclass(kw_only=True)
+class Over:
+    """Set once a process has done all of its work on a release and only Prefect has still to be told."""
+
+    happened: threading.Event = field(default_factory=threading.Event)
+    exit_code: ExitCode = ExitCode.GOOD
+
+
+OVER = Over()
+
+
+@contextmanager
+def work() -> Iterator[None]:
+    """Around the work of one process on one release."""
+    try:
+        yield
+    except RunbookError as error:
+        OVER.exit_code = error.exit_code
+        raise
+    finally:
+        OVER.happened.set()
 
 
 def as_state(run: Release) -> State[None]:

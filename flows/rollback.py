@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.ending import as_state
+from flows.ending import as_state, work
 from handlers.errors import LockLost, RunbookError
 from handlers.release import Conclusion, Phase, Release, Verdict
 from tasks import ledger, report
@@ -25,7 +25,9 @@ async def rollback(
         requested_by: who asks for it
         take_over: the reason for taking the environment from a controller that still lives
     """
-    return as_state(await by_hand(environment, reason=reason, requested_by=requested_by, take_over=take_over))
+    with work():
+        run = await by_hand(environment, reason=reason, requested_by=requested_by, take_over=take_over)
+    return as_state(run)
 
 
 async def by_hand(environment: str, *, reason: str, requested_by: str, take_over: str = "") -> Release:
