@@ -135,14 +135,17 @@ def _found(row: SqlRow[Any]) -> Found:
 def _natural_keys(
     handler: Handler, keys: Iterable[str], by_key: Mapping[str, list[Arrival]]
 ) -> dict[str, str]:
-    at = next(
-        (at for at, column in enumerate(handler.table.columns) if column.name == handler.table.natural_key),
-        None,
-    )
+    at = _natural_at(handler)
     if at is None:
         return {}
     numbers = {key: by_key[key][0].mapped.values[at] for key in keys}
     return {key: number for key, number in numbers.items() if number is not None}
+
+
+def _natural_at(handler: Handler) -> int | None:
+    """The position of the column with the number that people know a record by."""
+    wanted = handler.table.natural_key
+    return next((at for at, column in enumerate(handler.table.columns) if column.name == wanted), None)
 
 
 async def _write(tx: AsyncConnection, handler: Handler, rows: Sequence[Row], ids: Ids) -> dict[str, str]:
@@ -175,7 +178,9 @@ def parameters(
 ) -> statements.Sent:
     """The rows, packed column by column, without the columns at the positions *missing*."""
     names = statements.names_of(handler.table)
-    arrays: list[list[str | None]] = [list(array) for array in zip(*map(_flat, rows), strict=True)]
+    natural = _natural_at(handler)
+    flat = [_flat(row, natural) for row in rows]
+    arrays: list[list[str | None]] = [list(array) for array in zip(*flat, strict=True)]
     for at, column in enumerate(handler.table.columns, start=1):
         if column.local and column.parent is not None:
             arrays[at] = _local(arrays[at], column.parent, ids)
@@ -185,12 +190,17 @@ def parameters(
     )
 
 
-def _flat(row: Row) -> tuple[str | None, ...]:
+def _flat(row: Row, natural: int | None) -> tuple[str | None, ...]:
     folded = row.folded
+    values = row.mapped.values
+    if natural is not None and folded.deleted_at is not None:
+        # The source may give the number of a deleted record to another one, and the ERP has each number only once.
+        # The raw record keeps it.
+        values = [None if at == natural else value for at, value in enumerate(values)]
     versions = {key: (at.isoformat(), digest) for key, (at, digest) in folded.versions.items()}
     return (
         row.key,
-        *row.mapped.values,
+        *values,
         *row.raw,
         folded.stamp.isoformat(),
         folded.deleted_at.isoformat() if folded.deleted_at is not None else None,

@@ -67,6 +67,9 @@ async def differences(
     if stored.get("zoho_modified_at") and _moment(stored["zoho_modified_at"]) > stamp:
         return []
     wanted = expected(handler, record)
+    if stored.get("zoho_deleted_at") and table.natural_key is not None:
+        # A deleted record gives its number back.
+        wanted.pop(table.natural_key, None)
     told = _compare(table.name, table.columns, wanted, stored)
     for child in table.children:
         if child.name in wanted:

@@ -226,6 +226,42 @@ async def test_a_delete_before_its_create_leaves_a_tombstone(engine: AsyncEngine
     assert (stored["name"], stored["zoho_deleted_at"]) == ("A", ARRIVED.isoformat())
 
 
+@pytest.mark.parametrize(
+    ("entity", "key", "column"),
+    [(ORDER, "salesorder_number", "order_number"), (PAYMENT, "payment_number", "payment_number")],
+)
+async def test_the_number_of_a_deleted_record_is_free_again(
+    engine: AsyncEngine, entity: EntityType, key: str, column: str
+) -> None:
+    """The ERP has each number once; the source may give that of a deleted record to another one."""
+    old = {ID_KEYS[entity]: "1", key: "N-7", "last_modified_time": "2025-11-04T11:00:00Z"}
+    new = {ID_KEYS[entity]: "2", key: "N-7", "last_modified_time": "2025-11-04T12:00:00Z"}
+    gone = event(entity, old, operation=Operation.DELETE)
+    async with engine.begin() as tx:
+        assert await outcomes(tx, event(entity, old)) == [APPLIED]
+        assert await outcomes(tx, gone) == [APPLIED]
+        assert await outcomes(tx, event(entity, new)) == [APPLIED]
+        assert await outcomes(tx, event(entity, old), gone) == [SUPERSEDED, APPLIED]
+        first, second = await row(tx, entity, "1"), await row(tx, entity, "2")
+        assert await differences(tx, entity, "1", gone.payload) == []
+        back = old | {"last_modified_time": "2025-11-04T13:00:00Z", key: "N-8"}
+        assert await outcomes(tx, event(entity, back)) == [APPLIED]
+        again = await row(tx, entity, "1")
+    assert first is not None
+    assert second is not None
+    assert again is not None
+    assert (first[column], first["zoho_data"][key], second[column]) == (None, "N-7", "N-7")
+    assert again[column] == "N-8"
+
+
+async def test_a_tombstone_before_its_create_holds_no_number(engine: AsyncEngine) -> None:
+    """Whatever the order: a record that is gone does not stand in the way of one that is there."""
+    old = {"salesorder_id": "1", "salesorder_number": "N-7"}
+    async with engine.begin() as tx:
+        assert await outcomes(tx, event(ORDER, old | {"salesorder_id": "2"})) == [APPLIED]
+        assert await outcomes(tx, event(ORDER, old, operation=Operation.DELETE)) == [APPLIED]
+
+
 async def test_a_delete_waits_for_nobody(engine: AsyncEngine) -> None:
     """A record that is gone needs no parents: its tombstone must be there before anything else comes."""
     async with engine.begin() as tx:
