@@ -93,7 +93,19 @@ async def prefect(*, without: bool) -> AsyncIterator[bool]:
             os.environ.update(server.prefect_settings(Path(folder), api_url))
             yield True
         finally:
+            await _hand_in_logs()
             await temporary.__aexit__(None, None, None)
+
+
+async def _hand_in_logs() -> None:
+    """Let Prefect's last lines reach the server while it lives: at exit they would be tried for minutes."""
+    from prefect.logging.handlers import APILogHandler
+
+    try:
+        async with asyncio.timeout(FAREWELL_SECONDS):
+            await APILogHandler.aflush()
+    except Exception as error:
+        log.warning("Prefect's last lines were not handed in: %s", error)
 
 
 async def _drive(wish: argparse.Namespace, has_prefect: bool) -> None:
