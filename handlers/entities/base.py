@@ -34,6 +34,9 @@ class Handler:
     table: Table
     check: Callable[[Data], None] | None = None
     """A rule about the record as a whole; raises Refusal."""
+    told_by: str | None = None
+    """The key that tells this kind from another one of the same shape. A part of a record may leave it out, and is
+    then taken only where the whole is there: nothing else says what it is a part of."""
     refused_wrappers: Mapping[str, str] = field(default_factory=dict)
     """Envelopes of other kinds that look like this one, with the reason why they are not."""
 
@@ -64,7 +67,7 @@ class Handler:
     def map(self, record: Data) -> Mapped:
         """The row that *record* describes. Raises Refusal naming every field that is not as it should be."""
         seen = Seen()
-        if self.check is not None and record.keys() & self.keys - self._bare:
+        if self.check is not None and self._says_something(record):
             try:
                 self.check(record)
             except Refusal as fault:
@@ -85,6 +88,19 @@ class Handler:
             children=children,
             parents=tuple(seen.parents.values()),
         )
+
+    def doubt(self, record: Data) -> Refusal | None:
+        """Why nobody knows that *record* is of this kind, unless its row is there already."""
+        if self.told_by is None or self.told_by in record or not self._says_something(record):
+            return None
+        return Refusal(
+            self.told_by,
+            f"is missing, and no {self.entity.value} with this id is there: it may be another kind",
+        )
+
+    def _says_something(self, record: Data) -> bool:
+        """Whether it says more than which record was deleted, and when."""
+        return not record.keys().isdisjoint(self._telling)
 
     async def execute_with_context(
         self, tx: AsyncConnection, statement: Executable, parameters: Any = None
@@ -114,9 +130,8 @@ class Handler:
         return tuple((child, plans(child.columns)) for child in self.table.children)
 
     @cached_property
-    def _bare(self) -> frozenset[str]:
-        """What a body holds that says no more than which record was deleted, and when."""
-        return frozenset((*self.id_keys, *STAMPS))
+    def _telling(self) -> frozenset[str]:
+        return self.keys - {*self.id_keys, *STAMPS}
 
     @cached_property
     def _keys(self) -> frozenset[str]:

@@ -11,16 +11,23 @@ from handlers.entities.parse import BOOLEAN, ID, INSTANT, INTEGER, LIST, NUMBER,
 from handlers.entities.spec import Child, Column, Data, Table, column, columns, line_no, lines
 from handlers.webhooks.event import EntityType
 
+TYPE = "contact_type"
+
 
 def _is_a(wanted: str) -> Callable[[Data], None]:
-    """`contact_type` alone tells customers from vendors: every contact carries keys with both names."""
+    """`contact_type` alone tells customers from vendors: every contact carries keys with both names.
+
+    A record that does not mention it is a question to the stored row (`Handler.told_by`).
+    """
 
     def check(record: Data) -> None:
-        said = record.get("contact_type")
+        if TYPE not in record:
+            return
+        said = record[TYPE]
         if said is None or (isinstance(said, str) and not said.strip()):
-            raise Refusal("contact_type", f"is blank or missing, and must say {wanted}")
+            raise Refusal(TYPE, f"is blank, and must say {wanted}")
         if not isinstance(said, str) or said.strip().lower() != wanted:
-            raise Refusal("contact_type", f"must be {wanted} for this event, not {shown(said)}")
+            raise Refusal(TYPE, f"must be {wanted} for this event, not {shown(said)}")
 
     return check
 
@@ -89,6 +96,7 @@ CUSTOMER = Handler(
     id_keys=("contact_id", "customer_id"),
     wrappers=("contact", "contacts", "customer", "customers"),
     check=_is_a("customer"),
+    told_by=TYPE,
     table=Table(
         name="customers",
         key="zoho_contact_id",
@@ -110,6 +118,7 @@ VENDOR = Handler(
     id_keys=("contact_id", "vendor_id"),
     wrappers=("contact", "contacts", "vendor", "vendors"),
     check=_is_a("vendor"),
+    told_by=TYPE,
     table=Table(
         name="vendors",
         key="zoho_vendor_id",

@@ -26,6 +26,8 @@ class Arrival:
     record: Record
     mapped: Mapped
     change: Change
+    doubt: Refusal | None = None
+    """Why it is refused unless something else, stored or in the batch, says that the record is of this kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,13 @@ def arrive(handler: Handler, event: Event) -> Arrival:
         stamp=handler.stamp(record.data, event.created_at),
         deleted=event.operation is Operation.DELETE,
     )
-    return Arrival(event=event, record=record, mapped=handler.map(record.data), change=change)
+    return Arrival(
+        event=event,
+        record=record,
+        mapped=handler.map(record.data),
+        change=change,
+        doubt=handler.doubt(record.data),
+    )
 
 
 def _one(handler: Handler, event: Event) -> Record:
@@ -96,6 +104,8 @@ def settle(
     handler: Handler, arrivals: Sequence[Arrival], found: Found | None, ids: Ids
 ) -> tuple[Row | None, dict[UUID, Result]]:
     """What becomes of all events about one record, and the row to write, if any."""
+    if found is None and all(arrival.doubt for arrival in arrivals):
+        return None, {arrival.event.id: _doubted(arrival) for arrival in arrivals}
     waits = [missing_parents(arrival, ids) for arrival in arrivals]
     ready = [arrival for arrival, reason in zip(arrivals, waits, strict=True) if not reason]
     folded = together(ready, found) if ready else None
@@ -114,6 +124,11 @@ def settle(
     if not folded.changed and folded.deleted_at is None:
         return None, results
     return build(handler, ready, folded, found), results
+
+
+def _doubted(arrival: Arrival) -> Result:
+    assert arrival.doubt is not None
+    return Result(outcome=Outcome.REFUSED, reason=str(arrival.doubt), field=arrival.doubt.field)
 
 
 def build(handler: Handler, arrivals: Sequence[Arrival], folded: Folded, found: Found | None) -> Row:

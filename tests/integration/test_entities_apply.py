@@ -116,6 +116,38 @@ async def test_every_kind_refuses_alone(engine: AsyncEngine, entity: EntityType)
         assert await row(tx, entity, "1") is None
 
 
+async def test_a_part_of_a_contact_is_taken_where_the_contact_is(engine: AsyncEngine) -> None:
+    """A part without `contact_type` says nothing of what it is: the stored row, or the batch, must say it."""
+    whole = {"contact_id": "1", "contact_type": "customer", "contact_name": "A", "phone": "1"}
+    part = {"contact_id": "1", "phone": "2", "last_modified_time": "2026-01-01T00:00:00Z"}
+    async with engine.begin() as tx:
+        (alone,) = await applied(tx, [event(CUSTOMER, part)])
+        assert (alone.outcome, alone.field) == (REFUSED, "contact_type")
+        assert await row(tx, CUSTOMER, "1") is None
+        assert await outcomes(tx, event(CUSTOMER, part), event(CUSTOMER, whole)) == [APPLIED, APPLIED]
+        later = part | {"phone": "3", "last_modified_time": "2026-01-02T00:00:00Z"}
+        assert await outcomes(tx, event(CUSTOMER, later)) == [APPLIED]
+        assert await outcomes(tx, event(EntityType.VENDOR, part)) == [REFUSED]
+        blank = await outcomes(tx, event(CUSTOMER, part | {"contact_type": ""}))
+        stored = await row(tx, CUSTOMER, "1")
+    assert blank == [REFUSED]
+    assert stored is not None
+    assert (stored["contact_name"], stored["phone"], stored["contact_type"]) == ("A", "3", "customer")
+
+
+async def test_a_part_of_a_contact_of_the_old_code_is_taken(engine: AsyncEngine) -> None:
+    """The table in which a row stands says what it is, also where nobody kept its raw record."""
+    part = {"contact_id": "1", "phone": "2", "last_modified_time": "2026-01-01T00:00:00Z"}
+    async with engine.begin() as tx:
+        await tx.execute(text("INSERT INTO customers (zoho_contact_id, contact_name) VALUES ('1', 'A')"))
+        assert await outcomes(tx, event(CUSTOMER, part)) == [APPLIED]
+        later = {"contact_id": "1", "email": "a@example.com", "last_modified_time": "2026-01-02T00:00:00Z"}
+        assert await outcomes(tx, event(CUSTOMER, later)) == [APPLIED]
+        stored = await row(tx, CUSTOMER, "1")
+    assert stored is not None
+    assert (stored["contact_name"], stored["phone"], stored["email"]) == ("A", "2", "a@example.com")
+
+
 async def test_an_event_about_several_records_is_refused(engine: AsyncEngine) -> None:
     """An event is about one record; a list of two would leave one of them unaccounted for."""
     body = '{"items": [{"item_id": "1"}, {"item_id": "2"}]}'

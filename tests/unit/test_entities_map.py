@@ -59,8 +59,12 @@ def test_a_contact_that_is_no_customer_is_refused_for_a_customer(said: object) -
 def test_a_contact_without_a_type_is_neither_customer_nor_vendor() -> None:
     """Every contact carries keys with both names, so nothing else can stand in for the type."""
     record = {"contact_id": "1", "customer_name": "A", "vendor_name": "A"}
-    assert refusal(EntityType.CUSTOMER, record).field == "contact_type"
-    assert refusal(EntityType.VENDOR, record).field == "contact_type"
+    for entity in (EntityType.CUSTOMER, EntityType.VENDOR):
+        doubt = handler(entity).doubt(record)
+        assert doubt is not None
+        assert doubt.field == "contact_type"
+        assert handler(entity).doubt({"contact_id": "1", "last_modified_time": "x"}) is None
+    assert handler(EntityType.USER).doubt({"user_id": "1", "name": "A"}) is None
 
 
 def test_a_payment_to_a_vendor_is_not_a_payment_of_a_customer() -> None:
