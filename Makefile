@@ -45,13 +45,14 @@ rehearse: $(READY) ## A whole release on a target of its own, from broken to fix
 bench: $(READY) ## The benchmarks, as ratios within one run
 	@for bench in bench/[!_]*.py; do test -f "$$bench" || continue; echo "== $$bench"; $(BIN)/python "$$bench" || exit 1; done
 
+# Universal: what one Python 3.11 needs and another does not (async-timeout before 3.11.3) must be in it too.
 lock: ## Write requirements.lock anew from pyproject.toml, in a throw-away environment
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: name it with make PYTHON=/path/to/python3" >&2; exit 1; }
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && trap 'exit 1' INT TERM && \
 	$(PYTHON) -m venv "$$folder" && \
-	"$$folder/bin/python" -m pip --disable-pip-version-check install --quiet pip-tools && \
-	CUSTOM_COMPILE_COMMAND="make lock" "$$folder/bin/pip-compile" --quiet --allow-unsafe --generate-hashes --strip-extras \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate \
+	"$$folder/bin/python" -m pip --disable-pip-version-check install --quiet uv && \
+	"$$folder/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras \
+		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
 		--extra rehearsal --extra dev --output-file requirements.lock pyproject.toml
 
 clean: ## Remove the virtual environment, caches and build leftovers
