@@ -115,7 +115,19 @@ def _again(stored: Stored, change: Change) -> bool:
         and not stored.versions
         and (not change.deleted or stored.deleted_at == change.stamp)
         and change.data == stored.data
+        and _alike(change.data, stored.data)
     )
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether equal values are the same: Python takes `true` for 1, and a digest does not."""
+    match one:
+        case dict():
+            return all(_alike(value, other[key]) for key, value in one.items())
+        case list():
+            return all(map(_alike, one, other))
+        case _:
+            return isinstance(one, bool) == isinstance(other, bool)
 
 
 def alone(change: Change, *, deleted_at: datetime | None = None) -> Folded:
