@@ -169,8 +169,11 @@ async def _differences(core: Core, state: EventState) -> tuple[str, ...]:
     ):
         return ()
     async with transaction(core.database) as tx:
-        payload = (await queue.payloads(tx, [state.id]))[state.id]
-        return tuple(await entities.differences(tx, state.entity, state.key, payload))
+        carried = (await queue.payloads(tx, [state.id]))[state.id]
+        said = await entities.differences(
+            tx, state.entity, state.key, carried.payload, read_at=carried.created_at
+        )
+        return tuple(said)
 
 
 def _as_planned(event: ReleaseEvent, letter: queue.DeadLetter) -> PlannedEvent:

@@ -279,8 +279,8 @@ WHERE q.id = r.id
 RETURNING q.id;
 
 -- payloads --
--- What these events carry, as text.
-SELECT id, validated_payload::text AS payload FROM tds_sync_queue WHERE id = ANY(CAST(:ids AS uuid[]));
+-- What these events carry, as text, and since when: for a record without a stamp that is its version.
+SELECT id, validated_payload::text AS payload, created_at FROM tds_sync_queue WHERE id = ANY(CAST(:ids AS uuid[]));
 
 -- insert_event --
 -- Write what a receiver writes for one webhook: the inbox row and the queue row, in one statement.

@@ -100,9 +100,19 @@ async def states(tx: AsyncConnection, ids: Sequence[UUID]) -> list[EventState]:
     return [EventState.from_row(row) for row in rows.mappings()]
 
 
-async def payloads(tx: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, str]:
-    """What the events *ids* carry, as JSON text."""
-    return {row.id: row.payload for row in await tx.execute(_SQL["payloads"], {"ids": list(ids)})}
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What an event carries."""
+
+    payload: str
+    """JSON text."""
+    created_at: datetime
+
+
+async def payloads(tx: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Carried]:
+    """What the events *ids* carry."""
+    rows = await tx.execute(_SQL["payloads"], {"ids": list(ids)})
+    return {row.id: Carried(payload=row.payload, created_at=row.created_at) for row in rows}
 
 
 async def dead_letters(tx: AsyncConnection) -> list[DeadLetter]:
