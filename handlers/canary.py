@@ -147,6 +147,8 @@ async def _seen(core: Core, release: Release, state: EventState) -> CanarySeen:
     began = state.started_at or ended
     limit = core.environment.canary.limit_seconds
     is_open = state.status not in status
+    by_us = isinstance(revision, str)
+    said, unseen = await _row(core, state, by_us=by_us)
     return CanarySeen(
         entity=state.entity or state.raw_type,
         key=state.key,
@@ -156,24 +158,29 @@ async def _seen(core: Core, release: Release, state: EventState) -> CanarySeen:
         limit_seconds=limit,
         wanted_revision=release.to_revision,
         worker_revision=revision if isinstance(revision, str) else None,
-        differences=await _differences(core, state),
+        differences=said,
+        not_compared=unseen,
         error=state.error_message or "",
     )
 
 
-async def _differences(core: Core, state: EventState) -> tuple[str, ...]:
+async def _row(core: Core, state: EventState, *, by_us: bool) -> tuple[tuple[str, ...], str]:
+    """What its row says otherwise than its payload, and why the row of a worker of the ERP's own was not compared."""
     if (
         state.status is not Status.COMPLETED
         or state.entity is None
         or not core.environment.canary.compare_row
     ):
-        return ()
+        return (), ""
     async with transaction(core.database) as tx:
         carried = (await queue.payloads(tx, [state.id]))[state.id]
+        why = None if by_us else await entities.uncomparable(tx, state.entity, state.key, carried.payload)
+        if why is not None:
+            return (), why
         said = await entities.differences(
-            tx, state.entity, state.key, carried.payload, read_at=carried.created_at
+            tx, state.entity, state.key, carried.payload, read_at=carried.created_at, by_us=by_us
         )
-        return tuple(said)
+        return tuple(said), ""
 
 
 def _as_planned(event: ReleaseEvent, letter: queue.DeadLetter) -> PlannedEvent:

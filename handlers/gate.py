@@ -69,7 +69,8 @@ def _canary(seen: CanarySeen) -> tuple[Finding, str]:
     fault = _canary_fault(seen)
     if fault:
         return Finding.UNHEALTHY, f"{what} completed, but {fault}"
-    return Finding.HEALTHY, f"{what} completed, {took}"
+    unseen = f"; its row was not compared: {seen.not_compared}" if seen.not_compared else ""
+    return Finding.HEALTHY, f"{what} completed, {took}{unseen}"
 
 
 def _canary_fault(seen: CanarySeen) -> str:

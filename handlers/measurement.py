@@ -98,6 +98,8 @@ class CanarySeen:
     """Which revision's worker completed it, where workers say so."""
     differences: tuple[str, ...] = ()
     """Where the entity's row does not say what the payload says."""
+    not_compared: str = ""
+    """Why the row could not be held against the payload, where that was wanted."""
     error: str = ""
     source_down: str | None = None
 

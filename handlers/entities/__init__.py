@@ -41,6 +41,7 @@ __all__ = [
     "expected",
     "handler",
     "source_key",
+    "uncomparable",
     "unwrap",
     "unwrap_each",
 ]
@@ -113,12 +114,24 @@ def expected(entity: EntityType, payload: str) -> dict[str, Any]:
 
 
 async def differences(
-    tx: AsyncConnection, entity: EntityType, key: str, payload: str, *, read_at: datetime | None = None
+    tx: AsyncConnection,
+    entity: EntityType,
+    key: str,
+    payload: str,
+    *,
+    read_at: datetime | None = None,
+    by_us: bool = True,
 ) -> list[str]:
     """Where the stored row of *key* says something else than *payload*, each as a sentence; none if it
     agrees.
 
     Only columns that the ERP's table has are compared, values as values; a row with a newer stamp agrees.
-    *read_at* is when the event was made: the stamp of records that carry none.
+    *read_at* is when the event was made: the stamp of records that carry none. A row of another worker than ours
+    (*by_us*) may hold defaults of its own where the payload says nothing.
     """
-    return await compare.differences(tx, HANDLERS[entity], key, payload, read_at=read_at)
+    return await compare.differences(tx, HANDLERS[entity], key, payload, read_at=read_at, by_us=by_us)
+
+
+async def uncomparable(tx: AsyncConnection, entity: EntityType, key: str, payload: str) -> str | None:
+    """Why the row that a worker of the ERP's own wrote cannot be held against *payload*; None when it can."""
+    return await compare.uncomparable(tx, HANDLERS[entity], key, payload)

@@ -17,7 +17,9 @@ from handlers.entities.base import Handler
 from handlers.entities.document import Refusal
 from handlers.entities.envelope import records
 from handlers.entities.spec import Column, Data
+from handlers.sql import queries
 
+SQL = queries("comparing")
 _SHOWN_MAX = 12
 
 
@@ -45,11 +47,33 @@ def expected(handler: Handler, record: Data) -> dict[str, Any]:
     return row
 
 
+async def uncomparable(tx: AsyncConnection, handler: Handler, key: str, payload: str) -> str | None:
+    """Why nothing can be said about a row that another worker than ours wrote; None when something can."""
+    asked = {"name": handler.table.name, "key": handler.table.key}
+    unreadable: str | None = (await tx.execute(SQL["unreadable"], asked)).scalar_one()
+    if unreadable is not None:
+        return unreadable
+    try:
+        expected(handler, _record(handler, key, payload))
+    except Refusal as refusal:
+        return f"our mapping does not take its payload: {refusal}"
+    return None
+
+
 async def differences(
-    tx: AsyncConnection, handler: Handler, key: str, payload: str, *, read_at: datetime | None = None
+    tx: AsyncConnection,
+    handler: Handler,
+    key: str,
+    payload: str,
+    *,
+    read_at: datetime | None = None,
+    by_us: bool = True,
 ) -> list[str]:
     """Where the stored row of *key* says something else than *payload*, each as a sentence; none if it
     agrees.
+
+    A row that our core did not write (*by_us*) only has to hold what the payload says: where that says nothing,
+    another mapping may have a default, and lines may be kept elsewhere.
 
     Columns that the ERP's table does not have are not compared, and a row with a newer stamp is no
     difference. A record without a stamp is as old as *read_at*, when its event was made; without that it is
@@ -70,8 +94,10 @@ async def differences(
     if stored.get("zoho_deleted_at") and table.natural_key is not None:
         # A deleted record gives its number back.
         wanted.pop(table.natural_key, None)
+    if not by_us:
+        wanted = {name: value for name, value in wanted.items() if value is not None}
     told = _compare(table.name, table.columns, wanted, stored)
-    for child in table.children:
+    for child in table.children if by_us else ():
         if child.name in wanted:
             lines = (await tx.execute(statements.rows_of(child, table), {"key": key})).scalars().all()
             told += _compare_lines(child.name, child.columns, wanted[child.name], list(map(_load, lines)))
