@@ -45,7 +45,7 @@ async def transaction(place: Place) -> AsyncIterator[AsyncConnection]:
 @contextmanager
 def spoken(engine: AsyncEngine) -> Iterator[None]:
     """Turn "the database is away" and "it does not let us in" into errors that say what to do."""
-    where = engine.url.render_as_string(hide_password=True)
+    where = engine.url.set(drivername="postgresql").render_as_string(hide_password=True)
     try:
         yield
     except (OSError, TimeoutError) as error:

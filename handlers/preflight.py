@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -121,9 +122,9 @@ def _faults(environment: Environment, facts: HostFacts) -> list[str]:
     if facts.problem:
         faults.append(f"{directory} is no usable checkout: {facts.problem}; see deploy.directory")
     if facts.dirt:
-        faults.append(
-            f"{directory} has local changes that a release would lose, keep or drop them: {facts.dirt}"
-        )
+        # Which files, not the whole difference.
+        files = textwrap.shorten(facts.dirt.partition("\ndiff --git")[0], 200, placeholder=" ...")
+        faults.append(f"{directory} has local changes that a release would lose, keep or drop them: {files}")
     if facts.free_bytes < FREE_BYTES_MIN:
         faults.append(f"only {facts.free_bytes // (1024 * 1024)} MB are free, 100 are needed: make room")
     if abs(facts.clock_skew_seconds) > CLOCK_SKEW_MAX_SECONDS:

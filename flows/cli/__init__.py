@@ -24,7 +24,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        known = _click_error(error)
+        # A question that got "no", or nobody to answer it.
+        stopped = "not confirmed, nothing was begun: say yes, or use --yes"
+        known = stopped if type(error).__name__ == "Abort" else _click_error(error)
         if known is not None:
             fail(known, ExitCode.REFUSED)
         if wants_json():

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import follow
 from flows.cli.app import EnvironmentOption, JsonOption, PlainOption, ReleaseOption, app
-from flows.cli.output import console, print_json
+from flows.cli.output import console, failure, print_json
 from flows.cli.session import with_database
 from handlers import config, doctor, ledger, migrate, preflight, report, status
 from handlers.config import Environment
@@ -30,9 +30,11 @@ def check(
     async def go() -> int:
         async with open_core(config.load(environment)) as core:
             checks = await preflight.checks(core, revision)
-        good = all(one.good for one in checks)
+        faults = [one.sentence for one in checks if not one.good]
+        good = not faults
         if json:
-            print_json({"environment": core.environment.name, "good": good, "checks": checks})
+            told = {"environment": core.environment.name, "good": good, "checks": checks}
+            print_json(told if good else told | failure("; ".join(faults), ExitCode.REFUSED))
         else:
             for one in checks:
                 console().print(f"{'[ok]  ' if one.good else '[FAIL]'} {one.name:<12} {one.sentence}")

@@ -34,9 +34,14 @@ def print_json(value: object) -> None:
 def fail(sentence: str, code: ExitCode) -> NoReturn:
     """Say what was wrong and end with its exit code."""
     if wants_json():
-        print_json({"error": sentence, "exit_code": int(code)})
+        print_json(failure(sentence, code))
     sys.stderr.write(f"runbook: {sentence}\n")
     sys.exit(int(code))
+
+
+def failure(sentence: str, code: ExitCode) -> dict[str, object]:
+    """What the JSON of every command that ends badly has in it."""
+    return {"error": sentence, "exit_code": int(code)}
 
 
 def person(given: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from flows.cli.app import ByOption, EnvironmentOption, JsonOption, ReasonOption, db_app, queue_app
 from flows.cli.output import console, person, print_json
-from handlers import adopt, config, intake, migrate, trial
+from handlers import adopt, config, intake, trial
 from handlers.core import engine
 from handlers.database import begin
+from handlers.entities import Refusal
+from handlers.entities.document import BODY_BYTES_MAX
 from handlers.errors import ExitCode, Refused
 from handlers.webhooks import queue
 from handlers.webhooks.event import EntityType
+from rehearsal.running import ended_by_sigterm, undisturbed
 
 STDIN = "-"
 
@@ -146,24 +150,32 @@ def try_(
     """Say what the core would do with each record of a body, one JSON line each; keeps nothing.
 
     Without an environment the records meet an empty database with the ERP's tables, so that whatever needs a
-    parent says that it waits for it.
+    parent says that it waits for it. A file that cannot be read, or holds no JSON, is a line like any other.
     """
     del json  # It speaks nothing but JSON anyway.
     kind = _entity(entity)
-    bodies = [(name, _read(name)) for name in files]
+    unread: list[str] = []
 
-    async def go() -> int:
-        async with _tables(environment) as database:
-            async for one in trial.try_bodies(database, kind, bodies):
-                print_json(one)
-        return ExitCode.GOOD
+    async def go() -> None:
+        with ended_by_sigterm():
+            async with _tables(environment) as database:
+                async for one in trial.try_bodies(database, kind, _bodies(files, unread)):
+                    print_json(one)
 
-    return asyncio.run(go())
+    try:
+        asyncio.run(go())
+    except BrokenPipeError:
+        # Whoever read our lines has seen enough (`| head`). What is left in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if unread:
+        raise Refused(f"could not read {', '.join(unread)}; the other files were tried")
+    return ExitCode.GOOD
 
 
 @db_app.command("upgrade")
 def upgrade(environment: EnvironmentOption, json: JsonOption = False) -> int:
     """Create or migrate our own schema `runbook`; touches nothing of the ERP's."""
+    # Here, because it takes a while to import and nothing else needs it.
 
     async def go() -> int:
         database = engine(config.load(environment))
@@ -226,13 +238,16 @@ async def _tables(environment: str | None) -> AsyncIterator[AsyncEngine]:
         return
     from rehearsal import empty
 
-    with tempfile.TemporaryDirectory(prefix="tds-try-") as folder:
-        async with empty.database(Path(folder)) as url:
-            database = create_async_engine(url)
-            try:
-                yield database
-            finally:
-                await database.dispose()
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tds-try-"))
+        database = create_async_engine(await stack.enter_async_context(empty.database(Path(folder))))
+        stack.push_async_callback(database.dispose)
+        try:
+            yield database
+        finally:
+            # Ctrl-C twice must not leave the server or its folder behind.
+            with undisturbed():
+                await stack.aclose()
 
 
 def _entity(name: str) -> EntityType:
@@ -243,12 +258,30 @@ def _entity(name: str) -> EntityType:
     raise Refused(f"there is no entity {name!r}: it may be {', '.join(EntityType)}")
 
 
-def _read(name: str) -> str:
-    try:
-        raw = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
-    except OSError as error:
-        raise Refused(f"cannot read {name}: {error.strerror}") from error
+def _bodies(files: Iterable[str], unread: list[str]) -> Iterator[tuple[str, str | Refusal]]:
+    """The text of each file when its turn comes, or why there is none; *unread* learns which were not there."""
+    for name in files:
+        try:
+            raw = _head(name)
+        except OSError as error:
+            unread.append(name)
+            yield name, Refusal("(body)", f"cannot be read: {error.strerror}")
+            continue
+        yield name, _text(raw)
+
+
+def _head(name: str) -> bytes:
+    """What a file holds, up to one byte more than a body may have: it might be a device without an end."""
+    if name == STDIN:
+        return sys.stdin.buffer.read(BODY_BYTES_MAX + 1)
+    with Path(name).open("rb") as file:
+        return file.read(BODY_BYTES_MAX + 1)
+
+
+def _text(raw: bytes) -> str | Refusal:
+    if len(raw) > BODY_BYTES_MAX:
+        return Refusal("(body)", f"is larger than {BODY_BYTES_MAX} bytes")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Refused(f"{name} is not UTF-8 text: byte {error.start} is {raw[error.start]:#x}") from error
+        return Refusal("(body)", f"is not UTF-8 text: byte {error.start} is {raw[error.start]:#x}")

@@ -19,7 +19,7 @@ from flows.cli.app import (
     app,
 )
 from flows.cli.carrying import carry, options_of
-from flows.cli.output import console, person, print_json
+from flows.cli.output import console, failure, person, print_json
 from flows.cli.planned import lines
 from handlers import beginning, config, preflight
 from handlers.core import open_core
@@ -154,7 +154,8 @@ async def _run(
 
 def _show_plan(made: Plan, *, json: bool) -> None:
     if json:
-        print_json(made.as_json())
+        told = made.as_json()
+        print_json(told if made.good else {**told, **failure(made.refusal, ExitCode.REFUSED)})
     else:
         for line in lines(made):
             console().print(line)

@@ -1,0 +1,168 @@
+"""What people get wrong, and what is wrong with the world before a release: a sentence, 5, and nothing is changed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from killing import Place, last
+
+from rehearsal.host import RehearsalHost
+from rehearsal.sshd import make_key
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
+    """One target for all: each test mends what it breaks."""
+    home = Path("/tmp") / f"tds-b-{tmp_path_factory.mktemp('bad').name}"
+    home.mkdir(mode=0o700, exist_ok=True)
+    try:
+        async with Place.make(home, "good") as made:
+            yield made
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+async def refused(place: Place, needle: str, *words: str, code: int = 5) -> None:
+    """The command says *needle* in one sentence and as JSON, ends with *code*, and has changed nothing."""
+    done = await place.command(*words, "--json")
+    assert done.returncode == code, done.stdout + done.stderr
+    told = last(done)
+    assert told["exit_code"] == code
+    assert needle in told["error"], told["error"]
+    assert "\n" not in told["error"]
+    assert "Traceback" not in done.stdout + done.stderr
+    await unchanged(place)
+
+
+async def unchanged(place: Place) -> None:
+    """No release was written down, no event touched, and both hosts run what they ran."""
+    if place.target.server.process is not None and place.target.server.process.poll() is None:
+        assert await place.rows("SELECT FROM runbook.release") == []
+        assert await place.rows("SELECT FROM runbook.lock WHERE release_id IS NOT NULL") == []
+        [dead] = await place.rows("SELECT count(*) AS n FROM tds_sync_queue WHERE status = 'dead_letter'")
+        assert dead["n"] == 58
+        assert set((await place.running()).values()) == {place.target.revisions["broken"]}
+
+
+def changed(place: Place, name: str, old: str, new: str) -> str:
+    """The environment file with one thing wrong in it."""
+    text = place.target.environment_path.read_text(encoding="utf-8")
+    assert old in text
+    path = place.home / f"{name}.toml"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return str(path)
+
+
+def git(host: RehearsalHost, *words: str) -> None:
+    """Do something in the host's checkout behind the runbook's back."""
+    subprocess.run(["git", *words], cwd=host.checkout, env=host.environment, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "needle"),
+    [
+        (["plan", "main", "-e", "stagin"], "Did you mean staging?"),
+        (["release", "main", "-e", "{e}", "--frobnicate"], "No such option: --frobnicate"),
+        (["rehearse", "comedy"], "there is no story 'comedy': it may be good, sick"),
+        (["release", "no-such-branch", "-e", "{e}"], "there is no revision 'no-such-branch'"),
+        (["release", "{broken}", "-e", "{e}"], "which runs already"),
+        (["lift", "{broken}", "-e", "{e}", "--by", "ops-b"], "no revision that is quarantined"),
+        (["resume", "-e", "{e}"], "there is nothing to go on with"),
+        (["rollback", "-e", "{e}", "--reason", "a wish"], "has no release that could be rolled back"),
+    ],
+)
+async def test_what_does_not_exist_is_named(place: Place, words: list[str], needle: str) -> None:
+    """A name that is not there, an option that is none, a revision that runs, nothing to go on with."""
+    known = {"e": place.environment, "broken": place.target.revisions["broken"]}
+    await refused(place, needle, *(word.format(**known) for word in words))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "needle"),
+    [
+        ("consecutive =", "consecutiv =", "unknown key probe.consecutiv; did you mean consecutive?"),
+        ("file:{secrets}/database", "env:NO_SUCH_VARIABLE", "NO_SUCH_VARIABLE is not set"),
+        ("file:{secrets}/database", "file:{home}/wrong", "does not let us in"),
+        ("{secrets}/known_hosts", "{home}/known_hosts", "shows another host key"),
+        ('{secrets}/key"', '{home}/other"', "does not let"),
+    ],
+)
+async def test_a_wrong_environment_file_is_explained(place: Place, old: str, new: str, needle: str) -> None:
+    """A misspelt key, a missing secret, a wrong password, host key or SSH key: what it is and what to do."""
+    if not (place.home / "other").exists():
+        make_key(place.home / "other")
+        key = " ".join((place.home / "other.pub").read_text(encoding="utf-8").split()[:2])
+        lines = [f"[127.0.0.1]:{host.door.port} {key}\n" for host in place.target.hosts]
+        (place.home / "known_hosts").write_text("".join(lines), encoding="utf-8")
+        (place.home / "wrong").write_text("not the password", encoding="utf-8")
+    where = {"secrets": place.target.folder / "secrets", "home": place.home}
+    path = changed(place, "wrong", old.format(**where), new.format(**where))
+    await refused(place, needle, "release", place.target.revision, "-e", path)
+
+
+@contextmanager
+def dirty(place: Place) -> Iterator[str]:
+    """Somebody has edited a file on a host."""
+    page = place.target.hosts[0].checkout / "web.py"
+    page.write_text(page.read_text(encoding="utf-8") + "# a hand\n", encoding="utf-8")
+    yield "web.py"
+    git(place.target.hosts[0], "checkout", "-q", "web.py")
+
+
+@contextmanager
+def differing(place: Place) -> Iterator[str]:
+    """Somebody has checked another revision out on one host."""
+    host = place.target.hosts[0]
+    git(host, "fetch", "-q", "origin")
+    git(host, "checkout", "-q", "--detach", place.target.revision)
+    yield "hosts differ"
+    git(host, "checkout", "-q", "--detach", place.target.revisions["broken"])
+
+
+@pytest.mark.parametrize("trouble", [dirty, differing])
+async def test_a_fleet_that_is_not_ready_is_refused(
+    place: Place, trouble: Callable[[Place], AbstractContextManager[str]]
+) -> None:
+    """A host with local changes, or hosts on different revisions: named, and nothing is begun."""
+    with trouble(place) as needle:
+        await refused(place, needle, "release", place.target.revision, "-e", place.environment)
+
+
+async def test_a_question_that_nobody_answers_begins_nothing(place: Place) -> None:
+    """Without a terminal to say yes at, and without --yes, a release is not begun."""
+    done = await place.command("release", place.target.revision, "-e", place.environment)
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert done.stderr.strip() == "runbook: not confirmed, nothing was begun: say yes, or use --yes"
+    await unchanged(place)
+
+
+async def test_a_database_that_is_down_is_a_failed_check_or_a_try_again(place: Place) -> None:
+    """Before a release it is one of the checks, so refused; where only the ledger is asked, ask again later: 1."""
+    place.target.server.stop()
+    try:
+        where = ("-e", place.environment)
+        await asyncio.gather(
+            refused(place, "does not answer", "release", place.target.revision, *where),
+            refused(place, "does not answer", "check", *where),
+            refused(place, "does not answer", "status", *where, code=1),
+            refused(place, "does not answer", "queue", "show", *where, code=1),
+        )
+    finally:
+        place.target.server.restart()
+        await place.reconnect()
+    await unchanged(place)
+
+
+async def test_a_host_that_is_down_is_named(place: Place) -> None:
+    """The last of these tests: one host cannot be reached, so no release begins on the other either."""
+    place.target.hosts[1].close_door()
+    await refused(place, "web-2", "release", place.target.revision, "-e", place.environment)
