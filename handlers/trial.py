@@ -8,7 +8,7 @@ shows its row.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers import entities
-from handlers.entities import HANDLERS, Handlers, Refusal, applying, statements
+from handlers.entities import HANDLERS, Handlers, Record, Refusal, applying, statements
 from handlers.entities.document import dump
 from handlers.entities.settle import Ids, arrive, build, together
 from handlers.webhooks.classify import diagnose, is_gone
@@ -50,25 +50,32 @@ class Trial:
 async def try_bodies(
     database: AsyncEngine,
     entity: EntityType,
-    bodies: Iterable[tuple[str, str]],
+    bodies: Iterable[tuple[str, str | Refusal]],
     *,
     handlers: Handlers = HANDLERS,
-) -> AsyncIterator[Trial]:
-    """Try every record of every (file, text) pair, in order, in a transaction that is rolled back."""
+) -> AsyncGenerator[Trial, None]:
+    """Try every record of every (file, text) pair, in order, in a transaction that is rolled back.
+
+    A refusal in place of the text says why there is none; it is told like any other.
+    """
     async with database.connect() as tx:
         await tx.execute(text("SET LOCAL timezone TO 'UTC'"))
         for file, body in bodies:
-            try:
-                found = entities.unwrap_each(entity, body)
-            except Refusal as refusal:
-                yield _refused(file, entity, None, str(refusal), refusal.field)
-                continue
-            for record in found:
+            for record in _records(entity, body):
                 if isinstance(record, Refusal):
                     yield _refused(file, entity, None, str(record), record.field)
                 else:
                     yield await _try(tx, file, entity, record.data, handlers)
         await tx.rollback()
+
+
+def _records(entity: EntityType, body: str | Refusal) -> list[Record | Refusal]:
+    if isinstance(body, Refusal):
+        return [body]
+    try:
+        return entities.unwrap_each(entity, body)
+    except Refusal as refusal:
+        return [refusal]
 
 
 async def _try(

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -155,11 +155,16 @@ def try_(
     del json  # It speaks nothing but JSON anyway.
     kind = _entity(entity)
     unread: list[str] = []
+    # Before the event loop: a signal can then end a read that waits for somebody to type.
+    bodies = list(_bodies(files, unread))
 
     async def go() -> None:
         with ended_by_sigterm():
-            async with _tables(environment) as database:
-                async for one in trial.try_bodies(database, kind, _bodies(files, unread)):
+            async with (
+                _tables(environment) as database,
+                aclosing(trial.try_bodies(database, kind, bodies)) as told,
+            ):
+                async for one in told:
                     print_json(one)
 
     try:
@@ -168,7 +173,9 @@ def try_(
         # Whoever read our lines has seen enough (`| head`). What is left in the buffer goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if unread:
-        raise Refused(f"could not read {', '.join(unread)}; the other files were tried")
+        # Not on stdout: there every line is a record.
+        sys.stderr.write(f"runbook: could not read {', '.join(unread)}; the other files were tried\n")
+        return ExitCode.REFUSED
     return ExitCode.GOOD
 
 
@@ -176,6 +183,7 @@ def try_(
 def upgrade(environment: EnvironmentOption, json: JsonOption = False) -> int:
     """Create or migrate our own schema `runbook`; touches nothing of the ERP's."""
     # Here, because it takes a while to import and nothing else needs it.
+    from handlers import migrate
 
     async def go() -> int:
         database = engine(config.load(environment))
@@ -259,7 +267,7 @@ def _entity(name: str) -> EntityType:
 
 
 def _bodies(files: Iterable[str], unread: list[str]) -> Iterator[tuple[str, str | Refusal]]:
-    """The text of each file when its turn comes, or why there is none; *unread* learns which were not there."""
+    """The text of each file, or why there is none; *unread* learns which could not be read."""
     for name in files:
         try:
             raw = _head(name)
