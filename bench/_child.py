@@ -34,7 +34,8 @@ async def worker(task: Task) -> None:
     from sqlalchemy.engine import make_url
 
     from handlers import entities
-    from handlers.webhooks.worker import Worker, make_engine, new_owner
+    from handlers.webhooks.engine import make_engine
+    from handlers.webhooks.worker import Worker, new_owner
 
     apply = partial(entities.apply, handlers=NARROW_HANDLERS) if task.get("narrow") else entities.apply
     engine = make_engine(make_url(task["url"]))

@@ -219,6 +219,27 @@ SET next_retry_at = now()
 WHERE q.id = ANY (ARRAY(SELECT id FROM waiting))
 RETURNING q.id;
 
+-- wake_overtaken --
+-- Let those of :ids try again at once whose parent was completed while they were looked at: its call to wake them came
+-- before they began to wait. To be asked once they wait for all to see.
+WITH overtaken AS (
+    SELECT q.id
+    FROM tds_sync_queue q
+    WHERE q.id = ANY (CAST(:ids AS uuid[]))
+      AND q.status = 'retry' AND q.error_code = 'missing_parent' AND q.next_retry_at > now()
+      AND EXISTS (
+          SELECT FROM tds_sync_queue parent
+          WHERE parent.source_entity_id = ANY (regexp_split_to_array(q.error_message, '[^A-Za-z0-9_@.-]+|[.]$'))
+            AND parent.status = 'completed'
+            AND parent.completed_at >= q.started_at
+      )
+    FOR UPDATE OF q SKIP LOCKED
+)
+UPDATE tds_sync_queue q
+SET next_retry_at = now()
+WHERE q.id = ANY (ARRAY(SELECT id FROM overtaken))
+RETURNING q.id;
+
 -- redrive --
 -- Send exactly these dead letters back to pending with a clean slate, and answer with all that was wiped.
 WITH former AS (

@@ -70,6 +70,7 @@ __all__ = [
     "retry_later",
     "states",
     "wake_children",
+    "wake_overtaken",
 ]
 
 LEASES_LOST_MAX = 10
@@ -256,6 +257,12 @@ async def refuse_unknown(tx: AsyncConnection) -> set[UUID]:
 async def wake_children(tx: AsyncConnection, keys: Collection[str]) -> set[UUID]:
     """Let events that wait for one of the records *keys*, which have just come, try at once. Returns them."""
     rows = await tx.execute(_SQL["wake_children"], {"keys": sorted(set(keys))})
+    return {row.id for row in rows}
+
+
+async def wake_overtaken(tx: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
+    """Let those of the waiting events *ids* try at once whose parent came while they were looked at. Returns them."""
+    rows = await tx.execute(_SQL["wake_overtaken"], {"ids": list(ids)})
     return {row.id for row in rows}
 
 

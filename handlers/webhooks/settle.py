@@ -44,10 +44,26 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 @dataclass(kw_only=True)
-class _Sorted:
-    """What isolating a failed batch has found out so far."""
+class _Done:
+    """What became of some events, and who must be woken once it is committed."""
 
     tally: Tally = field(default_factory=Counter)
+    came: set[str] = field(default_factory=set)
+    """Keys of records that were written."""
+    waiting: list[UUID] = field(default_factory=list)
+    """Events that wait for a parent."""
+
+    def add(self, other: _Done) -> None:
+        """Take over what became of other events."""
+        self.tally += other.tally
+        self.came |= other.came
+        self.waiting += other.waiting
+
+
+@dataclass(kw_only=True)
+class _Sorted(_Done):
+    """What isolating a failed batch has found out so far."""
+
     failures: list[Failure] = field(default_factory=list)
     back: list[UUID] = field(default_factory=list)
     """Good events that must not run before an older one of the same record, which has to be tried again."""
@@ -69,19 +85,39 @@ class Settler:
         """Apply and complete *events*. Raises DatabaseDown, with nothing changed, when it is away."""
         try:
             async with transaction(self.engine) as tx:
-                return await self._apply(tx, events)
+                done = await self._apply(tx, events)
         except Exception as error:  # whatever one event raised: the others must not suffer for it
             _unless_gone(error)
             log.info("a batch of %d events failed (%s): isolating", len(events), type(error).__name__)
+        else:
+            await self._wake(done)
+            return done.tally
         try:
             found = await self._isolate(events)
         except Exception as error:
             _unless_gone(error)
             # Not even event by event, as when only the commit is refused: all share what is known.
             found = _Sorted(failures=[_failure(event, error) for event in events])
-        return found.tally + await self._record(found)
+        tally = found.tally + await self._record(found)
+        await self._wake(found)
+        return tally
 
-    async def _apply(self, tx: AsyncConnection, events: Sequence[Event]) -> Tally:
+    async def _wake(self, done: _Done) -> None:
+        """Look once more, after the commit, for children and parents that were in two hands at the same time.
+
+        Neither saw the other then: the child found no parent, and the parent no child that waits. Whoever commits last
+        sees both. Children that nobody wakes come back by themselves, so a failure here is no failure of the batch.
+        """
+        try:
+            async with transaction(self.engine) as tx:
+                if done.came:
+                    await queue.wake_children(tx, done.came)
+                if done.waiting:
+                    await queue.wake_overtaken(tx, done.waiting)
+        except Exception as error:
+            log.info("could not wake waiting events: %s", diagnose(error).message)
+
+    async def _apply(self, tx: AsyncConnection, events: Sequence[Event]) -> _Done:
         """Write the rows of *events* and settle them in one transaction, or raise: then roll it back."""
         results = await self.apply(tx, events)
         silent = [event for event in events if event.id not in results]
@@ -98,10 +134,10 @@ class Settler:
         tally += await self._fail(tx, failures)
         if tally.total() != len(events):
             raise LeaseLost(f"{len(events) - tally.total()} of {len(events)} events are no longer ours")
-        await queue.wake_children(
-            tx, {event.key for event in events if results[event.id].outcome is Outcome.APPLIED}
-        )
-        return tally
+        came = {event.key for event in events if results[event.id].outcome is Outcome.APPLIED}
+        await queue.wake_children(tx, came)
+        waiting = [each.id for each in failures if each.error_class is ErrorClass.MISSING_PARENT]
+        return _Done(tally=tally, came=came, waiting=waiting)
 
     async def _isolate(self, events: Sequence[Event]) -> _Sorted:
         """Apply the good ones of a failed batch, each piece behind a savepoint, parents before children."""
@@ -124,7 +160,7 @@ class Settler:
             return
         try:
             async with tx.begin_nested():
-                tally = await self._apply(tx, ready)
+                done = await self._apply(tx, ready)
         except Exception as error:  # recorded below, with the event that caused it
             if tx.invalidated or is_gone(error):
                 raise DatabaseDown("the database went away while a batch was applied") from error
@@ -132,7 +168,7 @@ class Settler:
                 _blame(ready[0], error, found)
                 return
         else:
-            found.tally += tally
+            found.add(done)
             return
         size = max(1, isqrt(len(ready)))
         for start in range(0, len(ready), size):

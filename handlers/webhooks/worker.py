@@ -17,13 +17,14 @@ from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import entities
 from handlers.errors import DatabaseDown
 from handlers.webhooks import queue
 from handlers.webhooks.classify import diagnose, is_gone
+from handlers.webhooks.engine import make_engine
 from handlers.webhooks.event import SETTLED, EntityType, ErrorClass
 from handlers.webhooks.heartbeat import Heartbeat
 from handlers.webhooks.listen import listen
@@ -267,28 +268,6 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         await engine.dispose()
-
-
-def make_engine(database_url: str | URL, *, lease_seconds: float = 300) -> AsyncEngine:
-    """The engine of one worker: a connection to work with, one to listen on, and one to spare."""
-    return create_async_engine(
-        make_url(database_url).set(drivername="postgresql+asyncpg"),
-        pool_size=3,
-        max_overflow=0,
-        pool_pre_ping=True,
-        pool_timeout=5,
-        hide_parameters=True,
-        connect_args={
-            "timeout": 5,
-            "command_timeout": lease_seconds,
-            # A plan made for any limit reads the whole queue; one made for this limit reads its beginning.
-            "server_settings": {
-                "application_name": "tds-worker",
-                "timezone": "UTC",
-                "plan_cache_mode": "force_custom_plan",
-            },
-        },
-    )
 
 
 def new_owner(name: str | None = None) -> str:

@@ -1,0 +1,28 @@
+"""How a worker is connected to the queue's database."""
+
+from __future__ import annotations
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+
+def make_engine(database_url: str | URL, *, lease_seconds: float = 300) -> AsyncEngine:
+    """The engine of one worker: a connection for each batch in hand, and one to listen on."""
+    return create_async_engine(
+        make_url(database_url).set(drivername="postgresql+asyncpg"),
+        pool_size=3,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_timeout=5,
+        hide_parameters=True,
+        connect_args={
+            "timeout": 5,
+            "command_timeout": lease_seconds,
+            # A plan made for any limit reads the whole queue; one made for this limit reads its beginning.
+            "server_settings": {
+                "application_name": "tds-worker",
+                "timezone": "UTC",
+                "plan_cache_mode": "force_custom_plan",
+            },
+        },
+    )
