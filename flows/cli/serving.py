@@ -28,7 +28,7 @@ def worker(
         str, typer.Option("--revision", help="The commit that this worker runs; the canary asks for it.")
     ] = "unknown",
     owner: Annotated[str, typer.Option("--owner", help="A name for people; made unique by itself.")] = "",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, max=5000)] = 500,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, max=5000)] = 1000,
     lease_seconds: Annotated[float, typer.Option("--lease-seconds", min=5, max=3600)] = 300,
 ) -> int:
     """Apply events from the queue until SIGTERM; then finish or give back what is in hand within 10 s."""

@@ -51,7 +51,7 @@ class Worker:
         owner: str,
         revision: str,
         apply: Apply = entities.apply,
-        batch_size: int = 500,
+        batch_size: int = 1000,
         lease_seconds: float = 300,
         poll_seconds: float = 1.0,
         beat_seconds: float = 5.0,
@@ -243,7 +243,7 @@ async def serve(
     revision: str,
     apply: Apply = entities.apply,
     owner: str | None = None,
-    batch_size: int = 500,
+    batch_size: int = 1000,
     lease_seconds: float = 300,
     poll_seconds: float = 1.0,
 ) -> None:
