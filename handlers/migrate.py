@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TypedDict
@@ -21,6 +25,7 @@ from handlers.errors import Refused
 SCHEMA = "runbook"
 _ADVISORY_KEY = 0x7D5_1ED6E2
 """Any fixed number will do: two upgrades at once meet here and go one after the other."""
+_ALONE = threading.Lock()
 _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 
 
@@ -37,8 +42,19 @@ async def upgrade(engine: AsyncEngine) -> list[str]:
 
     All steps are one transaction: a kill in the middle leaves the schema as it was.
     """
-    async with transaction(engine) as tx:
+    async with _alembic(), transaction(engine) as tx:
         return await tx.run_sync(_upgrade)
+
+
+@asynccontextmanager
+async def _alembic() -> AsyncIterator[None]:
+    """Alembic keeps what it works on in its module: two databases at once would be mistaken for each other."""
+    while not _ALONE.acquire(blocking=False):  # noqa: ASYNC110  Other loops, in other threads, wait for it too.
+        await asyncio.sleep(0.02)
+    try:
+        yield
+    finally:
+        _ALONE.release()
 
 
 async def pending(engine: AsyncEngine) -> list[str]:

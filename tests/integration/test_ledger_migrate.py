@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from handlers.errors import DatabaseDown, Refused
 from handlers.migrate import pending, upgrade
 from handlers.release import LIVE, Phase
+from rehearsal.postgres import Postgres
 
 _TABLES = text("SELECT count(*) FROM pg_tables WHERE schemaname = 'runbook'")
 
@@ -46,6 +47,22 @@ async def test_two_upgrades_at_once_are_one(bare: AsyncEngine) -> None:
     missing = await pending(bare)
     applied = await asyncio.gather(*(upgrade(bare) for _ in range(4)))
     assert sorted(applied, key=len) == [[], [], [], missing]
+
+
+async def test_upgrades_of_two_databases_in_one_process_do_not_meet(
+    bare: AsyncEngine, postgres: Postgres, erp_template: str
+) -> None:
+    """Each database gets its own ledger: Alembic alone would give both steps to one of them."""
+    url = make_url(await postgres.create_database("migrate_other", template=erp_template))
+    other = create_async_engine(url.set(drivername="postgresql+asyncpg"))
+    try:
+        await asyncio.gather(upgrade(bare), upgrade(other))
+        for engine in (bare, other):
+            async with engine.connect() as tx:
+                assert (await tx.execute(_TABLES)).scalar_one() > 5
+    finally:
+        await other.dispose()
+        await postgres.drop_database("migrate_other")
 
 
 async def test_an_upgrade_that_breaks_leaves_nothing_behind(bare: AsyncEngine) -> None:
