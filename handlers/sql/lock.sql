@@ -2,12 +2,13 @@
 
 -- take --
 -- Take the lock when it is free, has run out, or is ours already; every taking raises the token. No row: somebody
--- else holds it.
+-- else holds it. The token is no smaller than the seconds since 2025: hosts remember the highest that they have seen,
+-- and must obey a ledger that was made anew or came back from a backup as well.
 INSERT INTO runbook.lock AS held (environment, release_id, holder, token, taken_at, heartbeat_at, expires_at)
-VALUES (:environment, :release_id, :holder, 1, clock_timestamp(), clock_timestamp(),
-        clock_timestamp() + make_interval(secs => :ttl))
+VALUES (:environment, :release_id, :holder, extract(epoch FROM clock_timestamp())::bigint - 1735689600,
+        clock_timestamp(), clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl))
 ON CONFLICT (environment) DO UPDATE
-SET release_id = excluded.release_id, holder = excluded.holder, token = held.token + 1,
+SET release_id = excluded.release_id, holder = excluded.holder, token = greatest(held.token + 1, excluded.token),
     taken_at = excluded.taken_at, heartbeat_at = excluded.heartbeat_at, expires_at = excluded.expires_at
 WHERE :by_force
    OR held.release_id IS NULL

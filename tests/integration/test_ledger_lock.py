@@ -28,7 +28,7 @@ async def test_a_living_holder_keeps_the_lock_and_the_refusal_says_who_and_how(e
     one, two = await begun(engine), await begun(engine)
     await lock.take(engine, "staging", one.id, "ops-a:1")
     with pytest.raises(
-        Refused, match=rf"locked by ops-a:1 for release {one.id}.*s ago, token 1.*take it over"
+        Refused, match=rf"locked by ops-a:1 for release {one.id}.*s ago, token [0-9]+.*take it over"
     ):
         await lock.take(engine, "staging", two.id, "ops-b:1")
     assert (await ledger.get(engine, two.id)).token is None
@@ -41,7 +41,7 @@ async def test_one_of_many_at_once_gets_the_lock(engine: AsyncEngine) -> None:
         *(lock.take(engine, "staging", release.id, f"ops:{n}") for n, release in enumerate(releases)),
         return_exceptions=True,
     )
-    assert [one for one in got if isinstance(one, int)] == [1]
+    assert sum(isinstance(one, int) for one in got) == 1
     assert sum(isinstance(one, Refused) for one in got) == 7
 
 
@@ -100,11 +100,23 @@ async def test_tokens_never_count_down(engine: AsyncEngine) -> None:
     assert tokens == sorted(set(tokens))
 
 
+async def test_a_ledger_that_was_made_anew_counts_on(engine: AsyncEngine) -> None:
+    """Hosts remember the highest token: a ledger that forgot its own must not be taken for an older controller."""
+    release = await begun(engine)
+    before = await lock.take(engine, "staging", release.id, "ops-a:1")
+    async with engine.begin() as tx:
+        await tx.execute(text("DELETE FROM runbook.lock"))
+    assert await lock.take(engine, "staging", release.id, "ops-a:1") >= before
+    async with engine.begin() as tx:
+        await tx.execute(text("UPDATE runbook.lock SET token = 3"))
+    assert await lock.take(engine, "staging", release.id, "ops-a:1") >= before
+
+
 async def test_the_same_process_may_take_again(engine: AsyncEngine) -> None:
     """A retry of the same holder for the same release is not refused by itself."""
     release = await begun(engine)
     first = await lock.take(engine, "staging", release.id, "ops-a:1")
-    assert await lock.take(engine, "staging", release.id, "ops-a:1") == first + 1
+    assert await lock.take(engine, "staging", release.id, "ops-a:1") > first
 
 
 async def test_a_lock_is_only_given_to_a_release_of_its_environment(engine: AsyncEngine) -> None:
