@@ -42,6 +42,8 @@ def load(body: str, *, from_database: bool = False) -> object:
         raise Refusal("(body)", f"is not JSON: {error}") from error
     if body.count("{") + body.count("[") > DEPTH_MAX and _depth(value) > DEPTH_MAX:
         raise Refusal("(body)", f"is nested deeper than {DEPTH_MAX} levels")
+    if "NaN" in body or "Infinity" in body:
+        _no_constants(value)
     if not from_database and ("\\u" in body or not body.isascii()):
         _storable(value)
     return value
@@ -88,8 +90,20 @@ def _exact(literal: str) -> Decimal:
     return figure
 
 
-def _no_constant(literal: str) -> object:
-    raise Refusal("(body)", f"holds {literal}, which is not a number in JSON")
+class _Constant(str):
+    """NaN or an infinity, which Python reads and JSON does not know; kept until it is clear where it stands."""
+
+
+def _no_constants(value: object, path: str = "") -> None:
+    """Refuse NaN and the infinities, naming where they stand in the body."""
+    if isinstance(value, _Constant):
+        raise Refusal(path or "(body)", f"must not be {value}, which is not a number in JSON")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _no_constants(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            _no_constants(inner, f"{path}[{at}]")
 
 
 def _no_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -102,8 +116,8 @@ def _no_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return read
 
 
-_READ = json.JSONDecoder(parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=_no_twice)
-_READ_AGAIN = json.JSONDecoder(parse_float=_exact, parse_constant=_no_constant)
+_READ = json.JSONDecoder(parse_float=_exact, parse_constant=_Constant, object_pairs_hook=_no_twice)
+_READ_AGAIN = json.JSONDecoder(parse_float=_exact, parse_constant=_Constant)
 """Made once: `json.loads` with options makes a decoder for each text."""
 
 
