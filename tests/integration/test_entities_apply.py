@@ -584,6 +584,18 @@ async def test_a_row_that_says_something_else_is_told_apart(engine: AsyncEngine)
         assert await differences(tx, PRODUCT, "1", one.payload) == []
 
 
+async def test_a_record_without_a_stamp_is_compared_as_of_its_event(engine: AsyncEngine) -> None:
+    """A later reading of a user is a newer version; without the event's time an older one looks like a loss."""
+    old = event(EntityType.USER, {"user_id": "1", "name": "old"})
+    new = event(EntityType.USER, {"user_id": "1", "name": "new"}, created_at=ARRIVED + timedelta(hours=1))
+    async with engine.begin() as tx:
+        assert await outcomes(tx, old, new) == [SUPERSEDED, APPLIED]
+        assert await differences(tx, EntityType.USER, "1", old.payload, read_at=old.created_at) == []
+        assert await differences(tx, EntityType.USER, "1", new.payload, read_at=new.created_at) == []
+        (found,) = await differences(tx, EntityType.USER, "1", old.payload)
+    assert "zoho_users.name" in found
+
+
 async def test_lines_that_are_lost_are_a_difference(engine: AsyncEngine) -> None:
     """A row without its lines does not say what its payload says."""
     one = event(INVOICE, {"invoice_id": "7", "line_items": [{"item_id": "", "quantity": 1}]})
