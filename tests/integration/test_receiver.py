@@ -400,6 +400,24 @@ class TestDatabase:
         assert answers[17].status_code == 422
         assert len(await rows(engine)) == 29
 
+    async def test_calls_that_come_together_are_written_together(self, engine: AsyncEngine) -> None:
+        """While one transaction is under way the next calls gather: many calls, few commits."""
+        async with receiver(engine) as client, engine.connect() as tx:
+            async with engine.begin() as blocking:
+                # The first group waits here, and so all the others gather behind it.
+                await blocking.execute(text("LOCK TABLE tds_inbox_events IN EXCLUSIVE MODE"))
+                calls = [
+                    asyncio.create_task(client.post("/webhooks/items", json={"item": {"item_id": str(n)}}))
+                    for n in range(90)
+                ]
+                await asyncio.sleep(1)
+            answers = await asyncio.gather(*calls)
+            assert {answer.status_code for answer in answers} == {200}
+            found = await tx.execute(text("SELECT count(DISTINCT xmin::text), count(*) FROM tds_sync_queue"))
+            groups, events = found.one()
+        assert events == 90
+        assert groups < 30
+
     async def test_a_locked_record_is_503_and_never_a_lie(self, engine: AsyncEngine) -> None:
         """What cannot be written in time is refused with a time to come back, and is queued then."""
         async with receiver(engine, write_seconds=0.5) as client:
