@@ -7,6 +7,10 @@ jobs=$1/jobs
 job=$jobs/$2
 [ -d "$jobs" ] || mkdir -p "$jobs" 2>/dev/null || { rm -f "$1/reserve"; mkdir -p "$jobs"; } || exit 70
 told=old
+# What a newer controller turned away never ran: once it is our turn again, it may.
+if read -r word highest 2>/dev/null <"$job/rc" && [ "$word" = fenced ] && [ "$3" -ge "$highest" ]; then
+    mv "$job" "$job.$$.fenced" 2>/dev/null && rm -rf "$job.$$.fenced"
+fi
 if [ ! -d "$job" ]; then
     new=$job.$$
     stage() { mkdir "$new" && printf '%s\n' "$1" >"$new/run" && printf '%s\n' "$2" >"$new/work"; }

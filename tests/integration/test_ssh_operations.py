@@ -167,6 +167,16 @@ async def test_a_smaller_token_is_refused(target: Target, shell: Shell) -> None:
     assert trace(target) == ["new", "same"]
 
 
+async def test_what_was_turned_away_may_run_when_its_turn_has_come(target: Target, shell: Shell) -> None:
+    """It never ran: a release that has the lock again, with a new token, must not be refused for ever."""
+    await run_operation(shell, "new", 7, mark("new"))
+    with pytest.raises(LockLost):
+        await run_operation(shell, "mine", 6, mark("mine"))
+    assert (await run_operation(shell, "mine", 8, mark("mine"))).done
+    assert (await run_operation(shell, "mine", 8, mark("mine"))).done
+    assert trace(target) == ["new", "mine"]
+
+
 async def test_a_killed_operation_is_interrupted_and_stays_so(target: Target, shell: Shell) -> None:
     """Its processes are gone and wrote no end: unknown, and asking again does not run it."""
     running = asyncio.create_task(run_operation(shell, "r1-x", 1, mark(seconds=30)))
