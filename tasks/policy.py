@@ -6,7 +6,6 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,15 +15,12 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
 from prefect.tasks import Task
 
-from handlers.errors import RunbookError, TryAgain
+from handlers.errors import TryAgain
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-_OWN: ContextVar[list[BaseException]] = ContextVar("own_errors")
-"""What the step itself has raised, to be told from what Prefect raises around it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +49,6 @@ def step(patience: Patience) -> Callable[[Callable[P, Awaitable[T]]], Callable[P
     """
 
     def wrap(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        @functools.wraps(function)
-        async def noted(*args: P.args, **kwargs: P.kwargs) -> T:
-            try:
-                return await function(*args, **kwargs)
-            except BaseException as error:
-                _OWN.get().append(error)
-                raise
-
         as_task: Task[P, Any] = task(
             name=f"{function.__module__.removeprefix('tasks.')}.{function.__name__}",
             retries=len(patience.pauses),
@@ -69,29 +57,13 @@ def step(patience: Patience) -> Callable[[Callable[P, Awaitable[T]]], Callable[P
             timeout_seconds=patience.limit_seconds,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )(noted)
+        )(function)
 
         @functools.wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
             if FlowRunContext.get() is None:
                 return await _patiently(function, patience, *args, **kwargs)
-            own: list[BaseException] = []
-            noting = _OWN.set(own)
-            try:
-                result: T = await as_task(*args, **kwargs)
-            except Exception as error:
-                if (own and own[-1] is error) or isinstance(error, (RunbookError, TimeoutError)):
-                    raise
-                # Doing a step twice is harmless, and a release must not depend on a server that is gone.
-                log.warning(
-                    "Prefect is in the way (%s: %s): doing %s without it",
-                    type(error).__name__,
-                    error,
-                    as_task.name,
-                )
-                return await _patiently(function, patience, *args, **kwargs)
-            finally:
-                _OWN.reset(noting)
+            result: T = await as_task(*args, **kwargs)
             return result
 
         return call

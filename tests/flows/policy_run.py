@@ -1,0 +1,131 @@
+"""A process with a temporary Prefect server of its own that tries the steps' patience and prints what it saw."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from flows.server import prefect_settings, temporary_server
+
+
+async def main(folder: Path) -> None:
+    """Every trial in one process: a server takes seconds to start."""
+    server = temporary_server(folder)
+    api_url = await server.__aenter__()
+    os.environ.update(prefect_settings(folder, api_url))
+    seen = await trials()
+    seen["after the server"] = await without_server(server)
+    print(json.dumps(seen), flush=True)
+    # Prefect would wait for its dead server on the way out.
+    os._exit(0)
+
+
+async def trials() -> dict[str, Any]:
+    """What the steps do within a flow, and outside one."""
+    from prefect import flow, get_client
+
+    from handlers.errors import Refused, TryAgain
+    from tasks.policy import Patience, step
+
+    calls: Counter[str] = Counter()
+    soon = Patience(pauses=(0.05, 0.05, 0.05), limit_seconds=20)
+
+    @step(soon)
+    async def third_time(name: str) -> str:
+        calls[name] += 1
+        if calls[name] % 3:
+            raise TryAgain("not yet")
+        return f"{name} after {calls[name]}"
+
+    @step(soon)
+    async def never(name: str, error: str) -> None:
+        calls[name] += 1
+        raise {"refused": Refused, "again": TryAgain, "own": ValueError}[error](f"no: {name}")
+
+    @step(soon)
+    async def plain(name: str) -> int:
+        calls[name] += 1
+        return calls[name]
+
+    @step(Patience(pauses=(0.05,), limit_seconds=0.3))
+    async def slow(name: str) -> None:
+        calls[name] += 1
+        await asyncio.sleep(20)
+
+    async def ended(name: str, error: str) -> str:
+        try:
+            await never(name, error)
+        except Exception as raised:
+            return f"{type(raised).__name__} after {calls[name]}"
+        return "nothing was raised"
+
+    async def too_slow(name: str) -> str:
+        try:
+            await slow(name)
+        except TimeoutError:
+            return f"TimeoutError after {calls[name]}"
+        return "nothing was raised"
+
+    async def all_of(where: str) -> dict[str, Any]:
+        return {
+            "third time": await third_time(f"{where} third"),
+            "refused": await ended(f"{where} refused", "refused"),
+            "again": await ended(f"{where} again", "again"),
+            "own": await ended(f"{where} own", "own"),
+            "same twice": [await plain(f"{where} plain"), await plain(f"{where} plain")],
+            "slow": await too_slow(f"{where} slow"),
+        }
+
+    @flow(name="trials")
+    async def trial() -> dict[str, Any]:
+        return await all_of("inside")
+
+    outside = await all_of("outside")
+    async with get_client() as client:
+        before = len(await client.read_task_runs()) + len(await client.read_flow_runs())
+    return {"outside": outside, "runs of outside": before, "inside": await trial()}
+
+
+async def without_server(server: Any) -> dict[str, Any]:
+    """The server is taken away in the middle of a flow."""
+    from prefect import flow
+
+    from handlers.errors import Refused
+    from tasks.policy import DECIDE, step
+
+    calls: Counter[str] = Counter()
+
+    @step(DECIDE)
+    async def counted(name: str) -> str:
+        calls[name] += 1
+        if name == "refused":
+            raise Refused("no")
+        return name
+
+    told: dict[str, Any] = {}
+
+    @flow(name="orphan")
+    async def orphan() -> None:
+        told["before"] = await counted("before")
+        await server.__aexit__(None, None, None)
+        told["done"] = await counted("done")
+        try:
+            await counted("refused")
+        except Refused as error:
+            told["refused"] = str(error)
+        told["calls"] = dict(calls)
+
+    running = asyncio.create_task(orphan())
+    async with asyncio.timeout(60):
+        while "calls" not in told:
+            await asyncio.wait({running}, timeout=0.1)
+    return told
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))
