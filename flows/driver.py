@@ -73,8 +73,12 @@ async def prefect(*, without: bool) -> AsyncIterator[bool]:
         os.environ.setdefault("PREFECT_HOME", str(STATE / "prefect"))
         yield False
         return
-    if os.environ.get("PREFECT_API_URL"):
-        yield True
+    if address := os.environ.get("PREFECT_API_URL"):
+        # Asked first: Prefect itself would try a dead one for minutes before the release could begin.
+        there = await server.is_there(address)
+        if not there:
+            log.warning("no Prefect server answers at PREFECT_API_URL (%s): going on without one", address)
+        yield there
         return
     if (running := up.api_url_if_running()) is not None:
         os.environ.update(server.prefect_settings(up.STATE, running))

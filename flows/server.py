@@ -99,6 +99,16 @@ async def until_ready(server: Part, api_url: str) -> None:
             raise RunbookError(f"the Prefect server did not answer in {waited}: see {server.log}") from None
 
 
+async def is_there(api_url: str) -> bool:
+    """Whether any server answers at *api_url*; what it says to strangers is its own business."""
+    try:
+        async with httpx.AsyncClient(timeout=5) as http:
+            await http.get(f"{api_url}/health")
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False
+    return True
+
+
 async def _answers(http: httpx.AsyncClient, api_url: str) -> bool:
     try:
         return (await http.get(f"{api_url}/health")).status_code == httpx.codes.OK
