@@ -20,11 +20,16 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers import entities
+from handlers.database import said, spoken, sqlstate
 from handlers.entities import HANDLERS, Handlers, Record, Refusal, applying, statements
 from handlers.entities.document import dump
 from handlers.entities.settle import Ids, arrive, build, together
+from handlers.errors import Refused
 from handlers.webhooks.classify import diagnose, is_gone
 from handlers.webhooks.event import EntityType, Event, Operation, Outcome, Result
+
+_NOT_ADOPTED = ("42P01", "42703", "42P10", "42501")
+"""SQLSTATEs of a table, column or key that is missing, or may not be used: no fault of any record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +63,16 @@ async def try_bodies(
 
     A refusal in place of the text says why there is none; it is told like any other.
     """
-    async with database.connect() as tx:
-        await tx.execute(text("SET LOCAL timezone TO 'UTC'"))
-        for file, body in bodies:
-            for record in _records(entity, body):
-                if isinstance(record, Refusal):
-                    yield _refused(file, entity, None, str(record), record.field)
-                else:
-                    yield await _try(tx, file, entity, record.data, handlers)
-        await tx.rollback()
+    with spoken(database):
+        async with database.connect() as tx:
+            await tx.execute(text("SET LOCAL timezone TO 'UTC'"))
+            for file, body in bodies:
+                for record in _records(entity, body):
+                    if isinstance(record, Refusal):
+                        yield _refused(file, entity, None, str(record), record.field)
+                    else:
+                        yield await _try(tx, file, entity, record.data, handlers)
+            await tx.rollback()
 
 
 def _records(entity: EntityType, body: str | Refusal) -> list[Record | Refusal]:
@@ -102,6 +108,10 @@ async def _try(
     except DBAPIError as error:
         if is_gone(error):
             raise
+        if sqlstate(error) in _NOT_ADOPTED:
+            raise Refused(
+                f"the ERP's tables are not ready for the core ({said(error)}): see runbook db adopt --dry-run"
+            ) from error
         diagnosis = diagnose(error)
         return _refused(file, entity, key, f"the database refuses it: {diagnosis.message}", diagnosis.field)
     finally:

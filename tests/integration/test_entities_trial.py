@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from handlers.errors import DatabaseDown, Refused
 from handlers.trial import Trial, try_bodies
 from handlers.webhooks.event import EntityType, Outcome
 from tests.integration.entity_events import PAYLOADS, applied, event, parent
@@ -134,6 +135,22 @@ async def test_what_only_the_database_refuses_is_refused(engine: AsyncEngine) ->
     dear, fair = await tried(engine, PRODUCT, {"item_id": "1", "rate": 100}, {"item_id": "2", "rate": 99})
     assert (dear.outcome, dear.field, dear.row) == (Outcome.REFUSED, "cheap", None)
     assert fair.outcome is Outcome.APPLIED
+
+
+async def test_tables_that_are_not_adopted_are_no_fault_of_a_record(engine: AsyncEngine) -> None:
+    """A missing column is said once, with what to do, and not as a refusal of each record."""
+    async with engine.begin() as tx:
+        await tx.execute(text("ALTER TABLE products DROP COLUMN zoho_shape"))
+    with pytest.raises(Refused, match="runbook db adopt"):
+        await tried(engine, PRODUCT, {"item_id": "1"})
+
+
+async def test_a_database_that_is_away_is_said_to_be() -> None:
+    """No traceback, but which database does not answer."""
+    engine = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    with pytest.raises(DatabaseDown, match="does not answer"):
+        await tried(engine, PRODUCT, {"item_id": "1"})
+    await engine.dispose()
 
 
 async def test_numbers_keep_every_digit(engine: AsyncEngine) -> None:
