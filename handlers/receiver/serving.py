@@ -39,6 +39,7 @@ async def serve(
             log_config=None,
             access_log=False,
             server_header=False,
+            ws="none",
             proxy_headers=bool(trusted_proxies),
             forwarded_allow_ips=trusted_proxies or None,
             # A net below our own limit, which answers with a sentence.

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
@@ -16,10 +17,31 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import entities
-from handlers.webhooks.event import ENTITY_TYPES, EntityType
+from handlers.receiver.arrival import arrivals
+from handlers.receiver.writing import Call, write
+from handlers.webhooks import queue
+from handlers.webhooks.event import ENTITY_TYPES, EntityType, Operation
 from handlers.webhooks.worker import Worker
 
 JSON = {"Content-Type": "application/json;charset=UTF-8"}
+
+
+BAD_CALLS: list[tuple[str, dict[str, Any], int]] = [
+    ("/webhooks/branches", {"content": body(ITEM)}, 404),
+    ("/webhooks/", {"content": body(ITEM)}, 404),
+    ("/elsewhere", {"content": body(ITEM)}, 404),
+    ("/webhooks/products", {"content": b'{"item":'}, 400),
+    ("/webhooks/products", {"content": b'{"item": {"item_id": "\xff"}}'}, 400),
+    ("/webhooks/products?event=renamed", {"content": body(ITEM)}, 400),
+    ("/webhooks/products", {"content": b"item_id=1&item_id=2"}, 400),
+    ("/webhooks/products", {"content": b'{"item": {"name": "x"}}'}, 422),
+    ("/webhooks/products", {"content": b'{"invoice": {"invoice_id": "1"}}'}, 422),
+    ("/webhooks/products", {"content": b'{"item": {"item_id": "1", "name": "\\u0000"}}'}, 422),
+    ("/webhooks/products?event=deleted", {"content": b'{"code": 0, "message": "deleted"}'}, 422),
+    ("/webhooks/payments", {"content": b'{"vendorpayment": {"payment_id": "1"}}'}, 422),
+    ("/webhooks/products", {"content": body(ITEM), "headers": {"Content-Type": "text/xml"}}, 415),
+    ("/webhooks/products", {"content": body(ITEM), "headers": {"Content-Encoding": "gzip"}}, 415),
+]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -264,6 +286,24 @@ class TestDuplicates:
         assert sorted(each["status"] for each in told) == ["duplicate"] * 39 + ["queued"]
         assert len(await rows(engine)) == 1
 
+    async def test_a_second_receiver_waits_for_the_first(self, engine: AsyncEngine) -> None:
+        """While one has written a webhook and not committed, another cannot take it for new."""
+        call = Call(
+            arrivals=arrivals(EntityType.PRODUCT, body(ITEM).decode(), Operation.UPDATE),
+            headers={},
+            address=None,
+            verified=True,
+        )
+        async with engine.connect() as first, engine.connect() as second:
+            assert len((await write(first, [call]))[0].events) == 1
+            other = asyncio.create_task(write(second, [call]))
+            await asyncio.sleep(0.3)
+            assert not other.done()
+            await first.commit()
+            assert (await other)[0].duplicates == 1
+            await second.commit()
+        assert len(await rows(engine)) == 1
+
     async def test_order_is_kept_within_one_transaction(
         self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
@@ -275,35 +315,17 @@ class TestDuplicates:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(
-        ("path", "call", "status"),
-        [
-            ("/webhooks/branches", {"content": body(ITEM)}, 404),
-            ("/webhooks/", {"content": body(ITEM)}, 404),
-            ("/elsewhere", {"content": body(ITEM)}, 404),
-            ("/webhooks/products", {"content": b'{"item":'}, 400),
-            ("/webhooks/products", {"content": b'{"item": {"item_id": "\xff"}}'}, 400),
-            ("/webhooks/products?event=renamed", {"content": body(ITEM)}, 400),
-            ("/webhooks/products", {"content": b"item_id=1&item_id=2"}, 400),
-            ("/webhooks/products", {"content": b'{"item": {"name": "x"}}'}, 422),
-            ("/webhooks/products", {"content": b'{"invoice": {"invoice_id": "1"}}'}, 422),
-            ("/webhooks/products", {"content": b'{"item": {"item_id": "1", "name": "\\u0000"}}'}, 422),
-            ("/webhooks/products?event=deleted", {"content": b'{"code": 0, "message": "deleted"}'}, 422),
-            ("/webhooks/payments", {"content": b'{"vendorpayment": {"payment_id": "1"}}'}, 422),
-            ("/webhooks/products", {"content": body(ITEM), "headers": {"Content-Type": "text/xml"}}, 415),
-            ("/webhooks/products", {"content": body(ITEM), "headers": {"Content-Encoding": "gzip"}}, 415),
-        ],
-    )
     async def test_a_bad_call_is_refused_in_one_sentence(
-        self, engine: AsyncEngine, client: httpx.AsyncClient, path: str, call: dict[str, Any], status: int
+        self, engine: AsyncEngine, client: httpx.AsyncClient
     ) -> None:
         """With a status that fits, no stack trace, and nothing kept."""
-        answer = await client.post(path, **call)
-        assert answer.status_code == status, answer.text
-        told = answer.json()
-        assert told["status"] == "refused"
-        assert "\n" not in told["reason"]
-        assert "Traceback" not in answer.text
+        for path, call, status in BAD_CALLS:
+            answer = await client.post(path, **call)
+            assert answer.status_code == status, (path, call, answer.text)
+            told = answer.json()
+            assert told["status"] == "refused"
+            assert "\n" not in told["reason"]
+            assert "Traceback" not in answer.text
         assert await rows(engine) == []
 
     async def test_only_post_sends_webhooks(self, client: httpx.AsyncClient) -> None:
@@ -456,19 +478,17 @@ class TestDatabase:
         ):
             assert line in numbers
 
-    async def test_a_waiting_worker_is_woken(self, engine: AsyncEngine, client: httpx.AsyncClient) -> None:
-        """An event is applied long before a worker would have looked by itself."""
-        stop = asyncio.Event()
-        worker = Worker(engine, owner="w", revision="r1", poll_seconds=60)
-        running = asyncio.create_task(worker.run(stop))
+    async def test_the_workers_are_woken(self, database_url: str, client: httpx.AsyncClient) -> None:
+        """What is queued calls them when it is committed; a duplicate leaves them alone."""
+        heard: asyncio.Queue[object] = asyncio.Queue()
+        connection = await asyncpg.connect(database_url)
         try:
-            async with asyncio.timeout(20):
-                while not worker.tally:
-                    # The first may come before the worker listens; another record follows then.
-                    record = ITEM | {"item_id": str(asyncio.get_running_loop().time()).replace(".", "")}
-                    await post(client, body(record))
-                    await asyncio.sleep(0.2)
+            await connection.add_listener(queue.CHANNEL, lambda *words: heard.put_nowait(words))
+            for _ in range(2):
+                await post(client, body(ITEM))
+            await asyncio.wait_for(heard.get(), 10)
+            await post(client, body(ITEM | {"item_id": "2"}))
+            await asyncio.wait_for(heard.get(), 10)
+            assert heard.empty()
         finally:
-            stop.set()
-            await running
-        assert worker.tally["applied"] >= 1
+            await connection.close()
