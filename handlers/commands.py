@@ -216,6 +216,21 @@ def units(services: Services, verb: str, names: tuple[str, ...]) -> Command:
     )
 
 
+def denied(services: Services) -> Command | None:
+    """Tells what of a deploy sudo would not let the user do, without doing it; None where no sudo decides that."""
+    words = services.command
+    if PurePosixPath(words[0]).name != "sudo":
+        return None
+    asking = _quoted((words[0], "-l", *words[1:]))
+    body = f"""while [ $# -gt 1 ]; do
+    {asking} "$1" "$2" >/dev/null 2>&1 </dev/null || printf '%s %s\\n' "$1" "$2"
+    shift 2
+done"""
+    wishes = [("restart", unit) for unit in (*services.web, *services.workers)]
+    wishes += [("stop", unit) for unit in services.workers]
+    return Command.procedure(body, *(word for wish in wishes for word in wish), title="denied")
+
+
 def inspect(deploy: Deploy, services: Services, sha: str | None = None) -> Command:
     """One look at everything that matters on a host; changes nothing."""
     body = _git_functions() + _service_functions(services) + script("inspect")

@@ -56,6 +56,8 @@ class HostFacts:
     state: HostState | None
     present: bool | None
     """Whether the revision that was asked for is on the host; None when none was."""
+    denied: tuple[str, ...] = ()
+    """What the user may not tell the service manager, as far as somebody asked: `restart tsh-erp`."""
 
     @property
     def clean(self) -> bool:
@@ -94,6 +96,12 @@ async def inspect(shell: Shell, revision: str | None = None) -> HostFacts:
         state=parse_state(parts["state"]),
         present=None if revision is None else parts["present"] == "yes",
     )
+
+
+async def denied(shell: Shell) -> tuple[str, ...]:
+    """What a deploy needs and sudo does not allow: better known before the workers have been stopped."""
+    command = commands.denied(shell.environment.services)
+    return tuple((await shell.run(command)).stdout.splitlines()) if command is not None else ()
 
 
 async def resolve(shell: Shell, revision: str) -> str:

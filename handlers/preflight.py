@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from handlers import ledger, lock, migrate
 from handlers.config import Environment
 from handlers.core import Core
 from handlers.errors import Refused, RunbookError, TryAgain
-from handlers.facts import HostFacts, commits_between, inspect, resolve
+from handlers.facts import HostFacts, commits_between, denied, inspect, resolve
 from handlers.plan import EVERYTHING, Check, Plan, PlannedHost, expected_seconds, sort_out, steps
 from handlers.readiness import QueueSeen, database_checks, look_at_queue
 from handlers.release import LIVE, Phase
@@ -96,7 +96,7 @@ async def _look(core: Core, revision: str | None, *, needs_revision: bool) -> tu
 
 async def _facts(shell: Shell) -> HostFacts | str:
     try:
-        return await inspect(shell)
+        return replace(await inspect(shell), denied=await denied(shell))
     except RunbookError as error:
         return str(error)
 
@@ -125,7 +125,7 @@ def _faults(environment: Environment, facts: HostFacts) -> list[str]:
         # Which files, not the whole difference.
         files = textwrap.shorten(facts.dirt.partition("\ndiff --git")[0], 200, placeholder=" ...")
         faults.append(f"{directory} has local changes that a release would lose, keep or drop them: {files}")
-    if facts.free_bytes < FREE_BYTES_MIN:
+    if facts.free_bytes < FREE_BYTES_MIN and not facts.problem:
         faults.append(f"only {facts.free_bytes // (1024 * 1024)} MB are free, 100 are needed: make room")
     if abs(facts.clock_skew_seconds) > CLOCK_SKEW_MAX_SECONDS:
         faults.append(f"its clock is {facts.clock_skew_seconds:.0f} s ahead of ours: mend its time service")
@@ -134,6 +134,12 @@ def _faults(environment: Environment, facts: HostFacts) -> list[str]:
         for unit in facts.units
         if not unit.loaded
     ]
+    if facts.denied:
+        manager = " ".join(environment.services.command)
+        faults.append(
+            f"the SSH user may not run, without a password, `{manager}` with {', '.join(facts.denied)}: allow it in "
+            "the sudoers, with the names spelt like this"
+        )
     return faults
 
 

@@ -11,6 +11,7 @@ from ssh_target import Target, serve, unit
 from handlers.commands import Command
 from handlers.deploy import commits_between, inspect, resolve
 from handlers.errors import Refused
+from handlers.facts import denied
 from handlers.ssh import Shell, open_host
 
 
@@ -132,3 +133,25 @@ async def test_the_log_tells_what_is_gained_and_what_is_lost(target: Target, she
     await resolve(shell, "main")
     assert await commits_between(shell, first, second) == [f">{second[:7]} second: it's $(here)"]
     assert await commits_between(shell, second, first) == [f"<{second[:7]} second: it's $(here)"]
+
+
+SUDO = """#!/bin/sh
+[ "$1 $2 $3" = "-l -n systemctl" ] || { : >"$HOME/did-something"; exit 9; }
+[ "$4 $5" = "restart tsh-erp" ] || [ "$4 $5" = "stop tsh-erp-workers" ]
+"""
+
+
+async def test_what_sudo_would_refuse_is_known_without_doing_it(target: Target, tmp_path: Path) -> None:
+    """A forgotten line in the sudoers must be told by the check, not by a deploy that has stopped the workers."""
+    sudo = tmp_path / "sudo"
+    sudo.write_text(SUDO)
+    sudo.chmod(0o755)
+    environment = target.environment(services={"command": [str(sudo), "-n", "systemctl"]})
+    async with open_host(environment, environment.hosts[0]) as shell:
+        assert await denied(shell) == ("restart tsh-erp-workers",)
+    assert not (target.hosts["web-1"] / "did-something").exists()
+
+
+async def test_where_no_sudo_decides_nothing_is_asked(shell: Shell) -> None:
+    """Units of the SSH user itself need no rights."""
+    assert await denied(shell) == ()
