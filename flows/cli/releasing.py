@@ -77,12 +77,25 @@ def canary(
     reason: ReasonOption = "",
     by: ByOption = "",
     yes: YesOption = False,
+    without_prefect: PrefectOption = False,
     json: JsonOption = False,
     plain: PlainOption = False,
 ) -> int:
     """Prove the revision that runs now on exactly one dead letter; deploys nothing."""
     scope = (Phase.PROBING, Phase.CANARY)
-    return asyncio.run(_run(environment, None, scope, reason=reason, by=by, yes=yes, json=json, plain=plain))
+    return asyncio.run(
+        _run(
+            environment,
+            None,
+            scope,
+            reason=reason,
+            by=by,
+            yes=yes,
+            json=json,
+            plain=plain,
+            without_prefect=without_prefect,
+        )
+    )
 
 
 @app.command()
@@ -91,12 +104,25 @@ def drain(
     reason: ReasonOption = "",
     by: ByOption = "",
     yes: YesOption = False,
+    without_prefect: PrefectOption = False,
     json: JsonOption = False,
     plain: PlainOption = False,
 ) -> int:
     """Prove the revision that runs now, then drain the dead letters in growing batches; deploys nothing."""
     scope = (Phase.PROBING, Phase.CANARY, Phase.DRAINING)
-    return asyncio.run(_run(environment, None, scope, reason=reason, by=by, yes=yes, json=json, plain=plain))
+    return asyncio.run(
+        _run(
+            environment,
+            None,
+            scope,
+            reason=reason,
+            by=by,
+            yes=yes,
+            json=json,
+            plain=plain,
+            without_prefect=without_prefect,
+        )
+    )
 
 
 @app.command()
@@ -105,12 +131,25 @@ def watch(
     reason: ReasonOption = "",
     by: ByOption = "",
     yes: YesOption = False,
+    without_prefect: PrefectOption = False,
     json: JsonOption = False,
     plain: PlainOption = False,
 ) -> int:
     """Watch live traffic of the revision that runs now for the environment's window; deploys nothing."""
     scope = (Phase.PROBING, Phase.WATCHING)
-    return asyncio.run(_run(environment, None, scope, reason=reason, by=by, yes=yes, json=json, plain=plain))
+    return asyncio.run(
+        _run(
+            environment,
+            None,
+            scope,
+            reason=reason,
+            by=by,
+            yes=yes,
+            json=json,
+            plain=plain,
+            without_prefect=without_prefect,
+        )
+    )
 
 
 async def _plan(environment: str, revision: str | None, scope: tuple[Phase, ...]) -> Plan:
