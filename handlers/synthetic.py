@@ -34,6 +34,8 @@ async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) ->
         "name": f"tds-runbook canary of release {release_id}",
         "sku": KEY,
         "status": "inactive",
+        # ERPs with handlers of their own may ask for this one only, and would sell what they take for active.
+        "is_active": False,
         "description": "",
         "rate": 0,
         "stock_on_hand": 0,
@@ -44,7 +46,8 @@ async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) ->
         tx,
         entity=EntityType.PRODUCT,
         key=KEY,
-        payload_text=json.dumps({"item": record}),
+        # Flat, as the queue's own receivers store it: an ERP's handlers look for item_id at the top.
+        payload_text=json.dumps(record),
         operation=operation,
         headers={HEADER: release_id},
     )
