@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.entities import HANDLERS, Handler, Mapped, Refusal, apply, differences
-from handlers.webhooks.event import EntityType, Operation, Outcome
+from handlers.webhooks.event import EntityType, Outcome
 from tests.integration.entity_events import (
     ARRIVED,
     ID_KEYS,
@@ -197,13 +197,6 @@ async def test_every_kind_of_parent_is_waited_for(engine: AsyncEngine) -> None:
             assert await row(tx, entity, "8") is None
 
 
-async def test_a_deleted_parent_was_there(engine: AsyncEngine) -> None:
-    """What points at a record that was deleted since is applied: waiting for it would be for ever."""
-    async with engine.begin() as tx:
-        await applied(tx, [event(CUSTOMER, {"contact_id": "5"}, operation=Operation.DELETE)])
-        assert await outcomes(tx, event(INVOICE, {"invoice_id": "7", "customer_id": "5"})) == [APPLIED]
-
-
 async def test_an_overtaken_event_does_not_wait(engine: AsyncEngine) -> None:
     """A version that would change nothing is superseded even if its parents never came."""
     newer = {
@@ -224,104 +217,6 @@ async def test_a_waiting_version_does_not_hold_up_an_older_one(engine: AsyncEngi
     waits = ready | {"customer_id": "5", "total": 2, "last_modified_time": "2025-11-05T00:00:00Z"}
     async with engine.begin() as tx:
         assert await outcomes(tx, event(INVOICE, waits), event(INVOICE, ready)) == [WAITING, APPLIED]
-
-
-async def test_a_delete_keeps_the_row_and_says_when(engine: AsyncEngine) -> None:
-    """Deletes are soft, and later deliveries of older versions do not bring the record back."""
-    async with engine.begin() as tx:
-        await applied(tx, [event(PRODUCT, product(11, name="A"))])
-        assert await outcomes(tx, event(PRODUCT, product(11, name="A"), operation=Operation.DELETE)) == [
-            APPLIED
-        ]
-        assert await outcomes(tx, event(PRODUCT, product(10, name="older"))) == [SUPERSEDED]
-        assert await outcomes(tx, event(PRODUCT, product(11, name="A"))) == [SUPERSEDED]
-        stored = await row(tx, PRODUCT, "1")
-        assert stored is not None
-        assert (stored["name"], stored["zoho_deleted_at"]) == ("A", "2025-11-04T08:00:00+00:00")
-        assert await outcomes(tx, event(PRODUCT, product(12, name="B"))) == [APPLIED]
-        stored = await row(tx, PRODUCT, "1")
-        assert stored is not None
-        assert (stored["name"], stored["zoho_deleted_at"]) == ("B", None)
-
-
-@pytest.mark.parametrize(
-    "payload", ["{}", '{"code": 0, "message": "The item has been deleted."}', '{"item_id": "1"}']
-)
-async def test_a_delete_before_its_create_leaves_a_tombstone(engine: AsyncEngine, payload: str) -> None:
-    """The late create does not bring the record back, even if the delete said nothing but the id."""
-    async with engine.begin() as tx:
-        gone = event(PRODUCT, {}, key="1", payload=payload, operation=Operation.DELETE)
-        assert await outcomes(tx, gone) == [APPLIED]
-        assert await outcomes(tx, event(PRODUCT, product(11, name="A"))) == [SUPERSEDED]
-        stored = await row(tx, PRODUCT, "1")
-    assert stored is not None
-    assert (stored["name"], stored["zoho_deleted_at"]) == ("A", ARRIVED.isoformat())
-
-
-@pytest.mark.parametrize(
-    ("entity", "key", "column"),
-    [(ORDER, "salesorder_number", "order_number"), (PAYMENT, "payment_number", "payment_number")],
-)
-async def test_the_number_of_a_deleted_record_is_free_again(
-    engine: AsyncEngine, entity: EntityType, key: str, column: str
-) -> None:
-    """The ERP has each number once; the source may give that of a deleted record to another one."""
-    old = {ID_KEYS[entity]: "1", key: "N-7", "last_modified_time": "2025-11-04T11:00:00Z"}
-    new = {ID_KEYS[entity]: "2", key: "N-7", "last_modified_time": "2025-11-04T12:00:00Z"}
-    gone = event(entity, old, operation=Operation.DELETE)
-    async with engine.begin() as tx:
-        assert await outcomes(tx, event(entity, old)) == [APPLIED]
-        assert await outcomes(tx, gone) == [APPLIED]
-        assert await outcomes(tx, event(entity, new)) == [APPLIED]
-        assert await outcomes(tx, event(entity, old), gone) == [SUPERSEDED, APPLIED]
-        first, second = await row(tx, entity, "1"), await row(tx, entity, "2")
-        assert await differences(tx, entity, "1", gone.payload) == []
-        back = old | {"last_modified_time": "2025-11-04T13:00:00Z", key: "N-8"}
-        assert await outcomes(tx, event(entity, back)) == [APPLIED]
-        again = await row(tx, entity, "1")
-    assert first is not None
-    assert second is not None
-    assert again is not None
-    assert (first[column], first["zoho_data"][key], second[column]) == (None, "N-7", "N-7")
-    assert again[column] == "N-8"
-
-
-async def test_a_tombstone_before_its_create_holds_no_number(engine: AsyncEngine) -> None:
-    """Whatever the order: a record that is gone does not stand in the way of one that is there."""
-    old = {"salesorder_id": "1", "salesorder_number": "N-7"}
-    async with engine.begin() as tx:
-        assert await outcomes(tx, event(ORDER, old | {"salesorder_id": "2"})) == [APPLIED]
-        assert await outcomes(tx, event(ORDER, old, operation=Operation.DELETE)) == [APPLIED]
-
-
-async def test_a_delete_waits_for_nobody(engine: AsyncEngine) -> None:
-    """A record that is gone needs no parents: its tombstone must be there before anything else comes."""
-    async with engine.begin() as tx:
-        gone = {"salesorder_id": "8", "customer_id": "5", "line_items": [{"item_id": "1"}]}
-        assert await outcomes(tx, event(ORDER, gone, operation=Operation.DELETE)) == [APPLIED]
-        stored = await row(tx, ORDER, "8")
-    assert stored is not None
-    assert (stored["zoho_customer_id"], stored["customer_id"]) == ("5", None)
-
-
-async def test_a_tombstone_finds_its_parents_when_they_have_come(engine: AsyncEngine) -> None:
-    """The late create of a deleted record writes nothing new, but its references are found by then."""
-    last = {"salesorder_id": "8", "customer_id": "5", "last_modified_time": "2025-11-04T12:00:00Z"}
-    create = last | {"last_modified_time": "2025-11-04T11:00:00Z"}
-    async with engine.begin() as tx:
-        assert await outcomes(tx, event(ORDER, last, operation=Operation.DELETE)) == [APPLIED]
-        await applied(tx, [parent(CUSTOMER, "5")])
-        assert await outcomes(tx, event(ORDER, create)) == [SUPERSEDED]
-        stored, customer = await row(tx, ORDER, "8"), await row(tx, CUSTOMER, "5")
-    assert stored is not None
-    assert customer is not None
-    assert stored["customer_id"] == customer["id"]
-
-
-async def test_only_a_delete_may_come_without_a_record(engine: AsyncEngine) -> None:
-    """An empty body is a record for nobody else."""
-    async with engine.begin() as tx:
-        assert await outcomes(tx, event(PRODUCT, {}, key="1", payload="{}")) == [REFUSED]
 
 
 async def test_lines_are_replaced_whole_and_only_when_they_are_said(engine: AsyncEngine) -> None:
