@@ -150,6 +150,16 @@ async def test_it_ends_by_itself_and_by_the_databases_clock(engine: AsyncEngine)
     assert await intake.limits(engine) == []
 
 
+async def test_a_limit_that_has_ended_does_not_hold_beside_one_that_has_not(engine: AsyncEngine) -> None:
+    """Each limit has an end of its own, also while others keep the claim from its short way."""
+    for entity in (PRODUCT, INVOICE):
+        await fill(engine, 3, entity)
+    await intake.limit(engine, PRODUCT, per_ten_seconds=0, seconds=0.01, **WHY)
+    await intake.limit(engine, INVOICE, per_ten_seconds=1, seconds=60, **WHY)
+    await asyncio.sleep(0.05)
+    assert Counter(each.entity for each in await claim(engine)) == {PRODUCT: 3, INVOICE: 1}
+
+
 async def test_a_change_takes_effect_at_once(engine: AsyncEngine) -> None:
     """The very next claim, of a connection that has claimed before, obeys; a lifted limit wakes idle workers."""
     await fill(engine, 5)
