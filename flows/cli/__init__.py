@@ -36,7 +36,14 @@ def main() -> None:
 
 
 def _register() -> None:
-    """Import the commands. A worker imports its own alone: each restart of the ERP waits for it."""
+    """Import the commands. A worker imports its own alone: each restart of the ERP waits for it.
+
+    So does a trial: it is called for one payload after the other.
+    """
+    if sys.argv[1:3] == ["queue", "try"]:
+        from flows.cli import trying  # noqa: F401
+
+        return
     from flows.cli import serving  # noqa: F401
 
     if sys.argv[1:2] != ["worker"]:
