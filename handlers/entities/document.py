@@ -95,9 +95,10 @@ class _Constant(str):
 
 
 def _no_constants(value: object, path: str = "") -> None:
-    """Refuse NaN and the infinities, naming where they stand in the body."""
+    """Refuse NaN and the infinities, naming where they stand: the body as a whole is not JSON."""
     if isinstance(value, _Constant):
-        raise Refusal(path or "(body)", f"must not be {value}, which is not a number in JSON")
+        where = f" at {path}" if path else ""
+        raise Refusal("(body)", f"holds {value}{where}, which is not a number in JSON")
     if isinstance(value, dict):
         for key, inner in value.items():
             _no_constants(inner, f"{path}.{key}" if path else key)
