@@ -162,7 +162,9 @@ def _database_faults(answer: object, probe: Probe) -> list[str]:
 def _worker_faults(answer: object, probe: Probe, revision: str) -> list[str]:
     if probe.worker_revisions_field is None:
         return []
-    found = _walk(answer, probe.worker_revisions_field)
+    found = _walk_each(answer, probe.worker_revisions_field)
+    if isinstance(found, str):
+        found = [found]
     revisions = list(found.values()) if isinstance(found, dict) else found
     if not isinstance(revisions, list):
         return [f"no list {probe.worker_revisions_field!r} in its answer"]
@@ -195,6 +197,20 @@ def _walk(answer: object, dotted: str) -> Any:
             return _MISSING
         answer = answer[name]
     return answer
+
+
+def _walk_each(answer: object, dotted: str) -> Any:
+    """Like `_walk`, but a star, or any name where there is a list, goes into each entry and gives a list."""
+    if not dotted:
+        return answer
+    name, _, rest = dotted.partition(".")
+    if isinstance(answer, list) and name != "*":
+        name, rest = "*", dotted
+    if name == "*" and isinstance(answer, dict | list):
+        entries = answer.values() if isinstance(answer, dict) else answer
+        found = [_walk_each(entry, rest) for entry in entries]
+        return _MISSING if _MISSING in found else found
+    return _walk_each(answer[name], rest) if isinstance(answer, dict) and name in answer else _MISSING
 
 
 def _in_words(error: Exception) -> str:

@@ -211,6 +211,27 @@ async def test_fields_may_lie_deep(web: Web) -> None:
 
 
 @pytest.mark.parametrize(
+    ("workers", "field", "words"),
+    [
+        ([{"id": 1, "sha": SHA}, {"id": 2, "sha": SHA}], "workers.sha", ""),
+        ([{"id": 1, "sha": SHA}, {"id": 2, "sha": OTHER}], "workers.*.sha", "workers on 41aa07c000"),
+        ({"a": {"sha": SHA}, "b": {"sha": SHA}}, "workers.*.sha", ""),
+        ([{"id": 1}], "workers.sha", "no list"),
+        ([], "workers.sha", "no live worker"),
+        ({"alive": 2, "sha": SHA}, "workers.sha", ""),
+        ({"alive": 0, "sha": None}, "workers.sha", "no list"),
+    ],
+)
+async def test_workers_may_be_told_in_other_forms(web: Web, workers: Any, field: str, words: str) -> None:
+    """A list of objects, an object of objects, or one revision for all: nobody rewrites a health answer for us."""
+    web.answers = lambda _: (200, {"revision": SHA, "database": "ok", "workers": workers})
+    async with core_of(environment(web.url, worker_revisions_field=field)) as core:
+        (seen,) = await look_once(core, SHA)
+    assert seen.good is (not words)
+    assert words in seen.said
+
+
+@pytest.mark.parametrize(
     ("workers", "words"),
     [
         ([SHA, SHA[:10]], ""),
