@@ -93,11 +93,11 @@ async def test_against_an_environment_the_row_is_what_would_stand_there(engine: 
     ("body", "key", "field"),
     [
         ({"item": {"item_id": "1", "rate": "NaN"}}, "1", "rate"),
-        ('{"item": {"item_id": "1", "rate": NaN}}', None, "item.rate"),
+        ('{"item": {"item_id": "1", "rate": NaN}}', None, "(body)"),
         (
             '{"item": {"item_id": "1", "locations": [{}, {"other": -Infinity}]}}',
             None,
-            "item.locations[1].other",
+            "(body)",
         ),
         ('{"item": {"item_id": "1", "item_id": "2"}}', None, "item_id"),
         ({"item": {"item_id": 2.5}}, None, "item_id"),
