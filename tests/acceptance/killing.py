@@ -25,7 +25,7 @@ from handlers.release import Release
 from rehearsal.target import Target
 from rehearsal.traffic import traffic
 
-POINT_SECONDS = 90
+POINT_SECONDS = 240
 """A moment that has not come by then never will: this only ends a test that has failed."""
 WHY = "its process was killed"
 
