@@ -33,7 +33,9 @@ def rehearse(
     if end:
         if not target.end(end):
             raise Refused(f"there is no kept rehearsal {end!r}; kept: {', '.join(target.kept()) or 'none'}")
-        if not json:
+        if json:
+            print_json({"ended": end, "exit_code": 0})
+        else:
             console().print(f"rehearsal {end} is ended and its folder removed")
         return ExitCode.GOOD
     stories = [one.value for one in target.Story]
