@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -85,8 +86,20 @@ def arrivals(entity: EntityType, body: str, operation: Operation) -> list[Arriva
     try:
         return [_arrival(entity, record.data, operation) for record in entities.unwrap(entity, body)]
     except Refusal as refusal:
-        malformed = refusal.field == "(body)" and "JSON" in refusal.reason
-        raise No(400 if malformed else 422, "malformed" if malformed else "no_record", str(refusal)) from None
+        if _is_json(body):
+            raise No(422, "no_record", str(refusal)) from None
+        raise No(400, "malformed", str(refusal)) from None
+
+
+def _is_json(body: str) -> bool:
+    """Whether a body that was refused is JSON at all: if not, the transport is broken and not the record."""
+    try:
+        json.loads(body)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
 
 
 def _arrival(entity: EntityType, record: Data, operation: Operation) -> Arrival:
