@@ -73,7 +73,8 @@ async def differences(
     agrees.
 
     A row that our core did not write (*by_us*) only has to hold what the payload says: where that says nothing,
-    another mapping may have a default, and lines may be kept elsewhere.
+    another mapping may have a default, what we work out of several fields it may work out otherwise, and lines
+    may be kept elsewhere.
 
     Columns that the ERP's table does not have are not compared, and a row with a newer stamp is no
     difference. A record without a stamp is as old as *read_at*, when its event was made; without that it is
@@ -95,7 +96,9 @@ async def differences(
         # A deleted record gives its number back.
         wanted.pop(table.natural_key, None)
     if not by_us:
-        wanted = {name: value for name, value in wanted.items() if value is not None}
+        worked_out = {column.name for column in table.columns if column.take is not None}
+        said = {name: value for name, value in wanted.items() if value is not None and name not in worked_out}
+        wanted, stored = _trimmed(said), _trimmed(stored)
     told = _compare(table.name, table.columns, wanted, stored)
     for child in table.children if by_us else ():
         if child.name in wanted:
@@ -109,6 +112,10 @@ def _record(handler: Handler, key: str, payload: str) -> Data:
         if handler.source_key(record.data) == key:
             return record.data
     raise Refusal("(body)", f"holds no {handler.entity.value} {key}")
+
+
+def _trimmed(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.strip() if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _load(found: str) -> dict[str, Any]:

@@ -46,6 +46,14 @@ async def test_defaults_of_another_mapping_are_no_difference(tx: AsyncConnection
     assert len(await differences(tx, EntityType.PRODUCT, "1", PRODUCT)) == 2
 
 
+async def test_what_we_work_out_may_be_worked_out_otherwise(tx: AsyncConnection) -> None:
+    """Many an ERP takes every product for active, and none trims what Zoho pads."""
+    inactive = PRODUCT.replace('"active"', '"inactive"').replace('"A"', '"A "')
+    await tx.execute(text("UPDATE products SET name = 'A '"))
+    assert await differences(tx, EntityType.PRODUCT, "1", inactive, by_us=False) == []
+    assert await differences(tx, EntityType.PRODUCT, "1", inactive) != []
+
+
 async def test_what_the_payload_does_say_must_stand_in_any_row(tx: AsyncConnection) -> None:
     """Another mapping may have defaults, but it may not lose a name."""
     await tx.execute(text("UPDATE products SET name = ''"))
