@@ -23,7 +23,7 @@ class RunbookError(Exception):
 
 
 class TryAgain(RunbookError):
-    """Nothing changed; the same call may work in a moment."""
+    """Nothing changed; the same call may work in a moment. A command ends with 1: nobody has to act first."""
 
 
 class Refused(RunbookError):
