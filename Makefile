@@ -2,6 +2,8 @@
 
 VENV ?= .venv
 STORY ?= good
+# Test files side by side; most of them wait for processes, so two do well on two cores.
+JOBS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -37,7 +39,7 @@ check: $(READY) ## Format, lint, strict types, import contracts: what a reviewer
 	$(BIN)/lint-imports
 
 test: $(READY) ## All tests, on a real database, real SSH and real git (TESTS=tests/unit for a part)
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 rehearse: $(READY) ## A whole release on a target of its own, from broken to fixed (STORY=sick for another)
 	$(BIN)/runbook rehearse $(STORY)
