@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import ledger, lock
+from handlers import ledger, lock, preflight
 from handlers.core import Core
 from handlers.database import transaction
 from handlers.errors import Refused
@@ -24,6 +24,10 @@ async def write_down(
     if not plan.good:
         raise Refused(plan.refusal)
     await ledger.upgrade(core.database)
+    # Once more, because the plan may be older than the quarantine, or the ledger could not be asked before.
+    deploys = plan.from_revision != plan.to_revision
+    if deploys and (why := await preflight.left_before(core, plan.to_revision)) is not None:
+        raise Refused(why)
     async with transaction(core.database) as tx:
         run = await ledger.begin(
             tx,

@@ -182,10 +182,12 @@ async def _revision_check(seen: _Seen, shells: Sequence[Shell], revision: str) -
 
 
 async def _ledger_checks(core: Core, seen: _Seen) -> None:
-    """Whether another release owns the environment, and whether this revision was set aside."""
+    """Whether another release owns the environment, and whether this revision was set aside.
+
+    A ledger of an older program cannot be asked yet; when the release is written down it is.
+    """
     name = core.environment.name
     if await migrate.pending(core.database):
-        seen.add("ledger", True, "will be created or migrated when a release begins")
         return
     live = await ledger.live(core.database, name)
     holder = await lock.holder(core.database, name)
@@ -204,10 +206,16 @@ async def _ledger_checks(core: Core, seen: _Seen) -> None:
         )
     else:
         seen.add("lock", True, "free, no other release is live")
-    if seen.wanted and (why := await ledger.is_quarantined(core.database, name, seen.wanted)) is not None:
-        seen.add(
-            "quarantine",
-            False,
-            f"revision {seen.wanted[:7]} was left by release {why.release_id} ({why.reason}): release another "
-            "revision, or let a named person lift it (runbook lift)",
-        )
+    if seen.wanted and (why := await left_before(core, seen.wanted)) is not None:
+        seen.add("quarantine", False, why)
+
+
+async def left_before(core: Core, revision: str) -> str | None:
+    """Why *revision* may not be released: an earlier release had to leave it, and nobody has lifted that."""
+    found = await ledger.is_quarantined(core.database, core.environment.name, revision)
+    if found is None:
+        return None
+    return (
+        f"revision {revision[:7]} was left by release {found.release_id} ({found.reason}): release another "
+        "revision, or let a named person lift it (runbook lift)"
+    )
