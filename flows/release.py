@@ -34,9 +34,6 @@ STEPS: dict[Phase, tuple[Step, Phase]] = {
 }
 """What is done in each phase, and where a release goes from there when it passes."""
 
-SKIPPED = Conclusion(verdict=Verdict.PASS, sentence="not part of this run")
-"""A canary, a drain or a watch by hand is a release that leaves the other phases out."""
-
 
 @flow(name="release", flow_run_name="release-{environment}-{revision}")
 async def release(
@@ -116,7 +113,7 @@ async def _own(run: Release, take_over: str) -> AsyncIterator[Release]:
 async def _one_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
     step, onward = STEPS[run.phase]
     if run.phase not in scope:
-        return await ledger.enter(run, onward, SKIPPED)
+        return await ledger.enter(run, onward, await _skipped(run, onward, scope))
     conclusion = await _concluded(step, run)
     match conclusion.verdict:
         case Verdict.PASS:
@@ -127,6 +124,13 @@ async def _one_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
             return await ledger.enter(run, Phase.ROLLING_BACK, conclusion)
         case _:
             return await ledger.hold(run, conclusion)
+
+
+async def _skipped(run: Release, onward: Phase, scope: tuple[Phase, ...]) -> Conclusion:
+    """A canary, a drain or a watch by hand leaves phases out; how it ended is what its own last phase said."""
+    ended = onward is Phase.SUCCEEDED
+    sentence = await ledger.last_word(run, scope) if ended else "not part of this run"
+    return Conclusion(verdict=Verdict.PASS, sentence=sentence)
 
 
 async def _concluded(step: Step, run: Release) -> Conclusion:

@@ -54,3 +54,12 @@ async def unfinished(environment: str) -> Release:
     if run is None or run.finished_at is not None:
         raise Refused(f"no release of {environment} is held or under way: there is nothing to go on with")
     return run
+
+
+@step(KEEP)
+async def last_word(run: Release, scope: tuple[Phase, ...]) -> str:
+    """What the last of these phases came to."""
+    async with tools(run) as core:
+        records = await ledger.phase_records(core.database, run)
+    said = [record.sentence for record in records if record.phase in scope and record.sentence]
+    return said[-1] if said else ""

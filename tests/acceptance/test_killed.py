@@ -346,6 +346,7 @@ async def test_dead_letters_can_be_drained_by_hand(told: Get) -> None:
     assert (history.codes["drain"], history.said["drain"]["outcome"]) == (0, "succeeded"), history.said[
         "drain"
     ]
+    assert "completed" in history.said["drain"]["reason"], "how it ended is what its own last phase said"
     seen = history.seen["drained by hand"]
     assert len(seen["operations"]) == len(history.seen["succeeded"]["operations"])
     assert len(seen["events"]) == BACKLOG + 5
