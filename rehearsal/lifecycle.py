@@ -16,6 +16,7 @@ from rehearsal import processes
 
 _PREFIX = "tds-rehearsal-"
 _OWNER_FILE = "owner.json"
+_NEWBORN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +69,15 @@ def clear(rehearsal_id: str, folder: Path) -> None:
 
 def sweep(parent: Path | None = None) -> list[str]:
     """Clear every rehearsal of ours whose starter was killed; returns their ids."""
-    swept = []
-    for folder, owner in _all(parent):
-        if not owner.kept and not owner.lives():
-            clear(owner.id, folder)
-            swept.append(owner.id)
-    return swept
+    orphans = [(owner.id, folder) for folder, owner in _all(parent) if not owner.kept and not owner.lives()]
+    for rehearsal_id, folder in orphans:
+        clear(rehearsal_id, folder)
+    if orphans:
+        # One that was between fork and exec when its starter was killed has our mark only a moment later.
+        time.sleep(_NEWBORN_SECONDS)
+        for rehearsal_id, folder in orphans:
+            clear(rehearsal_id, folder)
+    return [rehearsal_id for rehearsal_id, _ in orphans]
 
 
 def kept(parent: Path | None = None) -> list[str]:
