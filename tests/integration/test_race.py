@@ -285,5 +285,6 @@ async def test_killed_workers_and_a_crashed_database_leave_what_one_worker_would
     assert {row["event"] for row in ends if row["status"] != "completed"} == {one.id for one in bad}
     assert held == 0
     expected = await once_in_order(alone, good + bad)
-    assert expected["invoices"] and expected["products"]
+    assert expected["invoices"]
+    assert expected["products"]
     assert await contents(raced) == expected
