@@ -1,263 +1,37 @@
-"""One TOML file for each environment, read once into frozen values that check themselves."""
+"""Find an environment's file, read it once, and explain what is wrong with it; `settings` says what it may hold."""
 
 from __future__ import annotations
 
 import difflib
 import os
-import re
 import tomllib
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self, get_args
+from pathlib import Path
+from typing import Any, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic import BaseModel, ValidationError
 
 from handlers.errors import ConfigError
+from handlers.settings import NAME, Database, Deploy, Environment, Host, Probe, Secret, Services, Ssh
+
+__all__ = [
+    "DIRECTORY_VARIABLE",
+    "Database",
+    "Deploy",
+    "Environment",
+    "Host",
+    "Probe",
+    "Secret",
+    "Services",
+    "Ssh",
+    "directory",
+    "load",
+    "names",
+    "parse",
+]
+"""The models are imported from here as well: whoever loads an environment needs no second module."""
 
 DIRECTORY_VARIABLE = "RUNBOOK_ENVIRONMENTS"
 """Names the folder with the environment files; without it, `environments/` below the working directory."""
-
-_UNIT = re.compile(r"^[A-Za-z0-9:_.@\-]+$")
-_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
-
-
-def _resolve(reference: object) -> object:
-    """Follow a secret's reference: `env:NAME` or `file:PATH`. The secret itself never stands in the file."""
-    if reference is None or isinstance(reference, SecretStr):
-        return reference
-    if not isinstance(reference, str):
-        raise ValueError("must be a reference, env:NAME or file:PATH")
-    kind, _, where = reference.partition(":")
-    if kind == "env" and where:
-        if where not in os.environ:
-            raise ValueError(f"the variable {where} is not set: set it, or name another with env:NAME")
-        return SecretStr(os.environ[where])
-    if kind == "file" and where:
-        path = Path(where).expanduser()
-        try:
-            return SecretStr(path.read_text(encoding="utf-8").strip())
-        except OSError as error:
-            raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    raise ValueError("must be a reference, env:NAME or file:PATH: a secret never stands in the file itself")
-
-
-def _pattern(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not pattern.fullmatch(value):
-            raise ValueError(f"{value!r} is not {meaning}")
-        return value
-
-    return AfterValidator(check)
-
-
-Secret = Annotated[SecretStr, BeforeValidator(_resolve)]
-Unit = Annotated[str, _pattern(_UNIT, "a unit name")]
-Seconds = Annotated[float, Field(gt=0, le=86_400 * 2)]
-Local = Annotated[Path, AfterValidator(lambda path: path.expanduser())]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class Database(_Section):
-    """Where the queue, the ERP's tables and our ledger live."""
-
-    url: Annotated[
-        str, BeforeValidator(lambda v: _plain(_resolve(v)) if str(v)[:4] in ("env:", "file") else v)
-    ]
-    password: Secret | None = None
-    connect_seconds: Seconds = 5
-    statement_seconds: Seconds = 30
-    pool_size: Annotated[int, Field(ge=1, le=50)] = 5
-
-    @model_validator(mode="after")
-    def _is_an_address(self) -> Self:
-        try:
-            url = make_url(self.url)
-        except ArgumentError as error:
-            raise ValueError("url must look like postgresql://user@host:5432/name") from error
-        if url.get_backend_name() != "postgresql" or not url.database:
-            raise ValueError("url must look like postgresql://user@host:5432/name")
-        return self
-
-    def sqlalchemy_url(self) -> URL:
-        """The address for SQLAlchemy over asyncpg, with the password in it: never print it."""
-        url = make_url(self.url).set(drivername="postgresql+asyncpg")
-        return url.set(password=self.password.get_secret_value()) if self.password else url
-
-    def shown(self) -> str:
-        """The address as it may be printed."""
-        return make_url(self.url).render_as_string(hide_password=True)
-
-
-class Ssh(_Section):
-    """How hosts are reached."""
-
-    user: str
-    key_file: Local
-    key_passphrase: Secret | None = None
-    known_hosts_file: Local
-    connect_seconds: Seconds = 5
-    command_seconds: Seconds = 60
-    """Outer limit of one short command; past it the connection is closed."""
-    operation_seconds: Seconds = 600
-    """Outer limit of one detached operation (fetch, switch, hook, restart)."""
-
-
-class Host(_Section):
-    """One target host."""
-
-    name: Annotated[str, _pattern(_NAME, "a host's short name (small letters, digits, . _ -)")]
-    address: str
-    port: Annotated[int, Field(ge=1, le=65535)] = 22
-    health_url: str
-    """Address of this host's own health answer, not of a load balancer."""
-    user: str | None = None
-    """Overrides ssh.user for this host."""
-
-
-class Deploy(_Section):
-    """How a revision gets onto a host."""
-
-    strategy: Literal["checkout", "releases"] = "checkout"
-    directory: PurePosixPath
-    """The git checkout that the units run from (checkout), or the folder that holds repository/ (a clone of the
-    remote, bare or not), releases/ and current (releases). `~` is the SSH user's home on the host."""
-    remote: str = "origin"
-    branch: str = "main"
-    """Only revisions reachable from this branch of the remote may be released."""
-    state_directory: str = "~/.tds-runbook"
-    """Where the host keeps its state file, lock and operations; `~` is the SSH user's home on the host."""
-    group_factor: Annotated[int, Field(ge=1, le=10)] = 2
-    """First one host alone, then groups that grow by this factor."""
-    before_activate: tuple[str, ...] = ()
-    """Commands run on each host in the new tree before the switch (dependencies, migrations)."""
-    after_activate: tuple[str, ...] = ()
-    """Commands run in the active tree after the switch and before the restart. Hooks are given REVISION and
-    RUNBOOK_DIRECTION (forward or back) and must bear being run twice."""
-
-
-class Services(_Section):
-    """The units on each host."""
-
-    command: tuple[str, ...] = ("sudo", "-n", "systemctl")
-    """The service manager; `["systemctl", "--user"]` for units of the deploy user."""
-    web: tuple[Unit, ...] = ()
-    workers: tuple[Unit, ...] = ()
-    """Units that hold queue workers. Leave empty when the workers live inside the web unit."""
-    stop_seconds: Seconds = 60
-
-
-class Probe(_Section):
-    """What counts as a good health answer. Dotted names walk into the JSON of the answer."""
-
-    revision_field: str = "revision"
-    database_field: str | None = None
-    """Must hold one of *database_good* where it is set."""
-    database_good: tuple[str | bool, ...] = ("ok", "up", "healthy", "connected", True)
-    worker_revisions_field: str | None = None
-    """A list, or an object's values, of the revisions that live workers run; all must be the released one."""
-    consecutive: Annotated[int, Field(ge=1, le=100)] = 3
-    """So many good answers in a row."""
-    interval_seconds: Seconds = 1
-    answer_seconds: Seconds = 5
-    limit_seconds: Seconds = 120
-    """When this much time has passed without success, the probe has failed."""
-
-
-class Canary(_Section):
-    """Proving the revision on exactly one dead letter."""
-
-    limit_seconds: Seconds = 60
-    poll_seconds: Seconds = 0.5
-    compare_row: bool = True
-    """Compare the entity's row with the payload afterwards, as far as the ERP's table has our columns."""
-
-
-class Drain(_Section):
-    """Sending the other dead letters back in growing batches."""
-
-    batch_factor: Annotated[int, Field(ge=1, le=10)] = 2
-    batch_size_max: Annotated[int, Field(ge=1, le=5000)] = 500
-    settle_seconds: Seconds = 300
-    """A batch that has not come to rest by then counts its open events as failed."""
-    poll_seconds: Seconds = 0.5
-
-
-class Watch(_Section):
-    """Looking at live traffic after the drain."""
-
-    window_seconds: Seconds = 1800
-    interval_seconds: Seconds = 60
-    late_seconds: Seconds = 60
-    """A live event that is unfinished at this age counts as failed: a stalled worker is a breach. Real seconds."""
-
-
-class Gate(_Section):
-    """The bars. 95 and 80 are the runbook's numbers."""
-
-    good_percent: Annotated[float, Field(gt=0, le=100)] = 95
-    roll_back_percent: Annotated[float, Field(gt=0, le=100)] = 80
-    outcomes_min: Annotated[int, Field(ge=1)] = 20
-    """Fewer outcomes than this never pass a watch."""
-    failures_min: Annotated[int, Field(ge=1)] = 3
-    """Fewer failures than this never roll back."""
-    instant_errors: tuple[str, ...] = ("greenlet_spawn",)
-    """Texts that, found in the error of a failed event, are a breach at once."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.roll_back_percent > self.good_percent:
-            raise ValueError("roll_back_percent must not be above good_percent")
-        return self
-
-
-class Reports(_Section):
-    """Where evidence and reports are written."""
-
-    directory: Local = Path("~/.local/state/tds-runbook/reports")
-
-
-class Environment(_Section):
-    """A place that releases go to."""
-
-    name: Annotated[str, _pattern(_NAME, "an environment's name (small letters, digits, . _ -)")]
-    execution: Literal["workers", "inline"] = "workers"
-    """`workers`: the deployed workers apply events. `inline`: the ERP has none, the tasks run the same core."""
-    database: Database
-    ssh: Ssh
-    hosts: Annotated[tuple[Host, ...], Field(min_length=1)]
-    deploy: Deploy
-    services: Services
-    probe: Probe = Probe()
-    canary: Canary = Canary()
-    drain: Drain = Drain()
-    watch: Watch = Watch()
-    gate: Gate = Gate()
-    reports: Reports = Reports()
-
-    @model_validator(mode="after")
-    def _hosts_differ(self) -> Self:
-        names = [host.name for host in self.hosts]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two hosts are called {twice[0]!r}: every host needs its own name")
-        return self
-
-
-def _plain(value: object) -> object:
-    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def directory() -> Path:
@@ -283,7 +57,7 @@ def load(name_or_path: str) -> Environment:
     by_path = path.suffix == ".toml"
     if not by_path:
         path = directory() / f"{name_or_path}.toml"
-        if not _NAME.match(name_or_path) or not path.is_file():
+        if not NAME.match(name_or_path) or not path.is_file():
             raise ConfigError(_unknown(name_or_path))
     try:
         text = path.read_text(encoding="utf-8")
