@@ -81,15 +81,14 @@ RETURNING q.id, q.entity_type::text AS entity_type, q.source_entity_id, q.operat
 
 -- complete --
 -- Settle events as completed, provided :owner still holds them. Whoever is missing in the answer was lost.
--- An open row in the ERP's dead letter table is closed with it.
+-- An open row in the ERP's dead letter table is closed with it. The lease stays until it runs out: the ERP's own worker
+-- walks through a list of pending rows that it read a while ago, and asks of a row nothing but whether it is leased.
 WITH done AS (
     UPDATE tds_sync_queue q
     SET status = 'completed',
         completed_at = clock_timestamp(),
         target_entity_id = r.target,
         processing_result = CAST(r.result AS jsonb),
-        locked_by = NULL,
-        lock_expires_at = NULL,
         next_retry_at = NULL,
         error_message = NULL,
         error_code = NULL

@@ -279,7 +279,7 @@ async def test_killed_workers_and_a_crashed_database_leave_what_one_worker_would
     assert crowd.killed >= CHUNKS // 2 - 1
     connection = await asyncpg.connect(raced)
     ends = await connection.fetch("SELECT event, status FROM settled")
-    held = await connection.fetchval("SELECT count(*) FROM tds_sync_queue WHERE locked_by IS NOT NULL")
+    held = await connection.fetchval("SELECT count(*) FROM tds_sync_queue WHERE status = 'processing'")
     await connection.close()
     assert Counter(row["event"] for row in ends) == {one.id: 1 for one in arriving}
     assert {row["event"] for row in ends if row["status"] != "completed"} == {one.id for one in bad}
