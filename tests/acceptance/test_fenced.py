@@ -1,0 +1,75 @@
+"""A controller that slept, was taken for dead and wakes up again: it is fenced off, and changes nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+from killing import WHY, Place, Point, end
+
+from handlers import config, lock
+from handlers.commands import Command
+from handlers.core import open_core
+from handlers.errors import LockLost
+from handlers.operations import run_operation
+from handlers.ssh import open_hosts
+
+pytestmark = pytest.mark.timeout(300)
+
+SWITCHING = Point(
+    name="a host is being switched",
+    query="SELECT EXISTS (SELECT FROM runbook.operation WHERE kind = 'activate' AND outcome IS NULL)",
+)
+DRAINING = Point(
+    name="the other one drains",
+    query="SELECT EXISTS (SELECT FROM runbook.takeover) AND EXISTS (SELECT FROM runbook.batch WHERE number = 1)",
+)
+BY_TOKEN = "SELECT id, outcome::text FROM runbook.operation WHERE token = $1 ORDER BY id"
+
+
+async def refused_everywhere(place: Place, token: int) -> None:
+    """The lock and each host know a higher token, and refuse this one."""
+    async with open_core(config.load(place.environment)) as core:
+        with pytest.raises(LockLost):
+            await lock.renew(core.database, core.environment.name, token)
+        async with open_hosts(core.environment) as shells:
+            for shell in shells:
+                with pytest.raises(LockLost):
+                    await run_operation(shell, "too-late", token, Command("true"))
+
+
+async def test_a_former_controller_that_wakes_up_changes_nothing_and_ends() -> None:
+    """Asleep while a host is switched and another one takes over: awake again it is refused, and ends by itself."""
+    # A short folder of our own: the socket of a database must not be deeper than 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="tds-f-", dir="/tmp") as folder:
+        async with Place.make(Path(folder).resolve(), "good") as place:
+            run = await place.plan()
+            async with place.live_traffic(run):
+                former = place.drive(run, "--without-prefect")
+                drivers = [former]
+                try:
+                    await place.at(SWITCHING, former)
+                    os.kill(former.pid, signal.SIGSTOP)
+                    successor = place.drive(run, "--without-prefect", "--take-over", WHY)
+                    drivers.append(successor)
+                    await place.at(DRAINING, successor)
+                    token = (await place.rows("SELECT min(token) AS token FROM runbook.operation"))[0][
+                        "token"
+                    ]
+                    before = await place.rows(BY_TOKEN, token)
+                    os.kill(former.pid, signal.SIGCONT)
+                    assert await asyncio.to_thread(former.wait, 30) > 0
+                    assert "has taken the lock" in place.said()
+                    await refused_everywhere(place, token)
+                    assert await asyncio.to_thread(successor.wait, 120) == 0, place.said()
+                finally:
+                    for driver in drivers:
+                        await end(driver)
+            assert await place.rows(BY_TOKEN, token) == before
+            told = await place.rows("SELECT phase::text, reason FROM runbook.release WHERE id = $1", run.id)
+            assert told[0]["phase"] == "succeeded", told
+            assert set((await place.running()).values()) == {place.target.revision}
