@@ -16,8 +16,10 @@ from handlers.errors import ExitCode
 
 
 def console(*, plain: bool = False) -> Console:
-    """A console on stdout; without colour where it is not a terminal or *plain* is wanted."""
-    return Console(highlight=False, no_color=plain or None, soft_wrap=True, emoji=False, markup=False)
+    """A console on stdout; *plain* is what a pipe gets: no colour, nothing that moves, no line broken."""
+    return Console(
+        force_terminal=False if plain else None, highlight=False, soft_wrap=True, emoji=False, markup=False
+    )
 
 
 def wants_json() -> bool:
