@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from types import ModuleType
 from typing import Annotated
 
@@ -45,7 +46,11 @@ def rehearse(
     from flows.rehearse import rehearse as run
 
     out = None if json else console(plain=plain)
-    done = asyncio.run(run(story, speed=speed, keep=keep, out=out))
+    try:
+        done = asyncio.run(run(story, speed=speed, keep=keep, out=out))
+    except KeyboardInterrupt:
+        sys.stderr.write("runbook: the rehearsal was broken off, and its target is taken away\n")
+        raise
     if json:
         print_json(done)
     else:

@@ -1,0 +1,53 @@
+"""Somebody presses Ctrl-C while a rehearsal is under way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A short path: the target's sockets are below it."""
+    folder = Path("/tmp") / f"tds-c-{tmp_path_factory.mktemp('broken-off').name}"
+    folder.mkdir(mode=0o700)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_ctrl_c_says_that_the_target_is_gone_and_it_is(home: Path) -> None:
+    """A rehearsal that was broken off leaves a sentence and 130 behind, and neither traceback nor target."""
+    environment = {**os.environ, "XDG_STATE_HOME": str(home / "state"), "TMPDIR": str(home)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "rehearse", "good", "--plain"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        assert _until(process, "ready after"), process.communicate(timeout=60)
+        assert list(home.glob("tds-rehearsal-*"))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, errors
+    assert errors == "runbook: the rehearsal was broken off, and its target is taken away\n"
+    assert list(home.glob("tds-rehearsal-*")) == []
+
+
+def _until(process: subprocess.Popen[str], needle: str) -> bool:
+    """Read what *process* prints up to a line with *needle*; false when it ends before."""
+    assert process.stdout is not None
+    return any(needle in line for line in process.stdout)
