@@ -15,7 +15,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 queue_app = typer.Typer(
-    help="The webhook queue: count it, or try what the core would do with a payload.", no_args_is_help=True
+    help="The webhook queue: count it, hold it back, or try a payload on the core.", no_args_is_help=True
 )
 db_app = typer.Typer(help="The ledger's schema and the ERP's tables.", no_args_is_help=True)
 app.add_typer(queue_app, name="queue")
