@@ -112,7 +112,6 @@ async def put(url: str) -> None:
                 ),
             )
     await engine.dispose()
-    return ids
 
 
 async def both_at_work(connection: asyncpg.Connection, seconds: float = 30) -> None:
