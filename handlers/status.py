@@ -40,6 +40,15 @@ STEPS: dict[str, Phase] = {
 
 _BACK = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
 
+_DOING = {
+    Phase.DEPLOYING: "changing the hosts, one first, then the others",
+    Phase.PROBING: "asking every host until its answers are good",
+    Phase.CANARY: "following one dead letter to its end",
+    Phase.DRAINING: "waiting for the first batch to settle",
+    Phase.ROLLING_BACK: "bringing the revision before it back to every host",
+}
+"""What a running phase is busy with as long as it has told nothing itself: a wait without a word looks stuck."""
+
 _NEEDS: dict[Phase, str] = {
     Phase.PLANNED: "the plan must be approved",
     Phase.HELD: "a person decides: runbook resume, runbook rollback or runbook abort",
@@ -123,7 +132,7 @@ def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]
 def _step(name: str, record: PhaseRecord) -> StepView:
     at = record.finished_at or record.started_at
     if record.finished_at is None:
-        sentence = str(record.detail.get("looked") or record.sentence)
+        sentence = str(record.detail.get("looked") or record.sentence or _DOING.get(record.phase, ""))
         return StepView(name=name, state=StepState.RUNNING, at=at, sentence=sentence)
     states = {Verdict.FAIL: StepState.FAILED, Verdict.INCONCLUSIVE: StepState.HELD}
     state = states.get(record.verdict, StepState.DONE) if record.verdict else StepState.DONE

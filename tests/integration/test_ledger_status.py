@@ -99,6 +99,17 @@ async def test_a_planned_release_shows_the_way_before_it(engine: AsyncEngine) ->
     assert view.need == "the plan must be approved"
 
 
+async def test_a_phase_that_has_told_nothing_yet_says_what_it_is_busy_with(engine: AsyncEngine) -> None:
+    """Before its first look a phase is no silent wait: the running step has a sentence in each of them."""
+    release = await deploying(engine)
+    for phase in (Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.ROLLING_BACK, None):
+        [running] = [s for s in (await read(engine, "staging")).steps if s.state is StepState.RUNNING]
+        assert running.sentence, release.phase
+        if phase is not None:
+            verdict = Verdict.FAIL if phase is Phase.ROLLING_BACK else Verdict.PASS
+            release = await ledger.enter(engine, release, phase, verdict=verdict, sentence="went on")
+
+
 async def test_a_rollback_wants_the_previous_revision(engine: AsyncEngine) -> None:
     """While going back, and afterwards, the wanted revision is the one before."""
     release = await watching(engine)
