@@ -87,6 +87,11 @@ async def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
         assert [(one["key"], one["row"]["price"]) for one in told] == [(str(at), at) for at in range(200)]
 
 
+def _server_numbers(temporary: Path) -> list[int]:
+    files = temporary.glob("tds-try-*/postgres/data/postmaster.pid")
+    return [int(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()[:1]]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_neither_server_nor_folder(tmp_path: Path, number: signal.Signals) -> None:
     """Told to end while its server runs, even twice, the command takes everything with it."""
@@ -102,11 +107,12 @@ def test_a_signal_leaves_neither_server_nor_folder(tmp_path: Path, number: signa
         start_new_session=True,
     )
     deadline = time.monotonic() + LIMIT_SECONDS
-    while not (pids := list(temporary.glob("tds-try-*/postgres/data/postmaster.pid"))):
+    # The server makes its file a moment before it writes its number into it.
+    while not (numbers := _server_numbers(temporary)):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    server = int(pids[0].read_text(encoding="utf-8").splitlines()[0])
+    server = numbers[0]
     process.send_signal(number)
     process.send_signal(number)
     assert process.wait(LIMIT_SECONDS) == 128 + number
