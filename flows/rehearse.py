@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -79,7 +80,8 @@ async def rehearse(story: str, *, speed: float = SPEED, keep: bool = False, out:
         say(f"ready after {time.monotonic() - began:.0f} s; releasing {story} ({target.revision[:7]})")
         done = await _release(target, speed, out, began)
         if keep:
-            say(target.describe())
+            # With --json stdout is for programs alone, but whoever keeps a target must still learn how to end it.
+            say(target.describe()) if out is not None else print(target.describe(), file=sys.stderr)
         return done
 
 
