@@ -152,6 +152,7 @@ async def _with_prefect(wish: argparse.Namespace) -> bool:
     # A release that ended badly is a state with a message; one with an error in it is a run that broke off.
     if state.data is None or not (state.is_failed() or state.is_crashed()):
         return True
+    # Called from a coroutine it gives a coroutine, which its annotation does not say.
     cause: BaseException = await get_state_exception(state)  # type: ignore[misc]
     if isinstance(cause, RunbookError):
         raise cause

@@ -30,6 +30,7 @@ class Unit:
         self.log = root / "log" / f"{self.name.removesuffix('.service')}.log"
         self.loaded = self.file.is_file()
         parser = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#", ";"))
+        # Keys of units keep their capitals; replacing this method is the documented way, and mypy knows no other.
         parser.optionxform = str  # type: ignore[assignment,method-assign]
         if self.loaded:
             parser.read_string(_joined(self.file.read_text(encoding="utf-8")))
