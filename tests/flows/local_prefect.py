@@ -157,10 +157,19 @@ class Project:
         """Start the deployed flow as the page does, and wait until it has begun."""
         with httpx.Client(base_url=self.api_url, trust_env=False, timeout=20) as http:
             deployment = http.get("/deployments/name/small/here").raise_for_status().json()["id"]
-            parameters = {"out": str(self.folder / out), "seconds": seconds}
-            run = http.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters})
-            run.raise_for_status()
+            parameters: dict[str, object] = {"out": str(self.folder / out), "seconds": seconds}
+            # 503 is "my database is busy, ask again" (a server that has just come back); Prefect's client asks again.
+            until(lambda: self._accepts(http, deployment, parameters), f"the server accepts run {out}")
         until(lambda: self.has(f"{out}.begun"), f"run {out} begins")
+
+    @staticmethod
+    def _accepts(http: httpx.Client, deployment: str, parameters: dict[str, object]) -> bool:
+        """Ask once for a run; false when the server says that it is busy."""
+        answer = http.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters})
+        if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            return False
+        answer.raise_for_status()
+        return True
 
     def run(self, out: str) -> None:
         """Start the deployed flow and wait for its end."""
