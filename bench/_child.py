@@ -34,10 +34,11 @@ async def worker(task: Task) -> None:
     from sqlalchemy.engine import make_url
 
     from handlers import entities
-    from handlers.webhooks.engine import make_engine
+    from handlers.webhooks.engine import collect_seldom, make_engine
     from handlers.webhooks.worker import Worker, new_owner
 
     apply = partial(entities.apply, handlers=NARROW_HANDLERS) if task.get("narrow") else entities.apply
+    collect_seldom()
     engine = make_engine(make_url(task["url"]))
     batch = {"batch_size": task["batch"]} if "batch" in task else {}
     one = Worker(engine, owner=new_owner("bench"), revision="bench", apply=apply, **batch)

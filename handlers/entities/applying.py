@@ -6,6 +6,7 @@ the worker finds out which event it was.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from handlers.entities import statements
 from handlers.entities.base import Handler
 from handlers.entities.document import Refusal
-from handlers.entities.fold import Stored, shape
+from handlers.entities.fold import Stored
 from handlers.entities.settle import Arrival, Found, Ids, Row, arrive, settle
 from handlers.entities.spec import Child, Lines, Mapped
 from handlers.webhooks.event import EntityType, Event, Outcome, Result
@@ -30,6 +31,8 @@ Handlers = Mapping[EntityType, Handler]
 _ROUNDS_MAX = 5
 """Rows that another worker inserted while we looked are looked at again; more rounds than this is no
 coincidence."""
+_READ_AT_ONCE = 50
+_APPLIED = Result(Outcome.APPLIED)
 
 
 async def apply_kind(
@@ -38,7 +41,10 @@ async def apply_kind(
     """Apply all events of one kind, and remember in *ids* the rows that later kinds may point at."""
     results: dict[UUID, Result] = {}
     by_key: dict[str, list[Arrival]] = defaultdict(list)
-    for event in events:
+    for number, event in enumerate(events, start=1):
+        if not number % _READ_AT_ONCE:
+            # Another batch in hand may be waiting for us to send the database its next statement.
+            await asyncio.sleep(0)
         try:
             arrival = arrive(handler, event)
         except Refusal as refusal:
@@ -67,13 +73,13 @@ async def apply_kind(
         raise RuntimeError(
             f"{handler.table.name}: rows keep appearing while they are written: {open_keys[:3]}"
         )
-    return {event.id: _with_target(results[event.id], ids[handler.entity].get(event.key)) for event in events}
-
-
-def _with_target(result: Result, target: str | None) -> Result:
-    if result.outcome is not Outcome.APPLIED or target is None:
-        return result
-    return Result(outcome=result.outcome, reason=result.reason, field=result.field, target=target)
+    targets = ids[handler.entity]
+    return {
+        event.id: Result(Outcome.APPLIED, target=targets.get(event.key))
+        if results[event.id] == _APPLIED
+        else results[event.id]
+        for event in events
+    }
 
 
 async def look_up(tx: AsyncConnection, records: Iterable[Mapped], ids: Ids, handlers: Handlers) -> None:
@@ -97,12 +103,12 @@ async def read_rows(
     """Lock the rows of *keys*, and take over rows that the old code wrote without the source's id."""
     if not keys:
         return {}
-    single = [by_key[key][0].change if len(by_key[key]) == 1 else None for key in keys]
+    single = [by_key[key][0] if len(by_key[key]) == 1 else None for key in keys]
     wanted = {
         "key": keys,
-        "stamp": [change.stamp.isoformat() if change else None for change in single],
+        "stamp": [arrival.change.stamp.isoformat() if arrival else None for arrival in single],
         # Only one plain change can be judged by its stamp alone.
-        "shape": [shape(change.data) if change and not change.deleted else None for change in single],
+        "shape": [arrival.shape if arrival and not arrival.change.deleted else None for arrival in single],
     }
     rows = await handler.execute_with_context(tx, statements.read(handler.table), wanted)
     found = {row.key: _found(row) for row in rows}
@@ -177,35 +183,37 @@ def parameters(
     handler: Handler, rows: Sequence[Row], ids: Ids, missing: frozenset[int] = frozenset()
 ) -> statements.Sent:
     """The rows, packed column by column, without the columns at the positions *missing*."""
-    names = statements.names_of(handler.table)
+    columns = handler.table.columns
+    sent = [at for at in range(len(columns)) if at not in missing]
     natural = _natural_at(handler)
-    flat = [_flat(row, natural) for row in rows]
-    arrays: list[list[str | None]] = [list(array) for array in zip(*flat, strict=True)]
-    for at, column in enumerate(handler.table.columns, start=1):
-        if column.local and column.parent is not None:
-            arrays[at] = _local(arrays[at], column.parent, ids)
-    arrays_by_name = dict(zip(names, arrays, strict=True))
-    return statements.pack(
-        {name: array for at, (name, array) in enumerate(arrays_by_name.items()) if at - 1 not in missing}
-    )
+    values = [_values(row, natural) for row in rows]
+    arrays: dict[str, Sequence[str | None]] = {"key": [row.key for row in rows]}
+    for at in sent:
+        array = [row[at] for row in values]
+        parent = columns[at].parent
+        arrays[f"c{at}"] = _local(array, parent, ids) if parent is not None and columns[at].local else array
+    arrays |= zip(statements.EXTRA, zip(*map(_extra, rows), strict=True), strict=True)
+    return statements.pack(arrays)
 
 
-def _flat(row: Row, natural: int | None) -> tuple[str | None, ...]:
-    folded = row.folded
+def _values(row: Row, natural: int | None) -> list[str | None]:
     values = row.mapped.values
-    if natural is not None and folded.deleted_at is not None:
-        # The source may give the number of a deleted record to another one, and the ERP has each number only once.
-        # The raw record keeps it.
-        values = [None if at == natural else value for at, value in enumerate(values)]
+    if natural is None or row.folded.deleted_at is None:
+        return values
+    # The source may give the number of a deleted record to another one, and the ERP has each number only once.
+    # The raw record keeps it.
+    return [None if at == natural else value for at, value in enumerate(values)]
+
+
+def _extra(row: Row) -> tuple[str | None, ...]:
+    folded = row.folded
     versions = {key: (at.isoformat(), digest) for key, (at, digest) in folded.versions.items()}
     return (
-        row.key,
-        *values,
         *row.raw,
         folded.stamp.isoformat(),
         folded.deleted_at.isoformat() if folded.deleted_at is not None else None,
         json.dumps(versions) if versions else None,
-        shape(folded.data),
+        row.shape,
     )
 
 

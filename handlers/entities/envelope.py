@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from handlers.entities.base import Handler
@@ -21,8 +20,7 @@ _NESTING_MAX = 4
 _CHECK_CALL = "is empty: a check call, not a record"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """One record and, where the body holds nothing else, where it stands in the body's own text.
 
     The server can then take the raw record out of that text, and nobody has to write it again.

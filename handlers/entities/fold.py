@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from handlers.entities.spec import Data
 
 Version = tuple[datetime, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stored:
+class Stored(NamedTuple):
     """What is known about a row: the record as folded so far."""
 
     stamp: datetime
@@ -37,8 +36,7 @@ class Stored:
     """The keys whose value comes from an older version than the newest."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Change:
+class Change(NamedTuple):
     """One version of a record, as an event brought it."""
 
     data: Data
@@ -46,20 +44,20 @@ class Change:
     deleted: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Folded:
+class Folded(NamedTuple):
     """The record after some changes."""
 
     stamp: datetime
     deleted_at: datetime | None
     data: Data
-    versions: dict[str, Version] = field(default_factory=dict)
     changed: bool
     """Something differs from what is stored."""
     newest: int | None
     """Position of the change that is the whole record, if one is."""
     owned: tuple[Set[str], ...]
     """For each change the keys whose value, as it stands now, is the one it gave."""
+    versions: Mapping[str, Version] = MappingProxyType({})
+    """The keys whose value comes from an older version than the newest."""
 
 
 def fold(stored: Stored | None, changes: Sequence[Change]) -> Folded:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from handlers.entities.document import dump, shown
 
@@ -99,7 +100,7 @@ def number(value: object) -> str | None:
 
 
 def _bounded(amount: Decimal) -> Decimal:
-    if amount.adjusted() >= DIGITS_MAX or amount.adjusted() < -DIGITS_MAX:
+    if not -DIGITS_MAX <= amount.adjusted() < DIGITS_MAX:
         raise ValueError("is a number beyond any amount")
     return amount
 
@@ -168,23 +169,28 @@ def moment(value: object) -> datetime | None:
     an older version look newer.
     """
     if isinstance(value, str):
-        printed = value.strip()
-        if not printed:
-            return None
-        found = _INSTANT.fullmatch(printed)
-        try:
-            if found is None:
-                if _BARE_DATE.fullmatch(printed):
-                    return datetime.fromisoformat(printed).replace(tzinfo=UTC)
-                raise ValueError(f"must be a time like 2025-11-04T15:20:11+0300, not {shown(value)}")
-            if found[1] is None:
-                raise ValueError(f"has no offset from UTC, so the moment is not known: {shown(value)}")
-            return _aware(printed, found[1]).astimezone(UTC)
-        except OverflowError as error:
-            raise ValueError(f"is out of range: {shown(value)}") from error
+        return _moment(value.strip())
     if value is None:
         return None
     raise ValueError(f"must be a time as text, not {shown(value)}")
+
+
+@lru_cache(maxsize=4096)
+def _moment(printed: str) -> datetime | None:
+    """Remembered, because one record says the same time up to three times."""
+    if not printed:
+        return None
+    found = _INSTANT.fullmatch(printed)
+    try:
+        if found is None:
+            if _BARE_DATE.fullmatch(printed):
+                return datetime.fromisoformat(printed).replace(tzinfo=UTC)
+            raise ValueError(f"must be a time like 2025-11-04T15:20:11+0300, not {shown(printed)}")
+        if found[1] is None:
+            raise ValueError(f"has no offset from UTC, so the moment is not known: {shown(printed)}")
+        return _aware(printed, found[1]).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"is out of range: {shown(printed)}") from error
 
 
 def _aware(printed: str, offset: str) -> datetime:
@@ -201,8 +207,18 @@ def _aware(printed: str, offset: str) -> datetime:
 
 def instant(value: object) -> str | None:
     """An instant as text in UTC."""
-    read = moment(value)
-    return read.isoformat() if read is not None else None
+    return _printed(value.strip()) if isinstance(value, str) else iso(moment(value))
+
+
+@lru_cache(maxsize=4096)
+def _printed(printed: str) -> str | None:
+    """Remembered like the moment itself: printing it costs as much as reading it."""
+    return iso(_moment(printed))
+
+
+def iso(at: datetime | None) -> str | None:
+    """An instant as PostgreSQL reads it."""
+    return at.isoformat() if at is not None else None
 
 
 def anything(value: object) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from handlers.entities import parse
 from handlers.entities.document import Refusal
 from handlers.entities.spec import Child, Column, Data, Lines, Parent
 from handlers.webhooks.event import EntityType
@@ -33,6 +34,10 @@ class Plan:
     width: int
     steps: tuple[Step, ...]
     """Only the columns that such a record says something about."""
+    plain: tuple[tuple[int, str], ...]
+    """Position and key of those that are text and nothing else: half of all values."""
+    other: tuple[Step, ...]
+    """The steps that are not in `plain`."""
     missing: frozenset[int]
     """Positions of the others."""
 
@@ -52,10 +57,20 @@ def plans(declared: Sequence[Column]) -> Plans:
             for at, column in enumerate(declared)
             if not there.isdisjoint(column.keys)
         )
-        positions = frozenset(range(len(declared)))
-        return Plan(width=len(declared), steps=steps, missing=positions - {step[0] for step in steps})
+        plain = {step[0]: step[1] for step in steps if step[1] is not None and _is_plain(step[4])}
+        return Plan(
+            width=len(declared),
+            steps=steps,
+            plain=tuple(plain.items()),
+            other=tuple(step for step in steps if step[0] not in plain),
+            missing=frozenset(range(len(declared))) - {step[0] for step in steps},
+        )
 
     return for_keys
+
+
+def _is_plain(column: Column) -> bool:
+    return column.kind is parse.TEXT and column.parent is None
 
 
 def _only_key(column: Column, there: Set[str]) -> str | None:
@@ -67,9 +82,19 @@ def _only_key(column: Column, there: Set[str]) -> str | None:
 def read(plan: Plan, record: Data, path: str, seen: Seen) -> list[str | None]:
     """Read all that *record* says about the columns of *plan*; its faults and its parents go to *seen*."""
     values: list[str | None] = [None] * plan.width
-    for at, key, reader, parent, column in plan.steps:
+    steps = plan.other
+    for at, key in plan.plain:
+        value = record[key]
+        if type(value) is str:
+            if value and not value.isspace():
+                values[at] = value
+        elif value is not None:
+            # Not what it usually is: then all are looked at in their order, which is the order of the faults.
+            steps = plan.steps
+            break
+    for at, only_key, reader, parent, column in steps:
         try:
-            value = record[key] if key is not None else _look(column, record)
+            value = record[only_key] if only_key is not None else _look(column, record)
             if value is None or value == "":
                 continue
             found = reader(value)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from handlers.entities.base import Handler
 from handlers.entities.document import Refusal, dump, shown
 from handlers.entities.envelope import Record, records
-from handlers.entities.fold import Change, Folded, Stored, alone, fold
+from handlers.entities.fold import Change, Folded, Stored, alone, fold, shape
 from handlers.entities.spec import Mapped
 from handlers.webhooks.event import EntityType, Event, Operation, Outcome, Result
 
@@ -18,20 +18,20 @@ Ids = dict[EntityType, dict[str, str]]
 """The ERP's own ids of records, by kind and by the source's id, as far as this batch has met them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arrival:
+class Arrival(NamedTuple):
     """An event whose payload was read and mapped."""
 
     event: Event
     record: Record
     mapped: Mapped
     change: Change
+    shape: str
+    """A short name for the set of its keys."""
     doubt: Refusal | None = None
     """Why it is refused unless something else, stored or in the batch, says that the record is of this kind."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """A row as it was when we locked it."""
 
     id: str
@@ -43,14 +43,14 @@ class Found:
     """None as well where the old code wrote the row, and nobody knows of which version."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(NamedTuple):
     """A row to be written."""
 
     key: str
     mapped: Mapped
     folded: Folded
     raw: tuple[str, str]
+    shape: str
     found: Found | None
 
 
@@ -70,6 +70,7 @@ def arrive(handler: Handler, event: Event) -> Arrival:
         record=record,
         mapped=handler.map(record.data),
         change=change,
+        shape=shape(record.data),
         doubt=handler.doubt(record.data),
     )
 
@@ -107,10 +108,17 @@ def settle(
     if found is None and all(arrival.doubt for arrival in arrivals):
         return None, {arrival.event.id: _doubted(arrival) for arrival in arrivals}
     waits = [missing_parents(arrival, ids) for arrival in arrivals]
+    if waits == [""]:
+        # Nearly always: one event for a record, and nothing to wait for.
+        folded = together(arrivals, found)
+        only = {arrivals[0].event.id: _told(handler, arrivals[0], folded, 0)}
+        return _row(handler, arrivals, folded, found), only
     ready = [arrival for arrival, reason in zip(arrivals, waits, strict=True) if not reason]
-    folded = together(ready, found) if ready else None
     results: dict[UUID, Result] = {}
-    if folded is not None:
+    row: Row | None = None
+    if ready:
+        folded = together(ready, found)
+        row = _row(handler, ready, folded, found)
         for at, arrival in enumerate(ready):
             results[arrival.event.id] = _told(handler, arrival, folded, at)
     for arrival, reason in zip(arrivals, waits, strict=True):
@@ -118,12 +126,15 @@ def settle(
             told = _told(handler, arrival, together([*ready, arrival], found), len(ready))
             waiting = Result(outcome=Outcome.WAITING, reason=reason)
             results[arrival.event.id] = told if told.outcome is Outcome.SUPERSEDED else waiting
-    if folded is None:
-        return None, results
+    return row, results
+
+
+def _row(handler: Handler, arrivals: Sequence[Arrival], folded: Folded, found: Found | None) -> Row | None:
+    """The row to write; none where all that the record says is there already."""
     # A tombstone may have been written before its parents came: written again, its references find them.
     if not folded.changed and folded.deleted_at is None:
-        return None, results
-    return build(handler, ready, folded, found), results
+        return None
+    return build(handler, arrivals, folded, found)
 
 
 def _doubted(arrival: Arrival) -> Result:
@@ -136,9 +147,21 @@ def build(handler: Handler, arrivals: Sequence[Arrival], folded: Folded, found: 
     key = arrivals[0].event.key
     if folded.newest is not None:
         whole = arrivals[folded.newest]
-        return Row(key=key, mapped=whole.mapped, folded=folded, raw=whole.record.raw(), found=found)
+        return Row(
+            key=key,
+            mapped=whole.mapped,
+            folded=folded,
+            raw=whole.record.raw(),
+            shape=whole.shape,
+            found=found,
+        )
     return Row(
-        key=key, mapped=handler.map(folded.data), folded=folded, raw=(dump(folded.data), "{}"), found=found
+        key=key,
+        mapped=handler.map(folded.data),
+        folded=folded,
+        raw=(dump(folded.data), "{}"),
+        shape=shape(folded.data),
+        found=found,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from handlers.entities import parse
 from handlers.entities.parse import Kind
@@ -66,8 +66,7 @@ class Table:
     """The column by which rows of the old code are recognised, where they do not have the source's id."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parent:
+class Parent(NamedTuple):
     """A record that must be there first."""
 
     entity: EntityType
@@ -81,8 +80,7 @@ Lines = list[list[str | None]]
 """The rows of a child table for one record."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mapped:
+class Mapped(NamedTuple):
     """A record as its row: values as text for the server to cast, in the order of the table's columns."""
 
     values: list[str | None]

@@ -27,7 +27,7 @@ SYNC_COLUMNS: tuple[tuple[str, str], ...] = (
 """On every entity's table: the raw record, the stamp of its newest version, when it was deleted at the
 source, which keys come from older versions, a name for the set of keys, and when we last wrote the row."""
 
-_EXTRA = ("raw", "path", "stamp", "deleted", "versions", "shape")
+EXTRA = ("raw", "path", "stamp", "deleted", "versions", "shape")
 """What a row carries beside its columns; the raw record is taken out of the event's own text by its path."""
 
 _EXTRA_VALUES = (
@@ -81,7 +81,7 @@ def _unnest(names: list[str]) -> str:
 
 def names_of(table: Table) -> list[str]:
     """The parameters of a table's statements, in the order in which rows are built."""
-    return ["key", *(f"c{at}" for at in range(len(table.columns))), *_EXTRA]
+    return ["key", *(f"c{at}" for at in range(len(table.columns))), *EXTRA]
 
 
 def _values(table: Table, missing: frozenset[int] = frozenset()) -> list[str]:

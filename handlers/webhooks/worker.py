@@ -24,7 +24,7 @@ from handlers import entities
 from handlers.errors import DatabaseDown
 from handlers.webhooks import queue
 from handlers.webhooks.classify import diagnose, is_gone
-from handlers.webhooks.engine import make_engine
+from handlers.webhooks.engine import collect_seldom, make_engine
 from handlers.webhooks.event import SETTLED, EntityType, ErrorClass
 from handlers.webhooks.heartbeat import Heartbeat
 from handlers.webhooks.listen import listen
@@ -248,6 +248,7 @@ async def serve(
     poll_seconds: float = 1.0,
 ) -> None:
     """Run one worker until SIGTERM or SIGINT; over within ten seconds of it. *owner* is a name for people."""
+    collect_seldom()
     engine = make_engine(database_url, lease_seconds=lease_seconds)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
