@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def worlds(chance: random.Random) -> list[Event]:
     for world in range(1, WORLDS + 1):
         for one in history(chance):
             payload = json.dumps(apart(json.loads(one.payload), world))
-            events.append(replace(one, key=f"{world}00{one.key}", payload=payload, attempts_max=ATTEMPTS_MAX))
+            events.append(one._replace(key=f"{world}00{one.key}", payload=payload, attempts_max=ATTEMPTS_MAX))
     return sorted(events, key=lambda each: (each.created_at, each.id))
 
 
@@ -87,7 +87,7 @@ def poison() -> list[Event]:
         event(E.INVOICE, {"invoice_id": f"99{n}", "customer_id": "404", "total": 1}, created_at=ARRIVED)
         for n in range(10)
     ]
-    return bad + [replace(one, attempts_max=1) for one in orphans]
+    return bad + [one._replace(attempts_max=1) for one in orphans]
 
 
 async def put(url: str, events: Sequence[Event]) -> None:
