@@ -21,8 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers import entities
 from handlers.database import said, spoken, sqlstate
-from handlers.entities import HANDLERS, Handlers, Record, Refusal, applying, statements
+from handlers.entities import HANDLERS, Handlers, Record, Refusal, applying, statements, writing
 from handlers.entities.document import dump
+from handlers.entities.rows import pack
 from handlers.entities.settle import Ids, arrive, build, together
 from handlers.errors import Refused
 from handlers.webhooks.classify import diagnose, is_gone
@@ -164,7 +165,7 @@ async def _projected(tx: AsyncConnection, event: Event, handlers: Handlers) -> d
     found = (await applying.read_rows(tx, handler, [event.key], {event.key: [arrival]})).get(event.key)
     row = build(handler, [arrival], together([arrival], found), found)
     await applying.look_up(tx, [row.mapped], ids, handlers)
-    said = await tx.execute(statements.project(handler.table), applying.parameters(handler, [row], ids))
+    said = await tx.execute(statements.project(handler.table), pack(writing.arrays_of(handler, [row], ids)))
     shown = _plain(said.scalar_one())
     for at in row.mapped.missing:
         shown.pop(handler.table.columns[at].name, None)
@@ -173,9 +174,10 @@ async def _projected(tx: AsyncConnection, event: Event, handlers: Handlers) -> d
     for child in handler.table.children:
         shown.setdefault(child.name, [])
         if child.name in row.mapped.children:
-            sent = applying.line_parameters(child, [("0", row.mapped.children[child.name])], ids)
-            lines = (await tx.execute(statements.project_lines(child), sent)).scalars() if sent else ()
-            shown[child.name] = [_plain(line) for line in lines]
+            arrays = writing.line_arrays(child, [("0", row.mapped.children[child.name])], ids)
+            if arrays is not None:
+                lines = (await tx.execute(statements.project_lines(child), pack(arrays))).scalars()
+                shown[child.name] = [_plain(line) for line in lines]
     return shown
 
 

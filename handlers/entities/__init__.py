@@ -92,8 +92,8 @@ async def apply(
 ) -> dict[UUID, Result]:
     """Apply a batch inside the caller's transaction, parents before children; one result for each event.
 
-    What the mapping refuses costs nothing to the others. What only the database refuses is raised: the
-    transaction is then of no more use, and the caller finds out which event it was.
+    What the mapping refuses costs nothing to the others. What only the database refuses is raised, as RowsRefused with
+    the records it refuses where that could be found out: the caller rolls back, and tries again without them.
     """
     by_kind: dict[EntityType, list[Event]] = defaultdict(list)
     for event in events:
@@ -102,7 +102,8 @@ async def apply(
     results: dict[UUID, Result] = {}
     for entity in DRAIN_ORDER:
         if entity in by_kind:
-            results |= await apply_kind(tx, handlers[entity], by_kind[entity], ids, handlers)
+            alone = len(events) == 1
+            results |= await apply_kind(tx, handlers[entity], by_kind[entity], ids, handlers, alone=alone)
     return results
 
 

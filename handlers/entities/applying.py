@@ -1,7 +1,7 @@
 """Applying a batch of events of one kind: read what is there, fold, write; one statement for each table.
 
-Everything that can be refused is refused before the first write. What only the database sees is raised, and
-the worker finds out which event it was.
+Everything that can be refused is refused before the first write. What only the database sees is raised, with the
+records whose rows it refuses, and the worker tries again without them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from handlers.entities.base import Handler
 from handlers.entities.document import Refusal
 from handlers.entities.fold import Stored
 from handlers.entities.settle import Arrival, Found, Ids, Row, arrive, settle
-from handlers.entities.spec import Child, Lines, Mapped
+from handlers.entities.spec import Mapped
+from handlers.entities.writing import write
 from handlers.webhooks.event import EntityType, Event, Outcome, Result
 
 Handlers = Mapping[EntityType, Handler]
@@ -36,9 +37,18 @@ _APPLIED = Result(Outcome.APPLIED)
 
 
 async def apply_kind(
-    tx: AsyncConnection, handler: Handler, events: Sequence[Event], ids: Ids, handlers: Handlers
+    tx: AsyncConnection,
+    handler: Handler,
+    events: Sequence[Event],
+    ids: Ids,
+    handlers: Handlers,
+    *,
+    alone: bool = False,
 ) -> dict[UUID, Result]:
-    """Apply all events of one kind, and remember in *ids* the rows that later kinds may point at."""
+    """Apply all events of one kind, and remember in *ids* the rows that later kinds may point at.
+
+    Raises RowsRefused when the database refuses rows, unless the event is *alone* in its batch: see `writing.write`.
+    """
     results: dict[UUID, Result] = {}
     by_key: dict[str, list[Arrival]] = defaultdict(list)
     for number, event in enumerate(events, start=1):
@@ -63,7 +73,7 @@ async def apply_kind(
                 rows.append(row)
         # A folded record points at parents that this batch has not mentioned.
         await look_up(tx, (row.mapped for row in rows), ids, handlers)
-        own = await _write(tx, handler, rows, ids)
+        own = await write(tx, handler, rows, ids, alone=alone)
         own |= {key: there.id for key, there in found.items()}
         ids.setdefault(handler.entity, {}).update(own)
         open_keys = [row.key for row in rows if row.key not in own]
@@ -141,108 +151,8 @@ def _found(row: SqlRow[Any]) -> Found:
 def _natural_keys(
     handler: Handler, keys: Iterable[str], by_key: Mapping[str, list[Arrival]]
 ) -> dict[str, str]:
-    at = _natural_at(handler)
+    at = handler.table.natural_at
     if at is None:
         return {}
     numbers = {key: by_key[key][0].mapped.values[at] for key in keys}
     return {key: number for key, number in numbers.items() if number is not None}
-
-
-def _natural_at(handler: Handler) -> int | None:
-    """The position of the column with the number that people know a record by."""
-    wanted = handler.table.natural_key
-    return next((at for at, column in enumerate(handler.table.columns) if column.name == wanted), None)
-
-
-async def _write(tx: AsyncConnection, handler: Handler, rows: Sequence[Row], ids: Ids) -> dict[str, str]:
-    """Write rows and their lines. Gives the ERP's own id for each row that is now ours to point at."""
-    own = {row.key: row.found.id for row in rows if row.found is not None}
-    new = [row for row in rows if row.found is None]
-    if new:
-        missing = frozenset.intersection(*(row.mapped.missing for row in new))
-        inserted = await handler.execute_with_context(
-            tx, statements.insert(handler.table, missing), parameters(handler, new, ids, missing)
-        )
-        own.update({row.key: row.id for row in inserted})
-    groups: dict[frozenset[int], list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.found is not None:
-            groups[row.mapped.missing].append(row)
-    for missing, group in groups.items():
-        sent = parameters(handler, group, ids, missing)
-        await handler.execute_with_context(tx, statements.update(handler.table, missing), sent)
-    for child in handler.table.children:
-        written = [
-            (row, own[row.key]) for row in rows if row.key in own and child.name in row.mapped.children
-        ]
-        await _write_lines(tx, handler, child, written, ids)
-    return own
-
-
-def parameters(
-    handler: Handler, rows: Sequence[Row], ids: Ids, missing: frozenset[int] = frozenset()
-) -> statements.Sent:
-    """The rows, packed column by column, without the columns at the positions *missing*."""
-    columns = handler.table.columns
-    sent = [at for at in range(len(columns)) if at not in missing]
-    natural = _natural_at(handler)
-    values = [_values(row, natural) for row in rows]
-    arrays: dict[str, Sequence[str | None]] = {"key": [row.key for row in rows]}
-    for at in sent:
-        array = [row[at] for row in values]
-        parent = columns[at].parent
-        arrays[f"c{at}"] = _local(array, parent, ids) if parent is not None and columns[at].local else array
-    arrays |= zip(statements.EXTRA, zip(*map(_extra, rows), strict=True), strict=True)
-    return statements.pack(arrays)
-
-
-def _values(row: Row, natural: int | None) -> list[str | None]:
-    values = row.mapped.values
-    if natural is None or row.folded.deleted_at is None:
-        return values
-    # The source may give the number of a deleted record to another one, and the ERP has each number only once.
-    # The raw record keeps it.
-    return [None if at == natural else value for at, value in enumerate(values)]
-
-
-def _extra(row: Row) -> tuple[str | None, ...]:
-    folded = row.folded
-    versions = {key: (at.isoformat(), digest) for key, (at, digest) in folded.versions.items()}
-    return (
-        *row.raw,
-        folded.stamp.isoformat(),
-        folded.deleted_at.isoformat() if folded.deleted_at is not None else None,
-        json.dumps(versions) if versions else None,
-        row.shape,
-    )
-
-
-def _local(array: Sequence[str | None], parent: EntityType, ids: Ids) -> list[str | None]:
-    """The ERP's own ids of parents; none where a deleted record points at something that never came."""
-    known = ids.get(parent, {})
-    return [known.get(key) if key is not None else None for key in array]
-
-
-async def _write_lines(
-    tx: AsyncConnection, handler: Handler, child: Child, rows: Sequence[tuple[Row, str]], ids: Ids
-) -> None:
-    """Replace the lines of *rows*: what is no longer in the list is gone."""
-    before = [int(own) for row, own in rows if row.found is not None]
-    if before:
-        await handler.execute_with_context(tx, statements.delete_lines(child), {"ids": before})
-    sent = line_parameters(child, [(own, row.mapped.children[child.name]) for row, own in rows], ids)
-    if sent is not None:
-        await handler.execute_with_context(tx, statements.insert_lines(child), sent)
-
-
-def line_parameters(child: Child, by_parent: Iterable[tuple[str, Lines]], ids: Ids) -> statements.Sent | None:
-    """The lines of many records, packed column by column; None where there are none."""
-    flat = [(link, *line) for link, lines in by_parent for line in lines]
-    if not flat:
-        return None
-    names = ["link", *(f"c{at}" for at in range(len(child.columns)))]
-    arrays: list[list[str | None]] = [list(array) for array in zip(*flat, strict=True)]
-    for at, column in enumerate(child.columns, start=1):
-        if column.local and column.parent is not None:
-            arrays[at] = _local(arrays[at], column.parent, ids)
-    return statements.pack(dict(zip(names, arrays, strict=True)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from handlers.entities import parse
@@ -64,6 +65,11 @@ class Table:
     children: tuple[Child, ...] = ()
     natural_key: str | None = None
     """The column by which rows of the old code are recognised, where they do not have the source's id."""
+
+    @cached_property
+    def natural_at(self) -> int | None:
+        """The position of that column."""
+        return next((at for at, one in enumerate(self.columns) if one.name == self.natural_key), None)
 
 
 class Parent(NamedTuple):

@@ -7,13 +7,11 @@ in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import chain
-from typing import cast
 
 from sqlalchemy import TextClause, text
 
+from handlers.entities.rows import Writing, unnest
 from handlers.entities.spec import Child, Column, Table
 
 SYNC_COLUMNS: tuple[tuple[str, str], ...] = (
@@ -45,40 +43,6 @@ def pg_type(column: Column) -> str:
     return "bigint" if column.local else column.kind.pg_type
 
 
-Sent = dict[str, str | None]
-"""The parameters of a statement that takes rows: each column as one text, see `pack`."""
-
-_MARKS = (("\x1f", "\x1e"), ("\x1d", "\x1c"), ("\ue000", "\ue001"), ("\ufdd0", "\ufdd1"))
-
-
-def pack(arrays: Mapping[str, Sequence[str | None]]) -> Sent:
-    """Each column of the rows as one text, with one mark between values and another for NULL.
-
-    A driver's array costs a look at every element, which was a third of the worker's time. The marks are
-    characters that none of the values holds: counting them afterwards proves it.
-    """
-    more = ((chr(point), chr(point + 1)) for point in range(0xF0000, 0xFFFFC, 2))
-    for between, nothing in chain(_MARKS, more):
-        sent = {name: _joined(array, between, nothing) for name, array in arrays.items()}
-        if None not in sent.values():
-            return {**sent, "between": between, "nothing": nothing}
-    raise ValueError("the values hold every character that could stand between them")
-
-
-def _joined(array: Sequence[str | None], between: str, nothing: str) -> str | None:
-    """The values in one text, or None where one of them holds a mark."""
-    blanks = array.count(None)
-    values = [nothing if value is None else value for value in array] if blanks else array
-    joined = between.join(cast(Sequence[str], values))
-    safe = joined.count(between) == len(array) - 1 and joined.count(nothing) == blanks
-    return joined if safe else None
-
-
-def _unnest(names: list[str]) -> str:
-    arrays = ", ".join(f"string_to_array(:{name}, :between, :nothing)" for name in names)
-    return f"unnest({arrays}) AS u ({', '.join(names)})"
-
-
 def names_of(table: Table) -> list[str]:
     """The parameters of a table's statements, in the order in which rows are built."""
     return ["key", *(f"c{at}" for at in range(len(table.columns))), *EXTRA]
@@ -96,7 +60,7 @@ def _sent(table: Table, missing: frozenset[int]) -> list[str]:
 
 
 @cache
-def insert(table: Table, missing: frozenset[int]) -> TextClause:
+def insert(table: Table, missing: frozenset[int]) -> Writing:
     """Insert rows that were not there when we looked. Whoever came first in between keeps its row: look
     again.
 
@@ -105,27 +69,33 @@ def insert(table: Table, missing: frozenset[int]) -> TextClause:
     """
     targets = [table.key, *(column.name for column in table.columns), *(name for name, _ in SYNC_COLUMNS)]
     values = ["u.key", *_values(table, missing), *_EXTRA_VALUES]
-    return text(
-        f"INSERT INTO {table.name} ({', '.join(targets)}, updated_at)\n"
-        f"SELECT {', '.join(values)}, now()\n"
-        f"FROM {_unnest(_sent(table, missing))}\n"
-        f"ON CONFLICT ({table.key}) DO NOTHING\n"
-        f"RETURNING {table.key} AS key, CAST(id AS text) AS id"
+    return Writing(
+        sql=(
+            f"INSERT INTO {table.name} ({', '.join(targets)}, updated_at)\n"
+            f"SELECT {', '.join(values)}, now()\n"
+            "FROM {rows}\n"
+            f"ON CONFLICT ({table.key}) DO NOTHING"
+        ),
+        names=_sent(table, missing),
+        returning=f"{table.key} AS key, CAST(id AS text) AS id",
     )
 
 
 @cache
-def update(table: Table, missing: frozenset[int]) -> TextClause:
+def update(table: Table, missing: frozenset[int]) -> Writing:
     """Update rows that we hold locked, leaving alone the columns about which the record says nothing."""
     values = _values(table)
     pairs = [
         *(f"{column.name} = {values[at]}" for at, column in enumerate(table.columns) if at not in missing),
         *(f"{name} = {value}" for (name, _), value in zip(SYNC_COLUMNS, _EXTRA_VALUES, strict=True)),
     ]
-    return text(
-        f"UPDATE {table.name} t SET {', '.join(pairs)}, updated_at = now()\n"
-        f"FROM {_unnest(_sent(table, missing))}\n"
-        f"WHERE t.{table.key} = u.key"
+    return Writing(
+        sql=(
+            f"UPDATE {table.name} t SET {', '.join(pairs)}, updated_at = now()\n"
+            "FROM {rows}\n"
+            f"WHERE t.{table.key} = u.key"
+        ),
+        names=_sent(table, missing),
     )
 
 
@@ -180,15 +150,18 @@ def delete_lines(child: Child) -> TextClause:
 
 
 @cache
-def insert_lines(child: Child) -> TextClause:
+def insert_lines(child: Child) -> Writing:
     """Write the lines of many records at once."""
     targets = [child.link, *(column.name for column in child.columns)]
     values = [f"CAST(u.c{at} AS {pg_type(column)})" for at, column in enumerate(child.columns)]
     names = ["link", *(f"c{at}" for at in range(len(child.columns)))]
-    return text(
-        f"INSERT INTO {child.name} ({', '.join(targets)})\n"
-        f"SELECT CAST(u.link AS bigint), {', '.join(values)}\n"
-        f"FROM {_unnest(names)}"
+    return Writing(
+        sql=(
+            f"INSERT INTO {child.name} ({', '.join(targets)})\n"
+            f"SELECT CAST(u.link AS bigint), {', '.join(values)}\n"
+            "FROM {rows}"
+        ),
+        names=names,
     )
 
 
@@ -202,7 +175,7 @@ def project(table: Table) -> TextClause:
     values += [f"{value} AS {name}" for (name, _), value in zip(SYNC_COLUMNS, _EXTRA_VALUES, strict=True)]
     return text(
         f"SELECT CAST(to_jsonb(r) AS text)\n"
-        f"FROM (SELECT {', '.join(values)} FROM {_unnest(names_of(table))}) r"
+        f"FROM (SELECT {', '.join(values)} FROM {unnest(names_of(table))}) r"
     )
 
 
@@ -213,7 +186,7 @@ def project_lines(child: Child) -> TextClause:
         f"CAST(u.c{at} AS {pg_type(column)}) AS {column.name}" for at, column in enumerate(child.columns)
     ]
     names = ["link", *(f"c{at}" for at in range(len(child.columns)))]
-    return text(f"SELECT CAST(to_jsonb(r) AS text) FROM (SELECT {', '.join(values)} FROM {_unnest(names)}) r")
+    return text(f"SELECT CAST(to_jsonb(r) AS text) FROM (SELECT {', '.join(values)} FROM {unnest(names)}) r")
 
 
 @cache

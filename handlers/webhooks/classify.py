@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from handlers.database import clean
 from handlers.errors import DatabaseDown, TryAgain
-from handlers.webhooks.event import ErrorClass
+from handlers.webhooks.event import EntityType, ErrorClass
 
 _GONE = ("08", "53", "57P", "58", "25006")
 """Connection, resources, shutdown, input/output, and a server that became read-only: no event can help it."""
@@ -22,6 +22,7 @@ _TRANSIENT = ("40", "55", "57014")
 _MESSAGE_MAX = 2000
 
 _MASKS = (
+    (re.compile(r"Failing row contains \(.*\)", re.DOTALL), "Failing row contains <row>"),
     (re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"), "<id>"),
     (re.compile(r"'[^']*'|\"[^\"]*\""), "<value>"),
     (re.compile(r"=\([^)]*\)"), "=(<value>)"),
@@ -42,6 +43,16 @@ class Diagnosis:
     sqlstate: str | None = None
     field: str | None = None
     """The column or constraint that the database named."""
+
+
+class RowsRefused(Exception):
+    """The database refuses some records of a batch, and would take the others."""
+
+    def __init__(self, entity: EntityType, errors: Mapping[str, Exception]) -> None:
+        super().__init__(f"the database refuses {len(errors)} of a batch")
+        self.entity = entity
+        self.errors = errors
+        """By the record's id at the source: what the database says about its rows."""
 
 
 def diagnose(error: BaseException) -> Diagnosis:

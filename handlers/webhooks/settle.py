@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from handlers.database import spoken
 from handlers.errors import DatabaseDown
 from handlers.webhooks import queue
-from handlers.webhooks.classify import diagnose, fingerprint, is_gone
+from handlers.webhooks.classify import RowsRefused, diagnose, fingerprint, is_gone
 from handlers.webhooks.event import DRAIN_ORDER, EntityType, ErrorClass, Event, Outcome, Result, Status
 from handlers.webhooks.queue import Failure, LeaseLost
 
@@ -89,11 +89,12 @@ class Settler:
         except Exception as error:  # whatever one event raised: the others must not suffer for it
             _unless_gone(error)
             log.info("a batch of %d events failed (%s): isolating", len(events), type(error).__name__)
+            reason = error
         else:
             await self._wake(done)
             return done.tally
         try:
-            found = await self._isolate(events)
+            found = await self._isolate(events, reason)
         except Exception as error:
             _unless_gone(error)
             # Not even event by event, as when only the commit is refused: all share what is known.
@@ -139,14 +140,31 @@ class Settler:
         waiting = [each.id for each in failures if each.error_class is ErrorClass.MISSING_PARENT]
         return _Done(tally=tally, came=came, waiting=waiting)
 
-    async def _isolate(self, events: Sequence[Event]) -> _Sorted:
-        """Apply the good ones of a failed batch, each piece behind a savepoint, parents before children."""
+    async def _isolate(self, events: Sequence[Event], reason: Exception) -> _Sorted:
+        """Apply the good ones of a batch that failed for *reason*, parents before children.
+
+        Where the database has named the bad ones, all others are applied at once; what nobody has named is looked for
+        in pieces.
+        """
         found = _Sorted()
-        ordered = sorted(events, key=lambda each: (DRAIN_ORDER.index(each.entity), each.created_at, each.id))
-        size = max(1, isqrt(len(ordered)))
+        left = sorted(events, key=lambda each: (DRAIN_ORDER.index(each.entity), each.created_at, each.id))
+        several: list[Event] = []
         async with transaction(self.engine) as tx:
-            for start in range(0, len(ordered), size):
-                await self._divide(tx, ordered[start : start + size], found)
+            while left and isinstance(reason, RowsRefused):
+                left = _set_aside(left, reason, found, several)
+                try:
+                    async with tx.begin_nested():
+                        done = await self._apply(tx, left)
+                except Exception as error:  # perhaps other rows, which could not be seen before
+                    _still_there(tx, error)
+                    reason = error
+                else:
+                    found.add(done)
+                    left = []
+            for group in (left, several):
+                size = max(1, isqrt(len(group)))
+                for start in range(0, len(group), size):
+                    await self._divide(tx, group[start : start + size], found)
         return found
 
     async def _divide(self, tx: AsyncConnection, events: Sequence[Event], found: _Sorted) -> None:
@@ -162,8 +180,7 @@ class Settler:
             async with tx.begin_nested():
                 done = await self._apply(tx, ready)
         except Exception as error:  # recorded below, with the event that caused it
-            if tx.invalidated or is_gone(error):
-                raise DatabaseDown("the database went away while a batch was applied") from error
+            _still_there(tx, error)
             if len(ready) == 1:
                 _blame(ready[0], error, found)
                 return
@@ -203,6 +220,31 @@ class Settler:
             tally += Counter(status.value for status in told.values())
         _tell(failures)
         return tally
+
+
+def _still_there(tx: AsyncConnection, error: Exception) -> None:
+    """Raise DatabaseDown when *error* means that the database is away, and the transaction with it."""
+    if tx.invalidated or is_gone(error):
+        raise DatabaseDown("the database went away while a batch was applied") from error
+
+
+def _set_aside(
+    events: Sequence[Event], refused: RowsRefused, found: _Sorted, several: list[Event]
+) -> list[Event]:
+    """Blame the events whose records are *refused*. Returns the others.
+
+    Where *several* events of the batch are about one such record, it is not known which of them is bad.
+    """
+    bad = [event for event in events if event.entity is refused.entity and event.key in refused.errors]
+    times = Counter(event.key for event in bad)
+    for event in bad:
+        if times[event.key] == 1:
+            _blame(event, refused.errors[event.key], found)
+        else:
+            several.append(event)
+    return [
+        event for event in events if event.entity is not refused.entity or event.key not in refused.errors
+    ]
 
 
 def _unless_gone(error: Exception) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.entities import HANDLERS, Handler, Mapped, Refusal, apply, differences
@@ -346,19 +345,6 @@ async def test_a_row_of_the_old_code_keeps_what_the_payload_does_not_mention(eng
         stored = await row(tx, PRODUCT, "1")
     assert stored is not None
     assert (stored["name"], stored["sku"]) == ("new", "S")
-
-
-async def test_what_only_the_database_sees_is_raised(engine: AsyncEngine) -> None:
-    """The caller isolates it; nothing is swallowed, and nothing of the batch stays."""
-    async with engine.begin() as tx:
-        await tx.execute(text("ALTER TABLE products ADD CONSTRAINT cheap CHECK (price < 100)"))
-    with pytest.raises(DBAPIError, match="cheap"):
-        async with engine.begin() as tx:
-            await applied(
-                tx, [event(PRODUCT, product(key="1", rate=1)), event(PRODUCT, product(key="2", rate=100))]
-            )
-    async with engine.connect() as tx:
-        assert (await tx.execute(text("SELECT count(*) FROM products"))).scalar() == 0
 
 
 async def test_everything_happens_in_the_callers_transaction(engine: AsyncEngine) -> None:

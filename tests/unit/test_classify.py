@@ -145,6 +145,15 @@ def test_equal_errors_about_different_records_have_one_fingerprint(one: str, oth
     assert fingerprint(one) == fingerprint(other)
 
 
+def test_a_row_that_the_database_shows_is_masked_whole() -> None:
+    """A check's refusal prints the row: customers' names are in it, and no two rows are alike."""
+    said = (
+        'violates check constraint "cheap"\nDETAIL:  Failing row contains ({}, 12.50, 2025-11-04 (x), null).'
+    )
+    assert fingerprint(said.format("Layla's shop")) == fingerprint(said.format("Omar (new)"))
+    assert "Layla" not in fingerprint(said.format("Layla's shop"))
+
+
 def test_different_errors_keep_different_fingerprints() -> None:
     """The words of an error stay; so do names with digits in them."""
     assert fingerprint("column a is missing") != fingerprint("column b is missing")
