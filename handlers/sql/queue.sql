@@ -7,7 +7,8 @@
 -- starve them; then pending ones in the order of the queue's own index (priority 1 before 10; receivers always
 -- write 5). Only rows that nobody else is claiming are locked. Events of one record are applied in order: a row is
 -- taken only when every older open event of its record is in this same batch, which also holds against a claim
--- that has not committed yet. OFFSET 0 keeps that a look into the index for each row: as a join, every row would be
+-- that has not committed yet. What could not be in one batch with its older event is not chosen at all: chosen and then
+-- dropped, such events would fill every batch, and nothing would ever be taken again. OFFSET 0 keeps that a look into the index for each row: as a join, every row would be
 -- compared with all that other workers hold. With :ids only these are taken, and only a lease of somebody else
 -- holds them up.
 -- Where the ledger has limits on intake, the line in brackets becomes a condition: nothing is taken at one go then.
@@ -25,7 +26,8 @@ WITH again AS (
             AND held.source_entity_id = q.source_entity_id
             AND (held.created_at, held.id) < (q.created_at, q.id)
             AND (held.status = 'processing'
-                 OR (held.status = 'retry' AND held.next_retry_at > now() AND CAST(:ids AS uuid[]) IS NULL))
+                 OR (CAST(:ids AS uuid[]) IS NULL
+                     AND (held.status = 'pending' OR (held.status = 'retry' AND held.next_retry_at > now()))))
           OFFSET 0
       )
     ORDER BY q.created_at, q.id
@@ -44,7 +46,9 @@ WITH again AS (
             AND held.source_entity_id = q.source_entity_id
             AND (held.created_at, held.id) < (q.created_at, q.id)
             AND (held.status = 'processing'
-                 OR (held.status = 'retry' AND held.next_retry_at > now() AND CAST(:ids AS uuid[]) IS NULL))
+                 OR (CAST(:ids AS uuid[]) IS NULL
+                     AND ((held.status = 'retry' AND held.next_retry_at > now())
+                          OR (held.status = 'pending' AND held.priority > q.priority))))
           OFFSET 0
       )
     ORDER BY q.priority, q.created_at, q.id
