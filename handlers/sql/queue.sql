@@ -7,10 +7,10 @@
 -- starve them; then pending ones in the order of the queue's own index (priority 1 before 10; receivers always
 -- write 5). Only rows that nobody else is claiming are locked. Events of one record are applied in order: a row is
 -- taken only when every older open event of its record is in this same batch, which also holds against a claim
--- that has not committed yet. What could not be in one batch with its older event is not chosen at all: chosen and then
--- dropped, such events would fill every batch, and nothing would ever be taken again. OFFSET 0 keeps that a look into the index for each row: as a join, every row would be
--- compared with all that other workers hold. With :ids only these are taken, and only a lease of somebody else
--- holds them up.
+-- that has not committed yet. What could not be in one batch with its older event is not chosen at all: chosen and
+-- then dropped, such events would fill every batch, and nothing would ever be taken again. OFFSET 0 keeps that a look
+-- into the index for each row: as a join, every row would be compared with all that other workers hold. With :ids only
+-- these are taken, and only a lease of somebody else holds them up.
 -- Where the ledger has limits on intake, the line in brackets becomes a condition: nothing is taken at one go then.
 WITH again AS (
     SELECT q.id, q.entity_type, q.source_entity_id, q.created_at
