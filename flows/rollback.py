@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.ending import as_state, work
-from handlers.errors import LockLost, RunbookError
+from handlers.errors import Fenced, LockLost, RunbookError
 from handlers.release import Conclusion, Phase, Release, Verdict
 from tasks import ledger, report
 from tasks import rollback as back
@@ -51,9 +51,10 @@ async def undo(run: Release) -> Release:
     try:
         activated = await back.activate(run)
         conclusion = await back.conclude(run, activated, why, saved)
-    except LockLost:
-        raise
     except RunbookError as error:
+        # A host that obeys somebody else cannot tell our ledger how this ends; another holder of our lock can.
+        if isinstance(error, LockLost) and not isinstance(error, Fenced):
+            raise
         conclusion = Conclusion(
             verdict=Verdict.FAIL, sentence=f"rollback broke off: {error}; began because {why}"
         )

@@ -13,8 +13,8 @@ from handlers.facts import HostFacts, inspect
 from handlers.operations import OperationOutcome, OperationResult, run_operation
 from handlers.ssh import Shell
 
-FENCED = 75
-"""The exit status in the ledger of an operation that a host refused to an older controller."""
+FENCED = -1
+"""The exit status in the ledger of an operation that a host refused to an older controller: no process ends so."""
 _STOP_GRACE_SECONDS = 30
 
 Proof = Callable[[HostFacts], bool]

@@ -50,3 +50,7 @@ class DatabaseDown(TryAgain):
 
 class LockLost(Refused):
     """Another controller has taken this environment's lock: this one must stop changing things."""
+
+
+class Fenced(LockLost):
+    """A host has obeyed a newer controller. Our own ledger may not know of it, so it can still be told how we ended."""

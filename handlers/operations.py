@@ -17,7 +17,7 @@ from time import monotonic
 
 from handlers import commands
 from handlers.commands import Command
-from handlers.errors import LockLost, OutcomeUnknown, Unreachable
+from handlers.errors import Fenced, OutcomeUnknown, Unreachable
 from handlers.sh import script
 from handlers.ssh import Shell
 
@@ -93,7 +93,7 @@ async def run_operation(
 ) -> OperationResult:
     """Run *command* on the host exactly once under *operation_id*, and follow it to its end.
 
-    The same id again attaches. Raises LockLost when the host has seen a higher *token*. When this coroutine
+    The same id again attaches. Raises Fenced when the host has seen a higher *token*. When this coroutine
     is cancelled the operation goes on; `cancel` ends it.
     """
     limit = limit or shell.environment.ssh.operation_seconds
@@ -216,7 +216,7 @@ class _Operation:
 
     def _ended(self, word: str, status: int, output: str) -> OperationResult:
         if word == "fenced":
-            raise LockLost(
+            raise Fenced(
                 f"{self._host} has obeyed a newer controller (token {status}) and refuses {self._id}: "
                 f"this one must stop changing things"
             )

@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from handlers import ledger, probe
+from handlers.change import FENCED
 from handlers.config import Host
 from handlers.core import Core
 from handlers.deploy import Change, deploy, stop_workers
 from handlers.drain import give_back
-from handlers.errors import LockLost, RunbookError
+from handlers.errors import Fenced, LockLost, RunbookError
 from handlers.facts import inspect
 from handlers.ledger import LedgerRecorder
 from handlers.operations import OperationResult
 from handlers.probe import HostHealth, OnLook
-from handlers.release import Conclusion, Phase, Release
+from handlers.release import Conclusion, Phase, Release, Verdict
 from handlers.ssh import Shell, open_hosts
 
 
@@ -38,8 +39,14 @@ async def forward(core: Core, release: Release) -> Conclusion:
                 on_look=_noting(core, release),
             )
 
-        concluded = await deploy(shells, change, healthy)
-    return _told(concluded)
+        try:
+            concluded = await deploy(shells, change, healthy)
+        except Fenced as error:
+            return await _turned_away(core, release, error)
+    detail = dict(concluded.detail)
+    # An earlier attempt of this release may have changed what this one has not come to.
+    detail["changed"] = bool(detail["changed"]) or await _has_changed(core, release)
+    return _told(Conclusion(verdict=concluded.verdict, sentence=concluded.sentence, detail=detail))
 
 
 async def prove(core: Core, release: Release, revision: str) -> Conclusion:
@@ -64,6 +71,26 @@ async def back(core: Core, release: Release) -> Conclusion:
     told = _told(concluded)
     put_back = f"; {returned} unfinished dead letters are back as they were" if returned else ""
     return Conclusion(verdict=told.verdict, sentence=told.sentence + put_back, detail=told.detail)
+
+
+async def _turned_away(core: Core, release: Release, error: Fenced) -> Conclusion:
+    """Somebody whom our ledger does not know changes these hosts: end where nothing was begun, else let a person see.
+
+    Going back by itself is no way out: the host would refuse that as well.
+    """
+    if not await _has_changed(core, release):
+        sentence = f"{error}; nothing that runs has changed"
+        return Conclusion(verdict=Verdict.FAIL, sentence=sentence, detail={"changed": False})
+    sentence = f"{error}; some hosts may be changed already: find out who that is, then resume or roll back"
+    return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=sentence, detail={"changed": True})
+
+
+async def _has_changed(core: Core, release: Release) -> bool:
+    """Whether the release has ever begun to change something that runs; preparing does not, nor what was fenced."""
+    return any(
+        operation.kind != "prepare" and operation.exit_status != FENCED
+        for operation in await ledger.operations(core.database, release)
+    )
 
 
 async def _stop_everywhere(shells: Sequence[Shell], change: Change) -> bool:

@@ -1,0 +1,82 @@
+"""The world has moved: a host obeys another controller, or a plan describes what is no longer there."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from killing import Place, Point, last
+
+from flows import release, rollback
+from handlers.errors import ExitCode
+from handlers.release import Phase, exit_code
+
+pytestmark = pytest.mark.timeout(300)
+
+SWITCHED = Point(
+    name="a host is switched",
+    query="SELECT EXISTS (SELECT FROM runbook.operation WHERE kind = 'activate' AND outcome = 'done')",
+)
+A_LATER_TOKEN = 99_999_999_999
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
+    """One target for all: each test leaves its hosts on the broken revision."""
+    home = Path("/tmp") / f"tds-w-{tmp_path_factory.mktemp('moved').name}"
+    home.mkdir(mode=0o700)
+    try:
+        async with Place.make(home, "good") as made:
+            yield made
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def obeying_another(place: Place, number: int) -> Iterator[None]:
+    """A host obeys a controller of another ledger, whose token is higher than any of ours."""
+    path = place.target.hosts[number].folder / ".tds-runbook" / "token"
+    path.parent.mkdir(exist_ok=True)
+    before = path.read_text() if path.exists() else "0\n"
+    path.write_text(f"{A_LATER_TOKEN}\n")
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+async def test_a_release_that_a_host_refuses_at_once_ends_by_itself(place: Place) -> None:
+    """Nothing was changed: refused with 5 and the host's reason, and nothing is left to go on with."""
+    where = ("-e", place.environment, "--json")
+    with obeying_another(place, 0):
+        done = await place.command("release", place.target.revisions["sick"], *where, "--without-prefect")
+    assert done.returncode == 5, done.stdout + done.stderr
+    told = last(done)
+    assert told["outcome"] == "refused"
+    assert "web-1 has obeyed a newer controller" in told["reason"]
+    assert told["reason"].endswith("nothing that runs has changed")
+    assert await place.rows("SELECT FROM runbook.lock WHERE release_id IS NOT NULL") == []
+    assert set((await place.running()).values()) == {place.target.revisions["broken"]}
+
+
+async def test_a_release_that_a_host_refuses_half_way_is_held_and_comes_back(place: Place) -> None:
+    """One host is switched already: held; a rollback that is refused as well is no rollback, the next one is."""
+    run = await place.plan()
+    going = asyncio.create_task(release.by_id(place.environment, run.id))
+    await place.at(SWITCHED)
+    with obeying_another(place, 1):
+        held = await going
+        assert (held.phase, exit_code(held.phase)) == (Phase.HELD, ExitCode.HELD)
+        assert "web-2 has obeyed a newer controller" in held.reason
+        assert "some hosts may be changed already" in held.reason
+        wish = {"reason": "who is that?", "requested_by": "ops-a"}
+        refused = await rollback.by_hand(run.environment, **wish)
+        assert refused.phase is Phase.ROLLBACK_FAILED
+        assert "web-2 has obeyed a newer controller" in refused.reason
+    assert (await rollback.by_hand(run.environment, **wish)).phase is Phase.ROLLED_BACK
+    assert set((await place.running()).values()) == {place.target.revisions["broken"]}
