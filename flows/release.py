@@ -78,6 +78,8 @@ async def carry_out(run: Release, *, take_over: str = "") -> Release:
 
     Doing a phase twice is harmless, so this is also how a release that was held or killed goes on.
     """
+    if run.phase in (Phase.PLANNED, Phase.APPROVED) and (moved := await plan.what_moved(run)):
+        return await ledger.enter(run, Phase.REFUSED, Conclusion(verdict=Verdict.FAIL, sentence=moved))
     if run.phase is Phase.PLANNED:
         run = await ledger.enter(run, Phase.APPROVED, sentence=await plan.summary(run))
     async with _own(run, take_over) as run:

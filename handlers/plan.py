@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -76,6 +77,8 @@ class Plan:
     """What became of live events in the 24 h before: completed and failed."""
     seconds_expected: float
     steps: tuple[str, ...] = field(default=())
+    looked_at: datetime | None = None
+    """When the world was looked at; a plan that has lain for a while is compared with it before it is carried out."""
 
     @property
     def good(self) -> bool:

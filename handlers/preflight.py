@@ -42,7 +42,7 @@ async def plan(core: Core, revision: str | None, scope: tuple[Phase, ...] = EVER
 
     Never raises for what is wrong with the world: that is a check that failed, and the plan is not good.
     """
-    environment = core.environment
+    environment, looked_at = core.environment, core.clock.now()
     seen, queue_seen = await _look(core, revision, needs_revision=Phase.DEPLOYING in scope)
     events, aside = sort_out(queue_seen.dead) if Phase.CANARY in scope else ((), {})
     return Plan(
@@ -67,6 +67,7 @@ async def plan(core: Core, revision: str | None, scope: tuple[Phase, ...] = EVER
         baseline=queue_seen.baseline,
         seconds_expected=expected_seconds(environment, scope, len(events)),
         steps=steps(environment, scope, len(events), seen.wanted or seen.current),
+        looked_at=looked_at,
     )
 
 

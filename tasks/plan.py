@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers import beginning, ledger, preflight
+from handlers import beginning, ledger, moved, preflight
 from handlers.plan import EVERYTHING, Plan
 from handlers.release import Phase, Release
 from tasks.policy import KEEP, LOOK, step
@@ -27,6 +27,13 @@ async def begin(environment: str, revision: str, *, requested_by: str, reason: s
     """Plan a whole release and write it down; Refused when a check fails."""
     plan = await make(environment, revision)
     return await write_down(plan, requested_by=requested_by, reason=reason)
+
+
+@step(LOOK)
+async def what_moved(run: Release) -> str:
+    """What is no longer as the plan of a release found it, which has done nothing yet; nothing when all is."""
+    async with tools(run) as core:
+        return await moved.since_planned(core, run)
 
 
 @step(KEEP)

@@ -13,6 +13,8 @@ import pytest_asyncio
 from killing import Place, Point, last
 
 from flows import release, rollback
+from handlers import config, moved
+from handlers.core import open_core
 from handlers.errors import ExitCode
 from handlers.release import Phase, exit_code
 
@@ -22,6 +24,8 @@ SWITCHED = Point(
     name="a host is switched",
     query="SELECT EXISTS (SELECT FROM runbook.operation WHERE kind = 'activate' AND outcome = 'done')",
 )
+TEN_MINUTES_AGO = """UPDATE runbook.release
+SET plan = jsonb_set(plan, '{looked_at}', to_jsonb((now() - interval '10 min')::text)) WHERE id = $1"""
 A_LATER_TOKEN = 99_999_999_999
 
 
@@ -80,3 +84,22 @@ async def test_a_release_that_a_host_refuses_half_way_is_held_and_comes_back(pla
         assert "web-2 has obeyed a newer controller" in refused.reason
     assert (await rollback.by_hand(run.environment, **wish)).phase is Phase.ROLLED_BACK
     assert set((await place.running()).values()) == {place.target.revisions["broken"]}
+
+
+async def test_a_plan_that_lay_while_the_world_moved_is_refused(place: Place) -> None:
+    """Its process died before it began, a dead letter went its way since: refused, and the sentence says what moved."""
+    run = await place.plan(place.target.revisions["treacherous"])
+    await place.ledger.execute(TEN_MINUTES_AGO, run.id)
+    async with open_core(config.load(place.environment)) as core:
+        assert await moved.since_planned(core, run) == ""
+    [gone] = await place.rows("SELECT id FROM tds_sync_queue WHERE status = 'dead_letter' LIMIT 1")
+    await place.ledger.execute("UPDATE tds_sync_queue SET status = 'completed' WHERE id = $1", gone["id"])
+    try:
+        done = await place.command("resume", "-e", place.environment, "--json", "--without-prefect")
+    finally:
+        await place.ledger.execute(
+            "UPDATE tds_sync_queue SET status = 'dead_letter' WHERE id = $1", gone["id"]
+        )
+    assert (done.returncode, last(done)["outcome"]) == (5, "refused"), done.stdout + done.stderr
+    assert "made 10 min ago: 1 of 58 planned dead letters are none any more" in last(done)["reason"]
+    assert await place.rows("SELECT FROM runbook.operation WHERE release_id = $1", run.id) == []

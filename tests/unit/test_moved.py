@@ -1,0 +1,80 @@
+"""What has moved since a plan was made is said in words, one for each thing that the plan's hash stands for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from handlers.database import as_json
+from handlers.moved import differences
+from handlers.plan import EVERYTHING, Check, Plan, PlannedEvent, PlannedHost
+from handlers.webhooks.event import EntityType
+
+
+def event(id_: str) -> PlannedEvent:
+    """A planned dead letter."""
+    return PlannedEvent(id=id_, entity=EntityType.PRODUCT, key=id_, error_code="xd2s", fingerprint="f")
+
+
+def host(name: str) -> PlannedHost:
+    """A planned host."""
+    return PlannedHost(name=name, current="a" * 40, rollback_present=True)
+
+
+PLAN = Plan(
+    environment="staging",
+    requested="main",
+    from_revision="a" * 40,
+    to_revision="b" * 40,
+    scope=EVERYTHING,
+    commits=(),
+    hosts=(host("web-1"), host("web-2")),
+    events=(event("1"), event("2")),
+    set_aside={},
+    queue={},
+    failed={},
+    checks=(Check(name="database", good=True, sentence="answers"),),
+    thresholds={"good_percent": 95.0, "roll_back_percent": 80.0},
+    baseline=None,
+    seconds_expected=1,
+)
+STORED = json.loads(as_json(PLAN.as_json()))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"from_revision": "c" * 40}, "the hosts run ccccccc now, they ran aaaaaaa"),
+        ({"hosts": (host("web-1"),)}, "web-2 is in the plan and cannot be seen"),
+        ({"hosts": (*PLAN.hosts, host("web-3"))}, "web-3 is not in the plan"),
+        ({"events": (event("1"),)}, "1 of 2 planned dead letters are none any more"),
+        ({"events": (*PLAN.events, event("3"), event("4"))}, "2 new dead letters have come"),
+        ({"thresholds": PLAN.thresholds | {"good_percent": 50.0}}, "gate.good_percent is 50.0 now, it was 95.0"),
+        ({"checks": (Check(name="web-1", good=False, sentence="web-1 has local changes"),)}, "web-1 has local changes"),
+    ],
+)  # fmt: skip
+def test_what_has_moved_is_named(change: dict[str, Any], told: str) -> None:
+    """Each thing that the hash stands for, and a check that passes no more, is a sentence of its own."""
+    assert list(differences(STORED, replace(PLAN, **change))) == [told]
+
+
+def test_a_world_that_stood_still_has_no_difference() -> None:
+    """The same plan, as the ledger keeps it and as it is made anew, is the same."""
+    assert list(differences(STORED, PLAN)) == []
+
+
+def test_each_part_of_the_hash_is_compared() -> None:
+    """Whatever changes the hash is found: a part that is added to one must be added to the other."""
+    moves: list[dict[str, Any]] = [
+        {"from_revision": "c" * 40},
+        {"hosts": (host("web-1"),)},
+        {"events": (event("1"),)},
+        {"thresholds": {}},
+    ]
+    for move in moves:
+        moved = replace(PLAN, **move)
+        assert moved.hash != PLAN.hash
+        assert list(differences(STORED, moved))
