@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 import logging
-import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,19 +15,20 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from handlers.receiver import body, rate, signature
 from handlers.receiver.arrival import arrivals, kind_of, operation_of
+from handlers.receiver.bodies import Bodies, Gone, Headers
 from handlers.receiver.counting import Counts
 from handlers.receiver.health import Database, Health
 from handlers.receiver.refusing import No, later
 from handlers.receiver.writing import Call, Writer
-from handlers.webhooks.event import EntityType
 
 log = logging.getLogger(__name__)
 
-_KEPT_HEADERS = ("content-type", "content-length", "user-agent", "host", "x-request-id")
+_WEBHOOKS = "/webhooks/"
+_KEPT_HEADERS = (b"content-type", b"content-length", b"user-agent", b"host", b"x-request-id")
 """Headers whose value is kept. Of all others only the name is: an administrator's own header may be a key."""
 _HEADERS_MAX, _HEADER_MAX = 40, 200
 
@@ -43,7 +43,7 @@ class Settings:
     per_minute_max: int = 20_000
     """Calls of one source; twice the hundredfold of the hundred a minute that are expected."""
     calls_max: int = 256
-    """Calls at once. With the largest bodies this bounds the memory."""
+    """Calls whose body is being read, and again calls that wait for being written."""
     body_seconds: float = 10.0
     write_seconds: float = 4.0
     """Sister products of the source give up after five seconds."""
@@ -60,14 +60,26 @@ def application(engine: AsyncEngine, settings: Settings) -> FastAPI:
         await receiver.writer.close()
 
     # A page with the addresses is of no use to a machine, and none of a stranger's business.
-    app = FastAPI(
+    app = _Application(
         title="tds-runbook receiver", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
     )
-    app.add_api_route("/webhooks/{kind}", receiver.webhook, methods=["POST"], response_model=None)
+    app.receiver = receiver
     app.add_api_route("/health", receiver.health, methods=["GET"], response_model=None)
     app.add_api_route("/metrics", receiver.metrics, methods=["GET"], response_model=None)
     app.add_exception_handler(HTTPException, _no_such_address)
     return app
+
+
+class _Application(FastAPI):
+    """Takes webhooks past the framework's layers: eight of them, none of any use here, cost as much as the work."""
+
+    receiver: _Receiver
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(_WEBHOOKS):
+            await self.receiver.webhook(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 class _Receiver:
@@ -78,29 +90,33 @@ class _Receiver:
         self.writer = Writer(engine, seconds=settings.write_seconds)
         self._health = Health(engine)
         self._settings = settings
+        self._secret = None if settings.secret is None else settings.secret.get_secret_value().encode()
         self._rate = rate.Rate(settings.per_minute_max)
-        self._open = 0
+        self._bodies = Bodies(
+            bytes_max=settings.body_bytes_max, seconds=settings.body_seconds, open_max=settings.calls_max
+        )
 
-    async def webhook(self, kind: str, request: Request) -> Response:
+    async def webhook(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one webhook; the answer is a success only when it is in the queue, or is already known."""
         began = time.perf_counter()
-        self._open += 1
         try:
-            return await self._take(kind_of(kind), request)
+            told = await self._take(scope, receive)
+            status, headers = 200, _NO_HEADERS
         except No as no:
             self.counts.refused.labels(no.reason).inc()
-            return _refusal(no)
-        except ClientDisconnect:
+            status, headers, told = no.status, no.headers, {"status": "refused", "reason": no.sentence}
+        except Gone:
             self.counts.refused.labels("disconnected").inc()
-            return Response(status_code=400)
+            return
         except Exception:
             # Not a stack trace for a stranger: it is for the log, and the source tries again.
             log.exception("a webhook could not be taken")
             self.counts.refused.labels("error").inc()
-            return _refusal(No(500, "error", "the receiver failed; nothing was kept"))
+            status, headers = 500, _NO_HEADERS
+            told = {"status": "refused", "reason": "the receiver failed; nothing was kept"}
         finally:
-            self._open -= 1
             self.counts.seconds.observe(time.perf_counter() - began)
+        await _answer(send, status, told, headers)
 
     async def health(self) -> Response:
         """Whether webhooks can be written down now."""
@@ -118,95 +134,90 @@ class _Receiver:
         self.counts.waiting.set(self.writer.waiting)
         return Response(generate_latest(self.counts.registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def _take(self, entity: EntityType, request: Request) -> Response:
-        address = rate.address_of(request.client.host if request.client else None)
+    async def _take(self, scope: Scope, receive: Receive) -> dict[str, object]:
+        if scope["method"] != "POST":
+            raise No(405, "method", "webhooks are sent with POST", headers={"Allow": "POST"})
+        entity = kind_of(scope["path"].removeprefix(_WEBHOOKS))
+        client = scope["client"]
+        address = rate.address_of(client[0] if client else None)
         seconds = self._rate.wait_seconds(rate.source_of(address), time.monotonic())
         if seconds:
             raise later("rate", "too many calls from this address", seconds, status=429)
-        if self._open > self._settings.calls_max:
-            raise later("overloaded", "too many calls at once: send it again", 2)
-        charset = body.charset_of(request.headers.get("content-type", ""))
-        raw = await self._read(request)
+        headers: Headers = scope["headers"]
+        charset = body.charset_of(_only(headers, b"content-type"))
+        raw = await self._bodies.read(headers, receive)
         if body.is_check(raw):
             self.counts.checks.inc()
-            return JSONResponse({"status": "ignored", "reason": "an empty check call"})
-        in_query = signature.pairs(request.scope["query_string"])
+            return {"status": "ignored", "reason": "an empty check call"}
+        in_query = signature.pairs(scope["query_string"])
         in_form = [] if body.is_json(raw) else signature.pairs(raw)
-        self._verify(request, [*in_query, *in_form], b"" if in_form else raw)
-        operation = operation_of(
-            [value.decode("utf-8", "replace") for name, value in in_query if name == b"event"]
-        )
+        self._verify(headers, [*in_query, *in_form], b"" if in_form else raw)
+        operation = operation_of([value for name, value in in_query if name == b"event"])
         text = body.form_text(in_form, charset) if in_form else body.json_text(raw, charset)
         call = Call(
             arrivals=arrivals(entity, text, operation),
-            headers=_kept(request.headers),
+            headers=_kept(headers),
             address=address,
-            verified=self._settings.secret is not None,
+            verified=self._secret is not None,
         )
+        if self.writer.waiting >= self._settings.calls_max:
+            raise later("overloaded", "too many calls at once: send it again", 2)
         written = await self.writer.write(call)
         self.counts.received.labels(entity.value).inc()
         self.counts.queued.labels(entity.value).inc(len(written.events))
         self.counts.duplicates.labels(entity.value).inc(written.duplicates)
-        return JSONResponse(
-            {
-                "status": "queued" if written.events else "duplicate",
-                "events": [str(id_) for id_ in written.events],
-                "duplicates": written.duplicates,
-            }
-        )
+        return {
+            "status": "queued" if written.events else "duplicate",
+            "events": [str(id_) for id_ in written.events],
+            "duplicates": written.duplicates,
+        }
 
-    def _verify(self, request: Request, parameters: list[signature.Pair], json_body: bytes) -> None:
-        secret = self._settings.secret
-        if secret is None:
+    def _verify(self, headers: Headers, parameters: list[signature.Pair], json_body: bytes) -> None:
+        if self._secret is None:
             return
-        given = request.headers.get(signature.HEADER)
-        if given is None:
-            raise No(401, "signature", f"the signature is missing: it belongs into {signature.HEADER}")
-        if not signature.is_genuine(secret.get_secret_value(), given, parameters, json_body):
+        given = _only(headers, signature.HEADER)
+        if not given:
+            raise No(401, "signature", "the signature is missing: it belongs into X-Zoho-Webhook-Signature")
+        if not signature.is_genuine(self._secret, given, parameters, json_body):
             raise No(401, "signature", "the signature does not belong to this call")
 
-    async def _read(self, request: Request) -> bytes:
-        """The whole body, as far as it may be read."""
-        if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-            raise No(415, "content_type", "the body must not be compressed")
-        most = self._settings.body_bytes_max
-        too_large = No(413, "size", f"the body is larger than {most} bytes", headers={"Connection": "close"})
-        length = request.headers.get("content-length", "")
-        if re.fullmatch(r"[0-9]{1,20}", length) and int(length) > most:
-            raise too_large
-        read = bytearray()
-        try:
-            async with asyncio.timeout(self._settings.body_seconds):
-                async for chunk in request.stream():
-                    read += chunk
-                    if len(read) > most:
-                        raise too_large
-        except TimeoutError:
-            headers = {"Connection": "close"}
-            raise No(408, "slow", "the body did not come in time", headers=headers) from None
-        return bytes(read)
+
+_NO_HEADERS: Mapping[str, str] = {}
 
 
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers as they may be written down: no signature, no key, nothing without end."""
+def _only(headers: Headers, name: bytes) -> str:
+    """The value of a header that may stand once: of two values nobody can say which one the source has set."""
+    found = [value for key, value in headers if key == name]
+    if len(found) > 1:
+        raise No(400, "malformed", f"the header {name.decode()} stands twice")
+    return found[0].decode("latin-1") if found else ""
+
+
+def _kept(headers: Headers) -> str:
+    """The headers as they may be written down, as JSON: no signature, no key, nothing without end."""
     kept = {}
-    for name, value in list(headers.items())[:_HEADERS_MAX]:
-        shown = value.replace("\x00", "")[:_HEADER_MAX] if name in _KEPT_HEADERS else "***"
-        if not name.startswith("x-runbook"):
-            kept[name[:_HEADER_MAX]] = shown
-    return kept
+    for name, value in headers[:_HEADERS_MAX]:
+        shown = "***"
+        if name in _KEPT_HEADERS:
+            shown = value[:_HEADER_MAX].replace(b"\x00", b"").decode("latin-1")
+        if not name.startswith(b"x-runbook"):
+            kept[name[:_HEADER_MAX].decode("latin-1")] = shown
+    return json.dumps(kept)
 
 
-def _refusal(no: No) -> Response:
-    told = {"status": "refused", "reason": no.sentence}
-    return JSONResponse(told, status_code=no.status, headers=dict(no.headers))
+async def _answer(send: Send, status: int, told: Mapping[str, object], more: Mapping[str, str]) -> None:
+    content = json.dumps(told).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
 
 
 async def _no_such_address(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     sentence = {
         404: "there is nothing at this address: webhooks go to /webhooks/{kind}",
-        405: "webhooks are sent with POST",
+        405: "this address is read with GET",
     }.get(error.status_code, str(error.detail))
     told = {"status": "refused", "reason": sentence}
     return JSONResponse(told, status_code=error.status_code, headers=error.headers)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from decimal import MAX_PREC, Context, Decimal
+from functools import cache
 from hashlib import blake2b
 from typing import Any
+
+import msgspec
 
 from handlers import entities
 from handlers.entities import Data, Refusal
 from handlers.entities.base import STAMPS
 from handlers.entities.document import dump
-from handlers.entities.fold import digest
 from handlers.receiver.refusing import No
 from handlers.webhooks.event import EntityType, Operation
 
@@ -32,18 +35,23 @@ _KINDS: dict[EntityType, str] = {
 """Names of each kind in an address: ours, the source's, and those that the ERP's own receiver had."""
 
 _KEY_MAX = 100
+RECORDS_MAX = 1000
+"""Records of one call: what is written in the time in which the source waits, with room."""
+_SORTED = msgspec.json.Encoder(order="deterministic", decimal_format="number").encode
+_EXACT = Context(prec=MAX_PREC)
+"""Decimal's own precision would make one number of two that differ in the thirtieth digit."""
 
 KINDS: dict[str, EntityType] = {name: kind for kind, names in _KINDS.items() for name in names.split()}
 
-EVENTS: dict[str, Operation] = {
-    "": Operation.UPSERT,
-    "created": Operation.CREATE,
-    "create": Operation.CREATE,
-    "edited": Operation.UPDATE,
-    "updated": Operation.UPDATE,
-    "update": Operation.UPDATE,
-    "deleted": Operation.DELETE,
-    "delete": Operation.DELETE,
+EVENTS: dict[bytes, Operation] = {
+    b"": Operation.UPSERT,
+    b"created": Operation.CREATE,
+    b"create": Operation.CREATE,
+    b"edited": Operation.UPDATE,
+    b"updated": Operation.UPDATE,
+    b"update": Operation.UPDATE,
+    b"deleted": Operation.DELETE,
+    b"delete": Operation.DELETE,
 }
 """What `?event=` may say; a body itself never tells. Without it the record was created or changed."""
 
@@ -72,7 +80,7 @@ def kind_of(name: str) -> EntityType:
     return entity
 
 
-def operation_of(values: list[str]) -> Operation:
+def operation_of(values: list[bytes]) -> Operation:
     """What the query says happened to the record."""
     named = {EVENTS.get(value.lower()) for value in values} or {Operation.UPSERT}
     operation = named.pop()
@@ -84,7 +92,10 @@ def operation_of(values: list[str]) -> Operation:
 def arrivals(entity: EntityType, body: str, operation: Operation) -> list[Arrival]:
     """Every record of *body*. Refuses the whole where one of them cannot be named: half a call is no call."""
     try:
-        return [_arrival(entity, record.data, operation) for record in entities.unwrap(entity, body)]
+        records = entities.unwrap(entity, body)
+        if len(records) > RECORDS_MAX:
+            raise No(413, "size", f"a call may bring {RECORDS_MAX} records, and this one has {len(records)}")
+        return [_arrival(entity, record.data, operation) for record in records]
     except Refusal as refusal:
         if _is_json(body):
             raise No(422, "no_record", str(refusal)) from None
@@ -107,23 +118,32 @@ def _arrival(entity: EntityType, record: Data, operation: Operation) -> Arrival:
     key = handler.source_key(record)
     if len(key) > _KEY_MAX:
         raise Refusal(handler.id_keys[0], f"is longer than {_KEY_MAX} characters: no id is")
-    stored = handler.keys.union(STAMPS)
-    said = {name: _unformatted(value) for name, value in record.items() if name in stored}
-    content = f"{entity}\n{key}\n{operation is Operation.DELETE}\n{digest(said)}"
+    stored = _stored(entity)
+    said = {name: _plain(value) for name, value in record.items() if name in stored}
+    content = blake2b(f"{entity}\n{key}\n{operation is Operation.DELETE}\n".encode(), digest_size=32)
+    content.update(_SORTED(said))
     return Arrival(
         entity=entity,
         key=key,
         operation=operation,
         payload=dump({handler.wrappers[0]: record}),
-        content=blake2b(content.encode(), digest_size=32).hexdigest(),
+        content=content.hexdigest(),
         stamped=any(str(record.get(name) or "").strip() for name in STAMPS),
     )
 
 
-def _unformatted(value: Any) -> Any:
-    """Without what is printed for people: it differs between deliveries of one version."""
-    if isinstance(value, dict):
-        return {key: _unformatted(inner) for key, inner in value.items() if not key.endswith("_formatted")}
-    if isinstance(value, list):
-        return [_unformatted(inner) for inner in value]
+@cache
+def _stored(entity: EntityType) -> frozenset[str]:
+    return entities.handler(entity).keys.union(STAMPS)
+
+
+def _plain(value: Any) -> Any:
+    """Equal for equal content, however it was printed: 12.50 is 12.5, and texts for people are left out."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _plain(inner) for key, inner in value.items() if not key.endswith("_formatted")}
+    if kind is list:
+        return [_plain(inner) for inner in value]
+    if kind is Decimal:
+        return int(value) if value == value.to_integral_value() else value.normalize(_EXACT)
     return value

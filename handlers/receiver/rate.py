@@ -6,6 +6,7 @@ import ipaddress
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 _SOURCES_MAX = 10_000
 """Sources that are remembered; the one that has been quiet longest is forgotten first."""
@@ -43,6 +44,7 @@ class Rate:
         return max(1, math.ceil((1 - bucket.left) / self._per_second))
 
 
+@lru_cache(maxsize=_SOURCES_MAX)
 def address_of(host: str | None) -> str | None:
     """An address as it is kept, None where it is none: behind a proxy a caller writes it."""
     try:
@@ -51,6 +53,7 @@ def address_of(host: str | None) -> str | None:
         return None
 
 
+@lru_cache(maxsize=_SOURCES_MAX)
 def source_of(address: str | None) -> str:
     """Whom a call is counted for. A whole network of IPv6 is one source: it has addresses without end."""
     if address is None:

@@ -8,12 +8,15 @@ import logging
 import signal
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.config import Database
 from handlers.errors import Refused
 from handlers.receiver.application import Settings, application
+from handlers.receiver.connection import Connection
+from handlers.webhooks.engine import collect_seldom
 
 log = logging.getLogger(__name__)
 
@@ -30,24 +33,11 @@ async def serve(
     *trusted_proxies* are the addresses, with commas between them, whose word about the caller counts.
     """
     check(settings.secret, host)
+    collect_seldom()
     engine = _engine(database)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(engine, settings),
-            host=host,
-            port=port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ws="none",
-            proxy_headers=bool(trusted_proxies),
-            forwarded_allow_ips=trusted_proxies or None,
-            # A net below our own limit, which answers with a sentence.
-            limit_concurrency=4 * settings.calls_max,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=_STOP_SECONDS,
-        )
-    )
+    config = server_config(application(engine, settings), trusted_proxies=trusted_proxies)
+    config.host, config.port = host, port
+    server = uvicorn.Server(config)
     # The server raises the signal again when it has stopped; by then it has done its work.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
@@ -57,6 +47,22 @@ async def serve(
         raise Refused(f"cannot listen on {host}:{port}; is the port taken?") from error
     finally:
         await asyncio.shield(engine.dispose())
+
+
+def server_config(app: FastAPI, *, trusted_proxies: str = "") -> uvicorn.Config:
+    """How the server serves *app*: with our own connections, and nothing that a webhook does not need."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies or None,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+    )
 
 
 def check(secret: SecretStr | None, host: str) -> None:
@@ -89,6 +95,11 @@ def _engine(database: Database) -> AsyncEngine:
         connect_args={
             "timeout": 3,
             "command_timeout": 4,
-            "server_settings": {"application_name": "tds-receiver", "timezone": "UTC"},
+            "server_settings": {
+                "application_name": "tds-receiver",
+                "timezone": "UTC",
+                # Plans are kept, and one made while the tables were empty would read them whole ever after.
+                "enable_seqscan": "off",
+            },
         },
     )

@@ -8,22 +8,23 @@ which they came.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.receiver.arrival import Arrival
+from handlers.receiver.line import Line
 from handlers.receiver.refusing import No, later
 from handlers.sql import queries
 from handlers.webhooks.classify import Diagnosis, diagnose, is_gone
 from handlers.webhooks.event import QUEUE_NAMES, EntityType
-from handlers.webhooks.inflow import notify
+from handlers.webhooks.inflow import CHANNEL
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ class Call:
     """One webhook as it came in: its records, and what is kept about how it came."""
 
     arrivals: Sequence[Arrival]
-    headers: Mapping[str, str]
+    headers: str
+    """As JSON text."""
     address: str | None
     verified: bool
 
@@ -66,7 +68,7 @@ class Writer:
     def __init__(
         self, engine: AsyncEngine, *, seconds: float = 4.0, bytes_max: int = 64 * 1024 * 1024
     ) -> None:
-        self._engine = engine
+        self._line = Line(engine)
         self._seconds = seconds
         self._bytes_max = bytes_max
         self._waiting: deque[_Waiting] = deque()
@@ -93,6 +95,7 @@ class Writer:
         await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
         self._task.cancel()
         await asyncio.wait({self._task})
+        await self._line.close()
         _refuse(list(self._waiting), later("stopping", "the receiver stops: send it again", 2))
 
     async def write(self, call: Call) -> Written:
@@ -132,8 +135,8 @@ class Writer:
     async def _write(self, group: Sequence[_Waiting]) -> None:
         """Write a group. Where one call is to blame, the others are written without it."""
         try:
-            async with asyncio.timeout(self._seconds), self._engine.begin() as tx:
-                written = await write(tx, [each.call for each in group])
+            async with asyncio.timeout(self._seconds):
+                written = await self._line.transaction(partial(write, calls=[each.call for each in group]))
         except Exception as error:  # whatever it is, the source must hear that nothing was kept
             told = diagnose(error)
             if is_gone(error) or isinstance(error, TimeoutError) or not _is_content(told):
@@ -152,7 +155,10 @@ class Writer:
 
 
 async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[Written]:
-    """Write the records of *calls* that say something new, in order, and wake the workers."""
+    """Write the records of *calls* that say something new, in order, and wake the workers.
+
+    Two statements: the second must not see the database as it was before the first has waited.
+    """
     flat = [(call, arrival, uuid4()) for call in calls for arrival in call.arrivals]
     asked = _questions([arrival for _, arrival, _ in flat])
     sent = [(*each, ask) for each, ask in zip(flat, asked, strict=True) if ask is not None]
@@ -167,16 +173,15 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[Written]:
             "operations": [arrival.operation.value for _, arrival, _, _ in sent],
             "payloads": [arrival.payload for _, arrival, _, _ in sent],
             "contents": [arrival.content for _, arrival, _, _ in sent],
-            "headers": [json.dumps(dict(call.headers)) for call, _, _, _ in sent],
+            "headers": [call.headers for call, _, _, _ in sent],
             "addresses": [call.address for call, _, _, _ in sent],
             "verified": [call.verified for call, _, _, _ in sent],
             "stamped": [arrival.stamped for _, arrival, _, _ in sent],
             "asked": [ask for _, _, _, ask in sent],
+            "channel": CHANNEL,
         },
     )
     queued = {row.id for row in rows}
-    if queued:
-        await notify(tx)
     ids = iter(id_ for _, _, id_ in flat)
     told = []
     for call in calls:

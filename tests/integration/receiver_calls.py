@@ -21,6 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.receiver import Settings, application
+from handlers.receiver.serving import server_config
 
 SECRET = "examplesecret1234"
 TRANSPORT = Path(__file__).parents[1] / "payloads" / "_transport"
@@ -48,7 +49,7 @@ async def receiver(
     """A client of a receiver that writes to *engine*'s database."""
     app = application(engine, Settings(secret=SecretStr(secret) if secret else None, **settings))
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = _Server(uvicorn.Config(app, log_config=None, access_log=False, proxy_headers=False))
+        server = _Server(server_config(app))
         task = asyncio.create_task(server.serve(sockets=[listening]))
         port = listening.getsockname()[1]
         try:

@@ -290,7 +290,7 @@ class TestDuplicates:
         """While one has written a webhook and not committed, another cannot take it for new."""
         call = Call(
             arrivals=arrivals(EntityType.PRODUCT, body(ITEM).decode(), Operation.UPDATE),
-            headers={},
+            headers="{}",
             address=None,
             verified=True,
         )
