@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.sql import queries
-from handlers.webhooks.settle import Tally, transaction
+from handlers.webhooks.blame import Tally
+from handlers.webhooks.settle import transaction
 
 log = logging.getLogger(__name__)
 

@@ -23,13 +23,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers import entities
 from handlers.errors import DatabaseDown
 from handlers.webhooks import queue
+from handlers.webhooks.blame import Tally
 from handlers.webhooks.classify import diagnose, is_gone
 from handlers.webhooks.engine import collect_seldom, make_engine
 from handlers.webhooks.event import SETTLED, EntityType, ErrorClass
 from handlers.webhooks.heartbeat import Heartbeat
 from handlers.webhooks.listen import listen
 from handlers.webhooks.reading import EventState
-from handlers.webhooks.settle import Apply, Settler, Tally, transaction
+from handlers.webhooks.settle import Apply, Settler, transaction
 
 log = logging.getLogger(__name__)
 
