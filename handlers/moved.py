@@ -28,7 +28,8 @@ async def since_planned(core: Core, release: Release) -> str:
     scope = tuple(Phase(phase) for phase in stored["scope"])
     # By its commit: a branch that has gone on meanwhile does not change what was planned.
     revision = release.to_revision if Phase.DEPLOYING in scope else None
-    told = "; ".join(differences(stored, await preflight.plan(core, revision, scope)))
+    now = await preflight.plan(core, revision, scope, left_by=stored.get("left_by", ""))
+    told = "; ".join(differences(stored, now))
     if not told:
         return ""
     return (

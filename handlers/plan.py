@@ -77,6 +77,8 @@ class Plan:
     """What became of live events in the 24 h before: completed and failed."""
     seconds_expected: float
     steps: tuple[str, ...] = field(default=())
+    left_by: str = ""
+    """The release whose left behind dead letters alone are taken; empty: all that can be drained."""
     looked_at: datetime | None = None
     """When the world was looked at; a plan that has lain for a while is compared with it before it is carried out."""
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from handlers import ledger, lock, migrate
+from handlers import ledger, left_behind, lock, migrate
 from handlers.config import Environment
 from handlers.core import Core
 from handlers.errors import Refused, RunbookError, TryAgain
@@ -16,6 +16,7 @@ from handlers.plan import EVERYTHING, Check, Plan, PlannedHost, expected_seconds
 from handlers.readiness import QueueSeen, database_checks, look_at_queue
 from handlers.release import LIVE, Phase
 from handlers.ssh import Shell, open_hosts
+from handlers.webhooks.queue import DeadLetter
 
 FREE_BYTES_MIN = 100 * 1024 * 1024
 """A checkout writes as much as the tree has; a full disk leaves a mixed one."""
@@ -37,14 +38,20 @@ class _Seen:
         self.checks.append(Check(name=name, good=good, sentence=sentence))
 
 
-async def plan(core: Core, revision: str | None, scope: tuple[Phase, ...] = EVERYTHING) -> Plan:
+async def plan(
+    core: Core, revision: str | None, scope: tuple[Phase, ...] = EVERYTHING, *, left_by: str = ""
+) -> Plan:
     """What a release of *revision* would do now. Without one, of what already runs: nothing is deployed then.
 
-    Never raises for what is wrong with the world: that is a check that failed, and the plan is not good.
+    *left_by* takes, of all dead letters, those alone that this release has left behind. Never raises for what is
+    wrong with the world: that is a check that failed, and the plan is not good.
     """
     environment, looked_at = core.environment, core.clock.now()
     seen, queue_seen = await _look(core, revision, needs_revision=Phase.DEPLOYING in scope)
-    events, aside = sort_out(queue_seen.dead) if Phase.CANARY in scope else ((), {})
+    dead = await _left_by(core, seen, queue_seen, left_by) if left_by else queue_seen.dead
+    events, aside = sort_out(dead) if Phase.CANARY in scope else ((), {})
+    if left_by and len(dead) < len(queue_seen.dead):
+        aside[f"not left behind by release {left_by}"] = len(queue_seen.dead) - len(dead)
     return Plan(
         environment=environment.name,
         requested=revision or "what runs now",
@@ -67,6 +74,7 @@ async def plan(core: Core, revision: str | None, scope: tuple[Phase, ...] = EVER
         baseline=queue_seen.baseline,
         seconds_expected=expected_seconds(environment, scope, len(events)),
         steps=steps(environment, scope, len(events), seen.wanted or seen.current),
+        left_by=left_by,
         looked_at=looked_at,
     )
 
@@ -209,6 +217,19 @@ async def _ledger_checks(core: Core, seen: _Seen) -> None:
         seen.add("lock", True, "free, no other release is live")
     if seen.wanted and (why := await left_before(core, seen.wanted)) is not None:
         seen.add("quarantine", False, why)
+
+
+async def _left_by(core: Core, seen: _Seen, queue_seen: QueueSeen, release: str) -> list[DeadLetter]:
+    """The dead letters that a release has left behind; a check fails where there are none to take."""
+    try:
+        ids = await left_behind.ids(core.database, core.environment.name, release)
+    except RunbookError as error:
+        seen.add("left behind", False, str(error))
+        return []
+    found = [letter for letter in queue_seen.dead if letter.id in ids]
+    none = f"release {release} has left nothing behind that is still a dead letter: there is nothing to drain"
+    seen.add("left behind", bool(found), f"{len(found)} by release {release}" if found else none)
+    return found
 
 
 async def left_before(core: Core, revision: str) -> str | None:

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers import entities, ledger, private, status
+from handlers import entities, ledger, left_behind, private, status
 from handlers.core import Core
 from handlers.database import as_json, begin, said
 from handlers.evidence import Evidence
@@ -70,6 +70,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "batches": view.batches,
             "queue": {str(name): count for name, count in (await queue.counts(tx)).items()},
             "dead_letters": await _dead_letters(tx, now),
+            "left_behind": {"kinds": view.left_behind, "command": left_behind.command(now)},
             "types": await _by_entity(tx, "types", whose),
             "processing": await _by_entity(tx, "processing", whose),
             "errors": await _errors(tx),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers import ledger, switching
+from handlers import ledger, left_behind, switching
 from handlers.core import Core
 from handlers.release import Conclusion, Release, Verdict
 
@@ -12,7 +12,8 @@ async def conclude(
 ) -> Conclusion:
     """Prove the former revision on every host, and set the one that was left aside until a person lifts that.
 
-    Passes only when every host answers with the former revision; what was said on the way is in the sentence.
+    Passes only when every host answers with the former revision; what was said on the way is in the sentence, and so is
+    what the one that was left has left behind.
     """
     proven = await switching.prove(core, release, release.from_revision)
     if release.from_revision != release.to_revision:
@@ -21,6 +22,9 @@ async def conclude(
         sentence = f"back on {release.from_revision[:7]}: {proven.sentence}; because {why}"
     else:
         sentence = f"not proven back on {release.from_revision[:7]}: {proven.sentence}; {activated.sentence}"
+    left = await left_behind.kinds(core.database, release)
+    if left:
+        sentence += f"; {left_behind.told(left)}; `{left_behind.command(release)}` sends them back"
     return Conclusion(
         verdict=proven.verdict,
         sentence=sentence,

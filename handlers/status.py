@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers import ledger, lock
+from handlers import ledger, left_behind, lock
 from handlers.database import begin
 from handlers.errors import Refused
 from handlers.ledger import JudgementRecord, PhaseRecord
@@ -39,6 +39,8 @@ STEPS: dict[str, Phase] = {
 """The way of a release that goes well, by the words that people use."""
 
 _BACK = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
+
+_LEFT = _BACK - {Phase.ROLLING_BACK}
 
 _DOING = {
     Phase.DEPLOYING: "changing the hosts, one first, then the others",
@@ -100,6 +102,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, held: Holde
         events_planned=progress.planned,
         events_settled=progress.settled,
         findings=dict(Counter(str(one.finding) for one in judged)),
+        left_behind=await left_behind.kinds(tx, release) if release.phase in _LEFT else (),
     )
 
 

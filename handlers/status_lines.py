@@ -6,6 +6,7 @@ import textwrap
 import unicodedata
 from datetime import datetime
 
+from handlers import left_behind
 from handlers.lock import Holder
 from handlers.status_view import HostView, StatusView, StepView
 
@@ -35,6 +36,9 @@ def lines(view: StatusView, width: int = 80) -> list[str]:
     if view.findings:
         counted = ", ".join(f"{count} {finding}" for finding, count in sorted(view.findings.items()))
         told += _labelled("Judged", counted, width)
+    if view.left_behind:
+        told += _labelled("Left", left_behind.told(view.left_behind), width)
+        told += _labelled("", f"send them back: {left_behind.command(release)}", width)
     return told
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from handlers.database import as_json
 from handlers.ledger import Batch
+from handlers.left_behind import LeftBehind
 from handlers.lock import Holder
 from handlers.release import Release
 
@@ -71,6 +72,8 @@ class StatusView:
     events_settled: int = 0
     findings: dict[str, int] | None = None
     """How many judgements came to each finding."""
+    left_behind: tuple[LeftBehind, ...] = ()
+    """After a rollback: live events that died under the revision that was left, and are dead letters still."""
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON has it, times as text."""

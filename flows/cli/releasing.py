@@ -101,6 +101,10 @@ def canary(
 @app.command()
 def drain(
     environment: EnvironmentOption,
+    left_by: Annotated[
+        str,
+        typer.Option("--left-by", help="Only what this release, which was rolled back, has left behind."),
+    ] = "",
     reason: ReasonOption = "",
     by: ByOption = "",
     yes: YesOption = False,
@@ -121,6 +125,7 @@ def drain(
             json=json,
             plain=plain,
             without_prefect=without_prefect,
+            left_by=left_by,
         )
     )
 
@@ -170,10 +175,11 @@ async def _run(
     detach: bool = False,
     without_prefect: bool = False,
     expect: str = "",
+    left_by: str = "",
 ) -> int:
     settings = config.load(environment)
     async with open_core(settings) as core:
-        made = await preflight.plan(core, revision, scope)
+        made = await preflight.plan(core, revision, scope, left_by=left_by)
         if not json:
             _show_plan(made, json=False)
         if not made.good:
