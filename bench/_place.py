@@ -51,6 +51,10 @@ class Cost:
         return self.server_us + self.client_us
 
     @property
+    def wall_us(self) -> float:
+        return self.wall_seconds / self.jobs * 1e6
+
+    @property
     def us_a_row(self) -> float:
         return self.us * self.jobs / max(self.rows, 1)
 
@@ -69,6 +73,11 @@ class Place:
         url = await self.server.create_database(f"run_{self._clones}", template=template)
         await self.execute("CHECKPOINT")
         return url
+
+    async def take(self, template: str) -> str:
+        """*template* itself, where a copy would be too large: its run is its end."""
+        await self.execute("CHECKPOINT")
+        return self.server.url(template)
 
     async def drop(self, url: str) -> None:
         await self.server.drop_database(url.rpartition("/")[2])
