@@ -24,7 +24,7 @@ from handlers import beginning, config, ledger, preflight
 from handlers.core import open_core
 from handlers.database import begin
 from handlers.errors import Refused
-from handlers.release import Phase, Release, exit_code
+from handlers.release import Phase, Release, exit_code, short
 from handlers.webhooks import queue
 from rehearsal import processes
 from rehearsal.target import Target
@@ -77,7 +77,7 @@ async def rehearse(story: str, *, speed: float = SPEED, keep: bool = False, out:
             os.environ.update(prefect_settings(folder, await stack.enter_async_context(server)))
 
         target = await stack.enter_async_context(Target.create(story, keep=keep, beside=start_prefect))
-        say(f"ready after {time.monotonic() - began:.0f} s; releasing {story} ({target.revision[:7]})")
+        say(f"ready after {time.monotonic() - began:.0f} s; releasing {story} ({short(target.revision)})")
         done = await _release(target, speed, out, began)
         if keep:
             # With --json stdout is for programs alone, but whoever keeps a target must still learn how to end it.

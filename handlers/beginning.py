@@ -11,7 +11,7 @@ from handlers.core import Core
 from handlers.database import transaction
 from handlers.errors import Refused
 from handlers.plan import Plan
-from handlers.release import LIVE, NEXT, Phase, Release
+from handlers.release import LIVE, NEXT, Phase, Release, short
 
 
 async def write_down(
@@ -83,7 +83,7 @@ async def rollback_candidate(database: AsyncEngine, environment: str) -> Release
             return past
         if past.phase is Phase.ROLLED_BACK:
             raise Refused(
-                f"release {past.id} of {environment} has been rolled back already, to {past.from_revision[:7]}"
+                f"release {past.id} of {environment} has been rolled back already, to {short(past.from_revision)}"
             )
         break
     raise Refused(f"{environment} has no release that could be rolled back")

@@ -189,7 +189,9 @@ def log_between(deploy: Deploy, before: str, after: str, limit: int = 50) -> Com
     """One line for each commit that one has and the other has not: `>` comes with *after*, `<` goes."""
     between = f"{checked_sha(before)}...{checked_sha(after)}"
     pretty = "--format=%m%h %s"
-    return git(deploy, "log", "--left-right", "--no-decorate", f"--max-count={limit}", pretty, between)
+    return git(
+        deploy, "log", "--left-right", "--no-decorate", "--abbrev=7", f"--max-count={limit}", pretty, between
+    )
 
 
 def prepare(deploy: Deploy, sha: str, *, back: bool = False) -> Command:

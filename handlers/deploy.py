@@ -14,7 +14,7 @@ from handlers.config import Host
 from handlers.errors import LockLost, RunbookError, Unreachable
 from handlers.facts import HostFacts, UnitFacts, commits_between, inspect, resolve
 from handlers.operations import HostState, OperationOutcome, OperationResult, read_state
-from handlers.release import Conclusion, Verdict
+from handlers.release import Conclusion, Verdict, short
 from handlers.ssh import Shell
 
 __all__ = [
@@ -52,7 +52,7 @@ async def deploy(shells: Sequence[Shell], change: Change, healthy: Healthy | Non
     if journal.over:
         return journal.conclude("nothing that runs has changed")
     if journal.resumed and len(able) == len(shells) and await _all_finished(shells, change):
-        return journal.conclude(f"all {len(shells)} hosts were on {change.revision[:10]} already")
+        return journal.conclude(f"all {len(shells)} hosts were on {short(change.revision)} already")
     journal.changed = True
     if has_workers:
         able = await journal.everywhere("stop workers", stop_workers, able)
@@ -73,7 +73,7 @@ async def deploy(shells: Sequence[Shell], change: Change, healthy: Healthy | Non
                 return journal.conclude(seen.sentence, unhealthy=seen)
     if has_workers:
         await journal.everywhere("start workers", start_workers, active)
-    return journal.conclude(f"{len(active)} of {len(shells)} hosts are on {change.revision[:10]}")
+    return journal.conclude(f"{len(active)} of {len(shells)} hosts are on {short(change.revision)}")
 
 
 class _Journal:

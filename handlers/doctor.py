@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import migrate
 from handlers.database import begin
+from handlers.release import short
 from handlers.sql import queries
 
 SQL = queries("doctor")
@@ -50,7 +51,8 @@ async def examine(database: AsyncEngine) -> list[Oddity]:
             found.append(
                 Oddity(
                     name="worker",
-                    sentence=f"worker {row.owner} of revision {row.revision[:7]} has been silent since {row.beat_at}",
+                    sentence=f"worker {row.owner} of revision {short(row.revision)} "
+                    f"has been silent since {row.beat_at}",
                 )
             )
     return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from handlers import commands
 from handlers.errors import Refused, TryAgain
 from handlers.operations import HostState, parse_state
+from handlers.release import short
 from handlers.ssh import Result, Shell
 
 _MISSING = (
@@ -121,7 +122,7 @@ async def resolve(shell: Shell, revision: str) -> str:
     sha = found.stdout.strip()
     if not (await shell.run(commands.is_on_branch(deploy, sha))).good:
         raise Refused(
-            f"revision {revision!r} ({sha[:10]}) exists on {host} but is not on {branch}: "
+            f"revision {revision!r} ({short(sha)}) exists on {host} but is not on {branch}: "
             f"merge it there first, or name another"
         )
     return sha
@@ -132,7 +133,7 @@ async def commits_between(shell: Shell, before: str, after: str, limit: int = 50
     result = await shell.run(commands.log_between(shell.environment.deploy, before, after, limit))
     if not result.good:
         raise Refused(
-            f"{shell.host.name} cannot list the commits from {before[:10]} to {after[:10]}: {result.said}"
+            f"{shell.host.name} cannot list the commits from {short(before)} to {short(after)}: {result.said}"
         )
     return result.stdout.splitlines()
 

@@ -9,7 +9,7 @@ from typing import Any
 from handlers import ledger, preflight
 from handlers.core import Core
 from handlers.plan import Plan
-from handlers.release import Phase, Release
+from handlers.release import Phase, Release, short
 
 FRESH_SECONDS = 60
 """A plan that was made just now is not looked at twice: that would only cost time."""
@@ -43,7 +43,7 @@ def differences(stored: dict[str, Any], now: Plan) -> Iterator[str]:
     if now.refusal:
         yield now.refusal
     if now.from_revision and stored["from_revision"] != now.from_revision:
-        yield f"the hosts run {now.from_revision[:7]} now, they ran {stored['from_revision'][:7]}"
+        yield f"the hosts run {short(now.from_revision)} now, they ran {short(stored['from_revision'])}"
     yield from _hosts({host["name"] for host in stored["hosts"]}, {host.name for host in now.hosts})
     before, after = {event["id"] for event in stored["events"]}, {event.id for event in now.events}
     if gone := len(before - after):

@@ -18,7 +18,7 @@ from handlers.config import Host, Probe
 from handlers.core import Core
 from handlers.errors import RunbookError
 from handlers.facts import inspect
-from handlers.release import Conclusion, Verdict
+from handlers.release import Conclusion, Verdict, short
 from handlers.ssh import Shell
 
 _ABBREVIATED_MIN = 7
@@ -115,7 +115,7 @@ async def _look(core: Core, host: Host, shell: Shell | None, expected: _Expected
     if shell is not None:
         faults += await _look_at_units(shell, expected)
     good = not faults
-    said = ", ".join(faults) or f"healthy on {str(answered)[:10]}"
+    said = ", ".join(faults) or f"healthy on {short(str(answered))}"
     shown = answered if isinstance(answered, str) else None
     return HostHealth(host=host.name, good=good, revision=shown, said=said)
 
@@ -141,7 +141,7 @@ async def _ask(core: Core, host: Host, expected: _Expected) -> tuple[object, lis
         faults.append(f"no {probe.revision_field!r} in its answer")
         answered = None
     elif not runs(answered, revision):
-        faults.append(f"revision {str(answered)[:10]} instead of {revision[:10]}")
+        faults.append(f"revision {short(str(answered))} instead of {short(revision)}")
     faults += _database_faults(answer, probe)
     if expected.workers:
         faults += _worker_faults(answer, probe, revision)
@@ -170,7 +170,7 @@ def _worker_faults(answer: object, probe: Probe, revision: str) -> list[str]:
         return [f"no list {probe.worker_revisions_field!r} in its answer"]
     if not revisions:
         return ["no live worker"]
-    strange = sorted({str(one)[:10] for one in revisions if not runs(one, revision)})
+    strange = sorted({short(str(one)) for one in revisions if not runs(one, revision)})
     return [f"workers on {', '.join(strange)}"] if strange else []
 
 
@@ -227,7 +227,7 @@ def _conclude(
     if verdict is Verdict.PASS:
         count = len(seen)
         rows = f"{probe.consecutive} good answers in a row"
-        sentence = f"{count} of {count} hosts gave {rows} on {expected[:10]}"
+        sentence = f"{count} of {count} hosts gave {rows} on {short(expected)}"
     else:
         lines = [_last(health, streak[health.host], probe.consecutive) for health in seen]
         sentence = f"not healthy within {probe.limit_seconds:g} s: {'; '.join(lines) or 'there is no host'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -69,6 +70,16 @@ EXIT_CODES: dict[Phase, ExitCode] = {
 def exit_code(phase: Phase) -> ExitCode:
     """The exit code that a release in *phase* deserves; anything unfinished is held or still waiting."""
     return EXIT_CODES.get(phase, ExitCode.HELD)
+
+
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+
+
+def short(revision: str | None) -> str:
+    """A revision as people read it: seven digits of a commit, everywhere; what is none keeps its name."""
+    if not revision:
+        return "unknown"
+    return revision[:7] if _COMMIT.fullmatch(revision) else revision[:40]
 
 
 class Verdict(StrEnum):

@@ -8,6 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from handlers.release import short
+
 
 def as_markdown(report: dict[str, Any]) -> str:
     """The report for a pull request or a ticket."""
@@ -29,7 +31,7 @@ def _templates(*, escape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {"clock": _clock, "seconds": _seconds, "cell": _cell, "short": _short}
+    templates.filters |= {"clock": _clock, "seconds": _seconds, "cell": _cell, "short": short}
     return templates
 
 
@@ -53,7 +55,3 @@ def _cell(value: object) -> str:
     for char in "\\`*_[]<>|#":
         flat = flat.replace(char, f"\\{char}")
     return flat
-
-
-def _short(revision: str | None) -> str:
-    return revision[:7] if revision else "unknown"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from handlers import ledger, left_behind, switching
 from handlers.core import Core
-from handlers.release import Conclusion, Release, Verdict
+from handlers.release import Conclusion, Release, Verdict, short
 
 
 async def conclude(
@@ -19,9 +19,11 @@ async def conclude(
     if release.from_revision != release.to_revision:
         await ledger.quarantine(core.database, release, why)
     if proven.verdict is Verdict.PASS:
-        sentence = f"back on {release.from_revision[:7]}: {proven.sentence}; because {why}"
+        sentence = f"back on {short(release.from_revision)}: {proven.sentence}; because {why}"
     else:
-        sentence = f"not proven back on {release.from_revision[:7]}: {proven.sentence}; {activated.sentence}"
+        sentence = (
+            f"not proven back on {short(release.from_revision)}: {proven.sentence}; {activated.sentence}"
+        )
     left = await left_behind.kinds(core.database, release)
     if left:
         sentence += f"; {left_behind.told(left)}; `{left_behind.command(release)}` sends them back"

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from handlers import left_behind
 from handlers.lock import Holder
+from handlers.release import short
 from handlers.status_view import HostView, StatusView, StepView
 
 _FRESH_SECONDS = 120
@@ -59,7 +60,7 @@ def _clock(view: StatusView) -> str:
 def _versions(view: StatusView) -> str:
     if not view.hosts:
         return ""
-    return "   ".join([f"want {view.hosts[0].want[:7]}", *(_host(host, view.at) for host in view.hosts)])
+    return "   ".join([f"want {short(view.hosts[0].want)}", *(_host(host, view.at) for host in view.hosts)])
 
 
 def _host(host: HostView, at: datetime) -> str:
@@ -67,7 +68,7 @@ def _host(host: HostView, at: datetime) -> str:
     old = (at - host.seen_at).total_seconds() if host.seen_at else 0
     age = f", seen {_age(old)} ago" if old > _FRESH_SECONDS else ""
     note = f" ({host.note})" if host.note else ""
-    return f"{host.name} {(host.have or 'unknown')[:7]} {state}{note}{age}"
+    return f"{host.name} {short(host.have)} {state}{note}{age}"
 
 
 def _lock(view: StatusView, width: int) -> list[str]:

@@ -26,6 +26,7 @@ from flows.cli.session import with_database
 from handlers import beginning, ledger
 from handlers.config import Environment
 from handlers.errors import ExitCode
+from handlers.release import short
 
 WhyOption = Annotated[str, typer.Option("--reason", help="Why, in one sentence.")]
 
@@ -68,7 +69,7 @@ def rollback(
     async def go(database: AsyncEngine, settings: Environment) -> int:
         run = await beginning.rollback_candidate(database, settings.name)
         await must_be_free(database, settings.name, take_over=take_over)
-        told = f"roll {settings.name} back from {run.to_revision[:7]} to {run.from_revision[:7]}"
+        told = f"roll {settings.name} back from {short(run.to_revision)} to {short(run.from_revision)}"
         if not yes and not json:
             typer.confirm(f"{told} ({reason})?", abort=True)
         options = options_of(without_prefect=without_prefect, take_over=take_over)
@@ -97,7 +98,7 @@ def abort(
             print_json({"release": ended.id, "phase": ended.phase, "exit_code": 0})
         else:
             console().print(
-                f"release {ended.id} is aborted; {ended.to_revision[:7]} stays where it is deployed"
+                f"release {ended.id} is aborted; {short(ended.to_revision)} stays where it is deployed"
             )
         return ExitCode.GOOD
 
@@ -122,7 +123,7 @@ def lift(
         if json:
             print_json({"environment": settings.name, "revision": lifted, "lifted_by": by, "exit_code": 0})
         else:
-            console().print(f"{by} lets revision {lifted[:7]} be released to {settings.name} again")
+            console().print(f"{by} lets revision {short(lifted)} be released to {settings.name} again")
         return ExitCode.GOOD
 
     return asyncio.run(with_database(environment, go))

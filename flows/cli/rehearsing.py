@@ -12,6 +12,7 @@ import typer
 from flows.cli.app import JsonOption, PlainOption, app
 from flows.cli.output import console, print_json
 from handlers.errors import ExitCode, Refused
+from handlers.release import short
 
 
 @app.command()
@@ -54,7 +55,7 @@ def rehearse(
     if json:
         print_json(done)
     else:
-        shown = ", ".join(f"{name} runs {str(revision)[:7]}" for name, revision in done.hosts.items())
+        shown = ", ".join(f"{name} runs {short(str(revision))}" for name, revision in done.hosts.items())
         events = ", ".join(f"{count} {status}" for status, count in done.events.items() if count)
         console().print(f"{story}: {done.outcome}, exit code {done.exit_code}, {done.seconds:.0f} s; {shown}")
         console().print(f"queue: {events}")

@@ -13,7 +13,7 @@ from handlers.database import Place, as_json, clean, transaction
 from handlers.errors import Refused
 from handlers.gate import Finding, Judgement
 from handlers.ledger.releases import SQL
-from handlers.release import Phase, Release
+from handlers.release import Phase, Release, short
 
 SHORTEST = 7
 """A commit may be named by so many of its first digits, as git shows them."""
@@ -122,7 +122,7 @@ async def lift(place: Place, environment: str, revision: str, *, lifted_by: str)
         meant = [one for one in left if one.startswith(revision.lower()) and len(revision) >= SHORTEST]
         if len(meant) != 1:
             what = "names more than one revision that is" if meant else "is no revision that is"
-            known = ", ".join(one[:12] for one in left) or "none"
+            known = ", ".join(short(one) for one in left) or "none"
             raise Refused(
                 f"{revision!r} {what} quarantined in {environment}: name it by {SHORTEST} digits or more ({known})"
             )

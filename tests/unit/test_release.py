@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handlers.errors import ExitCode
-from handlers.release import EXIT_CODES, FINISHED, LIVE, NEXT, Phase, exit_code
+from handlers.release import EXIT_CODES, FINISHED, LIVE, NEXT, Phase, exit_code, short
 
 DRAWING = Path(__file__).parents[2] / "docs" / "state_machine.md"
 _ARROW = re.compile(r"^\s*(\w+) --> (\w+)", re.MULTILINE)
@@ -75,3 +75,12 @@ def test_only_success_is_exit_zero(phase: Phase) -> None:
     assert (exit_code(phase) is ExitCode.GOOD) is (phase is Phase.SUCCEEDED)
     assert (exit_code(phase) is ExitCode.HELD) is (phase not in EXIT_CODES)
     assert set(EXIT_CODES) == FINISHED
+
+
+@pytest.mark.parametrize(
+    ("revision", "shown"),
+    [("3eb4a0e201" * 4, "3eb4a0e"), ("3eb4a0e201", "3eb4a0e"), ("v2025.11", "v2025.11"), (None, "unknown")],
+)
+def test_a_revision_is_shown_in_one_length(revision: str | None, shown: str) -> None:
+    """Seven digits of a commit, and the whole name of what is none."""
+    assert short(revision) == shown
