@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from handlers.config import Environment
-from handlers.release import Phase
+from handlers.release import Phase, short
 from handlers.webhooks.event import DRAIN_ORDER, EntityType
 from handlers.webhooks.queue import DeadLetter
 
@@ -26,6 +26,13 @@ class Check:
     name: str
     good: bool
     sentence: str
+    warns: bool = False
+    """Nothing that forbids a release, but somebody should know it before they say yes."""
+
+    @property
+    def mark(self) -> str:
+        """How a list of checks shows it, all marks as wide as each other."""
+        return "[FAIL]" if not self.good else "[warn]" if self.warns else "[ok]  "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +157,11 @@ def steps(
 ) -> tuple[str, ...]:
     """The release as a list of sentences, for people."""
     hosts = ", ".join(host.name for host in environment.hosts)
-    short = to_revision[:7]
+    target = short(to_revision)
     told = {
-        Phase.DEPLOYING: f"deploy {short} to {hosts}: workers stop everywhere, one host first, then the others",
+        Phase.DEPLOYING: f"deploy {target} to {hosts}: workers stop everywhere, one host first, then the others",
         Phase.PROBING: f"probe: {environment.probe.consecutive} good answers in a row from each host, "
-        f"with {short} in them",
+        f"with {target} in them",
         Phase.CANARY: "canary: one dead letter through the deployed workers, followed to its end",
         Phase.DRAINING: f"drain: the other {max(0, events - 1)} dead letters, one of each type first, "
         "then growing batches",

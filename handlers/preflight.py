@@ -14,7 +14,7 @@ from handlers.errors import Refused, RunbookError, TryAgain
 from handlers.facts import HostFacts, commits_between, denied, inspect, resolve
 from handlers.plan import EVERYTHING, Check, Plan, PlannedHost, expected_seconds, sort_out, steps
 from handlers.readiness import QueueSeen, database_checks, look_at_queue
-from handlers.release import LIVE, Phase
+from handlers.release import LIVE, Phase, short
 from handlers.ssh import Shell, open_hosts
 from handlers.webhooks.queue import DeadLetter
 
@@ -34,8 +34,8 @@ class _Seen:
     wanted: str = ""
     commits: tuple[str, ...] = ()
 
-    def add(self, name: str, good: bool, sentence: str) -> None:
-        self.checks.append(Check(name=name, good=good, sentence=sentence))
+    def add(self, name: str, good: bool, sentence: str, *, warns: bool = False) -> None:
+        self.checks.append(Check(name=name, good=good, sentence=sentence, warns=warns))
 
 
 async def plan(
@@ -122,7 +122,11 @@ def _host_checks(seen: _Seen, environment: Environment, shell: Shell, facts: Hos
     if not faults:
         units = ", ".join(f"{unit.name} {unit.active_state}" for unit in facts.units)
         free = facts.free_bytes // (1024 * 1024)
-        seen.add(name, True, f"on {(facts.revision or '')[:7]}, clean, {units}, {free} MB free")
+        seen.add(name, True, f"on {short(facts.revision)}, clean, {units}, {free} MB free")
+    for unit in facts.units:
+        if unit.loaded and not unit.active:
+            told = f"{name}: {unit.name} is {unit.active_state}: a release starts it, a drain or a watch does not"
+            seen.add(name, True, told, warns=True)
 
 
 def _faults(environment: Environment, facts: HostFacts) -> list[str]:
@@ -161,11 +165,11 @@ def _one_revision(seen: _Seen, environment: Environment) -> None:
     if not on or len(seen.facts) < len(environment.hosts):
         return
     if len(on) > 1:
-        told = "; ".join(f"{', '.join(names)} on {sha[:7]}" for sha, names in sorted(on.items()))
+        told = "; ".join(f"{', '.join(names)} on {short(sha)}" for sha, names in sorted(on.items()))
         seen.add("revision", False, f"hosts differ ({told}): bring them to one revision first")
         return
     seen.current = next(iter(on))
-    seen.add("rollback", True, f"back to {seen.current[:7]}, which every host has")
+    seen.add("rollback", True, f"back to {short(seen.current)}, which every host has")
 
 
 async def _revision_check(seen: _Seen, shells: Sequence[Shell], revision: str) -> None:
@@ -178,7 +182,7 @@ async def _revision_check(seen: _Seen, shells: Sequence[Shell], revision: str) -
             seen.add(
                 "revision",
                 False,
-                f"revision {revision} is {seen.wanted[:7]}, which runs already: name another, or use "
+                f"revision {revision} is {short(seen.wanted)}, which runs already: name another, or use "
                 "`runbook drain` or `runbook watch` on what runs",
             )
             return
@@ -187,7 +191,9 @@ async def _revision_check(seen: _Seen, shells: Sequence[Shell], revision: str) -
         seen.add("revision", False, str(error))
         return
     count = len(seen.commits)
-    seen.add("revision", True, f"{revision} is {seen.wanted[:7]}, {count} commits from {seen.current[:7]}")
+    seen.add(
+        "revision", True, f"{revision} is {short(seen.wanted)}, {count} commits from {short(seen.current)}"
+    )
 
 
 async def _ledger_checks(core: Core, seen: _Seen) -> None:
@@ -238,6 +244,6 @@ async def left_before(core: Core, revision: str) -> str | None:
     if found is None:
         return None
     return (
-        f"revision {revision[:7]} was left by release {found.release_id} ({found.reason}): release another "
+        f"revision {short(revision)} was left by release {found.release_id} ({found.reason}): release another "
         "revision, or let a named person lift it (runbook lift)"
     )

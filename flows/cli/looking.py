@@ -16,7 +16,7 @@ from handlers import config, doctor, ledger, migrate, preflight, report, status
 from handlers.config import Environment
 from handlers.core import open_core
 from handlers.errors import ExitCode, Refused
-from handlers.release import FINISHED, Phase, Release, exit_code
+from handlers.release import FINISHED, Phase, Release, exit_code, short
 
 
 @app.command()
@@ -37,7 +37,7 @@ def check(
             print_json(told if good else told | failure("; ".join(faults), ExitCode.REFUSED))
         else:
             for one in checks:
-                console().print(f"{'[ok]  ' if one.good else '[FAIL]'} {one.name:<12} {one.sentence}")
+                console().print(f"{one.mark} {one.name:<12} {one.sentence}")
             console().print(
                 "ready for a release" if good else "not ready: mend what failed, then check again"
             )
@@ -88,7 +88,7 @@ def history(
             print_json({"environment": settings.name, "releases": runs})
             return ExitCode.GOOD
         for run in runs:
-            moved = f"{run.from_revision[:7]} -> {run.to_revision[:7]}"
+            moved = f"{short(run.from_revision)} -> {short(run.to_revision)}"
             console().print(f"{run.id:<14} {run.phase:<16} {moved}  {run.requested_by}: {run.reason}")
         if not runs:
             console().print(f"{settings.name} has had no release yet")

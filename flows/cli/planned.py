@@ -6,21 +6,21 @@ import textwrap
 from collections.abc import Iterator
 
 from handlers.plan import Plan
+from handlers.release import short
 
 COMMITS_SHOWN = 8
 
 
 def lines(plan: Plan, width: int = 80) -> Iterator[str]:
     """The plan, a fact a line: from what to what, the checks, the dead letters, and the steps."""
-    yield f"plan {plan.hash}  {plan.environment}  {plan.from_revision[:7]} -> {plan.to_revision[:7]}"
+    yield f"plan {plan.hash}  {plan.environment}  {short(plan.from_revision)} -> {short(plan.to_revision)}"
     for commit in plan.commits[:COMMITS_SHOWN]:
         yield textwrap.shorten(f"   {commit}", width, placeholder=" ...")
     if len(plan.commits) > COMMITS_SHOWN:
         yield f"   ... and {len(plan.commits) - COMMITS_SHOWN} more commits"
     yield "Checks"
     for check in plan.checks:
-        mark = " [ok]  " if check.good else " [FAIL]"
-        yield from _wrapped(f"{mark} {check.name:<12} ", check.sentence, width)
+        yield from _wrapped(f" {check.mark} {check.name:<12} ", check.sentence, width)
     yield "Dead letters"
     for (entity, code), count in sorted(plan.by_type_and_error().items()):
         yield f" {count:>6} {entity}, error {code}"
@@ -30,6 +30,11 @@ def lines(plan: Plan, width: int = 80) -> Iterator[str]:
         yield from _wrapped(f" {count:>6} ", f"in status failed, left to a person: {kind}", width)
     if not plan.events and not plan.set_aside and not plan.failed:
         yield "      0 in the queue"
+    if not plan.good:
+        failed = sum(not check.good for check in plan.checks)
+        none = f"none: {failed} of {len(plan.checks)} checks failed; mend what they say, then plan again"
+        yield from _wrapped("Steps    ", none, width)
+        return
     yield "Steps"
     for number, step in enumerate(plan.steps, start=1):
         yield from _wrapped(f" {number}. ", step, width)
@@ -40,7 +45,7 @@ def lines(plan: Plan, width: int = 80) -> Iterator[str]:
         f"about {plan.seconds_expected / 60:.0f} min",
         width,
     )
-    yield f"Rollback to {plan.from_revision[:7]}, present on {_present(plan)}"
+    yield f"Rollback to {short(plan.from_revision)}, present on {_present(plan)}"
 
 
 def _present(plan: Plan) -> str:

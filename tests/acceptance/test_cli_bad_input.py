@@ -137,6 +137,21 @@ async def test_a_fleet_that_is_not_ready_is_refused(
         await refused(place, needle, "release", place.target.revision, "-e", place.environment)
 
 
+async def test_a_unit_that_was_stopped_beforehand_is_a_warning(place: Place) -> None:
+    """Somebody has stopped the workers of a host: no fault, since a release starts them, but nobody overlooks it."""
+    host = place.target.hosts[0]
+    where = ("-e", place.environment, "--json")
+    await asyncio.to_thread(host.systemctl, "stop", "tsh-erp-workers")
+    try:
+        done = await place.command("check", *where)
+    finally:
+        await asyncio.to_thread(host.systemctl, "start", "tsh-erp-workers")
+    assert done.returncode == 0, done.stdout
+    warnings = [one["sentence"] for one in last(done)["checks"] if one["warns"]]
+    assert len(warnings) == 1, warnings
+    assert warnings[0].startswith("web-1: tsh-erp-workers is inactive: a release starts it")
+
+
 async def test_a_question_that_nobody_answers_begins_nothing(place: Place) -> None:
     """Without a terminal to say yes at, and without --yes, a release is not begun."""
     done = await place.command("release", place.target.revision, "-e", place.environment)
