@@ -18,7 +18,7 @@ from handlers.database import begin
 from handlers.errors import Refused
 from handlers.ledger import JudgementRecord, PhaseRecord
 from handlers.lock import Holder
-from handlers.release import FINISHED, LIVE, Phase, Release, Verdict
+from handlers.release import FINISHED, LIVE, Phase, Release, Verdict, short
 from handlers.sql import queries
 from handlers.status_lines import lines
 from handlers.status_view import HostView, StatusView, StepState, StepView
@@ -47,6 +47,7 @@ _DOING = {
     Phase.PROBING: "asking every host until its answers are good",
     Phase.CANARY: "following one dead letter to its end",
     Phase.DRAINING: "waiting for the first batch to settle",
+    Phase.WATCHING: "waiting for the first look at live traffic",
     Phase.ROLLING_BACK: "bringing the revision before it back to every host",
 }
 """What a running phase is busy with as long as it has told nothing itself: a wait without a word looks stuck."""
@@ -107,9 +108,16 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, held: Holde
 
 
 def _why(release: Release, current: PhaseRecord, judged: list[JudgementRecord]) -> str:
-    """The newest judgement of the running phase, else the sentence that brought the release here."""
+    """The newest judgement of the running phase, else what it is busy with; of an end or a hold, what brought it there.
+
+    What the phase before it came to explains no running phase, but a rollback, which it began.
+    """
     fresh = [one for one in judged if one.taken_at >= current.started_at and one.phase is release.phase]
-    return fresh[-1].sentence if fresh else release.reason
+    if fresh:
+        return fresh[-1].sentence
+    if release.phase in LIVE - {Phase.HELD, Phase.ROLLING_BACK}:
+        return str(current.detail.get("looked") or _DOING.get(release.phase, ""))
+    return "" if release.phase in (Phase.PLANNED, Phase.APPROVED) else release.reason
 
 
 def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]:
@@ -127,7 +135,7 @@ def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]
     if rolled is not None:
         views.append(_step("rollback", rolled))
     elif release.phase in LIVE:
-        to = f"to {release.from_revision[:7]}"
+        to = f"to {short(release.from_revision)}"
         views.append(StepView(name="rollback", state=StepState.ARMED, at=None, sentence=to))
     return tuple(views)
 

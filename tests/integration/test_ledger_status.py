@@ -110,6 +110,19 @@ async def test_a_phase_that_has_told_nothing_yet_says_what_it_is_busy_with(engin
             release = await ledger.enter(engine, release, phase, verdict=verdict, sentence="went on")
 
 
+async def test_why_is_about_the_phase_that_runs(engine: AsyncEngine) -> None:
+    """What the phase before it came to is that phase's line; a fresh one says what it does, a rollback why it began."""
+    release = await deploying(engine)
+    for phase in (Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING):
+        sentence = f"{release.phase} went well"
+        release = await ledger.enter(engine, release, phase, verdict=Verdict.PASS, sentence=sentence)
+        view = await read(engine, "staging")
+        assert view.why != sentence
+        assert view.why == next(step.sentence for step in view.steps if step.state is StepState.RUNNING)
+    await ledger.enter(engine, release, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence="3 of 9 completed")
+    assert (await read(engine, "staging")).why == "3 of 9 completed"
+
+
 async def test_a_rollback_wants_the_previous_revision(engine: AsyncEngine) -> None:
     """While going back, and afterwards, the wanted revision is the one before."""
     release = await watching(engine)
