@@ -77,7 +77,11 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "freshness": await _freshness(tx, view.at),
             "judgements": await ledger.judgements(tx, now),
             "operations": [_operation(one) for one in await ledger.operations(tx, now)],
-            "files": [file for file in await ledger.files(tx, now) if file.kind != "report"],
+            "files": [
+                {"path": _beside(core, now, file.path), "sha256": file.sha256}
+                for file in await ledger.files(tx, now)
+                if file.kind != "report"
+            ],
         }
     plain: dict[str, Any] = json.loads(as_json(report))
     return plain
@@ -167,6 +171,12 @@ def _operation(operation: ledger.Operation) -> dict[str, Any]:
         "exit_status": operation.exit_status,
         "output": operation.output[-OUTPUT_MAX:],
     }
+
+
+def _beside(core: Core, release: Release, path: str) -> str:
+    """A file by its way from the report: the folder of both may be copied, moved and archived."""
+    folder = core.environment.reports.directory / release.id
+    return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
 
 
 def _keep(path: Path, content: str) -> str:

@@ -184,6 +184,21 @@ async def test_a_report_is_private_and_its_checksum_is_in_the_ledger(core: Core)
     assert not [path for path in written["json"].parent.iterdir() if path.name.startswith(".")]
 
 
+async def test_the_evidence_is_named_by_its_way_from_the_report(core: Core) -> None:
+    """A rehearsal's folder is copied and its target removed: the names must still lead there."""
+    release, _ = await told(core)
+    await report.evidence(core, release)
+    written = await report.write(core, release)
+    moved = written["json"].parent.rename(core.environment.reports.directory / "elsewhere")
+    files = json.loads((moved / "report.json").read_text(encoding="utf-8"))["files"]
+    assert {"evidence/events.csv", "evidence/operations.json"} <= {file["path"] for file in files}
+    assert all((moved / file["path"]).is_file() for file in files)
+    for form in ("md", "html"):
+        text = (moved / f"report.{form}").read_text(encoding="utf-8")
+        assert "evidence/events.csv" in text
+        assert str(core.environment.reports.directory) not in text
+
+
 async def test_no_secret_and_no_payload_reaches_a_file(core: Core) -> None:
     """A planted password, a password in an address and the customers' payloads are in none of them."""
     release, _ = await told(core)
