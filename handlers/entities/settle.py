@@ -123,9 +123,12 @@ def settle(
             results[arrival.event.id] = _told(handler, arrival, folded, at)
     for arrival, reason in zip(arrivals, waits, strict=True):
         if reason:
-            told = _told(handler, arrival, together([*ready, arrival], found), len(ready))
-            waiting = Result(outcome=Outcome.WAITING, reason=reason)
-            results[arrival.event.id] = told if told.outcome is Outcome.SUPERSEDED else waiting
+            folded = together([*ready, arrival], found)
+            if folded.owned[len(ready)]:
+                # Also of a deleted record, or where only the raw record would show it: nothing may get lost.
+                results[arrival.event.id] = Result(outcome=Outcome.WAITING, reason=reason)
+            else:
+                results[arrival.event.id] = _told(handler, arrival, folded, len(ready))
     return row, results
 
 
