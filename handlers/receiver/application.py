@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -137,14 +137,14 @@ class _Receiver:
     async def _take(self, scope: Scope, receive: Receive) -> dict[str, object]:
         if scope["method"] != "POST":
             raise No(405, "method", "webhooks are sent with POST", headers={"Allow": "POST"})
-        entity = kind_of(scope["path"].removeprefix(_WEBHOOKS))
+        entity = kind_of(scope["path"].removeprefix(_WEBHOOKS).removesuffix("/"))
         client = scope["client"]
         address = rate.address_of(client[0] if client else None)
         seconds = self._rate.wait_seconds(rate.source_of(address), time.monotonic())
         if seconds:
             raise later("rate", "too many calls from this address", seconds, status=429)
         headers: Headers = scope["headers"]
-        charset = body.charset_of(_only(headers, b"content-type"))
+        charset = body.charset_of(_content_type(headers))
         raw = await self._bodies.read(headers, receive)
         if body.is_check(raw):
             self.counts.checks.inc()
@@ -175,21 +175,21 @@ class _Receiver:
     def _verify(self, headers: Headers, parameters: list[signature.Pair], json_body: bytes) -> None:
         if self._secret is None:
             return
-        given = _only(headers, signature.HEADER)
+        given = [value for name, value in headers if name == signature.HEADER]
         if not given:
             raise No(401, "signature", "the signature is missing: it belongs into X-Zoho-Webhook-Signature")
-        if not signature.is_genuine(self._secret, given, parameters, json_body):
+        if len(given) > 1 or not signature.is_genuine(self._secret, given[0], parameters, json_body):
             raise No(401, "signature", "the signature does not belong to this call")
 
 
 _NO_HEADERS: Mapping[str, str] = {}
+_JSON = msgspec.json.encode
 
 
-def _only(headers: Headers, name: bytes) -> str:
-    """The value of a header that may stand once: of two values nobody can say which one the source has set."""
-    found = [value for key, value in headers if key == name]
+def _content_type(headers: Headers) -> str:
+    found = [value for name, value in headers if name == b"content-type"]
     if len(found) > 1:
-        raise No(400, "malformed", f"the header {name.decode()} stands twice")
+        raise No(415, "content_type", "the content type stands twice, so nobody can say which is meant")
     return found[0].decode("latin-1") if found else ""
 
 
@@ -202,11 +202,11 @@ def _kept(headers: Headers) -> str:
             shown = value[:_HEADER_MAX].replace(b"\x00", b"").decode("latin-1")
         if not name.startswith(b"x-runbook"):
             kept[name[:_HEADER_MAX].decode("latin-1")] = shown
-    return json.dumps(kept)
+    return _JSON(kept).decode()
 
 
 async def _answer(send: Send, status: int, told: Mapping[str, object], more: Mapping[str, str]) -> None:
-    content = json.dumps(told).encode()
+    content = _JSON(told)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
     headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ CONNECTIONS_MAX = 768
 HEAD_SECONDS = 10.0
 """From the first byte of a request, or from the beginning of a connection, to the end of the headers."""
 HEAD_BYTES_MAX = 32 * 1024
+_ANSWERS_BYTES_MAX = 64 * 1024
 
 _SENTENCES = {
     400: "this is not a request of HTTP/1.1",
@@ -50,6 +52,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Else the system keeps megabytes of answers for a caller that does not take them.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ANSWERS_BYTES_MAX)
         self._wait_for_request()
         if len(self.connections) > CONNECTIONS_MAX:
             self._make_room()
@@ -136,10 +140,16 @@ class _Conversation(h11.Connection):
 
     def next_event(self) -> Any:
         try:
-            return super().next_event()
+            event = super().next_event()
         except h11.RemoteProtocolError as error:
-            self.fault = error.error_status_hint if error.error_status_hint in _SENTENCES else 400
+            if error.error_status_hint in _SENTENCES:
+                self.fault = error.error_status_hint
             raise
+        # The library's own limit is for headers that are not complete yet.
+        if isinstance(event, h11.Request) and _size(event) > HEAD_BYTES_MAX:
+            self.fault = 431
+            raise h11.RemoteProtocolError("the headers are too large")
+        return event
 
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
         output = super().send_with_data_passthrough(event)
@@ -150,3 +160,7 @@ class _Conversation(h11.Connection):
             return []
         head, self._head = self._head, ()
         return [*head, *output]
+
+
+def _size(request: h11.Request) -> int:
+    return len(request.target) + sum(len(name) + len(value) for name, value in request.headers)

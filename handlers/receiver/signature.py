@@ -18,7 +18,7 @@ PAIRS_MAX = 1000
 """The largest record has 250 fields; half a million of them would take a second to read, signed or not."""
 Pair = tuple[bytes, bytes]
 
-_HEX = re.compile(r"[0-9a-fA-F]{64}")
+_HEX = re.compile(rb"[0-9a-fA-F]{64}")
 
 
 def pairs(encoded: bytes) -> list[Pair]:
@@ -39,12 +39,12 @@ def text_to_sign(parameters: Sequence[Pair], json_body: bytes) -> bytes:
     return b"".join(name + value for name, value in ordered) + json_body
 
 
-def is_genuine(secret: bytes, given: str, parameters: Sequence[Pair], json_body: bytes) -> bool:
+def is_genuine(secret: bytes, given: bytes, parameters: Sequence[Pair], json_body: bytes) -> bool:
     """Whether *given* signs this call. No signature, and what is not a signature at all, are a no."""
     if not _HEX.fullmatch(given):
         return False
     right = hmac.digest(secret, text_to_sign(parameters, json_body), "sha256")
-    return hmac.compare_digest(right, bytes.fromhex(given))
+    return hmac.compare_digest(right, bytes.fromhex(given.decode()))
 
 
 def _decoded(part: bytes) -> bytes:

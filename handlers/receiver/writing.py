@@ -146,8 +146,9 @@ class Writer:
             elif len(group) == 1:
                 _refuse(group, No(422, "no_record", "the database cannot keep a value of this record"))
             else:
-                for each in group:
-                    await self._write([each])
+                half = len(group) // 2
+                await self._write(group[:half])
+                await self._write(group[half:])
             return
         for each, answer in zip(group, written, strict=True):
             if not each.answer.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import time
@@ -158,6 +159,30 @@ async def test_what_was_answered_is_written_however_it_ends(
     assert sender.statuses <= {200, 503}
     assert "Traceback" not in err.decode()
     assert SECRET not in err.decode()
+
+
+async def test_a_thousand_idle_connections_do_not_close_the_door(database_url: str) -> None:
+    """The source is served among them, they cost little memory, and nobody waits for them at the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with receiving(database_url, "--secret", "env:PLACE_SECRET") as (process, client):
+        port = client.base_url.port
+        assert port is not None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(1000)]
+        async with asyncio.timeout(10):
+            answer = await client.post("/webhooks/products", content=body(ITEM), headers=signed(body(ITEM)))
+        assert answer.status_code == 200
+        told = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+        (peak,) = (int(line.split()[1]) for line in told.splitlines() if line.startswith("VmHWM"))
+        assert peak < 200 * 1024
+        process.terminate()
+        async with asyncio.timeout(10):
+            _, err = await process.communicate()
+        assert process.returncode == 0
+        assert "Traceback" not in err.decode()
+        for _, writer in idle:
+            writer.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture
