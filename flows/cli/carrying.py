@@ -7,6 +7,7 @@ import asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import follow
+from flows.cli.options import Going
 from flows.cli.output import console, print_json
 from handlers import ledger, lock
 from handlers.errors import DatabaseDown, ExitCode, Refused
@@ -21,42 +22,37 @@ async def carry(
     environment: str,
     run: Release,
     verb: str,
-    options: list[str],
+    words: list[str],
+    going: Going,
     *,
-    detach: bool,
-    json: bool,
-    plain: bool,
+    take_over: str = "",
 ) -> int:
     """Start the driver of *run* and show it to its end; Ctrl-C leaves the release to the driver."""
-    driver = follow.start(verb, environment, run.id, *options)
+    words = words + (["--without-prefect"] if going.without_prefect else [])
+    words += ["--take-over", take_over] if take_over else []
+    driver = follow.start(verb, environment, run.id, *words)
     comeback = f"runbook status --watch -e {environment}"
-    if detach:
-        print_json({"release": run.id, "log": str(driver.log)}) if json else console().print(
+    if going.detach:
+        print_json({"release": run.id, "log": str(driver.log)}) if going.json else console().print(
             f"release {run.id} has begun; follow it with: {comeback}"
         )
         return ExitCode.GOOD
     try:
-        out = None if json else console(plain=plain)
+        out = None if going.json else console(plain=going.plain)
         view = await follow.follow(database, run.environment, run.id, driver=driver, out=out, until=UNTIL)
     except (KeyboardInterrupt, asyncio.CancelledError):
         told = f"release {run.id} goes on without this screen; come back with: {comeback}"
-        return _waiting(run, told, json=json)
+        return _waiting(run, told, json=going.json)
     except DatabaseDown as error:
         told = f"nobody can say how release {run.id} stands: {error}; when it is back: {comeback}"
-        return _waiting(run, told, json=json)
+        return _waiting(run, told, json=going.json)
     assert view.release is not None
     code = exit_code(view.release.phase)
-    if json:
+    if going.json:
         print_json(await _outcome(database, view.release, code))
     else:
-        console(plain=plain).print(f"release {run.id}: {view.release.phase}. {view.release.reason}")
+        console(plain=going.plain).print(f"release {run.id}: {view.release.phase}. {view.release.reason}")
     return code
-
-
-def options_of(*, without_prefect: bool, take_over: str) -> list[str]:
-    """The driver's options."""
-    options = ["--without-prefect"] if without_prefect else []
-    return [*options, "--take-over", take_over] if take_over else options
 
 
 async def must_be_free(database: AsyncEngine, environment: str, *, take_over: str) -> None:

@@ -8,19 +8,18 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.cli.app import (
+from flows.cli.app import app
+from flows.cli.carrying import carry, must_be_free, unfinished
+from flows.cli.options import (
     ByOption,
-    DetachOption,
     EnvironmentOption,
+    Going,
     JsonOption,
-    PlainOption,
-    PrefectOption,
     ReleaseOption,
     TakeOverOption,
     YesOption,
-    app,
+    spread,
 )
-from flows.cli.carrying import carry, must_be_free, options_of, unfinished
 from flows.cli.output import console, person, print_json
 from flows.cli.session import with_database
 from handlers import beginning, ledger
@@ -32,37 +31,28 @@ WhyOption = Annotated[str, typer.Option("--reason", help="Why, in one sentence."
 
 
 @app.command()
-def resume(
-    environment: EnvironmentOption,
-    take_over: TakeOverOption = "",
-    without_prefect: PrefectOption = False,
-    detach: DetachOption = False,
-    json: JsonOption = False,
-    plain: PlainOption = False,
-) -> int:
+@spread
+def resume(environment: EnvironmentOption, *, take_over: TakeOverOption = "", going: Going) -> int:
     """Go on with a release that is held, or whose controller died, from the phase in the ledger."""
 
     async def go(database: AsyncEngine, settings: Environment) -> int:
         run = await unfinished(database, settings.name)
         await must_be_free(database, settings.name, take_over=take_over)
-        options = options_of(without_prefect=without_prefect, take_over=take_over)
-        return await carry(
-            database, environment, run, "carry_out", options, detach=detach, json=json, plain=plain
-        )
+        return await carry(database, environment, run, "carry_out", [], going, take_over=take_over)
 
     return asyncio.run(with_database(environment, go))
 
 
 @app.command()
+@spread
 def rollback(
     environment: EnvironmentOption,
     reason: WhyOption,
+    *,
     by: ByOption = "",
-    take_over: TakeOverOption = "",
-    without_prefect: PrefectOption = False,
     yes: YesOption = False,
-    json: JsonOption = False,
-    plain: PlainOption = False,
+    take_over: TakeOverOption = "",
+    going: Going,
 ) -> int:
     """Take the newest release back to the revision before it, on every host, and prove it."""
 
@@ -70,13 +60,10 @@ def rollback(
         run = await beginning.rollback_candidate(database, settings.name)
         await must_be_free(database, settings.name, take_over=take_over)
         told = f"roll {settings.name} back from {short(run.to_revision)} to {short(run.from_revision)}"
-        if not yes and not json:
+        if not yes and not going.json:
             typer.confirm(f"{told} ({reason})?", abort=True)
-        options = options_of(without_prefect=without_prefect, take_over=take_over)
-        words = ["--by", person(by), "--reason", reason, *options]
-        return await carry(
-            database, environment, run, "roll_back", words, detach=False, json=json, plain=plain
-        )
+        words = ["--by", person(by), "--reason", reason]
+        return await carry(database, environment, run, "roll_back", words, going, take_over=take_over)
 
     return asyncio.run(with_database(environment, go))
 

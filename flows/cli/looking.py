@@ -9,7 +9,8 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import follow
-from flows.cli.app import EnvironmentOption, JsonOption, PlainOption, ReleaseOption, app
+from flows.cli.app import app
+from flows.cli.options import EnvironmentOption, JsonOption, PlainOption, ReleaseOption
 from flows.cli.output import console, failure, print_json
 from flows.cli.session import with_database
 from handlers import config, doctor, ledger, migrate, preflight, report, status

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import ByOption, EnvironmentOption, JsonOption, ReasonOption, db_app, queue_app
+from flows.cli.app import db_app, queue_app
+from flows.cli.options import ByOption, EnvironmentOption, JsonOption, ReasonOption
 from flows.cli.output import console, person, print_json
 from flows.cli.trying import entity_called
 from handlers import adopt, config, intake

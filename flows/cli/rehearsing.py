@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import JsonOption, PlainOption, app
+from flows.cli.app import app
+from flows.cli.options import JsonOption, PlainOption
 from flows.cli.output import console, print_json
 from handlers.errors import ExitCode, Refused
 from handlers.release import short

@@ -7,18 +7,9 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.app import (
-    ByOption,
-    DetachOption,
-    EnvironmentOption,
-    JsonOption,
-    PlainOption,
-    PrefectOption,
-    ReasonOption,
-    YesOption,
-    app,
-)
-from flows.cli.carrying import carry, options_of
+from flows.cli.app import app
+from flows.cli.carrying import carry
+from flows.cli.options import Asking, EnvironmentOption, Going, JsonOption, spread
 from flows.cli.output import console, failure, person, print_json
 from flows.cli.planned import lines
 from handlers import beginning, config, preflight
@@ -39,122 +30,50 @@ def plan(environment: EnvironmentOption, revision: RevisionArgument, json: JsonO
 
 
 @app.command()
+@spread
 def release(
     environment: EnvironmentOption,
     revision: RevisionArgument,
-    reason: ReasonOption = "",
-    by: ByOption = "",
-    yes: YesOption = False,
-    detach: DetachOption = False,
-    without_prefect: PrefectOption = False,
-    json: JsonOption = False,
-    plain: PlainOption = False,
+    *,
     expect: Annotated[
         str, typer.Option("--plan", help="Go only when the plan still has this hash (from `runbook plan`).")
     ] = "",
+    asking: Asking,
+    going: Going,
 ) -> int:
     """Deploy a revision, prove it, drain the dead letters and watch; undo it when the gate says no."""
-    return asyncio.run(
-        _run(
-            environment,
-            revision,
-            EVERYTHING,
-            reason=reason,
-            by=by,
-            yes=yes,
-            detach=detach,
-            without_prefect=without_prefect,
-            json=json,
-            plain=plain,
-            expect=expect,
-        )
-    )
+    return asyncio.run(_run(environment, revision, EVERYTHING, asking, going, expect=expect))
 
 
 @app.command()
-def canary(
-    environment: EnvironmentOption,
-    reason: ReasonOption = "",
-    by: ByOption = "",
-    yes: YesOption = False,
-    without_prefect: PrefectOption = False,
-    json: JsonOption = False,
-    plain: PlainOption = False,
-) -> int:
+@spread
+def canary(environment: EnvironmentOption, asking: Asking, going: Going) -> int:
     """Prove the revision that runs now on exactly one dead letter; deploys nothing."""
-    scope = (Phase.PROBING, Phase.CANARY)
-    return asyncio.run(
-        _run(
-            environment,
-            None,
-            scope,
-            reason=reason,
-            by=by,
-            yes=yes,
-            json=json,
-            plain=plain,
-            without_prefect=without_prefect,
-        )
-    )
+    return asyncio.run(_run(environment, None, (Phase.PROBING, Phase.CANARY), asking, going))
 
 
 @app.command()
+@spread
 def drain(
     environment: EnvironmentOption,
+    *,
     left_by: Annotated[
         str,
         typer.Option("--left-by", help="Only what this release, which was rolled back, has left behind."),
     ] = "",
-    reason: ReasonOption = "",
-    by: ByOption = "",
-    yes: YesOption = False,
-    without_prefect: PrefectOption = False,
-    json: JsonOption = False,
-    plain: PlainOption = False,
+    asking: Asking,
+    going: Going,
 ) -> int:
     """Prove the revision that runs now, then drain the dead letters in growing batches; deploys nothing."""
     scope = (Phase.PROBING, Phase.CANARY, Phase.DRAINING)
-    return asyncio.run(
-        _run(
-            environment,
-            None,
-            scope,
-            reason=reason,
-            by=by,
-            yes=yes,
-            json=json,
-            plain=plain,
-            without_prefect=without_prefect,
-            left_by=left_by,
-        )
-    )
+    return asyncio.run(_run(environment, None, scope, asking, going, left_by=left_by))
 
 
 @app.command()
-def watch(
-    environment: EnvironmentOption,
-    reason: ReasonOption = "",
-    by: ByOption = "",
-    yes: YesOption = False,
-    without_prefect: PrefectOption = False,
-    json: JsonOption = False,
-    plain: PlainOption = False,
-) -> int:
+@spread
+def watch(environment: EnvironmentOption, asking: Asking, going: Going) -> int:
     """Watch live traffic of the revision that runs now for the environment's window; deploys nothing."""
-    scope = (Phase.PROBING, Phase.WATCHING)
-    return asyncio.run(
-        _run(
-            environment,
-            None,
-            scope,
-            reason=reason,
-            by=by,
-            yes=yes,
-            json=json,
-            plain=plain,
-            without_prefect=without_prefect,
-        )
-    )
+    return asyncio.run(_run(environment, None, (Phase.PROBING, Phase.WATCHING), asking, going))
 
 
 async def _plan(environment: str, revision: str | None, scope: tuple[Phase, ...]) -> Plan:
@@ -166,21 +85,15 @@ async def _run(
     environment: str,
     revision: str | None,
     scope: tuple[Phase, ...],
+    asking: Asking,
+    going: Going,
     *,
-    reason: str,
-    by: str,
-    yes: bool,
-    json: bool,
-    plain: bool,
-    detach: bool = False,
-    without_prefect: bool = False,
     expect: str = "",
     left_by: str = "",
 ) -> int:
-    settings = config.load(environment)
-    async with open_core(settings) as core:
+    async with open_core(config.load(environment)) as core:
         made = await preflight.plan(core, revision, scope, left_by=left_by)
-        if not json:
+        if not going.json:
             _show_plan(made, json=False)
         if not made.good:
             raise Refused(made.refusal)
@@ -188,13 +101,10 @@ async def _run(
             raise Refused(
                 f"the world has moved since the plan {expect}: it is {made.hash} now, look at it again"
             )
-        if not yes and not json:
+        if not asking.yes and not going.json:
             typer.confirm("start it?", abort=True)
-        run = await beginning.write_down(core, made, requested_by=person(by), reason=reason)
-        options = options_of(without_prefect=without_prefect, take_over="")
-        return await carry(
-            core.database, environment, run, "carry_out", options, detach=detach, json=json, plain=plain
-        )
+        run = await beginning.write_down(core, made, requested_by=person(asking.by), reason=asking.reason)
+        return await carry(core.database, environment, run, "carry_out", [], going)
 
 
 def _show_plan(made: Plan, *, json: bool) -> None:

@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from flows.cli.app import JsonOption, queue_app
+from flows.cli.app import queue_app
+from flows.cli.options import JsonOption
 from flows.cli.output import print_json
 from handlers import config, trial
 from handlers.core import engine

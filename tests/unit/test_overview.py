@@ -1,0 +1,35 @@
+"""`runbook --help`: every command once, where a release manager looks for it, on one short line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import flows.cli.deciding
+import flows.cli.looking
+import flows.cli.queueing
+import flows.cli.rehearsing
+import flows.cli.releasing
+import flows.cli.serving  # noqa: F401
+from flows.cli.app import SHELVES, app
+
+
+def test_every_command_stands_on_one_shelf() -> None:
+    """None is missing, none is there twice, and none is named that does not exist."""
+    shelved = [name for commands in SHELVES.values() for name in commands]
+    named = {one.name or one.callback.__name__ for one in app.registered_commands if one.callback}
+    assert len(shelved) == len(set(shelved))
+    assert set(shelved) == named | {group.name for group in app.registered_groups}
+
+
+def test_the_overview_fits_and_begins_with_what_a_newcomer_can_try() -> None:
+    """Eighty columns, one line for each command, the rehearsal first."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "--help"], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    shelved = [name for shelf in SHELVES.values() for name in shelf]
+    told = [line.split()[0] for line in lines if line[:2] == "  " and line[2:3].isalpha()]
+    assert [name for name in told if name in shelved] == shelved
+    assert shelved[0] == "rehearse"
