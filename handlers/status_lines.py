@@ -9,38 +9,76 @@ from datetime import datetime
 from handlers import left_behind
 from handlers.lock import Holder
 from handlers.release import short
-from handlers.status_view import HostView, StatusView, StepView
+from handlers.status_view import HostView, StatusView, StepState, StepView
 
 _FRESH_SECONDS = 120
 """A host that was asked later than this needs no word about when."""
 _LABEL = 9
 """Columns of the first word, so that the sentences stand below each other."""
+_Block = tuple[int, list[str]]
+"""A fact, as its lines, and how soon it gives way where there is no room."""
+_MATTERS, _HELPS, _ASIDE, _OVER, _LATER = range(5)
+_GIVING_WAY = ((1, _HELPS, _LATER), (0, _OVER, _LATER), (1, _MATTERS, _MATTERS), (0, _HELPS, _ASIDE))
+"""In this order, so many lines are left of the facts from one rank to the other."""
+_RANKS = {
+    StepState.RUNNING: _MATTERS,
+    StepState.FAILED: _MATTERS,
+    StepState.HELD: _MATTERS,
+    StepState.ARMED: _HELPS,
+    StepState.NEXT: _ASIDE,
+    StepState.DONE: _OVER,
+    StepState.LATER: _LATER,
+}
 
 
-def lines(view: StatusView, width: int = 80) -> list[str]:
-    """The view as text, one fact below the other."""
+def lines(view: StatusView, width: int = 80, height: int | None = None) -> list[str]:
+    """The view as text, one fact below the other. In less than its own *height* it keeps what matters most."""
+    blocks = _blocks(view, width)
+    return [
+        line for _, told in (blocks if height is None else _fitted(blocks, width, height)) for line in told
+    ]
+
+
+def _blocks(view: StatusView, width: int) -> list[_Block]:
     release = view.release
     if release is None:
-        return _wrapped("", f"{view.environment}: no release yet", width) + _lock(view, width)
-    told = _wrapped("release", f"{release.id}  {release.phase.upper()}{_clock(view)}", width)
-    told += _labelled("Why", view.why, width)
-    told += _labelled("Need", view.need, width)
-    told += _labelled("Version", _versions(view), width)
-    told += _lock(view, width)
-    for step in view.steps:
-        told += _step(step, width)
+        return [
+            (_MATTERS, _wrapped("", f"{view.environment}: no release yet", width)),
+            (_ASIDE, _lock(view, width)),
+        ]
+    blocks = [
+        (_MATTERS, _wrapped("release", f"{release.id}  {release.phase.upper()}{_clock(view)}", width)),
+        (_MATTERS, _labelled("Why", view.why, width)),
+        (_MATTERS, _labelled("Need", view.need, width)),
+        (_HELPS, _labelled("Version", _versions(view), width)),
+        (_ASIDE, _lock(view, width)),
+    ]
+    blocks += [(_RANKS[step.state], _step(step, width)) for step in view.steps]
     if view.batches:
         sizes = " ".join(str(batch.size) for batch in view.batches)
-        told += _labelled(
-            "Events", f"{view.events_settled} of {view.events_planned} settled, batches {sizes}", width
-        )
+        told = f"{view.events_settled} of {view.events_planned} settled, batches {sizes}"
+        blocks.append((_HELPS, _labelled("Events", told, width)))
     if view.findings:
         counted = ", ".join(f"{count} {finding}" for finding, count in sorted(view.findings.items()))
-        told += _labelled("Judged", counted, width)
+        blocks.append((_ASIDE, _labelled("Judged", counted, width)))
     if view.left_behind:
-        told += _labelled("Left", left_behind.told(view.left_behind), width)
-        told += _labelled("", f"send them back: {left_behind.command(release)}", width)
-    return told
+        blocks.append((_HELPS, _labelled("Left", left_behind.told(view.left_behind), width)))
+        back = f"send them back: {left_behind.command(release)}"
+        blocks.append((_HELPS, _labelled("", back, width)))
+    return blocks
+
+
+def _fitted(blocks: list[_Block], width: int, height: int) -> list[_Block]:
+    """Cut long sentences to their first line and leave facts out, what matters least and is longest over first."""
+    fitted = list(blocks)
+    for keep, least, most in _GIVING_WAY:
+        for rank in range(most, least - 1, -1):
+            for number, (own, told) in enumerate(fitted):
+                if sum(len(lines) for _, lines in fitted) <= height:
+                    return fitted
+                if own == rank and len(told) > keep:
+                    fitted[number] = (own, [f"{line[: width - 4].rstrip()} ..." for line in told[:keep]])
+    return fitted
 
 
 def _clock(view: StatusView) -> str:

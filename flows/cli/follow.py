@@ -138,7 +138,9 @@ class _Screen:
     def show(self, view: StatusView) -> None:
         """Show how it stands now."""
         if self._live is not None:
-            self._live.update(painted(view), refresh=True)
+            size = self._live.console.size
+            # One line less than there are: the cursor stands below the last.
+            self._live.update(painted(view, min(80, size.width), size.height - 1), refresh=True)
         elif self._out is not None:
             self._tell(self._out, view)
 
@@ -153,10 +155,10 @@ class _Screen:
             out.print(f"{at:%H:%M:%S} {step.name} {step.state}: {step.sentence}")
 
 
-def painted(view: StatusView, width: int = 80) -> Text:
-    """The plain lines of the view, coloured by what each step has come to."""
+def painted(view: StatusView, width: int = 80, height: int | None = None) -> Text:
+    """The plain lines of the view, coloured by what each step has come to, in as many lines as there are."""
     text = Text()
-    for line in status.lines(view, width):
+    for line in status.lines(view, width, height):
         style = next((style for mark, style in STYLES.items() if line.lstrip().startswith(mark)), "")
         text.append(line + "\n", style=style)
     return text

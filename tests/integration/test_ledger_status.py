@@ -183,15 +183,9 @@ async def test_a_database_without_a_ledger_says_what_to_do(erp_url: str) -> None
         await bare.dispose()
 
 
-@given(
-    sentence=st.text(max_size=400),
-    name=st.text(min_size=1, max_size=60),
-    width=st.integers(min_value=60, max_value=120),
-)
-def test_no_line_is_wider_than_it_may_be(sentence: str, name: str, width: int) -> None:
-    """Whatever text came from hosts and payloads: no long line, no control character."""
-    at = datetime(2025, 11, 14, 14, 2, tzinfo=UTC)
-    release = Release(
+def release_at(at: datetime, reason: str) -> Release:
+    """A release that watches."""
+    return Release(
         id="2025-11-14.3",
         environment="staging",
         from_revision="a" * 40,
@@ -201,10 +195,21 @@ def test_no_line_is_wider_than_it_may_be(sentence: str, name: str, width: int) -
         resume_phase=None,
         token=1,
         speed=1,
-        reason=sentence,
+        reason=reason,
         created_at=at,
         finished_at=None,
     )
+
+
+@given(
+    sentence=st.text(max_size=400),
+    name=st.text(min_size=1, max_size=60),
+    width=st.integers(min_value=60, max_value=120),
+)
+def test_no_line_is_wider_than_it_may_be(sentence: str, name: str, width: int) -> None:
+    """Whatever text came from hosts and payloads: no long line, no control character."""
+    at = datetime(2025, 11, 14, 14, 2, tzinfo=UTC)
+    release = release_at(at, sentence)
     view = StatusView(
         environment="staging",
         at=at,
@@ -218,3 +223,35 @@ def test_no_line_is_wider_than_it_may_be(sentence: str, name: str, width: int) -
     told = lines(view, width)
     assert max(len(line) for line in told) <= width
     assert not any(ord(char) < 32 for line in told for char in line)
+
+
+@pytest.mark.parametrize("height", [40, 23, 12, 6])
+def test_the_view_fits_a_low_terminal_and_keeps_what_matters(height: int) -> None:
+    """What is over and what comes later gives way; the phase, why, need and what runs are on any screen."""
+    at = datetime(2025, 11, 14, 14, 2, tzinfo=UTC)
+    long = "a sentence that goes on and on, because somebody wanted to know everything about it and then some more"
+    states = [*[StepState.DONE] * 6, StepState.RUNNING, StepState.ARMED]
+    names = ["plan", "approval", "deploy", "probe", "canary", "drain", "watch", "rollback"]
+    steps = [
+        StepView(name=name, state=state, at=at, sentence=long)
+        for name, state in zip(names, states, strict=True)
+    ]
+    view = StatusView(
+        environment="staging",
+        at=at,
+        release=release_at(at, long),
+        why="97 of 97 completed",
+        need="nothing",
+        hosts=(HostView(name="web-1", want="b", have="c", good=True, note=long, seen_at=at),),
+        steps=tuple(steps),
+        findings={"HEALTHY": 3},
+    )
+    whole, told = lines(view), lines(view, 80, height)
+    assert len(told) <= height < len(whole) or told == whole
+    assert max(len(line) for line in told) <= 80
+    text = "\n".join(told)
+    for needed in ("WATCHING", "97 of 97 completed", "Need", "[running] watch"):
+        assert needed in text
+    assert ("[done]    drain" in text) == (height > 6)
+    if height == 12:
+        assert "[armed]   rollback" in text
