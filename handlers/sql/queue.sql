@@ -9,8 +9,11 @@
 -- taken only when every older open event of its record is in this same batch, which also holds against a claim
 -- that has not committed yet. What could not be in one batch with its older event is not chosen at all: chosen and
 -- then dropped, such events would fill every batch, and nothing would ever be taken again. What holds a record up is
--- looked for once for each record and not for each of its events, of which there may be thousands; OFFSET 0 keeps that a look into the index of records: with a LIMIT on top, the planner would walk through another
--- index until it meets one. With :ids only these are taken, and only a lease of somebody else holds them up.
+-- looked for once for each record and not for each of its events, of which there may be thousands; OFFSET 0 keeps
+-- that a look into the index of records: with a LIMIT on top, the planner would walk through another index until it
+-- meets one. With :ids only these are taken, and only a lease of somebody else holds them up: the ERP's
+-- own workers take theirs before they say that they are at work. A lease whose holder has said what came of the event
+-- (see `complete`) holds nobody up.
 -- Where the ledger has limits on intake, the line in brackets becomes a condition: nothing is taken at one go then.
 WITH again AS (
     SELECT q.id, q.entity_type, q.source_entity_id, q.created_at
@@ -23,6 +26,7 @@ WITH again AS (
             WHERE held.entity_type = q.entity_type
               AND held.source_entity_id = q.source_entity_id
               AND (held.status = 'processing'
+                   OR (held.status = 'pending' AND held.lock_expires_at > now())
                    OR (CAST(:ids AS uuid[]) IS NULL
                        AND (held.status = 'pending' OR (held.status = 'retry' AND held.next_retry_at > now()))))
             OFFSET 0
@@ -32,7 +36,7 @@ WITH again AS (
     ) first ON true
     WHERE q.status = 'retry'
       AND q.next_retry_at <= now()
-      AND (q.locked_by IS NULL OR q.lock_expires_at <= now())
+      AND (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
       AND q.entity_type::text = ANY (CAST(:entities AS text[]))
       AND (CAST(:ids AS uuid[]) IS NULL OR q.id = ANY (CAST(:ids AS uuid[])))
       AND (first.id IS NULL OR (q.created_at, q.id) <= (first.created_at, first.id))
@@ -50,6 +54,7 @@ WITH again AS (
             WHERE held.entity_type = q.entity_type
               AND held.source_entity_id = q.source_entity_id
               AND (held.status = 'processing'
+                   OR (held.status = 'pending' AND held.lock_expires_at > now())
                    OR (CAST(:ids AS uuid[]) IS NULL
                        AND ((held.status = 'retry' AND held.next_retry_at > now())
                             OR (held.status = 'pending' AND held.priority > q.priority))))
@@ -59,7 +64,7 @@ WITH again AS (
         LIMIT 1
     ) first ON true
     WHERE q.status = 'pending'
-      AND (q.locked_by IS NULL OR q.lock_expires_at <= now())
+      AND (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
       AND q.entity_type::text = ANY (CAST(:entities AS text[]))
       AND (CAST(:ids AS uuid[]) IS NULL OR q.id = ANY (CAST(:ids AS uuid[])))
       AND (first.id IS NULL OR (q.created_at, q.id) <= (first.created_at, first.id))
@@ -108,8 +113,10 @@ RETURNING q.id, q.entity_type::text AS entity_type, q.source_entity_id, q.operat
 
 -- complete --
 -- Settle events as completed, provided :owner still holds them. Whoever is missing in the answer was lost.
--- An open row in the ERP's dead letter table is closed with it. The lease stays until it runs out: the ERP's own worker
--- walks through a list of pending rows that it read a while ago, and asks of a row nothing but whether it is leased.
+-- An open row in the ERP's dead letter table is closed with it. The lease stays until it runs out, here and wherever an
+-- event is settled: the ERP's own worker walks through a list of pending rows that it read a while ago, and asks of a
+-- row nothing but whether it is leased. The fence is said in a way that no index serves: the planner would otherwise
+-- compare all that :owner ever held with all of :ids.
 WITH done AS (
     UPDATE tds_sync_queue q
     SET status = 'completed',
@@ -120,7 +127,7 @@ WITH done AS (
         error_message = NULL,
         error_code = NULL
     FROM unnest(CAST(:ids AS uuid[]), CAST(:targets AS text[]), CAST(:results AS text[])) AS r (id, target, result)
-    WHERE q.id = r.id AND q.status = 'processing' AND q.locked_by = :owner
+    WHERE q.id = r.id AND q.status::text = 'processing' AND coalesce(q.locked_by, '') = :owner
     RETURNING q.id
 ), closed AS (
     UPDATE tds_dead_letter_queue d
@@ -135,7 +142,8 @@ SELECT id FROM done;
 
 -- retry_later --
 -- Let events wait before their next attempt: the pause doubles with each one, has a cap, and is spread by a quarter
--- either way so that they do not all come back at once. Who has no attempt left becomes a dead letter.
+-- either way so that they do not all come back at once. Who has no attempt left becomes a dead letter. The lease stays
+-- (see `complete`), and is no hindrance to the next claim.
 UPDATE tds_sync_queue q
 SET status = CAST(CASE WHEN q.attempt_count < q.max_retry_attempts THEN 'retry' ELSE 'dead_letter' END
                   AS tds_event_status),
@@ -143,23 +151,20 @@ SET status = CAST(CASE WHEN q.attempt_count < q.max_retry_attempts THEN 'retry' 
         now() + make_interval(secs => (0.75 + 0.5 * random()) * least(
             CAST(:cap_seconds AS double precision),
             CAST(:base_seconds AS double precision) * power(2, least(q.attempt_count, 30) - 1))) END,
-    locked_by = NULL,
-    lock_expires_at = NULL,
     completed_at = NULL,
     processing_result = CAST(r.result AS jsonb),
     error_message = r.message,
     error_code = r.code
 FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS text[]), CAST(:codes AS text[]))
      AS r (id, result, message, code)
-WHERE q.id = r.id AND q.status = 'processing' AND q.locked_by = :owner
+WHERE q.id = r.id AND q.status::text = 'processing' AND coalesce(q.locked_by, '') = :owner
 RETURNING q.id, q.status::text AS status;
 
 -- bury --
--- Make events dead letters, provided :owner still holds them. They keep no completion time: nothing was completed.
+-- Make events dead letters, provided :owner still holds them. They keep no completion time: nothing was completed. The
+-- lease stays (see `complete`) until it runs out or somebody sends them back.
 UPDATE tds_sync_queue q
 SET status = 'dead_letter',
-    locked_by = NULL,
-    lock_expires_at = NULL,
     next_retry_at = NULL,
     completed_at = NULL,
     processing_result = CAST(r.result AS jsonb),
@@ -167,7 +172,7 @@ SET status = 'dead_letter',
     error_code = r.code
 FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS text[]), CAST(:codes AS text[]))
      AS r (id, result, message, code)
-WHERE q.id = r.id AND q.status = 'processing' AND q.locked_by = :owner
+WHERE q.id = r.id AND q.status::text = 'processing' AND coalesce(q.locked_by, '') = :owner
 RETURNING q.id;
 
 -- release --
@@ -231,13 +236,52 @@ WHERE q.id = ANY (ARRAY(SELECT id FROM strange))
 RETURNING q.id;
 
 -- wake_children --
--- Let events try again at once that wait for one of these records. The reason of such an event names the record's
--- id as a word of its own. Children that another worker is waking are left to it.
-WITH waiting AS (
+-- Let events try again at once that wait for one of these records, when every other record that they wait for has come
+-- too since they were tried: who wakes for each of five parents has no attempt left for the last. What an event waits
+-- for stands in its result. Where `runbook db adopt` made the index on that, nobody else's row is looked at, and the
+-- status is asked for in a way that leads the planner to no other; elsewhere all that wait are read once. Children that
+-- another worker is waking are left to it.
+WITH index AS (
+    SELECT EXISTS (
+        SELECT FROM pg_index
+        WHERE indexrelid = to_regclass('ix_tds_sync_queue_waiting_for') AND indisvalid
+    ) AS is_there
+), named AS (
+    SELECT q.id
+    FROM (SELECT DISTINCT key FROM unnest(CAST(:keys AS text[])) AS k (key)) k
+    CROSS JOIN LATERAL (
+        SELECT child.id
+        FROM tds_sync_queue child
+        WHERE child.error_code = 'missing_parent'
+          AND (child.processing_result -> 'parents') ? k.key
+          AND child.status::text = 'retry'
+        OFFSET 0
+    ) q
+    WHERE (SELECT is_there FROM index)
+    UNION
+    SELECT child.id
+    FROM tds_sync_queue child
+    CROSS JOIN LATERAL jsonb_array_elements_text(child.processing_result -> 'parents') AS parent (key)
+    WHERE child.status = 'retry' AND child.error_code = 'missing_parent'
+      -- IS TRUE keeps this a look into a hash table for each child, whatever the planner believes about their number.
+      AND (parent.key IN (SELECT unnest(CAST(:keys AS text[])))) IS TRUE
+      AND NOT (SELECT is_there FROM index)
+), waiting AS (
     SELECT q.id
     FROM tds_sync_queue q
-    WHERE q.status = 'retry' AND q.error_code = 'missing_parent' AND q.next_retry_at > now()
-      AND regexp_split_to_array(q.error_message, '[^A-Za-z0-9_@.-]+|[.]$') && CAST(:keys AS text[])
+    WHERE q.id = ANY (ARRAY(SELECT id FROM named))
+      AND q.status = 'retry' AND q.error_code = 'missing_parent' AND q.next_retry_at > now()
+      AND NOT EXISTS (
+          SELECT FROM jsonb_array_elements_text(q.processing_result -> 'parents') AS parent (key)
+          WHERE parent.key <> ALL (CAST(:keys AS text[]))
+            AND NOT EXISTS (
+                SELECT FROM tds_sync_queue came
+                WHERE came.source_entity_id = parent.key
+                  AND came.status = 'completed'
+                  AND came.completed_at >= q.started_at
+                OFFSET 0
+            )
+      )
     FOR UPDATE OF q SKIP LOCKED
 )
 UPDATE tds_sync_queue q
@@ -246,24 +290,62 @@ WHERE q.id = ANY (ARRAY(SELECT id FROM waiting))
 RETURNING q.id;
 
 -- wake_overtaken --
--- Let those of :ids try again at once whose parent was completed while they were looked at: its call to wake them came
+-- Let those of :ids try again at once whose parents were completed while they were looked at: the call to wake them came
 -- before they began to wait. To be asked once they wait for all to see.
 WITH overtaken AS (
     SELECT q.id
     FROM tds_sync_queue q
     WHERE q.id = ANY (CAST(:ids AS uuid[]))
       AND q.status = 'retry' AND q.error_code = 'missing_parent' AND q.next_retry_at > now()
-      AND EXISTS (
-          SELECT FROM tds_sync_queue parent
-          WHERE parent.source_entity_id = ANY (regexp_split_to_array(q.error_message, '[^A-Za-z0-9_@.-]+|[.]$'))
-            AND parent.status = 'completed'
-            AND parent.completed_at >= q.started_at
+      AND jsonb_array_length(q.processing_result -> 'parents') > 0
+      AND NOT EXISTS (
+          SELECT FROM jsonb_array_elements_text(q.processing_result -> 'parents') AS parent (key)
+          WHERE NOT EXISTS (
+              SELECT FROM tds_sync_queue came
+              WHERE came.source_entity_id = parent.key
+                AND came.status = 'completed'
+                AND came.completed_at >= q.started_at
+              OFFSET 0
+          )
       )
     FOR UPDATE OF q SKIP LOCKED
 )
 UPDATE tds_sync_queue q
 SET next_retry_at = now()
 WHERE q.id = ANY (ARRAY(SELECT id FROM overtaken))
+RETURNING q.id;
+
+-- wake_arrived --
+-- The same for whoever waits, in case the worker that brought a parent died before it could wake anybody: at most :limit
+-- events are looked at, those first that would wait longest. The ten seconds are for a parent that was completed before
+-- the child was claimed, and to be seen only after it was looked for.
+WITH waiting AS MATERIALIZED (
+    SELECT q.id, q.started_at, q.processing_result -> 'parents' AS parents
+    FROM tds_sync_queue q
+    WHERE q.status = 'retry' AND q.error_code = 'missing_parent' AND q.next_retry_at > now()
+      AND jsonb_array_length(q.processing_result -> 'parents') > 0
+    ORDER BY q.next_retry_at DESC
+    LIMIT CAST(:limit AS bigint)
+), arrived AS (
+    SELECT q.id
+    FROM waiting w
+    JOIN tds_sync_queue q ON q.id = w.id
+    WHERE q.status = 'retry'
+      AND NOT EXISTS (
+          SELECT FROM jsonb_array_elements_text(w.parents) AS parent (key)
+          WHERE NOT EXISTS (
+              SELECT FROM tds_sync_queue came
+              WHERE came.source_entity_id = parent.key
+                AND came.status = 'completed'
+                AND came.completed_at >= w.started_at - interval '10 seconds'
+              OFFSET 0
+          )
+      )
+    FOR UPDATE OF q SKIP LOCKED
+)
+UPDATE tds_sync_queue q
+SET next_retry_at = now()
+WHERE q.id = ANY (ARRAY(SELECT id FROM arrived)) AND q.status = 'retry'
 RETURNING q.id;
 
 -- redrive --
@@ -300,7 +382,8 @@ ORDER BY f.id;
 
 -- restore --
 -- Put redriven events that have not come to rest back as the dead letters they were, to the last column.
--- What is settled, or leased to a worker that may still be at it, is left alone and missing in the answer.
+-- What is settled, or leased to a worker that may still be at it, is left alone and missing in the answer. The ERP's own
+-- worker takes its lease before it says that it is at work; a lease whose holder has said what came of it binds nobody.
 UPDATE tds_sync_queue q
 SET status = 'dead_letter',
     attempt_count = r.attempt_count,
@@ -321,8 +404,11 @@ FROM unnest(
 ) AS r (id, attempt_count, error_message, error_code, locked_by, lock_expires_at, next_retry_at, started_at,
         completed_at, target_entity_id, processing_result)
 WHERE q.id = r.id
-  AND (q.status IN ('pending', 'retry')
-       OR (q.status = 'processing' AND (q.lock_expires_at <= now() OR CAST(:even_leased AS boolean))))
+  AND q.status IN ('pending', 'retry', 'processing')
+  AND (CAST(:even_leased AS boolean)
+       OR q.lock_expires_at <= now()
+       OR (q.status IN ('pending', 'retry')
+           AND (q.locked_by IS NULL OR q.locked_by = q.processing_result ->> 'worker')))
 RETURNING q.id;
 
 -- payloads --

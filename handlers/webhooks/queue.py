@@ -7,6 +7,7 @@ and says what it touched. Priority follows the queue's own index, 1 before 10; r
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,12 +70,16 @@ __all__ = [
     "restore",
     "retry_later",
     "states",
+    "wake_arrived",
     "wake_children",
     "wake_overtaken",
 ]
 
 LEASES_LOST_MAX = 10
 """An event that was being worked on when so many leases ran out is taken for their cause."""
+
+_PARENT = re.compile(rf"\b(?:{'|'.join(EntityType)}) ([A-Za-z0-9_-]+)", re.IGNORECASE)
+"""How the reason of an event that waits names a record: by its kind and its id at the source."""
 
 _SQL = queries("queue")
 _CLAIM_UNLIMITED = text(
@@ -252,8 +257,14 @@ async def refuse_unknown(tx: AsyncConnection) -> set[UUID]:
 
 
 async def wake_children(tx: AsyncConnection, keys: Collection[str]) -> set[UUID]:
-    """Let events that wait for one of the records *keys*, which have just come, try at once. Returns them."""
+    """Let events try at once that waited for the records *keys*, which have just come, and for no others."""
     rows = await tx.execute(_SQL["wake_children"], {"keys": sorted(set(keys))})
+    return {row.id for row in rows}
+
+
+async def wake_arrived(tx: AsyncConnection, *, limit: int = 5000) -> set[UUID]:
+    """Let waiting events try at once whose parents have come and nobody woke them. Looks at *limit* of them."""
+    rows = await tx.execute(_SQL["wake_arrived"], {"limit": limit})
     return {row.id for row in rows}
 
 
@@ -280,7 +291,15 @@ def _told(owner: str, revision: str, failures: Sequence[Failure]) -> dict[str, A
                     "worker": owner,
                     "revision": revision,
                 }
+                | _parents(failure)
             )
             for failure in failures
         ],
     }
+
+
+def _parents(failure: Failure) -> dict[str, list[str]]:
+    """The records that an event waits for, as its reason names them: by these it is found when they come."""
+    if failure.error_class is not ErrorClass.MISSING_PARENT:
+        return {}
+    return {"parents": sorted(set(_PARENT.findall(failure.message)))}

@@ -217,6 +217,8 @@ class Worker:
             async with transaction(self._engine) as tx:
                 expired = await queue.expire_leases(tx)
                 strange = await queue.refuse_unknown(tx)
+                # A worker that was killed after it brought a parent has woken nobody.
+                await queue.wake_arrived(tx)
             if expired or strange:
                 log.warning("%d leases ran out, %d events of unknown kind buried", len(expired), len(strange))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -35,6 +35,9 @@ def failure(
     id_: UUID, error_class: ErrorClass = ErrorClass.TRANSIENT, message: str = "boom 17"
 ) -> queue.Failure:
     return queue.Failure(id=id_, error_class=error_class, code="X", message=message, sqlstate="40P01")
+
+
+FORMER = [field.name for field in fields(queue.Former) if field.name not in ("id", "attempt_count")]
 
 
 class TestClaim:
@@ -277,7 +280,36 @@ class TestSettle:
         assert told == {id_: Status.DEAD_LETTER}
         now = await row(engine, id_)
         assert (now["error_message"], now["error_code"]) == ("boom 17", "X")
-        assert (now["completed_at"], now["next_retry_at"], now["locked_by"]) == (None, None, None)
+        assert (now["completed_at"], now["next_retry_at"]) == (None, None)
+
+    async def test_what_failed_keeps_its_lease_and_is_not_held_up_by_it(self, engine: AsyncEngine) -> None:
+        """An old worker with an old list must not take a dead letter or a retry; we may, and at once when it is due."""
+        retried, buried = await event(engine, "1"), await event(engine, "2")
+        await claim(engine)
+        async with engine.begin() as tx:
+            await queue.retry_later(tx, owner="a", revision="r1", failures=[failure(retried)])
+            await queue.bury(tx, owner="a", revision="r1", failures=[failure(buried)])
+        for id_ in (retried, buried):
+            now = await row(engine, id_)
+            assert now["locked_by"] == "a"
+            assert now["lock_expires_at"] > datetime.now(UTC)
+        await change(engine, retried, next_retry_at="sql:now()")
+        async with engine.begin() as tx:
+            await queue.redrive(tx, [buried])
+        assert {each.id for each in await claim(engine, owner="b")} == {retried, buried}
+
+    async def test_a_retry_in_other_hands_is_not_taken(self, engine: AsyncEngine) -> None:
+        """Only the lease of the worker that said why it failed is over; a later one of somebody else counts."""
+        id_ = await event(engine, "1")
+        await claim(engine)
+        async with engine.begin() as tx:
+            await queue.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)])
+            former = queue.Former(id=str(id_), attempt_count=3, **dict.fromkeys(FORMER))
+        await change(engine, id_, next_retry_at="sql:now()", locked_by="worker-1")
+        assert await claim(engine, owner="b") == []
+        async with engine.begin() as tx:
+            assert await queue.restore(tx, [former]) == []
+            assert await queue.restore(tx, [former], even_leased=True) == [id_]
 
     async def test_a_burial_keeps_all_that_is_known(self, engine: AsyncEngine) -> None:
         """A dead letter says class, field, SQLSTATE and fingerprint, and has no completion time."""
@@ -369,21 +401,6 @@ class TestSettle:
             (letter,) = await queue.dead_letters(tx)
         assert (letter.entity, letter.raw_type, letter.error_code) == (None, "branch", "unknown_type")
         assert "branch" in (letter.error_message or "")
-
-    async def test_children_wake_when_their_parent_comes(self, engine: AsyncEngine) -> None:
-        """Only events that wait for exactly this record are due at once."""
-        reason = "customer 4600123 is not there yet."
-        waiting = {
-            "status": "retry",
-            "error_code": "missing_parent",
-            "next_retry_at": "sql:now() + interval '1 h'",
-        }
-        mine = await event(engine, "1", **waiting, error_message=reason)
-        await event(engine, "2", **waiting, error_message="customer 46001234 is not there yet")
-        await event(engine, "3", **waiting | {"error_code": "40P01"}, error_message=reason)
-        async with engine.begin() as tx:
-            assert await queue.wake_children(tx, ["4600123", "99"]) == {mine}
-        assert [each.id for each in await claim(engine)] == [mine]
 
 
 class TestRedrive:

@@ -1,0 +1,91 @@
+"""Events that wait for a parent: woken when it comes, by whoever brings it or by the sweep, and not before."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from queue_events import change, event
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from handlers.webhooks import queue
+from handlers.webhooks.event import EntityType, ErrorClass, Event
+
+
+async def claim(engine: AsyncEngine) -> list[Event]:
+    async with engine.begin() as tx:
+        return await queue.claim(tx, owner="a", limit=100, lease_seconds=60)
+
+
+async def waiting(engine: AsyncEngine, key: str, reason: str) -> UUID:
+    """An invoice that a worker has put to wait for an hour."""
+    id_ = await event(engine, key, entity=EntityType.INVOICE)
+    failure = queue.Failure(
+        id=id_, error_class=ErrorClass.MISSING_PARENT, code="missing_parent", message=reason
+    )
+    async with engine.begin() as tx:
+        await queue.claim(tx, owner="a", limit=1, lease_seconds=60, ids=[id_])
+        await queue.retry_later(tx, owner="a", revision="r1", failures=[failure], base_seconds=3600)
+    return id_
+
+
+async def test_children_wake_when_their_parent_comes(engine: AsyncEngine) -> None:
+    """Only events that wait for exactly this record are due at once."""
+    mine = await waiting(engine, "1", "waits for Customer 4600123 (customer_id)")
+    await waiting(engine, "2", "waits for Customer 46001234 (customer_id)")
+    other = await waiting(engine, "3", "waits for Customer 4600123 (customer_id)")
+    await change(engine, other, error_code="40P01")
+    async with engine.begin() as tx:
+        assert await queue.wake_children(tx, ["4600123", "99"]) == {mine}
+    assert [each.id for each in await claim(engine)] == [mine]
+
+
+async def test_a_child_of_two_wakes_when_both_have_come(engine: AsyncEngine) -> None:
+    """Woken for each parent, it would have no attempt left for the last one."""
+    child = await waiting(
+        engine, "1", "waits for Customer 5 (customer_id), Product 6 (line_items[0].item_id)"
+    )
+    first = await event(engine, "5", entity=EntityType.CUSTOMER)
+    async with engine.begin() as tx:
+        assert await queue.wake_children(tx, ["5"]) == set()
+        assert await queue.wake_children(tx, ["6", "5"]) == {child}
+    await change(engine, child, next_retry_at="sql:now() + interval '1 h'")
+    await change(engine, first, status="completed", completed_at="sql:now() - interval '1 h'")
+    async with engine.begin() as tx:
+        assert await queue.wake_children(tx, ["6"]) == set()
+    await change(engine, first, completed_at="sql:now()")
+    async with engine.begin() as tx:
+        assert await queue.wake_children(tx, ["6"]) == {child}
+
+
+@pytest.mark.parametrize("index", ["", "DROP INDEX IF EXISTS ix_tds_sync_queue_waiting_for"])
+async def test_waking_needs_no_index(engine: AsyncEngine, index: str) -> None:
+    """A database that was adopted before has none: the same children wake."""
+    async with engine.begin() as tx:
+        await tx.execute(text(index or "SELECT"))
+    children = {await waiting(engine, f"i{n}", f"waits for Product {n % 3} (item_id)") for n in range(9)}
+    async with engine.begin() as tx:
+        woken = await queue.wake_children(tx, ["0", "2", "7"])
+    assert len(woken & children) == len(woken) == 6
+
+
+async def test_the_sweep_wakes_whose_parents_came_unseen(engine: AsyncEngine) -> None:
+    """It finds a child whose parents were all completed since it was tried, looks at few, and spins on none."""
+    child = await waiting(
+        engine, "1", "waits for Customer 5 (customer_id), Product 6 (line_items[0].item_id)"
+    )
+    for key in ("5", "6"):
+        async with engine.begin() as tx:
+            assert await queue.wake_arrived(tx) == set()
+        await event(engine, key, status="completed", completed_at="sql:now()")
+    later = await waiting(engine, "2", "waits for Customer 77 (customer_id)")
+    await change(engine, later, next_retry_at="sql:now() + interval '2 h'")
+    async with engine.begin() as tx:
+        assert await queue.wake_arrived(tx, limit=1) == set()
+        assert await queue.wake_arrived(tx, limit=2) == {child}
+        assert await queue.wake_arrived(tx) == set()
+    soon = "sql:now() + interval '1 h'"
+    await change(engine, child, next_retry_at=soon, started_at="sql:now() + interval '11 seconds'")
+    async with engine.begin() as tx:
+        assert await queue.wake_arrived(tx) == set()
