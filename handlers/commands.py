@@ -169,11 +169,6 @@ def commit_of(deploy: Deploy, revision: str) -> Command:
     return Command.procedure(_git_functions(repository(deploy)) + body, *names, title="commit-of")
 
 
-def has_commit(deploy: Deploy, sha: str) -> Command:
-    """Succeeds when the host's repository holds this very commit."""
-    return git(deploy, "cat-file", "-e", f"{checked_sha(sha)}^{{commit}}")
-
-
 def is_on_branch(deploy: Deploy, sha: str) -> Command:
     """Succeeds when the released branch of the remote contains the commit."""
     return git(

@@ -188,17 +188,6 @@ class Shell:
 
 
 @asynccontextmanager
-async def open_host(environment: Environment, host: Host) -> AsyncIterator[Shell]:
-    """A connection to one host, closed at the end."""
-    shell = Shell(environment, host)
-    try:
-        await shell.connect()
-        yield shell
-    finally:
-        shell.close()
-
-
-@asynccontextmanager
 async def open_hosts(environment: Environment, *, connected: bool = True) -> AsyncIterator[list[Shell]]:
     """Connections to all hosts, in the order of the file, a few begun at once.
 

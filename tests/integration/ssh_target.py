@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from handlers import config
-from handlers.config import Environment
+from handlers.config import Environment, Host
+from handlers.ssh import Shell
 from rehearsal import systemctl
 from rehearsal.sshd import Sshd
 
@@ -124,6 +125,17 @@ async def serve(folder: Path, *names: str, kind: Any = None) -> AsyncIterator[Ta
                 stop = [str(target.hosts[name] / "bin/systemctl"), "stop", *units]
                 await asyncio.to_thread(subprocess.run, stop, check=False, capture_output=True)
             server.stop()
+
+
+@asynccontextmanager
+async def open_host(environment: Environment, host: Host) -> AsyncIterator[Shell]:
+    """A connection to one host, closed at the end."""
+    shell = Shell(environment, host)
+    try:
+        await shell.connect()
+        yield shell
+    finally:
+        shell.close()
 
 
 class Relay:

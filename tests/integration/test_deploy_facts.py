@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from ssh_target import Target, serve, unit
+from ssh_target import Target, open_host, serve, unit
 
 from handlers.commands import Command
 from handlers.deploy import commits_between, inspect, resolve
 from handlers.errors import Refused
 from handlers.facts import denied
-from handlers.ssh import Shell, open_host
+from handlers.ssh import Shell
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ssh_target import Target, git, serve
+from ssh_target import Target, git, open_host, serve
 
 from handlers import deploy
 from handlers.deploy import Change, activate, inspect, prepare
 from handlers.operations import OperationOutcome
-from handlers.ssh import Shell, open_host
+from handlers.ssh import Shell
 
 
 class _Nobody:

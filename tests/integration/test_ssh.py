@@ -12,12 +12,12 @@ from time import monotonic
 
 import asyncssh
 import pytest
-from ssh_target import Target, free_port, serve
+from ssh_target import Target, free_port, open_host, serve
 
 from handlers.commands import Command
 from handlers.config import Environment
 from handlers.errors import OutcomeUnknown, Refused, Unreachable
-from handlers.ssh import OUTPUT_MAX, Shell, open_host, open_hosts
+from handlers.ssh import OUTPUT_MAX, Shell, open_hosts
 from rehearsal.sshd import SshdError, find_sshd, make_key
 
 KINDS = ["asyncssh", *(["openssh"] if find_sshd() else [])]

@@ -11,13 +11,13 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from ssh_target import Relay, Target, free_port, serve
+from ssh_target import Relay, Target, free_port, open_host, serve
 
 from handlers import operations
 from handlers.commands import Command
 from handlers.errors import LockLost
 from handlers.operations import OperationOutcome, OperationResult, cancel, read_state, run_operation
-from handlers.ssh import Shell, open_host
+from handlers.ssh import Shell
 
 
 @pytest.fixture

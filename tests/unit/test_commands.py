@@ -87,7 +87,6 @@ def test_only_looking_is_repeatable() -> None:
         commands.inspect(DEPLOY, SERVICES),
         commands.fetch(DEPLOY),
         commands.commit_of(DEPLOY, "main"),
-        commands.has_commit(DEPLOY, SHA),
         commands.is_on_branch(DEPLOY, SHA),
         commands.log_between(DEPLOY, SHA, SHA),
         commands.read_state(DEPLOY),
@@ -129,7 +128,7 @@ def test_anything_else_is_no_revision(name: str) -> None:
 @pytest.mark.parametrize("sha", ["main", SHA[:39], SHA.upper(), SHA + "0", "-" + SHA[1:], SHA + "\n"])
 def test_only_a_whole_commit_id_changes_a_host(sha: str) -> None:
     """A branch could mean something else a second later."""
-    for make in (commands.prepare, commands.activate, commands.has_commit):
+    for make in (commands.prepare, commands.activate, commands.is_on_branch):
         with pytest.raises(Refused, match="whole commit id"):
             make(DEPLOY, sha)
 
