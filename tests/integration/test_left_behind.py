@@ -141,3 +141,21 @@ async def test_a_release_under_way_is_not_told_what_it_leaves(engine: AsyncEngin
     if phase is Phase.ROLLING_BACK:
         await ledger.enter(engine, release, phase)
     assert (await status.read(engine, "staging")).left_behind == ()
+
+
+async def test_what_was_drained_in_vain_is_still_its_own(core: Core, told: Told) -> None:
+    """A drain of what it left died of it again, long after the release went back: the next drain takes the same."""
+    plan = await preflight.plan(core, None, DRAIN, left_by=told.release.id)
+    again = await ledger.begin(
+        core.database,
+        environment="staging",
+        from_revision="a" * 40,
+        to_revision="a" * 40,
+        requested_by="ops-a",
+        plan=plan.as_json(),
+        plan_hash=plan.hash,
+    )
+    planned = [(n, UUID(event.id), event.entity, event.key) for n, event in enumerate(plan.events)]
+    await ledger.plan_events(core.database, again, planned)
+    await change(core.database, planned[0][1], started_at="sql:clock_timestamp() + interval '1 h'")
+    assert await left_behind.ids(core.database, "staging", told.release.id) == told.left
