@@ -163,7 +163,7 @@ def steps(
         Phase.PROBING: f"probe: {environment.probe.consecutive} good answers in a row from each host, "
         f"with {target} in them",
         Phase.CANARY: "canary: one dead letter through the deployed workers, followed to its end",
-        Phase.DRAINING: f"drain: the other {max(0, events - 1)} dead letters, one of each type first, "
+        Phase.DRAINING: f"drain: the other dead letters ({max(0, events - 1)}), one of each type first, "
         "then growing batches",
         Phase.WATCHING: f"watch: {environment.watch.window_seconds / 60:g} min, a look every "
         f"{environment.watch.interval_seconds:g} s",

@@ -89,7 +89,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, held: Holde
         at=at,
         release=release,
         why=_why(release, current, judged),
-        need=str(current.detail.get("need") or _NEEDS.get(release.phase, "")),
+        need=str(current.detail.get("need") or _need(release)),
         next_what=str(coming.get("what") or ""),
         next_at=_time(coming.get("at")),
         running_seconds=(
@@ -120,6 +120,12 @@ def _why(release: Release, current: PhaseRecord, judged: list[JudgementRecord]) 
     return "" if release.phase in (Phase.PLANNED, Phase.APPROVED) else release.reason
 
 
+def _need(release: Release) -> str:
+    if release.phase is Phase.HELD and release.from_revision == release.to_revision:
+        return "a person decides: runbook resume or runbook abort; nothing was deployed"
+    return _NEEDS.get(release.phase, "")
+
+
 def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]:
     newest = {record.phase: record for record in records}
     rolled = newest.get(Phase.ROLLING_BACK)
@@ -134,7 +140,7 @@ def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]
             awaited = StepState.LATER
     if rolled is not None:
         views.append(_step("rollback", rolled))
-    elif release.phase in LIVE:
+    elif release.phase in LIVE and release.from_revision != release.to_revision:
         to = f"to {short(release.from_revision)}"
         views.append(StepView(name="rollback", state=StepState.ARMED, at=None, sentence=to))
     return tuple(views)

@@ -6,14 +6,17 @@ import textwrap
 from collections.abc import Iterator
 
 from handlers.plan import Plan
-from handlers.release import short
+from handlers.release import Phase, short
 
 COMMITS_SHOWN = 8
 
 
 def lines(plan: Plan, width: int = 80) -> Iterator[str]:
     """The plan, a fact a line: from what to what, the checks, the dead letters, and the steps."""
-    yield f"plan {plan.hash}  {plan.environment}  {short(plan.from_revision)} -> {short(plan.to_revision)}"
+    deploys = Phase.DEPLOYING in plan.scope
+    moves = f"{short(plan.from_revision)} -> {short(plan.to_revision)}"
+    stays = f"{short(plan.to_revision)} stays: nothing is deployed"
+    yield f"plan {plan.hash}  {plan.environment}  {moves if deploys else stays}"
     for commit in plan.commits[:COMMITS_SHOWN]:
         yield textwrap.shorten(f"   {commit}", width, placeholder=" ...")
     if len(plan.commits) > COMMITS_SHOWN:
@@ -41,11 +44,13 @@ def lines(plan: Plan, width: int = 80) -> Iterator[str]:
     bars = plan.thresholds
     yield from _wrapped(
         "Gate     ",
-        f"good from {bars['good_percent']:g} %, rolled back below {bars['roll_back_percent']:g} %; "
+        f"good from {bars['good_percent']:g} %, {'rolled back' if deploys else 'held'} below "
+        f"{bars['roll_back_percent']:g} %; "
         f"about {plan.seconds_expected / 60:.0f} min",
         width,
     )
-    yield f"Rollback to {short(plan.from_revision)}, present on {_present(plan)}"
+    if deploys:
+        yield f"Rollback to {short(plan.from_revision)}, present on {_present(plan)}"
 
 
 def _present(plan: Plan) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from flows.cli.planned import lines
 from handlers.plan import EVERYTHING, Check, Plan
+from handlers.release import Phase
 
 GOOD = Check(name="database", good=True, sentence="answers")
 PLAN = Plan(
@@ -44,3 +45,12 @@ def test_a_warning_is_marked_and_forbids_nothing() -> None:
     told = "\n".join(lines(replace(PLAN, checks=(replace(GOOD, warns=True),))))
     assert "[warn] database" in told
     assert "1. deploy bbbbbbb" in told
+
+
+def test_a_phase_by_hand_promises_no_rollback() -> None:
+    """It deploys nothing, so there is nothing to go back to: a bad number holds it, and the plan says so."""
+    told = "\n".join(lines(replace(PLAN, scope=(Phase.PROBING, Phase.WATCHING), to_revision="a" * 40)))
+    assert "aaaaaaa stays: nothing is deployed" in told
+    assert "held below 80 %" in told
+    assert "Rollback" not in told
+    assert "Rollback to aaaaaaa" in "\n".join(lines(PLAN))
