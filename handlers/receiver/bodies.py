@@ -36,11 +36,13 @@ class Bodies:
         self._together_bytes_max = together_bytes_max
         self._open: dict[asyncio.Timeout, int] = {}
         """How much of each has come, the oldest first."""
+        self._let_go_of: set[asyncio.Timeout] = set()
         self._bytes = 0
 
     async def read(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body, as far as it may be read."""
-        announced = self._check(headers)
+        self._check(headers)
+        let_go = False
         try:
             async with asyncio.timeout(self._seconds) as deadline:
                 self._open[deadline] = 0
@@ -50,21 +52,17 @@ class Bodies:
                     return await self._whole(receive, deadline)
                 finally:
                     self._bytes -= self._open.pop(deadline)
+                    let_go = deadline in self._let_go_of
+                    self._let_go_of.discard(deadline)
         except TimeoutError:
-            announced = f" of {announced} bytes" if announced else ""
-            raise No(408, "slow", f"the body{announced} did not come in time", headers=_CLOSE) from None
+            if let_go:
+                sentence = "too many calls at once, and this one was the slowest: send it again"
+                raise No(503, "overloaded", sentence, headers=_CLOSE | {"Retry-After": "2"}) from None
+            raise No(408, "slow", "the body did not come in time", headers=_CLOSE) from None
 
     async def _whole(self, receive: Receive, deadline: asyncio.Timeout) -> bytes:
-        message = await receive()
-        read = message.get("body", b"")
-        if (
-            not message.get("more_body")
-            and message["type"] == "http.request"
-            and len(read) <= self._bytes_max
-        ):
-            return bytes(read)
         parts = bytearray()
-        while message["type"] == "http.request":
+        while (message := await receive())["type"] == "http.request":
             parts += message.get("body", b"")
             if len(parts) > self._bytes_max:
                 raise self._too_large()
@@ -74,11 +72,10 @@ class Bodies:
             self._open[deadline] = len(parts)
             if self._bytes > self._together_bytes_max:
                 self._let_go(None)
-            message = await receive()
         raise Gone
 
-    def _check(self, headers: Headers) -> str:
-        """Refuse by the headers alone what will not be read; the announced length otherwise."""
+    def _check(self, headers: Headers) -> None:
+        """Refuse by the headers alone what will not be read."""
         length, chunked = "", False
         for name, value in headers:
             if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
@@ -91,7 +88,6 @@ class Bodies:
             raise No(400, "malformed", "a body has either a length or chunks", headers=_CLOSE)
         if length and int(length) > self._bytes_max:
             raise self._too_large()
-        return length
 
     def _too_large(self) -> No:
         return No(413, "size", f"the body is larger than {self._bytes_max} bytes", headers=_CLOSE)
@@ -102,5 +98,6 @@ class Bodies:
         for one in self._open:
             when = one.when()
             if one is not newest and when is not None and when > now:
+                self._let_go_of.add(one)
                 one.reschedule(now)
                 return

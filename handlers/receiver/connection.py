@@ -19,6 +19,8 @@ from uvicorn.server import ServerState
 
 CONNECTIONS_MAX = 768
 """An ordinary process may have a thousand files open."""
+_CROWDED = 0.75
+"""From this part of all connections on none is kept after its answer."""
 HEAD_SECONDS = 10.0
 """From the first byte of a request, or from the beginning of a connection, to the end of the headers."""
 HEAD_BYTES_MAX = 32 * 1024
@@ -72,6 +74,9 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         self._quiet_since = self.loop.time()
+        if len(self.connections) > CONNECTIONS_MAX * _CROWDED:
+            # One answer each, or callers that always have a next request would never leave a place to another.
+            self.transport.close()
         super().on_response_complete()
 
     def pause_writing(self) -> None:

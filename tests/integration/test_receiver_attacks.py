@@ -138,7 +138,7 @@ class TestSlowness:
             told = [answers(await heard(reader)) for reader, _ in slow[:8]]
             for _, writer in slow:
                 writer.close()
-        assert [[status for status, _ in each] for each in told] == [[408]] * 8
+        assert [[status for status, _ in each] for each in told] == [[503]] * 8
         assert len(await rows(engine)) == 5
 
     async def test_bodies_together_have_a_limit(self, engine: AsyncEngine) -> None:
@@ -181,6 +181,18 @@ class TestSlowness:
             for _, writer in idle:
                 writer.close()
             await asyncio.gather(*gone)
+
+    async def test_who_always_has_a_next_request_makes_room_too(
+        self, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where it is crowded a connection has one answer, so that requests without end on all of them end."""
+        monkeypatch.setattr(connection, "CONNECTIONS_MAX", 8)
+        async with receiver(engine, per_minute_max=0) as client:
+            greedy = [asyncio.create_task(shout(port_of(client), call(b"x" * 2000) * 1500)) for _ in range(8)]
+            await asyncio.sleep(0.1)
+            await served(client)
+            told = await asyncio.gather(*greedy)
+        assert min(len(each) for each in told) < 10
 
     async def test_with_every_connection_in_use_another_is_told_so(
         self, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
