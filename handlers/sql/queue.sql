@@ -115,8 +115,8 @@ RETURNING q.id, q.entity_type::text AS entity_type, q.source_entity_id, q.operat
 -- Settle events as completed, provided :owner still holds them. Whoever is missing in the answer was lost.
 -- An open row in the ERP's dead letter table is closed with it. The lease stays until it runs out, here and wherever an
 -- event is settled: the ERP's own worker walks through a list of pending rows that it read a while ago, and asks of a
--- row nothing but whether it is leased. The fence is said in a way that no index serves: the planner would otherwise
--- compare all that :owner ever held with all of :ids.
+-- row nothing but whether it is leased. The fence is said in a way that no index serves and no
+-- statistics: the planner would otherwise expect one row, and compare all that :owner ever held with all of :ids.
 WITH done AS (
     UPDATE tds_sync_queue q
     SET status = 'completed',
@@ -127,7 +127,7 @@ WITH done AS (
         error_message = NULL,
         error_code = NULL
     FROM unnest(CAST(:ids AS uuid[]), CAST(:targets AS text[]), CAST(:results AS text[])) AS r (id, target, result)
-    WHERE q.id = r.id AND q.status::text = 'processing' AND coalesce(q.locked_by, '') = :owner
+    WHERE q.id = r.id AND coalesce(q.status = 'processing' AND q.locked_by = :owner, false)
     RETURNING q.id
 ), closed AS (
     UPDATE tds_dead_letter_queue d
@@ -157,7 +157,7 @@ SET status = CAST(CASE WHEN q.attempt_count < q.max_retry_attempts THEN 'retry' 
     error_code = r.code
 FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS text[]), CAST(:codes AS text[]))
      AS r (id, result, message, code)
-WHERE q.id = r.id AND q.status::text = 'processing' AND coalesce(q.locked_by, '') = :owner
+WHERE q.id = r.id AND coalesce(q.status = 'processing' AND q.locked_by = :owner, false)
 RETURNING q.id, q.status::text AS status;
 
 -- bury --
@@ -172,7 +172,7 @@ SET status = 'dead_letter',
     error_code = r.code
 FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS text[]), CAST(:codes AS text[]))
      AS r (id, result, message, code)
-WHERE q.id = r.id AND q.status::text = 'processing' AND coalesce(q.locked_by, '') = :owner
+WHERE q.id = r.id AND coalesce(q.status = 'processing' AND q.locked_by = :owner, false)
 RETURNING q.id;
 
 -- release --
