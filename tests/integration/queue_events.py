@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.webhooks import queue
-from handlers.webhooks.event import EntityType
+from handlers.webhooks.event import EntityType, ErrorClass, Event, Outcome, Result
+
+APPLIED = Result(outcome=Outcome.APPLIED, target="7")
+
+FORMER = [field.name for field in fields(queue.Former) if field.name not in ("id", "attempt_count")]
+"""What a redrive wipes and a restore puts back, besides the attempts."""
 
 
 async def event(
@@ -63,3 +69,22 @@ async def bytes_of(engine: AsyncEngine, ids: list[UUID]) -> list[str]:
             text("SELECT q::text FROM tds_sync_queue q WHERE id = ANY (:ids) ORDER BY id"), {"ids": ids}
         )
         return list(found.scalars())
+
+
+async def claim(engine: AsyncEngine, owner: str = "a", limit: int = 100, **narrow: object) -> list[Event]:
+    """Lease events to *owner*."""
+    async with engine.begin() as tx:
+        return await queue.claim(tx, owner=owner, limit=limit, lease_seconds=60, **narrow)  # type: ignore[arg-type]
+
+
+async def complete(engine: AsyncEngine, owner: str, ids: list[UUID]) -> set[UUID]:
+    """Settle events as applied, in the name of *owner*."""
+    async with engine.begin() as tx:
+        return await queue.complete(tx, owner=owner, revision="r1", results=dict.fromkeys(ids, APPLIED))
+
+
+def failure(
+    id_: UUID, error_class: ErrorClass = ErrorClass.TRANSIENT, message: str = "boom 17"
+) -> queue.Failure:
+    """Why an event was not applied."""
+    return queue.Failure(id=id_, error_class=error_class, code="X", message=message, sqlstate="40P01")
