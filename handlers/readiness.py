@@ -103,7 +103,7 @@ async def _tables_check(core: Core) -> Check:
     """Our core needs columns beside the ERP's; another worker of the ERP's may do without."""
     inline = core.environment.execution == "inline"
     try:
-        missing = await adopt.adopt(core.database, dry_run=True)
+        missing = await adopt.needed(core.database)
     except Refused as error:
         return Check(name="tables", good=not inline, sentence=str(error))
     if not missing:

@@ -1,5 +1,20 @@
 -- What `runbook db adopt` looks at before it adds to the ERP's tables.
 
+-- places --
+-- What each of the names in :tables stands for on the search path, and where else it is when it is not there: a table
+-- made anew beside the ERP's own, in another schema, would be filled and read by nobody.
+SELECT n.name, c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner,
+    pg_has_role(c.relowner, 'USAGE') AS is_ours,
+    CASE WHEN c.oid IS NULL THEN (
+        SELECT string_agg(format('%I.%I', s.nspname, o.relname), ', ' ORDER BY s.nspname)
+        FROM pg_class o
+        JOIN pg_namespace s ON s.oid = o.relnamespace
+        WHERE o.relname = n.name AND o.relkind IN ('r', 'p', 'v', 'm', 'f')
+          AND s.nspname NOT IN ('information_schema', 'runbook') AND s.nspname NOT LIKE 'pg\_%'
+    ) END AS elsewhere
+FROM unnest(CAST(:tables AS text[])) AS n (name)
+LEFT JOIN pg_class c ON c.oid = to_regclass(n.name);
+
 -- columns --
 -- Every column of the tables named in :tables, as far as they exist, with what writing to it needs to know.
 SELECT c.relname AS table_name, a.attname AS column_name, t.typname AS type_name, a.attnotnull AS not_null,
@@ -12,14 +27,21 @@ WHERE c.oid = ANY (ARRAY(SELECT to_regclass(name)::oid FROM unnest(CAST(:tables 
 ORDER BY c.relname, a.attnum;
 
 -- indexes --
--- The column that leads each whole index of these tables, and whether it alone is unique.
-SELECT c.relname AS table_name, a.attname AS column_name, (i.indisunique AND i.indnkeyatts = 1) AS is_unique
+-- The indexes of these tables: the column that leads each (none where that is an expression), whether it alone is
+-- unique, and whether the index is whole.
+SELECT c.relname AS table_name, x.relname AS name, a.attname AS column_name,
+    (i.indisunique AND i.indnkeyatts = 1) AS is_unique, i.indpred IS NOT NULL AS is_partial, i.indisvalid AS is_whole
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indrelid
-JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
-WHERE c.oid = ANY (ARRAY(SELECT to_regclass(name)::oid FROM unnest(CAST(:tables AS text[])) AS n (name)))
-  AND i.indpred IS NULL AND i.indisvalid;
+JOIN pg_class x ON x.oid = i.indexrelid
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+WHERE c.oid = ANY (ARRAY(SELECT to_regclass(name)::oid FROM unnest(CAST(:tables AS text[])) AS n (name)));
 
--- one_at_a_time --
--- Two adoptions at once wait for each other; nobody waits long for the application's own locks.
-SELECT pg_advisory_xact_lock(hashtext('runbook adopt')), set_config('lock_timeout', '10s', true);
+-- take_turn --
+-- Whether nobody else is adopting; it is then our turn for as long as this connection lives. Asked again and again
+-- instead of waited for: a waiting statement would itself be waited for by the indexes that the other one makes.
+SELECT pg_try_advisory_lock(hashtext('runbook adopt'));
+
+-- wait_at_most --
+-- How long each of the next statements waits for a table that the application holds, in milliseconds.
+SELECT set_config('lock_timeout', CAST(:milliseconds AS text), false);

@@ -14,8 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.adopt import adopt
 from handlers.entities import HANDLERS
-from handlers.errors import Refused, TryAgain
-from handlers.sql import queries
+from handlers.errors import Refused
 from handlers.webhooks.event import EntityType, Outcome
 from tests.conftest import engine_for
 from tests.integration.entity_events import applied, event, example_records, parents_of, row
@@ -186,18 +185,3 @@ async def test_a_role_that_does_not_own_the_tables_is_told_so(erp: AsyncEngine) 
     finally:
         await reader.dispose()
         await run(erp, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
-
-
-async def test_a_table_in_use_is_not_waited_for_long(
-    erp: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The application goes before: adoption gives up, having changed nothing, and may be tried again."""
-    shorter = {**queries("adopt")}
-    shorter["one_at_a_time"] = text(str(shorter["one_at_a_time"]).replace("10s", "100ms"))
-    monkeypatch.setattr("handlers.adopt.queries", lambda _: shorter)
-    before = await columns(erp)
-    async with erp.connect() as application:
-        await application.execute(text("SELECT 1 FROM vendors"))
-        with pytest.raises(TryAgain, match="vendors"):
-            await adopt(erp)
-    assert await columns(erp) == before
