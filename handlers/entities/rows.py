@@ -114,6 +114,9 @@ BEGIN
 END
 $block$"""
 
+_AT_ONCE = 250
+"""Rows in one block: they travel a second time, and a large payload must not double the worker's memory."""
+
 _SEND = text("SELECT set_config('runbook.rows', :rows, true), set_config('plan_cache_mode', 'auto', true)")
 """Each row is planned anew otherwise: see `handlers.webhooks.engine`."""
 _REFUSED = text("SELECT current_setting('runbook.refused')")
@@ -123,9 +126,11 @@ async def refused(tx: AsyncConnection, writing: Writing, arrays: Arrays) -> dict
     """The rows that the database refuses, by their number, each with its own error. The others stay written: the caller
     has set a savepoint, and goes back to it."""
     rows = list(zip(*(arrays[name] for name in writing.names), strict=True))
-    await tx.execute(_SEND, {"rows": msgspec.json.encode(rows).decode()})
-    await tx.exec_driver_sql(writing.of_each)
-    told = msgspec.json.decode((await tx.execute(_REFUSED)).scalar_one())
-    return {
-        each.pop("row"): PostgresError.new({k: v for k, v in each.items() if v is not None}) for each in told
-    }
+    found: dict[int, PostgresError] = {}
+    for start in range(0, len(rows), _AT_ONCE):
+        await tx.execute(_SEND, {"rows": msgspec.json.encode(rows[start : start + _AT_ONCE]).decode()})
+        await tx.exec_driver_sql(writing.of_each)
+        for told in msgspec.json.decode((await tx.execute(_REFUSED)).scalar_one()):
+            number = start + told.pop("row")
+            found[number] = PostgresError.new({key: said for key, said in told.items() if said is not None})
+    return found

@@ -60,7 +60,8 @@ class Settler:
         except Exception as error:  # whatever one event raised: the others must not suffer for it
             _unless_gone(error)
             log.info("a batch of %d events failed (%s): isolating", len(events), type(error).__name__)
-            reason = error
+            # Without its traceback, which holds our own frame and so itself, and all rows of the batch.
+            reason = error.with_traceback(None)
         else:
             await self._wake(done)
             return done.tally
@@ -128,7 +129,7 @@ class Settler:
                         done = await self._apply(tx, left)
                 except Exception as error:  # perhaps other rows, which could not be seen before
                     _still_there(tx, error)
-                    reason = error
+                    reason = error.with_traceback(None)
                 else:
                     found.add(done)
                     left = []
