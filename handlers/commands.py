@@ -228,6 +228,17 @@ done"""
     return Command.procedure(body, *(word for wish in wishes for word in wish), title="denied")
 
 
+def logs(services: Services, unit: str, since: int, until: int, lines: int) -> Command:
+    """The end of what a unit wrote between two moments, by the environment's own command."""
+    values = {"{unit}": unit, "{since}": str(since), "{until}": str(until), "{lines}": str(lines)}
+    words = []
+    for word in services.logs:
+        for name, value in values.items():
+            word = word.replace(name, value)
+        words.append(word)
+    return Command(*words)
+
+
 def inspect(deploy: Deploy, services: Services, sha: str | None = None) -> Command:
     """One look at everything that matters on a host; changes nothing."""
     body = _git_functions() + _service_functions(services) + script("inspect")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handlers import ledger, private
+from handlers import hostlogs, ledger, private
 from handlers.core import Core
 from handlers.database import as_json, begin
 from handlers.release import Release
@@ -60,6 +60,7 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
         "judgements.json": _judgements,
         "operations.json": _operations,
         "events.csv": _events,
+        "logs.txt": _logs,
     }
     known = private.known_secrets(core.environment)
     saved: dict[str, str] = {}
@@ -70,6 +71,8 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
         try:
             async with asyncio.timeout_at(deadline):
                 text = await gather(core, release, known)
+                if not text:
+                    continue
                 saved[name] = await asyncio.to_thread(_keep, where, name, text)
                 await ledger.record_file(
                     core.database, release, kind="evidence", path=str(where / name), sha256=saved[name]
@@ -105,6 +108,12 @@ async def _events(core: Core, release: Release, known: frozenset[str]) -> str:
             values[1] = ENTITY_TYPES.get(row.raw_type, row.raw_type)
             writer.writerow([_cell(private.redact(value, known)) for value in values])
         return table.getvalue()
+
+
+async def _logs(core: Core, release: Release, known: frozenset[str]) -> str:
+    """What the units wrote since the release began; a log that cannot be had is named in its place."""
+    found = await hostlogs.extracts(core, release.created_at, core.clock.now())
+    return str(private.redact(hostlogs.as_text(found), known))
 
 
 def _cell(value: Any) -> Any:

@@ -16,12 +16,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers import entities, ledger, left_behind, private, status
+from handlers import entities, hostlogs, ledger, left_behind, private, status
 from handlers.core import Core
 from handlers.database import as_json, begin, said
 from handlers.evidence import Evidence
 from handlers.evidence import save as evidence
-from handlers.release import Release, exit_code
+from handlers.release import Phase, Release, exit_code
 from handlers.report_text import as_html, as_markdown
 from handlers.sql import queries
 from handlers.webhooks import queue
@@ -56,6 +56,8 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
     """Everything the report says, as JSON has it."""
     view = await status.read(core.database, release.environment, release.id)
     now = view.release or release
+    # Before the transaction: none is held across SSH.
+    log_errors = await _log_errors(core, now)
     async with begin(core.database) as tx:
         whose = {"release_id": now.id, "since": now.created_at}
         report = {
@@ -74,6 +76,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "types": await _by_entity(tx, "types", whose),
             "processing": await _by_entity(tx, "processing", whose),
             "errors": await _errors(tx),
+            "log_errors": log_errors,
             "freshness": await _freshness(tx, view.at),
             "judgements": await ledger.judgements(tx, now),
             "operations": [_operation(one) for one in await ledger.operations(tx, now)],
@@ -103,6 +106,16 @@ async def _dead_letters(tx: AsyncConnection, release: Release) -> dict[str, Any]
         "set_aside": plan.get("set_aside") or {},
         "why_left": f"{release.phase}: {release.reason}" if totals["left"] else "",
     }
+
+
+async def _log_errors(core: Core, release: Release) -> dict[str, Any]:
+    """Errors in the units' logs since the first deploy, and the logs that could not be had."""
+    records = await ledger.phase_records(core.database, release)
+    deploys = [record.started_at for record in records if record.phase is Phase.DEPLOYING]
+    if not deploys:
+        return {"errors": [], "missing": []}
+    found, missing = await hostlogs.errors(core, deploys[0])
+    return {"errors": found, "missing": missing}
 
 
 async def _errors(tx: AsyncConnection) -> list[dict[str, Any]]:

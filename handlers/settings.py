@@ -148,6 +148,12 @@ class Services(_Section):
     workers: tuple[Unit, ...] = ()
     """Units that hold queue workers. Leave empty when the workers live inside the web unit."""
     stop_seconds: Seconds = 60
+    logs: tuple[str, ...] = (
+        "journalctl", "--quiet", "--no-pager", "--output", "short-iso", "--unit", "{unit}",
+        "--since", "@{since}", "--until", "@{until}", "--lines", "{lines}",
+    )  # fmt: skip
+    """Prints the last {lines} lines that {unit} wrote between {since} and {until}, in seconds since 1970; for the
+    evidence and the report. Empty: logs are not read."""
 
 
 class Probe(_Section):

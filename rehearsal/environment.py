@@ -30,6 +30,7 @@ command = ["systemctl"]
 web = ["{web}"]
 workers = ["{workers}"]
 stop_seconds = 20
+logs = ["sh", "-c", 'tail -n "$1" "$HOME/log/$2.log"', "logs", "{{lines}}", "{{unit}}"]
 
 [probe]
 revision_field = "revision"
