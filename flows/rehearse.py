@@ -30,6 +30,8 @@ from rehearsal import processes
 from rehearsal.target import Target
 from rehearsal.traffic import traffic
 
+ENDS = {"good": 0, "sick": 2, "treacherous": 2, "slow": 2, "empty": 0, "failed-only": 4}
+"""The exit code with which each story ends when everything is as it should be."""
 SPEED = 60.0
 """Runbook seconds in a real one: the thirty minutes of the watch pass in thirty seconds."""
 TRAFFIC_PER_SECOND = 3.0

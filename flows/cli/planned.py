@@ -18,7 +18,7 @@ def lines(plan: Plan, width: int = 80) -> Iterator[str]:
     stays = f"{short(plan.to_revision)} stays: nothing is deployed"
     yield f"plan {plan.hash}  {plan.environment}  {moves if deploys else stays}"
     for commit in plan.commits[:COMMITS_SHOWN]:
-        yield textwrap.shorten(f"   {commit}", width, placeholder=" ...")
+        yield f"   {textwrap.shorten(f'{commit[:1]} {commit[1:]}', width - 3, placeholder=' ...')}"
     if len(plan.commits) > COMMITS_SHOWN:
         yield f"   ... and {len(plan.commits) - COMMITS_SHOWN} more commits"
     yield "Checks"

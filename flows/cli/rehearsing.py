@@ -45,6 +45,7 @@ def rehearse(
     if story not in stories:
         raise Refused(f"there is no story {story!r}: it may be {', '.join(stories)}")
 
+    from flows.rehearse import ENDS
     from flows.rehearse import rehearse as run
 
     out = None if json else console(plain=plain)
@@ -58,7 +59,13 @@ def rehearse(
     else:
         shown = ", ".join(f"{name} runs {short(str(revision))}" for name, revision in done.hosts.items())
         events = ", ".join(f"{count} {status}" for status, count in done.events.items() if count)
-        console().print(f"{story}: {done.outcome}, exit code {done.exit_code}, {done.seconds:.0f} s; {shown}")
+        ends = ENDS[story]
+        told = (
+            "as this story should end" if done.exit_code == ends else f"but this story should end with {ends}"
+        )
+        console().print(
+            f"{story}: {done.outcome}, exit code {done.exit_code}, {told}; {done.seconds:.0f} s; {shown}"
+        )
         console().print(f"queue: {events}")
         console().print(f"report: {done.report}")
     return done.exit_code

@@ -54,3 +54,12 @@ def test_a_phase_by_hand_promises_no_rollback() -> None:
     assert "held below 80 %" in told
     assert "Rollback" not in told
     assert "Rollback to aaaaaaa" in "\n".join(lines(PLAN))
+
+
+def test_a_commit_stands_below_its_plan() -> None:
+    """What comes with the revision and what goes is set apart from it, on one line each."""
+    plan = replace(PLAN, commits=(">bbbbbbb Mend the greenlet error", "<ccccccc " + "long " * 40))
+    told = list(lines(plan))
+    assert told[1] == "   > bbbbbbb Mend the greenlet error"
+    assert told[2].startswith("   < ccccccc long")
+    assert len(told[2]) <= 80
