@@ -23,6 +23,7 @@ ERRORS_MAX = 20
 BEFORE = timedelta(hours=24)
 """An error that was in the logs so long before the deploy is not the release's."""
 _ERROR = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|PANIC)\b|^\S*(?:Error|Exception)\b")
+_NOTHING = "-- No entries --"
 _JOURNAL = re.compile(r"^\S+ \S+ [^\s:]+\[\d+\]: ")
 """Time, host and process, which the journal puts before each line."""
 
@@ -72,7 +73,7 @@ async def errors(core: Core, deployed_at: datetime) -> tuple[list[LogError], lis
 
 def as_text(found: Iterable[Extract]) -> str:
     """All extracts below each other, each under its name."""
-    return "".join(f"== {one.where}\n{one.text or f'({one.problem})'}\n\n" for one in found)
+    return "".join(f"== {one.where}\n{one.text or one.problem or '(nothing)'}\n\n" for one in found)
 
 
 async def _all(core: Core, shells: list[Shell], since: datetime, until: datetime) -> list[Extract]:
@@ -93,8 +94,9 @@ async def _one(shell: Shell, unit: str, since: datetime, until: datetime) -> Ext
         return Extract(host=host, unit=unit, problem=f"not within {LIMIT_SECONDS:g} s")
     except RunbookError as error:
         return Extract(host=host, unit=unit, problem=str(error))
-    text = result.stdout.strip()[-CHARACTERS_MAX:]
-    return Extract(host=host, unit=unit, text=text, problem="" if text else result.said or "it wrote nothing")
+    text = result.stdout.strip().removeprefix(_NOTHING)[-CHARACTERS_MAX:]
+    # An empty log is no trouble; one that may not be read says so on stderr, and ends well all the same.
+    return Extract(host=host, unit=unit, text=text, problem="" if text else result.stderr.strip()[-400:])
 
 
 def _errors(text: str) -> Iterator[str]:

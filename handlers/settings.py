@@ -149,7 +149,7 @@ class Services(_Section):
     """Units that hold queue workers. Leave empty when the workers live inside the web unit."""
     stop_seconds: Seconds = 60
     logs: tuple[str, ...] = (
-        "journalctl", "--quiet", "--no-pager", "--output", "short-iso", "--unit", "{unit}",
+        "journalctl", "--no-pager", "--output", "short-iso", "--unit", "{unit}",
         "--since", "@{since}", "--until", "@{until}", "--lines", "{lines}",
     )  # fmt: skip
     """Prints the last {lines} lines that {unit} wrote between {since} and {until}, in seconds since 1970; for the

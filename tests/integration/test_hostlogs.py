@@ -80,7 +80,7 @@ async def test_the_evidence_holds_a_bounded_and_redacted_extract(core: Core, tar
     assert SECRET not in text
     assert text.count("\n") < hostlogs.LINES_MAX + 20
     assert f"line {len(lines) - 1} " in text
-    assert "== web-2 tsh-erp\n(" in text
+    assert "== web-2 tsh-erp\nweb-2 " in text
 
 
 async def test_the_report_shows_the_errors_of_the_logs(core: Core, target: Target) -> None:
