@@ -175,7 +175,7 @@ class TestSlowness:
             idle = [await asyncio.open_connection("127.0.0.1", port_of(client)) for _ in range(60)]
             await served(client)
             gone = [asyncio.create_task(heard(reader)) for reader, _ in idle]
-            await asyncio.wait(gone[:40], timeout=10)
+            await asyncio.wait(gone[:40], timeout=4)
             still = sum(not each.done() for each in gone)
             assert 10 <= still <= 20
             for _, writer in idle:
@@ -210,6 +210,24 @@ class TestSlowness:
                 ((status, told),) = await shout(port_of(client), call(item(9)))
                 assert (status, told["status"]) == (503, "refused")
             assert [status for each in await asyncio.gather(*busy) for status, _ in each] == [200] * 3
+
+    async def test_calls_that_cannot_be_written_in_time_are_told_to_come_back(
+        self, engine: AsyncEngine
+    ) -> None:
+        """Only so many wait for the database; what was refused is not kept, and what waited is."""
+        async with receiver(engine, calls_max=3) as client:
+            async with engine.begin() as tx:
+                await tx.execute(text("LOCK TABLE tds_inbox_events IN ACCESS EXCLUSIVE MODE"))
+                calls = [
+                    asyncio.create_task(client.post("/webhooks/items", content=item(n))) for n in range(20)
+                ]
+                await asyncio.wait(calls, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+            told = await asyncio.gather(*calls)
+            refused = [each for each in told if each.status_code == 503]
+            assert len(refused) >= 10
+            assert all(int(each.headers["retry-after"]) > 0 for each in refused)
+            assert {each.status_code for each in told} == {200, 503}
+        assert len(await rows(engine)) == 20 - len(refused)
 
     async def test_who_does_not_read_the_answers_is_let_go(
         self, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
@@ -279,7 +297,11 @@ class TestBytes:
                 port_of(client), HEAD + b"Content-Length: %d\r\n\r\n" % (len(raw) + 1) + raw
             )
             assert status == 408
-        assert await rows(engine) == []
+            async with line(port_of(client)) as (_, writer):
+                writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % (len(raw) + 1) + raw)
+                await writer.drain()
+            await served(client)
+        assert [row["source_entity_id"] for row in await rows(engine)] == ["after"]
 
     async def test_a_body_longer_than_announced_is_cut(self, engine: AsyncEngine) -> None:
         """What is beyond the length is another request, and a bad one."""

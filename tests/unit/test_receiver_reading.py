@@ -209,6 +209,43 @@ class TestArrivals:
         assert one(ITEM | {"rate": 12.5}).content == one(ITEM | {"rate": 12.50}).content
 
     @pytest.mark.parametrize(
+        ("one_way", "other_way"),
+        [
+            ('"rate": 12.5', '"rate": 12.50'),
+            ('"rate": 100', '"rate": 1E2'),
+            ('"rate": 100', '"rate": 100.0'),
+            ('"rate": 0', '"rate": -0.0'),
+            ('"rate": 1e-7', '"rate": 0.00000010'),
+            (
+                '"package_details": {"weight": 1.0}',
+                '"package_details": {"weight": 1, "weight_formatted": "1 kg"}',
+            ),
+            ('"name": "a", "sku": "b"', '"sku": "b", "name": "\\u0061"'),
+        ],
+    )
+    def test_one_value_in_two_prints_is_one_content(self, one_way: str, other_way: str) -> None:
+        """Two deliveries of one version differ in how they are written, also inside of lists and objects."""
+        texts = [f'{{"item": {{"item_id": "17", {way}}}}}' for way in (one_way, other_way)]
+        contents = {arrivals(EntityType.PRODUCT, text, Operation.UPSERT)[0].content for text in texts}
+        assert len(contents) == 1
+
+    @pytest.mark.parametrize(
+        ("one_way", "other_way"),
+        [
+            ('"rate": 1', '"rate": "1"'),
+            ('"rate": 1', '"rate": true'),
+            ('"rate": 0.' + "1" * 40, '"rate": 0.' + "1" * 39 + "2"),
+            ('"rate": ' + "9" * 60, '"rate": ' + "9" * 59 + "8"),
+            ('"name": null', '"name": ""'),
+        ],
+    )
+    def test_values_that_differ_are_two_contents(self, one_way: str, other_way: str) -> None:
+        """To the last digit, and also where the type alone differs."""
+        texts = [f'{{"item": {{"item_id": "17", {way}}}}}' for way in (one_way, other_way)]
+        contents = {arrivals(EntityType.PRODUCT, text, Operation.UPSERT)[0].content for text in texts}
+        assert len(contents) == 2
+
+    @pytest.mark.parametrize(
         "change",
         [{"rate": "12.51"}, {"name": ""}, {"last_modified_time": "2025-11-04T15:20:12+0300"}, {"sku": "x"}],
     )
