@@ -489,3 +489,23 @@ SELECT j.raw_type,
 FROM judged j
 GROUP BY j.raw_type
 ORDER BY j.raw_type;
+
+-- in_other_hands --
+-- Newer events of the same records as :ids that somebody else has applied, or has in hand at this moment: whoever completes
+-- an event of ours says so in its result, and the ERP's own workers say nothing. To be asked when the rows of :ids are
+-- locked: what others have written until then, they had in hand before.
+SELECT other.id, other.entity_type::text AS entity_type, other.source_entity_id, other.operation_type::text AS operation_type,
+    other.validated_payload::text AS payload, other.attempt_count, other.max_retry_attempts, other.created_at,
+    other.locked_by, other.status <> 'completed' AS in_hand
+FROM tds_sync_queue q
+CROSS JOIN LATERAL (
+    SELECT o.*
+    FROM tds_sync_queue o
+    WHERE o.entity_type = q.entity_type
+      AND o.source_entity_id = q.source_entity_id
+      AND (o.created_at, o.id) > (q.created_at, q.id)
+      AND ((o.status = 'completed' AND o.processing_result ->> 'worker' IS NULL)
+           OR (o.status IN ('pending', 'processing') AND o.lock_expires_at > now() AND o.locked_by <> :owner))
+    OFFSET 0
+) other
+WHERE q.id = ANY (CAST(:ids AS uuid[]));

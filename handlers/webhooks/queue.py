@@ -7,7 +7,6 @@ and says what it touched. Priority follows the queue's own index, 1 before 10; r
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from handlers.webhooks.reading import (
     payloads,
     states,
 )
+from handlers.webhooks.waking import parents_named, wake_arrived, wake_children, wake_overtaken
 
 __all__ = [
     "CHANNEL",
@@ -77,9 +77,6 @@ __all__ = [
 
 LEASES_LOST_MAX = 10
 """An event that was being worked on when so many leases ran out is taken for their cause."""
-
-_PARENT = re.compile(rf"\b(?:{'|'.join(EntityType)}) ([A-Za-z0-9_-]+)", re.IGNORECASE)
-"""How the reason of an event that waits names a record: by its kind and its id at the source."""
 
 _SQL = queries("queue")
 _CLAIM_UNLIMITED = text(
@@ -256,24 +253,6 @@ async def refuse_unknown(tx: AsyncConnection) -> set[UUID]:
     return {row.id for row in rows}
 
 
-async def wake_children(tx: AsyncConnection, keys: Collection[str]) -> set[UUID]:
-    """Let events try at once that waited for the records *keys*, which have just come, and for no others."""
-    rows = await tx.execute(_SQL["wake_children"], {"keys": sorted(set(keys))})
-    return {row.id for row in rows}
-
-
-async def wake_arrived(tx: AsyncConnection, *, limit: int = 5000) -> set[UUID]:
-    """Let waiting events try at once whose parents have come and nobody woke them. Looks at *limit* of them."""
-    rows = await tx.execute(_SQL["wake_arrived"], {"limit": limit})
-    return {row.id for row in rows}
-
-
-async def wake_overtaken(tx: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
-    """Let those of the waiting events *ids* try at once whose parent came while they were looked at. Returns them."""
-    rows = await tx.execute(_SQL["wake_overtaken"], {"ids": list(ids)})
-    return {row.id for row in rows}
-
-
 def _told(owner: str, revision: str, failures: Sequence[Failure]) -> dict[str, Any]:
     """Failures as the arrays that a statement takes."""
     return {
@@ -291,15 +270,12 @@ def _told(owner: str, revision: str, failures: Sequence[Failure]) -> dict[str, A
                     "worker": owner,
                     "revision": revision,
                 }
-                | _parents(failure)
+                | ({"parents": parents_named(failure.message)} if _waits(failure) else {})
             )
             for failure in failures
         ],
     }
 
 
-def _parents(failure: Failure) -> dict[str, list[str]]:
-    """The records that an event waits for, as its reason names them: by these it is found when they come."""
-    if failure.error_class is not ErrorClass.MISSING_PARENT:
-        return {}
-    return {"parents": sorted(set(_PARENT.findall(failure.message)))}
+def _waits(failure: Failure) -> bool:
+    return failure.error_class is ErrorClass.MISSING_PARENT

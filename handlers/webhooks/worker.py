@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers import entities
 from handlers.errors import DatabaseDown
 from handlers.webhooks import queue
+from handlers.webhooks.beside import minding_others
 from handlers.webhooks.blame import Tally
 from handlers.webhooks.classify import diagnose, is_gone
 from handlers.webhooks.engine import collect_seldom, make_engine
@@ -76,7 +77,7 @@ class Worker:
             engine=engine,
             owner=owner,
             revision=revision,
-            apply=apply,
+            apply=minding_others(apply, owner),
             backoff_seconds=backoff_seconds,
             backoff_cap_seconds=backoff_cap_seconds,
         )
