@@ -24,6 +24,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            # Not a mistake: whoever types the bare name asks what there is.
+            sys.stdout.write(f"{error}\n")
+            sys.exit(0)
         # A question that got "no", or nobody to answer it.
         stopped = "not confirmed, nothing was begun: say yes, or use --yes"
         known = stopped if type(error).__name__ == "Abort" else _click_error(error)

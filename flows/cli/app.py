@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -63,6 +64,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tds-runbook {version('tds-runbook')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version_: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is."),
+    ] = False,
+) -> None:
+    del version_  # Its callback has answered.
+
+
 queue_app = typer.Typer(
     help="The webhook queue: count it, hold it back, or try a payload on the core.", no_args_is_help=True
 )

@@ -18,7 +18,7 @@ from handlers.errors import ExitCode, Refused
 from handlers.webhooks import queue
 
 
-@queue_app.command("show")
+@queue_app.command("show", short_help="count it by status, its dead letters by error")
 def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
     """Count the queue by status, and its dead letters by type and error; says what holds it back."""
 
@@ -53,7 +53,7 @@ def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
     return asyncio.run(go())
 
 
-@queue_app.command("limit")
+@queue_app.command("limit", short_help="let only so many events through, for a while")
 def limit(
     environment: EnvironmentOption,
     per_ten_seconds: Annotated[
@@ -89,7 +89,7 @@ def limit(
     return asyncio.run(go())
 
 
-@queue_app.command("unlimit")
+@queue_app.command("unlimit", short_help="let it flow again")
 def unlimit(
     environment: EnvironmentOption,
     entity: Annotated[
@@ -126,7 +126,7 @@ def _limit_line(limit: intake.Limit) -> str:
     )
 
 
-@db_app.command("upgrade")
+@db_app.command("upgrade", short_help="make or migrate our own schema")
 def upgrade(environment: EnvironmentOption, json: JsonOption = False) -> int:
     """Create or migrate our own schema `runbook`; touches nothing of the ERP's."""
     # Here, because it takes a while to import and nothing else needs it.
@@ -147,7 +147,7 @@ def upgrade(environment: EnvironmentOption, json: JsonOption = False) -> int:
     return asyncio.run(go())
 
 
-@db_app.command("adopt")
+@db_app.command("adopt", short_help="add to the ERP's tables what the core needs")
 def adopt_(
     environment: EnvironmentOption,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the DDL and stop.")] = False,

@@ -28,7 +28,7 @@ from rehearsal.running import ended_by_sigterm, undisturbed
 STDIN = "-"
 
 
-@queue_app.command("try")
+@queue_app.command("try", short_help="what the core would do with a payload; keeps nothing")
 def try_(
     entity: Annotated[str, typer.Option("--entity", help="Product, Customer, Invoice, SalesOrder, ...")],
     files: Annotated[list[str], typer.Argument(help="Files with a JSON body each; - is standard input.")],

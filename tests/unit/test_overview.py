@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import flows.cli.deciding
 import flows.cli.looking
 import flows.cli.queueing
@@ -33,3 +35,17 @@ def test_the_overview_fits_and_begins_with_what_a_newcomer_can_try() -> None:
     told = [line.split()[0] for line in lines if line[:2] == "  " and line[2:3].isalpha()]
     assert [name for name in told if name in shelved] == shelved
     assert shelved[0] == "rehearse"
+
+
+@pytest.mark.parametrize(
+    ("words", "needle"),
+    [((), "Try it:"), (("queue",), "count it by status"), (("--version",), "tds-runbook ")],
+)
+def test_whoever_only_asks_gets_an_answer(words: tuple[str, ...], needle: str) -> None:
+    """The bare name, a group's bare name and the version are questions: answered on stdout, with 0."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert needle in done.stdout
+    assert not [line for line in done.stdout.splitlines() if line.startswith("  ") and line.endswith("...")]
