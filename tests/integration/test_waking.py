@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID
 
 import pytest
-from queue_events import change, event
+from queue_events import change, event, row
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.webhooks import queue
 from handlers.webhooks.event import EntityType, ErrorClass, Event
+from handlers.webhooks.worker import Worker, new_owner
+from rehearsal import payloads
 
 
 async def claim(engine: AsyncEngine) -> list[Event]:
@@ -89,3 +101,65 @@ async def test_the_sweep_wakes_whose_parents_came_unseen(engine: AsyncEngine) ->
     await change(engine, child, next_retry_at=soon, started_at="sql:now() + interval '11 seconds'")
     async with engine.begin() as tx:
         assert await queue.wake_arrived(tx) == set()
+
+
+@contextmanager
+def dying_worker(url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that kills itself after its first commit; gone at the end in any case."""
+    words = [sys.executable, "-m", "tests.integration.dying_worker", url]
+    child = subprocess.Popen(words, cwd=Path(__file__).parents[2])
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait(5)
+
+
+async def test_a_child_is_applied_soon_though_its_parents_worker_was_killed(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    """Killed between its commit and its call, a worker leaves a child that nobody wakes: minutes, but for the sweep."""
+    at = datetime(2025, 11, 10, 9, tzinfo=UTC)
+    customer, item = payloads.customer(1, at), payloads.product(1, at)
+    invoice = payloads.invoice(1, at, customer_number=1, item=item)
+    async with engine.begin() as tx:
+        for entity, key, record in (
+            (EntityType.CUSTOMER, customer["contact_id"], customer),
+            (EntityType.PRODUCT, item["item_id"], item),
+        ):
+            await queue.insert_event(tx, entity=entity, key=key, payload_text=json.dumps(record))
+    async with engine.connect() as lock:
+        await lock.execute(text("SELECT pg_advisory_lock(4242)"))
+        with dying_worker(database_url) as dying:
+            await until(engine, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            async with engine.begin() as tx:
+                child = await queue.insert_event(
+                    tx,
+                    entity=EntityType.INVOICE,
+                    key=invoice["invoice_id"],
+                    payload_text=json.dumps(invoice),
+                )
+            living = Worker(engine, owner=new_owner("living"), revision="r1", lease_seconds=2)
+            await living.step()
+            now = await row(engine, child)
+            assert (now["status"], now["error_code"]) == ("retry", "missing_parent")
+            await lock.execute(text("SELECT pg_advisory_unlock(4242)"))
+            assert await asyncio.to_thread(dying.wait, 15) == -signal.SIGKILL
+    stop = asyncio.Event()
+    running = asyncio.create_task(living.run(stop))
+    await until(engine, "SELECT 1 FROM invoices")
+    stop.set()
+    await running
+    now = await row(engine, child)
+    assert (now["status"], now["attempt_count"]) == ("completed", 2)
+
+
+async def until(engine: AsyncEngine, question: str, seconds: float = 20) -> None:
+    """Wait until *question* has an answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        async with engine.connect() as tx:
+            if (await tx.execute(text(question))).first():
+                return
+        assert time.monotonic() < deadline, f"never true: {question}"
+        await asyncio.sleep(0.02)

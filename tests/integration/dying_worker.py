@@ -1,0 +1,36 @@
+"""A worker process that is killed after its first batch is committed, and before it could wake anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from handlers.webhooks import worker
+from handlers.webhooks.event import Event
+from handlers.webhooks.settle import Settler
+
+_as_it_is = Settler._apply
+
+
+async def _held_up(self: Settler, tx: AsyncConnection, events: Sequence[Event]) -> Any:
+    """Apply, and hold the transaction open for as long as the test has the lock."""
+    done = await _as_it_is(self, tx, events)
+    await tx.execute(text("SELECT pg_advisory_xact_lock(4242)"))
+    return done
+
+
+async def _killed(self: Settler, done: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    Settler._apply = _held_up  # type: ignore[method-assign]
+    Settler._wake = _killed  # type: ignore[method-assign]
+    asyncio.run(worker.serve(sys.argv[1], revision="r1", owner="dying", poll_seconds=0.1))
