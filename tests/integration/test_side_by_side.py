@@ -18,6 +18,7 @@ import pytest
 
 from handlers.webhooks import queue
 from handlers.webhooks.event import EntityType
+from handlers.webhooks.worker import Worker, new_owner
 from rehearsal import erp
 from tests.conftest import engine_for
 
@@ -164,3 +165,60 @@ async def test_neither_takes_what_the_other_holds_or_has_done(
         assert await connection.fetchval("SELECT count(*) FROM products") == EVENTS
     finally:
         await connection.close()
+
+
+async def test_an_old_list_in_an_old_workers_hand_undoes_nothing(database_url: str, tmp_path: Path) -> None:
+    """What ours buried or put to wait is not taken again by a worker that read its list while all was pending."""
+    slowly = REPAIRED | {
+        b"local_id = await HANDLERS": b"await asyncio.sleep(0.3)\n                local_id = await HANDLERS"
+    }
+    connection = await asyncpg.connect(database_url)
+    engine = engine_for(database_url)
+    try:
+        await connection.execute(WATCHED)
+        with old_workers(tmp_path, database_url, slowly):
+            async with engine.begin() as tx:
+                for number in range(20):
+                    refused = {"item_id": f"p{number}", "name": "x", "sku": f"s{number}", "rate": {"a": 1}}
+                    early = {"invoice_id": f"i{number}", "customer_id": "never", "total": 1}
+                    for entity, key, record in (
+                        (EntityType.PRODUCT, f"p{number}", refused),
+                        (EntityType.INVOICE, f"i{number}", early),
+                    ):
+                        await queue.insert_event(tx, entity=entity, key=key, payload_text=json.dumps(record))
+            await began(connection, 2)
+            ours = Worker(engine, owner=new_owner("test"), revision="r1")
+            await ours.step()
+            assert ours.tally["dead_letter"] > 5
+            assert ours.tally["retry"] > 5
+            settled = (
+                "SELECT q::text FROM tds_sync_queue q WHERE processing_result ->> 'worker' = $1 ORDER BY id"
+            )
+            before = await connection.fetch(settled, ours.owner)
+            async with engine.begin() as tx:
+                last = json.dumps({"item_id": "last", "name": "last", "sku": "last"})
+                await queue.insert_event(tx, entity=EntityType.PRODUCT, key="last", payload_text=last)
+            await applied_by_them(connection, "last")
+            assert await connection.fetch(settled, ours.owner) == before
+            assert ours.tally["dead_letter"] + ours.tally["retry"] == len(before)
+    finally:
+        await engine.dispose()
+        await connection.close()
+
+
+async def began(connection: asyncpg.Connection, workers: int, seconds: float = 20) -> None:
+    """Wait until so many of the old workers have read their lists and taken something."""
+    deadline = time.monotonic() + seconds
+    count = "SELECT count(DISTINCT holds) FROM moved WHERE holds LIKE 'worker-_'"
+    while await connection.fetchval(count) < workers:
+        assert time.monotonic() < deadline, "the old workers do not begin"
+        await asyncio.sleep(0.01)
+
+
+async def applied_by_them(connection: asyncpg.Connection, key: str, seconds: float = 20) -> None:
+    """Wait for an event that came after the old workers had read their lists: then these have been walked through."""
+    deadline = time.monotonic() + seconds
+    status = "SELECT status::text FROM tds_sync_queue WHERE source_entity_id = $1"
+    while await connection.fetchval(status, key) != "completed":
+        assert time.monotonic() < deadline, "the old workers have not come to the last event"
+        await asyncio.sleep(0.05)
