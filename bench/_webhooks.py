@@ -81,13 +81,16 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
+        if not self._due:
+            return
         self._heard += data
         head, found, body = self._heard.partition(b"\r\n\r\n")
         if not found:
             return
         _, _, length = head.lower().partition(b"content-length:")
         if len(body) >= int(length.split(b"\r\n", 1)[0]):
-            self._load.answered(self, int(head[9:12]), self._due)
+            due, self._due = self._due, 0.0
+            self._load.answered(self, int(head[9:12]), due)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._load.lost(self)

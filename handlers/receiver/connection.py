@@ -50,18 +50,23 @@ class Connection(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self.conn = _Conversation(h11.SERVER, HEAD_BYTES_MAX)
         self._quiet_since = self.loop.time()
+        self._speaking = False
+        """A request has begun and is not complete."""
         self._late: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # Else the system keeps megabytes of answers for a caller that does not take them.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ANSWERS_BYTES_MAX)
-        self._wait_for_request()
+        # Without a word: a proxy may open connections ahead, and would take a sentence for its next call's answer.
+        self._late = self.loop.call_later(HEAD_SECONDS, transport.close)
         if len(self.connections) > CONNECTIONS_MAX:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_flushing()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -69,24 +74,27 @@ class Connection(H11Protocol):
         super().data_received(data)
         if not self._is_quiet():
             self._stop_waiting()
-        elif self._late is None:
-            self._wait_for_request()
+        elif not self._speaking:
+            self._stop_waiting()
+            self._speaking = True
+            self._late = self.loop.call_later(HEAD_SECONDS, self._end, 408)
 
     def on_response_complete(self) -> None:
         self._quiet_since = self.loop.time()
         if len(self.connections) > CONNECTIONS_MAX * _CROWDED:
             # One answer each, or callers that always have a next request would never leave a place to another.
             self.transport.close()
+        if self.transport.is_closing():
+            self._flush()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """The caller does not read its answers."""
         super().pause_writing()
-        self._stop_waiting()
-        self._late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+        self._flush()
 
     def resume_writing(self) -> None:
-        self._stop_waiting()
+        if not self.transport.is_closing():
+            self._stop_flushing()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
@@ -97,13 +105,21 @@ class Connection(H11Protocol):
         """Whether no request is in hand."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _wait_for_request(self) -> None:
-        self._late = self.loop.call_later(HEAD_SECONDS, self._end, 408)
-
     def _stop_waiting(self) -> None:
+        self._speaking = False
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _flush(self) -> None:
+        """Give the caller time to take its answers: a connection is not closed before all of them are on their way."""
+        if self._unread is None:
+            self._unread = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _stop_flushing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _make_room(self) -> None:
         """Let go who has been quiet longest; where all have a request in hand there is no room for another."""
@@ -135,6 +151,7 @@ class Connection(H11Protocol):
             for event in (head, h11.Data(data=told), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+        self._flush()
 
 
 class _Conversation(h11.Connection):
