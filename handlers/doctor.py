@@ -23,7 +23,7 @@ class Oddity:
 
 
 async def examine(database: AsyncEngine) -> list[Oddity]:
-    """Redundant indexes of the queue, events stuck in processing, dead workers, and a ledger that is behind."""
+    """Redundant indexes, events stuck in processing, old workers beside ours, dead workers, a ledger that is behind."""
     found = []
     if await migrate.pending(database):
         found.append(Oddity(name="ledger", sentence="our schema is missing or behind: runbook db upgrade"))
@@ -45,6 +45,24 @@ async def examine(database: AsyncEngine) -> list[Oddity]:
                     name="stuck",
                     sentence=f"{row.events} events are in processing with no lease or one that has run out "
                     f"(oldest since {row.oldest}): a `runbook worker` takes them back, the ERP's own never does",
+                )
+            )
+        for row in await tx.execute(SQL["side_by_side"]):
+            found.append(
+                Oddity(
+                    name="side by side",
+                    sentence=f"{row.theirs} events of the last day were settled by other workers than `runbook worker` "
+                    f"(the last came in at {row.last_came:%H:%M} UTC), {row.ours} by ours: an old worker with an old "
+                    "event can overwrite a newer row of ours; stop it as soon as ours are proven",
+                )
+            )
+        for row in await tx.execute(SQL["other_clock"]):
+            found.append(
+                Oddity(
+                    name="clock",
+                    sentence=f"{row.events} events of the last day were finished before they came in, or are leased "
+                    "for hours: the ERP's own workers write times without a zone, and their leases hold nobody off: "
+                    "run them with TZ=UTC",
                 )
             )
         for row in await tx.execute(SQL["silent_workers"]) if has_ledger else ():

@@ -1,8 +1,9 @@
 -- redundant_indexes --
 -- Plain indexes of the queue whose columns are the beginning of another's: each costs a write for every event and
--- helps no query that the longer one does not. Unique, partial and expression indexes are never named.
+-- helps no query that the longer one does not. Unique, partial and expression indexes are never named. The keys are taken
+-- from text: the vector that they are counts from 0, and equals no slice, which counts from 1.
 WITH indexes AS (
-    SELECT i.indexrelid AS id, c.relname AS name, i.indkey::int2[] AS keys, i.indisunique AS is_unique,
+    SELECT i.indexrelid AS id, c.relname AS name, string_to_array(i.indkey::text, ' ') AS keys, i.indisunique AS is_unique,
            pg_relation_size(i.indexrelid) AS bytes, coalesce(s.idx_scan, 0) AS scans,
            (SELECT string_agg(a.attname, ', ' ORDER BY k.position)
             FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position)
@@ -15,7 +16,7 @@ WITH indexes AS (
 SELECT short.name, short.columns, short.bytes, short.scans, min(long.name) AS covered_by
 FROM indexes short
 JOIN indexes long ON long.id <> short.id
-    AND long.keys[0:cardinality(short.keys) - 1] = short.keys
+    AND long.keys[1:cardinality(short.keys)] = short.keys
     AND (cardinality(long.keys) > cardinality(short.keys) OR long.is_unique OR long.id < short.id)
 WHERE NOT short.is_unique
 GROUP BY short.name, short.columns, short.bytes, short.scans
@@ -26,6 +27,37 @@ ORDER BY short.name;
 SELECT count(*) AS events, min(started_at) AS oldest
 FROM tds_sync_queue
 WHERE status = 'processing' AND (lock_expires_at IS NULL OR lock_expires_at <= now())
+HAVING count(*) > 0;
+
+-- side_by_side --
+-- Whether other workers still settle what comes in while `runbook worker` does: ours say in an event's result who they are,
+-- and the others nothing. What our housekeeping buried or took back names nobody either. Only the last day is looked at,
+-- and only what came in after ours had begun.
+SELECT events.theirs, events.ours, events.last_came
+FROM (
+    SELECT count(*) FILTER (WHERE e.worker IS NULL) AS theirs, count(e.worker) AS ours,
+        max(e.created_at) FILTER (WHERE e.worker IS NULL) AS last_came,
+        min(e.started_at) FILTER (WHERE e.worker IS NOT NULL) AS ours_began
+    FROM (
+        SELECT q.created_at, q.started_at, q.processing_result ->> 'worker' AS worker
+        FROM tds_sync_queue q
+        WHERE q.created_at > now() - interval '1 day'
+          AND q.status IN ('completed', 'retry', 'dead_letter')
+          AND coalesce(q.error_code, '') NOT IN ('unknown_type', 'lease_expired')
+    ) e
+) events
+WHERE events.theirs > 0 AND events.last_came > events.ours_began;
+
+-- other_clock --
+-- Events of the last day that other workers have finished before they came in, or leased until hours from now: times without
+-- a zone, written where it is not UTC.
+SELECT count(*) AS events
+FROM tds_sync_queue q
+WHERE q.created_at > now() - interval '1 day'
+  AND q.processing_result ->> 'worker' IS NULL
+  AND (q.completed_at < q.created_at - interval '1 minute'
+       OR q.lock_expires_at < q.created_at - interval '1 minute'
+       OR (q.lock_expires_at > now() + interval '1 hour' AND q.status <> 'processing'))
 HAVING count(*) > 0;
 
 -- silent_workers --
