@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.webhooks import queue
 from handlers.webhooks.event import EntityType, ErrorClass, Event
+from handlers.webhooks.waking import parents_named
 from handlers.webhooks.worker import Worker, new_owner
 from rehearsal import payloads
 
@@ -163,3 +164,13 @@ async def until(engine: AsyncEngine, question: str, seconds: float = 20) -> None
                 return
         assert time.monotonic() < deadline, f"never true: {question}"
         await asyncio.sleep(0.02)
+
+
+def test_a_reason_names_its_parents_and_nothing_else() -> None:
+    """Fields, positions and kinds are no records; each kind of record can be a parent."""
+    reason = "waits for Customer 46-1_a (customer_id), Product 7 (line_items[0].item_id) and 3 more"
+    assert parents_named(reason) == ["46-1_a", "7"]
+    assert parents_named(", ".join(f"{kind} {kind.value}7 (x)" for kind in EntityType)) == sorted(
+        f"{kind.value}7" for kind in EntityType
+    )
+    assert parents_named("waits for nothing 8 that is known") == []
