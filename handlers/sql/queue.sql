@@ -142,21 +142,33 @@ SELECT id FROM done;
 
 -- retry_later --
 -- Let events wait before their next attempt: the pause doubles with each one, has a cap, and is spread by a quarter
--- either way so that they do not all come back at once. Who has no attempt left becomes a dead letter. The lease stays
--- (see `complete`), and is no hindrance to the next claim.
+-- either way so that they do not all come back at once. Who has no attempt left becomes a dead letter. Who waits for a
+-- parent has as many waits as attempts, whatever its attempts were used up for: leases of workers that were killed are
+-- not its fault. The lease stays (see `complete`), and is no hindrance to the next claim.
 UPDATE tds_sync_queue q
-SET status = CAST(CASE WHEN q.attempt_count < q.max_retry_attempts THEN 'retry' ELSE 'dead_letter' END
+SET status = CAST(CASE WHEN tried.times < q.max_retry_attempts THEN 'retry' ELSE 'dead_letter' END
                   AS tds_event_status),
-    next_retry_at = CASE WHEN q.attempt_count < q.max_retry_attempts THEN
+    next_retry_at = CASE WHEN tried.times < q.max_retry_attempts THEN
         now() + make_interval(secs => (0.75 + 0.5 * random()) * least(
             CAST(:cap_seconds AS double precision),
-            CAST(:base_seconds AS double precision) * power(2, least(q.attempt_count, 30) - 1))) END,
+            CAST(:base_seconds AS double precision) * power(2, least(tried.times, 30) - 1))) END,
     completed_at = NULL,
-    processing_result = CAST(r.result AS jsonb),
+    processing_result = CAST(r.result AS jsonb)
+        || CASE WHEN tried.waiting THEN jsonb_build_object('waits', tried.times) ELSE '{}' END,
     error_message = r.message,
     error_code = r.code
 FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS text[]), CAST(:codes AS text[]))
      AS r (id, result, message, code)
+JOIN tds_sync_queue before ON before.id = r.id
+CROSS JOIN LATERAL (
+    SELECT r.code = 'missing_parent' AS waiting,
+        CASE
+            WHEN r.code <> 'missing_parent' THEN before.attempt_count
+            WHEN jsonb_typeof(before.processing_result -> 'waits') = 'number'
+                THEN CAST(before.processing_result ->> 'waits' AS integer) + 1
+            ELSE 1
+        END AS times
+) tried
 WHERE q.id = r.id AND coalesce(q.status = 'processing' AND q.locked_by = :owner, false)
 RETURNING q.id, q.status::text AS status;
 

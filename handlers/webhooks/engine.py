@@ -40,6 +40,8 @@ def make_engine(database_url: str | URL, *, lease_seconds: float = 300) -> Async
                 "application_name": "tds-worker",
                 "timezone": "UTC",
                 "plan_cache_mode": "force_custom_plan",
+                # A worker that is stopped, or whose machine is gone, must not keep its rows locked beyond its lease.
+                "idle_in_transaction_session_timeout": str(round(lease_seconds * 1000)),
             },
         },
     )

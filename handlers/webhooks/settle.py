@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from math import isqrt
 from uuid import UUID
 
@@ -119,7 +120,7 @@ class Settler:
         in pieces.
         """
         found = Found()
-        left = sorted(events, key=lambda each: (DRAIN_ORDER.index(each.entity), each.created_at, each.id))
+        left = sorted(events, key=_in_order_of_locks)
         several: list[Event] = []
         async with transaction(self.engine) as tx:
             while left and isinstance(reason, RowsRefused):
@@ -133,11 +134,18 @@ class Settler:
                 else:
                     found.add(done)
                     left = []
-            for group in (left, several):
-                size = max(1, isqrt(len(group)))
-                for start in range(0, len(group), size):
-                    await self._divide(tx, group[start : start + size], found)
+            await self._divide_all(tx, left, found)
+        if several:
+            # By themselves: they would take locks of kinds that this transaction has long left behind.
+            async with transaction(self.engine) as tx:
+                await self._divide_all(tx, sorted(several, key=_in_order_of_locks), found)
         return found
+
+    async def _divide_all(self, tx: AsyncConnection, events: Sequence[Event], found: Found) -> None:
+        """Apply *events* piece by piece, each behind a savepoint: the pieces are of the square root's size."""
+        size = max(1, isqrt(len(events)))
+        for start in range(0, len(events), size):
+            await self._divide(tx, events[start : start + size], found)
 
     async def _divide(self, tx: AsyncConnection, events: Sequence[Event], found: Found) -> None:
         """Apply *events* behind one savepoint; when that fails, in pieces: the square root of their number.
@@ -159,9 +167,7 @@ class Settler:
         else:
             found.add(done)
             return
-        size = max(1, isqrt(len(ready)))
-        for start in range(0, len(ready), size):
-            await self._divide(tx, ready[start : start + size], found)
+        await self._divide_all(tx, ready, found)
 
     async def _record(self, found: Found) -> Tally:
         """Write down in a new transaction why events failed, and give back those that must wait for them."""
@@ -192,6 +198,14 @@ class Settler:
             tally += Counter(status.value for status in told.values())
         tell(failures)
         return tally
+
+
+def _in_order_of_locks(event: Event) -> tuple[int, str, datetime, UUID]:
+    """Parents before children, then by record, as a whole batch locks them; the events of a record in their order.
+
+    Two workers that both look for a bad event would otherwise wait for each other's rows in a circle.
+    """
+    return DRAIN_ORDER.index(event.entity), event.key, event.created_at, event.id
 
 
 def _still_there(tx: AsyncConnection, error: Exception) -> None:
