@@ -100,6 +100,11 @@ def not_applied(id_: UUID, result: Result) -> Failure:
     )
 
 
+def sentence(tally: Tally) -> str:
+    """What became of some events, in words."""
+    return ", ".join(f"{count} {word}" for word, count in sorted(tally.items())) or "nothing"
+
+
 def tell(failures: Sequence[Failure]) -> None:
     """One line for each kind of failure, with masked values: payloads hold customers' data."""
     kinds = Counter((each.error_class.value, each.code, fingerprint(each.message)) for each in failures)

@@ -24,7 +24,7 @@ from handlers import entities
 from handlers.errors import DatabaseDown
 from handlers.webhooks import queue
 from handlers.webhooks.beside import minding_others
-from handlers.webhooks.blame import Tally
+from handlers.webhooks.blame import Tally, sentence
 from handlers.webhooks.classify import diagnose, is_gone
 from handlers.webhooks.engine import collect_seldom, make_engine
 from handlers.webhooks.event import SETTLED, EntityType, ErrorClass
@@ -82,6 +82,8 @@ class Worker:
             backoff_cap_seconds=backoff_cap_seconds,
         )
         self._heartbeat = Heartbeat(engine=engine, owner=owner, revision=revision)
+        self._at_once = batch_size
+        """How many events are claimed at once: fewer after a batch that took longer than its lease."""
         self._unfinished = 0
         """Steps that have begun and not come to a good end: what they claimed may still be in our name."""
         self._house_due = 0.0
@@ -113,7 +115,7 @@ class Worker:
             listener.cancel()
             await asyncio.wait({listener}, timeout=_CANCEL_SECONDS)
             await self._say_farewell()
-            log.info("worker %s ends: %s", self.owner, _sentence(self.tally))
+            log.info("worker %s ends: %s", self.owner, sentence(self.tally))
 
     async def run_until_settled(self, ids: Sequence[UUID], limit_seconds: float) -> list[EventState]:
         """Work on exactly the events *ids* until they have come to rest or time is up; says where they stand.
@@ -143,13 +145,19 @@ class Worker:
 
     async def step(self, *, ids: Sequence[UUID] | None = None) -> int:
         """Claim one batch and bring it to rest. Returns how many events were claimed; 0 when none was due."""
+        claimed, _ = await self._step(ids)
+        return claimed
+
+    async def _step(self, ids: Sequence[UUID] | None = None) -> tuple[int, bool]:
+        """One step, and whether there was a whole batch to do."""
         began = time.perf_counter()
+        limit = self._at_once
         self._unfinished += 1
         async with transaction(self._engine) as tx:
             events = await queue.claim(
                 tx,
                 owner=self.owner,
-                limit=self._batch_size,
+                limit=limit,
                 lease_seconds=self._lease_seconds,
                 entities=self._kinds,
                 ids=ids,
@@ -157,9 +165,11 @@ class Worker:
         if events:
             tally = await self._settler.settle(events)
             self.tally += tally
-            log.info("%s of %d events in %.3f s", _sentence(tally), len(events), time.perf_counter() - began)
+            # Else a batch that is too slow for its lease is done in vain, again and again.
+            self._at_once = max(1, limit // 4) if tally["lost"] else min(self._batch_size, 2 * self._at_once)
+            log.info("%s of %d events in %.3f s", sentence(tally), len(events), time.perf_counter() - began)
         self._unfinished -= 1
-        return len(events)
+        return len(events), len(events) >= limit
 
     async def _burst(self, stop: asyncio.Event) -> int:
         """Bring batches to rest until none is full, or it is time to keep house. Returns how many events it were.
@@ -167,8 +177,8 @@ class Worker:
         As soon as there is more than one batch, several are in hand: reading payloads is our work and storing rows
         the database's, and neither needs to wait for the other. Their leases keep them apart like two workers.
         """
-        done = await self.step()
-        if done < self._batch_size:
+        done, more = await self._step()
+        if not more:
             return done
         until = min(self._beat_due, self._house_due)
 
@@ -176,9 +186,9 @@ class Worker:
             """One batch after the other."""
             total = 0
             while not stop.is_set() and time.monotonic() < until:
-                claimed = await self.step()
+                claimed, more = await self._step()
                 total += claimed
-                if claimed < self._batch_size:
+                if not more:
                     break
             return total
 
@@ -286,7 +296,3 @@ async def _first_of(seconds: float, *events: asyncio.Event) -> None:
     await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
-
-
-def _sentence(tally: Tally) -> str:
-    return ", ".join(f"{count} {word}" for word, count in sorted(tally.items())) or "nothing"

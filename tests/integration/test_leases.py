@@ -112,3 +112,25 @@ async def test_what_another_worker_left_in_the_result_is_no_count_of_waits(engin
         )
         await queue.retry_later(tx, owner="me", revision="r1", failures=[missing])
     assert (await row(engine, child))["processing_result"]["waits"] == 1
+
+
+async def test_after_a_lost_lease_less_is_taken_at_once(engine: AsyncEngine) -> None:
+    """A batch that is too slow for its lease would be done in vain, again and again, until its events are dead."""
+    ids = [await event(engine, str(n), age=200 - n) for n in range(100)]
+    taken: list[int] = []
+
+    async def lose_the_first(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
+        if not taken:
+            await change(
+                engine, events[0].id, locked_by="another", lock_expires_at="sql:now() + interval '1 hour'"
+            )
+        taken.append(len(events))
+        return await entities.apply(tx, events)
+
+    worker = Worker(engine, owner="me", revision="r1", apply=lose_the_first, batch_size=40)
+    assert await worker.step() == 40
+    assert worker.tally["lost"] == 1
+    assert [await worker.step() for _ in range(4)] == [10, 20, 30, 0]
+    async with engine.connect() as tx:
+        assert (await queue.counts(tx))[Status.COMPLETED] == 99
+    assert (await row(engine, ids[0]))["locked_by"] == "another"
