@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from handlers.entities import parse
 from handlers.entities.document import Refusal
 from handlers.entities.reading import Plans, Seen, plans, read, read_lines, together
-from handlers.entities.spec import Child, Data, Lines, Mapped, Table
+from handlers.entities.spec import Blend, Child, Data, Lines, Mapped, Table
 from handlers.webhooks.event import EntityType
 
 STAMPS = ("last_modified_time", "updated_time")
@@ -76,8 +76,9 @@ class Handler:
         values = read(plan, record, "", seen)
         children: dict[str, Lines] = {}
         for child, line_plan in self._children:
+            said = record.newest_of(child.keys) if isinstance(record, Blend) else record
             for key in child.keys:
-                if key in record:
+                if key in said:
                     children[child.name] = read_lines(child, line_plan, record, key, seen)
                     break
         if seen.faults:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from handlers.entities import parse
 from handlers.entities.document import Refusal
-from handlers.entities.spec import Child, Column, Data, Lines, Parent
+from handlers.entities.spec import Blend, Child, Column, Data, Lines, Parent
 from handlers.webhooks.event import EntityType
 
 _SHAPES_MAX = 1024
@@ -110,6 +110,8 @@ def read(plan: Plan, record: Data, path: str, seen: Seen) -> list[str | None]:
 
 def _look(column: Column, record: Data) -> object:
     """The value of a column that has several keys or a rule; at least one of the keys is there."""
+    if isinstance(record, Blend):
+        record = record.newest_of(column.keys)
     if column.take is not None:
         return column.take(record)
     for key in column.keys:

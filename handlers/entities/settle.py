@@ -11,7 +11,7 @@ from handlers.entities.base import Handler
 from handlers.entities.document import Refusal, dump, shown
 from handlers.entities.envelope import Record, records
 from handlers.entities.fold import Change, Folded, Stored, alone, fold, shape
-from handlers.entities.spec import Mapped
+from handlers.entities.spec import Blend, Mapped
 from handlers.webhooks.event import EntityType, Event, Operation, Outcome, Result
 
 Ids = dict[EntityType, dict[str, str]]
@@ -160,7 +160,7 @@ def build(handler: Handler, arrivals: Sequence[Arrival], folded: Folded, found: 
         )
     return Row(
         key=key,
-        mapped=handler.map(folded.data),
+        mapped=handler.map(Blend(folded.data, folded.versions)),
         folded=folded,
         raw=(dump(folded.data), "{}"),
         shape=shape(folded.data),

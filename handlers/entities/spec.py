@@ -6,7 +6,7 @@ One declaration maps payloads, writes the SQL and adopts the ERP's tables, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,6 +17,31 @@ from handlers.webhooks.event import EntityType
 
 Data = dict[str, Any]
 """One record of the source, as its JSON object."""
+
+
+class Blend(Data):
+    """A record made of several versions, each with some of its keys: it knows which keys are older than others.
+
+    Two keys may fill one column (`location_id` and the older `warehouse_id`): then the newer one counts, also when it
+    is blank, and not the one that is usually better.
+    """
+
+    def __init__(self, data: Data, older: Mapping[str, Any]) -> None:
+        super().__init__(data)
+        self._older = older
+        """The version of each key that is not from the newest one; versions can be compared."""
+
+    def newest_of(self, keys: Collection[str]) -> Data:
+        """The record without those of *keys* that are older than another of them."""
+        there = [key for key in keys if key in self]
+        if len(there) < 2:
+            return self
+        newest = max(map(self._rank, there))
+        stale = {key for key in there if self._rank(key) < newest}
+        return {key: value for key, value in self.items() if key not in stale} if stale else self
+
+    def _rank(self, key: str) -> tuple[bool, Any]:
+        return key not in self._older, self._older.get(key)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
