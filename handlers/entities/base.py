@@ -67,7 +67,9 @@ class Handler:
     def map(self, record: Data) -> Mapped:
         """The row that *record* describes. Raises Refusal naming every field that is not as it should be."""
         seen = Seen()
-        if self.check is not None and self._says_something(record):
+        # Each version was held against the rule by itself. Blended they may break it, and whichever came last would be
+        # refused: then the order would matter.
+        if self.check is not None and not isinstance(record, Blend) and self._says_something(record):
             try:
                 self.check(record)
             except Refusal as fault:

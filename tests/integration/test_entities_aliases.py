@@ -91,3 +91,17 @@ async def test_of_three_versions_the_last_that_says_it_counts(engine: AsyncEngin
     assert {(found["name"], found["sku"]) for found in rows} == {("second", "S-1")}
     async with engine.connect() as tx:
         assert (await tx.execute(text("SELECT count(*) FROM products"))).scalar_one() == 0
+
+
+async def test_versions_that_are_good_alone_are_not_refused_together(engine: AsyncEngine) -> None:
+    """Whichever came last would be refused, and the order would decide what the row says."""
+    said = [
+        {"vendor_id": "9", "customer_id": "5", "amount": 10},
+        {"customer_id": "", "reference_number": "R"},
+    ]
+    versions = [version(EntityType.PAYMENT, 9 + at, **each) for at, each in enumerate(said)]
+    first, second = await left_by(engine, EntityType.PAYMENT, versions)
+    told = {name: first[name] for name in ("amount", "reference_number")}
+    assert told == {"amount": 10, "reference_number": "R"}
+    clocks = dict.fromkeys(("id", "created_at", "updated_at", "synced_at"))
+    assert second | clocks == first | clocks
