@@ -11,7 +11,7 @@ from handlers.entities.base import Handler
 from handlers.entities.document import Refusal, dump, shown
 from handlers.entities.envelope import Record, records
 from handlers.entities.fold import Change, Folded, Stored, alone, fold, shape
-from handlers.entities.spec import Blend, Mapped
+from handlers.entities.spec import Blend, Mapped, Parent
 from handlers.webhooks.event import EntityType, Event, Operation, Outcome, Result
 
 Ids = dict[EntityType, dict[str, str]]
@@ -89,16 +89,22 @@ def _one(handler: Handler, event: Event) -> Record:
     return found[0]
 
 
-def missing_parents(arrival: Arrival, ids: Ids) -> str:
-    """Which records must come first, as a sentence; empty when all are there. A delete waits for nobody."""
+def missing_parents(arrival: Arrival, ids: Ids) -> list[Parent]:
+    """Which records must come first; none when all are there. A delete waits for nobody."""
     if arrival.change.deleted:
-        return ""
-    absent = [parent for parent in arrival.mapped.parents if parent.key not in ids[parent.entity]]
-    if not absent:
-        return ""
+        return []
+    return [parent for parent in arrival.mapped.parents if parent.key not in ids[parent.entity]]
+
+
+def _waits(absent: Sequence[Parent]) -> Result:
+    """What is told of an event that must wait for *absent*."""
     named = ", ".join(f"{parent.entity.value} {parent.key} ({parent.field})" for parent in absent[:5])
     more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-    return f"waits for {named}{more}"
+    return Result(
+        outcome=Outcome.WAITING,
+        reason=f"waits for {named}{more}",
+        parents=tuple(parent.key for parent in absent),
+    )
 
 
 def settle(
@@ -108,12 +114,12 @@ def settle(
     if found is None and all(arrival.doubt for arrival in arrivals):
         return None, {arrival.event.id: _doubted(arrival) for arrival in arrivals}
     waits = [missing_parents(arrival, ids) for arrival in arrivals]
-    if waits == [""]:
+    if waits == [[]]:
         # Nearly always: one event for a record, and nothing to wait for.
         folded = together(arrivals, found)
         only = {arrivals[0].event.id: _told(handler, arrivals[0], folded, 0)}
         return _row(handler, arrivals, folded, found), only
-    ready = [arrival for arrival, reason in zip(arrivals, waits, strict=True) if not reason]
+    ready = [arrival for arrival, absent in zip(arrivals, waits, strict=True) if not absent]
     results: dict[UUID, Result] = {}
     row: Row | None = None
     if ready:
@@ -121,12 +127,12 @@ def settle(
         row = _row(handler, ready, folded, found)
         for at, arrival in enumerate(ready):
             results[arrival.event.id] = _told(handler, arrival, folded, at)
-    for arrival, reason in zip(arrivals, waits, strict=True):
-        if reason:
+    for arrival, absent in zip(arrivals, waits, strict=True):
+        if absent:
             folded = together([*ready, arrival], found)
             if folded.owned[len(ready)]:
                 # Also of a deleted record, or where only the raw record would show it: nothing may get lost.
-                results[arrival.event.id] = Result(outcome=Outcome.WAITING, reason=reason)
+                results[arrival.event.id] = _waits(absent)
             else:
                 results[arrival.event.id] = _told(handler, arrival, folded, len(ready))
     return row, results

@@ -97,6 +97,7 @@ def not_applied(id_: UUID, result: Result) -> Failure:
         code=ErrorClass.MISSING_PARENT.value if waits else Outcome.REFUSED.value,
         message=result.reason,
         field=result.field,
+        parents=result.parents,
     )
 
 

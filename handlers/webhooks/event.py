@@ -119,6 +119,8 @@ class Result(NamedTuple):
     """The payload's key that was refused, as a path (`line_items[2].rate`)."""
     target: str | None = None
     """The ERP row's own id, as text, where a row was written."""
+    parents: tuple[str, ...] = ()
+    """The ids at the source of all records that it waits for: it is woken when they have come."""
 
 
 class ErrorClass(StrEnum):

@@ -43,7 +43,7 @@ from handlers.webhooks.reading import (
     payloads,
     states,
 )
-from handlers.webhooks.waking import parents_named, wake_arrived, wake_children, wake_overtaken
+from handlers.webhooks.waking import wake_arrived, wake_children, wake_overtaken
 
 __all__ = [
     "CHANNEL",
@@ -102,6 +102,8 @@ class Failure:
     message: str
     sqlstate: str | None = None
     field: str | None = None
+    parents: tuple[str, ...] = ()
+    """The ids at the source of the records that it waits for."""
 
 
 async def claim(
@@ -270,12 +272,8 @@ def _told(owner: str, revision: str, failures: Sequence[Failure]) -> dict[str, A
                     "worker": owner,
                     "revision": revision,
                 }
-                | ({"parents": parents_named(failure.message)} if _waits(failure) else {})
+                | ({"parents": sorted(set(failure.parents))} if failure.parents else {})
             )
             for failure in failures
         ],
     }
-
-
-def _waits(failure: Failure) -> bool:
-    return failure.error_class is ErrorClass.MISSING_PARENT

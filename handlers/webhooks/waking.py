@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.sql import queries
-from handlers.webhooks.event import EntityType
-
-_PARENT = re.compile(rf"\b(?:{'|'.join(EntityType)}) ([A-Za-z0-9_-]+)", re.IGNORECASE)
-"""How the reason of an event that waits names a record: by its kind and its id at the source."""
 
 _SQL = queries("queue")
-
-
-def parents_named(reason: str) -> list[str]:
-    """The records that an event waits for, as its *reason* names them: by these it is found when they come."""
-    return sorted(set(_PARENT.findall(reason)))
 
 
 async def wake_children(tx: AsyncConnection, keys: Collection[str]) -> set[UUID]:

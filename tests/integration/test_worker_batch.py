@@ -166,7 +166,7 @@ class TestBatch:
                 *(each.key for each in events),
             }
             ready = [each for each in events if each.key != "2" or "1" in there]
-            waiting = Result(outcome=Outcome.WAITING, reason="customer 1 is not there yet")
+            waiting = Result(outcome=Outcome.WAITING, reason="customer 1 is not there yet", parents=("1",))
             return {each.id: waiting for each in events} | dict(await write(tx, ready))
 
         child = await event(engine, "2", entity=EntityType.INVOICE, age=10)

@@ -123,3 +123,15 @@ async def test_a_target_that_is_there_is_named(engine: AsyncEngine) -> None:
     async with engine.connect() as tx:
         own = (await tx.execute(text("SELECT id FROM products"))).scalar_one()
     assert (await row(engine, id_))["target_entity_id"] == str(own)
+
+
+async def test_an_event_is_found_by_each_of_its_parents_however_many(engine: AsyncEngine) -> None:
+    """Its reason names five of them, for people; who wakes it must know all."""
+    items = [{"item_id": str(n), "pricebook_rate": 1} for n in range(7)]
+    record = {"pricebook_id": "900", "name": "Retail", "pricebook_items": items}
+    id_ = await receive(engine, EntityType.PRICE_LIST, "900", "pricebook", record)
+    await worker(engine).step()
+    told = await row(engine, id_)
+    assert told["status"] == "retry"
+    assert "and 2 more" in told["error_message"]
+    assert told["processing_result"]["parents"] == [str(n) for n in range(7)]

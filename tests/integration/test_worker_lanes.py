@@ -106,7 +106,7 @@ async def test_a_child_does_not_wait_for_a_parent_that_came_while_it_was_looked_
     async def orphaned(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
         looked.set()
         await came.wait()
-        waits = Result(outcome=Outcome.WAITING, reason=f"waits for Customer {parent_key} (customer_id)")
+        waits = Result(outcome=Outcome.WAITING, reason="waits", parents=(parent_key,))
         return {each.id: waits for each in events}
 
     async def there(_: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
@@ -132,7 +132,7 @@ async def test_a_child_waits_its_time_when_its_parent_was_completed_long_before(
         return {each.id: APPLIED for each in events}
 
     async def orphaned(_: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
-        waits = Result(outcome=Outcome.WAITING, reason="waits for Customer 77 (customer_id)")
+        waits = Result(outcome=Outcome.WAITING, reason="waits", parents=("77",))
         return {each.id: waits for each in events}
 
     await worker(engine, there).step()
