@@ -17,6 +17,9 @@ from handlers.sql import queries
 from handlers.webhooks.event import ENTITY_TYPES, Event, Operation, Result
 from handlers.webhooks.settle import Apply
 
+OWNER_PATTERN = "-[0-9]+-[0-9a-f]{8}$"
+"""How the tokens of our own workers end (`worker.new_owner`)."""
+
 
 class InOtherHands(TryAgain):
     """Somebody else is at a newer event of the same record: which of both is written last would be chance."""
@@ -41,7 +44,11 @@ def minding_others(apply: Apply, owner: str) -> Apply:
 async def _newer(tx: AsyncConnection, owner: str, events: Sequence[Event]) -> list[Event]:
     """Newer events of the same records that others have applied. Raises InOtherHands while they are at one."""
     ids = [event.id for event in events]
-    rows = (await tx.execute(queries("queue")["in_other_hands"], {"ids": ids, "owner": owner})).all()
+    rows = (
+        await tx.execute(
+            queries("queue")["in_other_hands"], {"ids": ids, "owner": owner, "ours": OWNER_PATTERN}
+        )
+    ).all()
     for row in rows:
         if row.in_hand:
             raise InOtherHands(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.webhooks import queue
+from handlers.webhooks.beside import OWNER_PATTERN
 from handlers.webhooks.event import EntityType
 from handlers.webhooks.worker import Worker, new_owner
 
@@ -116,6 +118,18 @@ async def test_while_an_old_worker_is_at_a_newer_event_ours_waits(engine: AsyncE
     await worker(engine).step()
     assert (await row(engine, older))["processing_result"]["outcome"] == "superseded"
     assert await stored(engine, "1") == ("v2", AT + timedelta(minutes=2))
+
+
+async def test_a_worker_of_ours_at_a_newer_event_is_not_waited_for(engine: AsyncEngine) -> None:
+    """The older event came in later than the newer one was taken: the stamps decide, and nobody waits for minutes."""
+    assert re.search(OWNER_PATTERN, new_owner("erp-1"))
+    newer = await product(engine, "1", 2)
+    async with engine.begin() as tx:
+        await queue.claim(tx, owner=new_owner("other"), limit=1, lease_seconds=60)
+    older = await product(engine, "1", 1, age=60)
+    await worker(engine).step()
+    assert (await row(engine, older))["status"] == "completed"
+    assert (await row(engine, newer))["status"] == "processing"
 
 
 async def test_our_own_newer_events_are_no_strangers(engine: AsyncEngine) -> None:
