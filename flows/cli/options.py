@@ -82,6 +82,7 @@ def spread(command: Callable[..., int]) -> Callable[..., int]:
         return command(**values)
 
     call.__annotations__ = {one.name: one.annotation for one in shown}
+    # `inspect` reads this attribute, and Typer with it; the type of a function does not know it.
     call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     return call
 

@@ -1,8 +1,8 @@
 """Rows on their way to the server: packed for a statement that writes all of them, or one by one to find the bad ones.
 
 A statement that writes a thousand rows fails as a whole when the database refuses one. Which one, the server finds out
-by itself in one call: a savepoint for each row, the row's own SQLSTATE for each refusal. That costs about as much as
-three such statements; halving the batch from outside costs more with every bad row.
+by itself: a savepoint for each row, the row's own SQLSTATE for each refusal. Halving the batch from outside costs more
+with every bad row.
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ class Connection(H11Protocol):
         self._late: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
+    # Narrower than asyncio's own declaration, as the server's is: a connection of TCP can be written to.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # Else the system keeps megabytes of answers for a caller that does not take them.

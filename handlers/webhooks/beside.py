@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.errors import TryAgain
 from handlers.sql import queries
-from handlers.webhooks.event import ENTITY_TYPES, Event, Operation, Result
+from handlers.webhooks.event import ENTITY_TYPES, Event, Result, event_of
 from handlers.webhooks.settle import Apply
 
 OWNER_PATTERN = "-[0-9]+-[0-9a-f]{8}$"
@@ -54,17 +54,5 @@ async def _newer(tx: AsyncConnection, owner: str, events: Sequence[Event]) -> li
             raise InOtherHands(
                 f"{row.locked_by} is at a newer event of {ENTITY_TYPES[row.entity_type].value} {row.source_entity_id}"
             )
-    found = {
-        row.id: Event(
-            id=row.id,
-            entity=ENTITY_TYPES[row.entity_type],
-            key=row.source_entity_id,
-            operation=Operation(row.operation_type),
-            payload=row.payload,
-            attempt=row.attempt_count,
-            attempts_max=row.max_retry_attempts,
-            created_at=row.created_at,
-        )
-        for row in rows
-    }
+    found = {row.id: event_of(row[: len(Event._fields)]) for row in rows}
     return list(found.values())

@@ -5,9 +5,10 @@ What is made for each event is a named tuple: as unchangeable as a frozen datacl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
@@ -97,6 +98,21 @@ class Event(NamedTuple):
     """Attempts so far, this one included."""
     attempts_max: int
     created_at: datetime
+
+
+def event_of(row: Sequence[Any]) -> Event:
+    """An event from its columns, by position as the statements answer them: a look for each name takes longer."""
+    id_, entity, key, operation, payload, attempt, attempts_max, created_at = row
+    return Event(
+        id=id_,
+        entity=ENTITY_TYPES[entity],
+        key=key,
+        operation=Operation(operation),
+        payload=payload,
+        attempt=attempt,
+        attempts_max=attempts_max,
+        created_at=created_at,
+    )
 
 
 class Outcome(StrEnum):
