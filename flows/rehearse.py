@@ -20,12 +20,13 @@ from flows.cli import follow
 from flows.cli.planned import lines
 from flows.server import prefect_settings, temporary_server
 from flows.state import STATE
-from handlers import beginning, config, ledger, preflight
+from handlers import beginning, config, preflight
 from handlers.core import open_core
 from handlers.database import begin
 from handlers.errors import Refused
+from handlers.ledger import records, releases
 from handlers.release import Phase, Release, exit_code, short
-from handlers.webhooks import queue
+from handlers.webhooks import reading
 from rehearsal import processes
 from rehearsal.target import Target
 from rehearsal.traffic import traffic
@@ -113,7 +114,7 @@ async def _what_is_true(
 ) -> Rehearsed:
     """Ask the hosts and the queue themselves, not the release."""
     async with begin(database) as tx:
-        counts = await queue.counts(tx)
+        counts = await reading.counts(tx)
     hosts = {}
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         for host in target.hosts:
@@ -146,7 +147,7 @@ async def _running(http: httpx.AsyncClient, url: str) -> str | None:
 
 async def _kept_report(target: Target, database: AsyncEngine, run: Release) -> str | None:
     """The report outlives the target: a copy of its folder, the newest rehearsal's in place of the one before."""
-    files = [file for file in await ledger.files(database, run) if file.kind == "report"]
+    files = [file for file in await records.files(database, run) if file.kind == "report"]
     if not files:
         return None
     source = Path(files[-1].path).parent
@@ -171,7 +172,7 @@ async def _live_traffic(target: Target, database: AsyncEngine, run: Release) -> 
     stop = asyncio.Event()
 
     async def send() -> None:
-        while (await ledger.get(database, run.id)).phase is not TRAFFIC_PHASE:
+        while (await releases.get(database, run.id)).phase is not TRAFFIC_PHASE:
             if stop.is_set():
                 return
             await asyncio.sleep(0.2)

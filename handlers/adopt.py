@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.additions import QUEUE, Change, ddl, keys
 from handlers.database import begin, said, spoken, sqlstate
-from handlers.entities import HANDLERS, Handlers
+from handlers.entities import HANDLERS
+from handlers.entities.applying import Handlers
 from handlers.errors import Refused, TryAgain
 from handlers.existing import Catalog, Place, read_catalog
 from handlers.sql import queries

@@ -6,10 +6,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import ledger, lock, preflight
+from handlers import lock, migrate, preflight
 from handlers.core import Core
 from handlers.database import transaction
 from handlers.errors import Refused
+from handlers.ledger import dead_letters, releases
 from handlers.plan import Plan
 from handlers.release import LIVE, NEXT, Phase, Release, short
 
@@ -23,13 +24,13 @@ async def write_down(
     """
     if not plan.good:
         raise Refused(plan.refusal)
-    await ledger.upgrade(core.database)
+    await migrate.upgrade(core.database)
     # Once more, because the plan may be older than the quarantine, or the ledger could not be asked before.
     deploys = plan.from_revision != plan.to_revision
     if deploys and (why := await preflight.left_before(core, plan.to_revision)) is not None:
         raise Refused(why)
     async with transaction(core.database) as tx:
-        run = await ledger.begin(
+        run = await releases.begin(
             tx,
             environment=plan.environment,
             from_revision=plan.from_revision,
@@ -43,7 +44,7 @@ async def write_down(
             (position, UUID(event.id), event.entity.value, event.key)
             for position, event in enumerate(plan.events)
         ]
-        await ledger.plan_events(tx, run, events)
+        await dead_letters.plan_events(tx, run, events)
     return run
 
 
@@ -61,9 +62,9 @@ async def abort(database: AsyncEngine, run: Release, *, by: str, reason: str) ->
         )
     async with transaction(database) as tx:
         token = await lock.take(tx, run.environment, run.id, f"abort by {by}")
-        now = await ledger.get(tx, run.id)
+        now = await releases.get(tx, run.id)
         sentence = f"aborted by {by}: {reason}"
-        ended = await ledger.enter(tx, now, Phase.ABORTED, sentence=sentence)
+        ended = await releases.enter(tx, now, Phase.ABORTED, sentence=sentence)
         await lock.free(tx, run.environment, token)
     return ended
 
@@ -73,10 +74,10 @@ async def rollback_candidate(database: AsyncEngine, environment: str) -> Release
 
     Refused when there is none, or when it has been taken back already.
     """
-    run = await ledger.live(database, environment)
+    run = await releases.live(database, environment)
     if run is not None:
         return run
-    for past in await ledger.history(database, environment, limit=50):
+    for past in await releases.history(database, environment, limit=50):
         if past.from_revision == past.to_revision or past.phase in (Phase.ABORTED, Phase.REFUSED):
             continue
         if past.phase in LIVE or Phase.ROLLING_BACK in NEXT[past.phase]:

@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from handlers import entities, ledger, synthetic
+from handlers import entities, synthetic
 from handlers.core import Core
 from handlers.database import transaction
 from handlers.errors import Refused
 from handlers.follow import until_settled
-from handlers.gate import CanarySeen, judge_canary
+from handlers.gate import judge_canary
 from handlers.judging import concluded, thresholds
-from handlers.ledger import ReleaseEvent
+from handlers.ledger import dead_letters, releases
+from handlers.ledger.dead_letters import ReleaseEvent
+from handlers.ledger.records import record_judgement
+from handlers.measurement import CanarySeen
 from handlers.plan import PlannedEvent, canary_of
 from handlers.release import Conclusion, Release, Verdict
-from handlers.webhooks import queue
+from handlers.webhooks import inflow, reading
 from handlers.webhooks.event import ENTITY_TYPES, EntityType, Status
-from handlers.webhooks.queue import EventState
+from handlers.webhooks.reading import EventState
 
 NUMBER = 0
 """The canary is the release's batch 0; the drain counts from 1."""
@@ -42,13 +45,13 @@ async def choose(core: Core, release: Release) -> Chosen:
     if (sent := await _sent_before(core, release)) is not None:
         return sent
     async with transaction(core.database) as tx:
-        dead = {letter.id: letter for letter in await queue.dead_letters(tx)}
-        counts = await queue.counts(tx)
+        dead = {letter.id: letter for letter in await reading.dead_letters(tx)}
+        counts = await reading.counts(tx)
     now = datetime.now(UTC)
     ages = {id_: (now - letter.created_at).total_seconds() for id_, letter in dead.items()}
     planned = tuple(
         _as_planned(event, dead[event.event_id])
-        for event in await ledger.undrained(core.database, release)
+        for event in await dead_letters.undrained(core.database, release)
         if event.event_id in dead
     )
     if (best := canary_of(planned, ages)) is not None:
@@ -65,15 +68,15 @@ async def send(core: Core, release: Release, chosen: Chosen) -> Chosen:
     async with transaction(core.database) as tx:
         if chosen.is_synthetic:
             event_id = await synthetic.insert(tx, release.id)
-            await ledger.note(tx, release, {"synthetic": str(event_id)})
+            await releases.note(tx, release, {"synthetic": str(event_id)})
             return Chosen(event_id=event_id, is_synthetic=True)
         assert chosen.event_id is not None
-        formers = await queue.redrive(tx, [chosen.event_id])
+        formers = await inflow.redrive(tx, [chosen.event_id])
         if not formers:
             raise Refused(
                 f"event {chosen.event_id} is no longer a dead letter: somebody redrove it meanwhile"
             )
-        await ledger.record_batch(tx, release, NUMBER, formers)
+        await dead_letters.record_batch(tx, release, NUMBER, formers)
     return chosen
 
 
@@ -92,12 +95,12 @@ async def follow(core: Core, release: Release, chosen: Chosen) -> Conclusion:
         raise Refused(f"event {chosen.event_id} is gone from the queue: somebody deleted the canary")
     seen = await _seen(core, release, states[0])
     judgement = judge_canary(seen, thresholds(core.environment))
-    await ledger.record_judgement(core.database, release, judgement)
+    await record_judgement(core.database, release, judgement)
     if chosen.is_synthetic:
         async with transaction(core.database) as tx:
             await synthetic.remove(tx, release.id)
     else:
-        await ledger.settle_batch(
+        await dead_letters.settle_batch(
             core.database,
             release,
             NUMBER,
@@ -116,11 +119,11 @@ async def follow(core: Core, release: Release, chosen: Chosen) -> Conclusion:
 
 
 async def _sent_before(core: Core, release: Release) -> Chosen | None:
-    batches = await ledger.batches(core.database, release)
+    batches = await dead_letters.batches(core.database, release)
     if any(batch.number == NUMBER for batch in batches):
-        events = await ledger.events(core.database, release)
+        events = await dead_letters.events(core.database, release)
         return Chosen(event_id=next(event.event_id for event in events if event.batch == NUMBER))
-    records = await ledger.phase_records(core.database, release)
+    records = await releases.phase_records(core.database, release)
     marked = [
         record.detail["synthetic"] for record in records if isinstance(record.detail.get("synthetic"), str)
     ]
@@ -128,7 +131,7 @@ async def _sent_before(core: Core, release: Release) -> Chosen | None:
 
 
 async def _only_failed(core: Core, release: Release, count: int) -> Conclusion:
-    stored = (await ledger.plan(core.database, release.id)).get("failed")
+    stored = (await releases.plan(core.database, release.id)).get("failed")
     kinds = stored if isinstance(stored, dict) else {}
     what = "; ".join(f"{number} {kind}" for kind, number in kinds.items()) or f"{count} events"
     return Conclusion(
@@ -173,7 +176,7 @@ async def _row(core: Core, state: EventState, *, by_us: bool) -> tuple[tuple[str
     ):
         return (), ""
     async with transaction(core.database) as tx:
-        carried = (await queue.payloads(tx, [state.id]))[state.id]
+        carried = (await reading.payloads(tx, [state.id]))[state.id]
         why = None if by_us else await entities.uncomparable(tx, state.entity, state.key, carried.payload)
         if why is not None:
             return (), why
@@ -183,7 +186,7 @@ async def _row(core: Core, state: EventState, *, by_us: bool) -> tuple[tuple[str
         return tuple(said), ""
 
 
-def _as_planned(event: ReleaseEvent, letter: queue.DeadLetter) -> PlannedEvent:
+def _as_planned(event: ReleaseEvent, letter: reading.DeadLetter) -> PlannedEvent:
     entity = ENTITY_TYPES.get(event.entity_type) or EntityType(event.entity_type)
     return PlannedEvent(
         id=str(event.event_id),

@@ -11,24 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from handlers.errors import ConfigError
-from handlers.settings import NAME, Database, Deploy, Environment, Host, Probe, Secret, Services, Ssh
-
-__all__ = [
-    "DIRECTORY_VARIABLE",
-    "Database",
-    "Deploy",
-    "Environment",
-    "Host",
-    "Probe",
-    "Secret",
-    "Services",
-    "Ssh",
-    "directory",
-    "load",
-    "names",
-    "parse",
-]
-"""The models are imported from here as well: whoever loads an environment needs no second module."""
+from handlers.settings import NAME, Environment
 
 DIRECTORY_VARIABLE = "RUNBOOK_ENVIRONMENTS"
 """Names the folder with the environment files; without it, `environments/` below the working directory."""

@@ -9,30 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from handlers.change import Change, Recorder, activate, operation_id, prepare, start_workers, stop_workers
-from handlers.config import Host
+from handlers.change import Change, activate, operation_id, prepare, start_workers, stop_workers
 from handlers.errors import LockLost, RunbookError, Unreachable
-from handlers.facts import HostFacts, UnitFacts, commits_between, inspect, resolve
-from handlers.operations import HostState, OperationOutcome, OperationResult, read_state
+from handlers.facts import HostFacts, inspect
+from handlers.operations import OperationOutcome, OperationResult
 from handlers.release import Conclusion, Verdict, short
+from handlers.settings import Host
 from handlers.ssh import Shell
-
-__all__ = [
-    "Change",
-    "HostFacts",
-    "HostState",
-    "Recorder",
-    "UnitFacts",
-    "activate",
-    "commits_between",
-    "deploy",
-    "inspect",
-    "prepare",
-    "read_state",
-    "resolve",
-    "start_workers",
-    "stop_workers",
-]
 
 Healthy = Callable[[Sequence[Host]], Awaitable[Conclusion]]
 """Asks whether these hosts, which just got the revision, answer with it."""

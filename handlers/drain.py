@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from handlers import ledger
 from handlers.core import Core
 from handlers.database import transaction
 from handlers.follow import until_settled
-from handlers.gate import Finding, Measurement, judge_batch
+from handlers.gate import judge_batch
 from handlers.judging import baseline, concluded, of_replays, thresholds
-from handlers.ledger import Batch, ReleaseEvent
+from handlers.ledger import dead_letters, records, releases
+from handlers.ledger.dead_letters import Batch, ReleaseEvent
+from handlers.measurement import Finding, Measurement
 from handlers.release import Conclusion, Release, Verdict
-from handlers.webhooks import queue
+from handlers.webhooks import inflow, reading
 
 
 async def next_batch(core: Core, release: Release) -> int | None:
@@ -21,28 +22,28 @@ async def next_batch(core: Core, release: Release) -> int | None:
     None when no planned dead letter is left. Events that are no longer dead letters are left alone: somebody
     else has redriven them, and they are theirs.
     """
-    batches = await ledger.batches(core.database, release)
+    batches = await dead_letters.batches(core.database, release)
     for batch in batches:
         if batch.number > 0 and batch.settled_at is None:
             return batch.number
     async with transaction(core.database) as tx:
-        waiting = await ledger.undrained(tx, release)
-        still_dead = {letter.id for letter in await queue.dead_letters(tx)}
+        waiting = await dead_letters.undrained(tx, release)
+        still_dead = {letter.id for letter in await reading.dead_letters(tx)}
         there = [event for event in waiting if event.event_id in still_dead]
         if not there:
             return None
         chosen = _choose(there, batches, core.environment.drain.batch_factor)
-        formers = await queue.redrive(
+        formers = await inflow.redrive(
             tx, [event.event_id for event in chosen[: core.environment.drain.batch_size_max]]
         )
         number = max((batch.number for batch in batches), default=0) + 1
-        await ledger.record_batch(tx, release, number, formers)
+        await dead_letters.record_batch(tx, release, number, formers)
     return number
 
 
 async def settle(core: Core, release: Release, number: int) -> Conclusion:
     """Wait until the batch has come to rest or its time is over, and judge the whole drain so far."""
-    events = [event for event in await ledger.events(core.database, release) if event.batch == number]
+    events = [event for event in await dead_letters.events(core.database, release) if event.batch == number]
     limits = core.environment.drain
     states = await until_settled(
         core,
@@ -53,13 +54,13 @@ async def settle(core: Core, release: Release, number: int) -> Conclusion:
     )
     judgement = judge_batch(
         Measurement(
-            counts=of_replays(await ledger.events(core.database, release), states),
-            baseline=baseline(await ledger.plan(core.database, release.id)),
+            counts=of_replays(await dead_letters.events(core.database, release), states),
+            baseline=baseline(await releases.plan(core.database, release.id)),
         ),
         thresholds(core.environment),
     )
-    await ledger.record_judgement(core.database, release, judgement)
-    await ledger.settle_batch(
+    await records.record_judgement(core.database, release, judgement)
+    await dead_letters.settle_batch(
         core.database, release, number, states=states, finding=judgement.finding, sentence=judgement.sentence
     )
     return concluded(judgement, {"batch": number})
@@ -67,18 +68,18 @@ async def settle(core: Core, release: Release, number: int) -> Conclusion:
 
 async def conclude(core: Core, release: Release) -> Conclusion:
     """What the whole drain came to, when no planned dead letter is left to send back."""
-    events = await ledger.events(core.database, release)
+    events = await dead_letters.events(core.database, release)
     drained = [event for event in events if event.batch is not None]
     if not drained:
         return Conclusion(verdict=Verdict.PASS, sentence="no dead letter to drain")
     judgement = judge_batch(
         Measurement(
-            counts=of_replays(events), baseline=baseline(await ledger.plan(core.database, release.id))
+            counts=of_replays(events), baseline=baseline(await releases.plan(core.database, release.id))
         ),
         thresholds(core.environment),
     )
     sizes = " ".join(
-        str(batch.size) for batch in await ledger.batches(core.database, release) if batch.number > 0
+        str(batch.size) for batch in await dead_letters.batches(core.database, release) if batch.number > 0
     )
     told = concluded(judgement)
     return Conclusion(
@@ -94,10 +95,10 @@ async def give_back(core: Core, release: Release, *, workers_stopped: bool) -> i
     With all workers stopped a lease binds nobody any more. Returns how many were put back.
     """
     async with transaction(core.database) as tx:
-        open_events = await ledger.unsettled(tx, release)
-        formers = [queue.Former(**event.former) for event in open_events if event.former]
-        put_back: list[UUID] = await queue.restore(tx, formers, even_leased=workers_stopped)
-        return await ledger.mark_returned(tx, release, put_back)
+        open_events = await dead_letters.unsettled(tx, release)
+        formers = [inflow.Former(**event.former) for event in open_events if event.former]
+        put_back: list[UUID] = await inflow.restore(tx, formers, even_leased=workers_stopped)
+        return await dead_letters.mark_returned(tx, release, put_back)
 
 
 def _choose(there: list[ReleaseEvent], batches: list[Batch], factor: int) -> list[ReleaseEvent]:

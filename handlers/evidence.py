@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handlers import hostlogs, ledger, private
+from handlers import hostlogs, private
 from handlers.core import Core
 from handlers.database import as_json, begin
+from handlers.ledger import intents, records
 from handlers.release import Release
 from handlers.sql import queries
 from handlers.webhooks.event import ENTITY_TYPES
@@ -74,7 +75,7 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
                 if not text:
                     continue
                 saved[name] = await asyncio.to_thread(_keep, where, name, text)
-                await ledger.record_file(
+                await records.record_file(
                     core.database, release, kind="evidence", path=str(where / name), sha256=saved[name]
                 )
         except TimeoutError:
@@ -90,11 +91,11 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
 
 
 async def _judgements(core: Core, release: Release, known: frozenset[str]) -> str:
-    return _pretty(await ledger.judgements(core.database, release), known)
+    return _pretty(await records.judgements(core.database, release), known)
 
 
 async def _operations(core: Core, release: Release, known: frozenset[str]) -> str:
-    return _pretty(await ledger.operations(core.database, release), known)
+    return _pretty(await intents.operations(core.database, release), known)
 
 
 async def _events(core: Core, release: Release, known: frozenset[str]) -> str:

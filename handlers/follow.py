@@ -9,9 +9,9 @@ from uuid import UUID
 from handlers import entities
 from handlers.core import Core
 from handlers.database import transaction
-from handlers.webhooks import queue
+from handlers.webhooks import reading
 from handlers.webhooks.event import SETTLED
-from handlers.webhooks.queue import EventState
+from handlers.webhooks.reading import EventState
 from handlers.webhooks.worker import Worker, new_owner
 
 
@@ -31,7 +31,7 @@ async def until_settled(
     deadline = loop.time() + limit_seconds
     while True:
         async with transaction(core.database) as tx:
-            states = await queue.states(tx, ids)
+            states = await reading.states(tx, ids)
         if all(state.status in SETTLED for state in states) or loop.time() >= deadline:
             return states
         await asyncio.sleep(poll_seconds)

@@ -21,20 +21,6 @@ from handlers.measurement import (
     Thresholds,
 )
 
-__all__ = [
-    "Baseline",
-    "CanarySeen",
-    "Count",
-    "Finding",
-    "Judgement",
-    "Measurement",
-    "Thresholds",
-    "judge",
-    "judge_batch",
-    "judge_canary",
-    "judge_watch",
-]
-
 
 def judge(*, rule: str, seen: Mapping[str, Any], limits: Mapping[str, Any]) -> Judgement:
     """Judge again from stored inputs, perhaps with other limits: `judge(**judgement.inputs)`."""

@@ -15,7 +15,7 @@ from sqlalchemy import RowMapping
 from handlers.database import Place, clean, transaction
 from handlers.errors import Refused
 from handlers.sql import queries
-from handlers.webhooks import queue
+from handlers.webhooks import inflow
 from handlers.webhooks.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
 from handlers.webhooks.intake import ALL, is_there
 
@@ -87,7 +87,7 @@ async def _lift(place: Place, name: str | None) -> list[Limit]:
     async with transaction(place) as tx:
         rows = (await tx.execute(_SQL["lift"], {"entity": name})).mappings().all()
         # What was held has become due.
-        await queue.notify(tx)
+        await inflow.notify(tx)
     return [Limit.from_row(row) for row in rows]
 
 

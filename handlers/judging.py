@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from handlers.config import Environment
-from handlers.gate import Baseline, Count, Finding, Judgement, Thresholds
-from handlers.ledger import ReleaseEvent
+from handlers.ledger.dead_letters import ReleaseEvent
+from handlers.measurement import Baseline, Count, Finding, Judgement, Thresholds
 from handlers.release import Conclusion, Verdict
+from handlers.settings import Environment
 from handlers.webhooks.event import SETTLED, Status
-from handlers.webhooks.queue import EventState, OutcomeCount
+from handlers.webhooks.reading import EventState, OutcomeCount
 
 ERROR_SAMPLES_MAX = 5
 

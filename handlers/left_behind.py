@@ -9,12 +9,12 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers import ledger
 from handlers.database import Place, transaction
 from handlers.errors import Refused
+from handlers.ledger import releases
 from handlers.release import Release
 from handlers.sql import queries
-from handlers.webhooks import queue
+from handlers.webhooks import classify
 from handlers.webhooks.event import ENTITY_TYPES
 
 SQL = queries("left_behind")
@@ -43,7 +43,7 @@ async def kinds(place: Place, release: Release) -> tuple[LeftBehind, ...]:
             one = LeftBehind(
                 entity=entity,
                 error_code=row.error_code,
-                fingerprint=queue.fingerprint(row.error),
+                fingerprint=classify.fingerprint(row.error),
                 events=row.events,
                 oldest_at=row.oldest_at,
             )
@@ -58,7 +58,7 @@ async def kinds(place: Place, release: Release) -> tuple[LeftBehind, ...]:
 async def ids(place: Place, environment: str, release_id: str) -> frozenset[UUID]:
     """Exactly those dead letters; Refused when the release is none of this environment."""
     async with transaction(place) as tx:
-        release = await ledger.get(tx, release_id)
+        release = await releases.get(tx, release_id)
         if release.environment != environment:
             raise Refused(f"release {release_id} belongs to {release.environment}, not to {environment}")
         return frozenset((await tx.execute(SQL["ids"], await _spell(tx, release))).scalars())

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from handlers import ledger, preflight
+from handlers import preflight
 from handlers.core import Core
+from handlers.ledger import releases
 from handlers.plan import Plan
 from handlers.release import Phase, Release, short
 
@@ -20,7 +21,7 @@ async def since_planned(core: Core, release: Release) -> str:
 
     For a release that has done nothing yet: its process died, or somebody took long to say yes.
     """
-    stored = await ledger.plan(core.database, release.id)
+    stored = await releases.plan(core.database, release.id)
     looked_at = datetime.fromisoformat(stored["looked_at"]) if stored.get("looked_at") else release.created_at
     seconds = (core.clock.now() - looked_at).total_seconds()
     if seconds < FRESH_SECONDS:

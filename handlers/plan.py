@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from handlers.config import Environment
 from handlers.release import Phase, short
+from handlers.settings import Environment
 from handlers.webhooks.event import DRAIN_ORDER, EntityType
-from handlers.webhooks.queue import DeadLetter
+from handlers.webhooks.reading import DeadLetter
 
 EVERYTHING = (Phase.DEPLOYING, Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
 """The scope of a whole release; a canary, a drain or a watch by hand is a release with a smaller one."""

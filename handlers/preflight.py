@@ -7,16 +7,17 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from handlers import ledger, left_behind, lock, migrate
-from handlers.config import Environment
+from handlers import left_behind, lock, migrate
 from handlers.core import Core
 from handlers.errors import Refused, RunbookError, TryAgain
 from handlers.facts import HostFacts, commits_between, denied, inspect, resolve
+from handlers.ledger import records, releases
 from handlers.plan import EVERYTHING, Check, Plan, PlannedHost, expected_seconds, sort_out, steps
 from handlers.readiness import QueueSeen, database_checks, look_at_queue
 from handlers.release import LIVE, Phase, short
+from handlers.settings import Environment
 from handlers.ssh import Shell, open_hosts
-from handlers.webhooks.queue import DeadLetter
+from handlers.webhooks.reading import DeadLetter
 
 FREE_BYTES_MIN = 100 * 1024 * 1024
 """A checkout writes as much as the tree has; a full disk leaves a mixed one."""
@@ -204,7 +205,7 @@ async def _ledger_checks(core: Core, seen: _Seen) -> None:
     name = core.environment.name
     if await migrate.pending(core.database):
         return
-    live = await ledger.live(core.database, name)
+    live = await releases.live(core.database, name)
     holder = await lock.holder(core.database, name)
     if live is not None and live.phase in LIVE:
         seen.add(
@@ -240,7 +241,7 @@ async def _left_by(core: Core, seen: _Seen, queue_seen: QueueSeen, release: str)
 
 async def left_before(core: Core, revision: str) -> str | None:
     """Why *revision* may not be released: an earlier release had to leave it, and nobody has lifted that."""
-    found = await ledger.is_quarantined(core.database, core.environment.name, revision)
+    found = await records.is_quarantined(core.database, core.environment.name, revision)
     if found is None:
         return None
     return (

@@ -14,11 +14,11 @@ from typing import Any
 
 import httpx
 
-from handlers.config import Host, Probe
 from handlers.core import Core
 from handlers.errors import RunbookError
 from handlers.facts import inspect
 from handlers.release import Conclusion, Verdict, short
+from handlers.settings import Host, Probe
 from handlers.ssh import Shell
 
 _ABBREVIATED_MIN = 7

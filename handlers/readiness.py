@@ -15,9 +15,9 @@ from handlers.database import begin, said
 from handlers.errors import Refused, RunbookError
 from handlers.plan import Check
 from handlers.sql import queries
-from handlers.webhooks import queue
+from handlers.webhooks import classify, reading
 from handlers.webhooks.event import ENTITY_TYPES
-from handlers.webhooks.queue import DeadLetter
+from handlers.webhooks.reading import DeadLetter
 
 SQL = queries("readiness")
 BASELINE_HOURS = 24
@@ -39,14 +39,14 @@ async def look_at_queue(database: AsyncEngine) -> QueueSeen:
     """Count the queue, list its dead letters, and say what the last day was like."""
     try:
         async with begin(database) as tx:
-            counts = await queue.counts(tx)
-            dead = await queue.dead_letters(tx)
+            counts = await reading.counts(tx)
+            dead = await reading.dead_letters(tx)
             failed = Counter(
                 _failed_kind(row.raw_type, row.error_code, row.error_message)
                 for row in await tx.execute(SQL["failed"])
             )
             since = datetime.now(UTC) - timedelta(hours=BASELINE_HOURS)
-            before = await queue.outcomes_since(tx, since=since, late_seconds=BASELINE_HOURS * 3600)
+            before = await reading.outcomes_since(tx, since=since, late_seconds=BASELINE_HOURS * 3600)
             newest_at = (await tx.execute(SQL["newest"])).scalar_one()
     except RunbookError as error:
         return QueueSeen(problem=str(error))
@@ -117,7 +117,7 @@ async def _tables_check(core: Core) -> Check:
 
 def _failed_kind(raw_type: str, code: str | None, message: str | None) -> str:
     kind = ENTITY_TYPES.get(raw_type, raw_type)
-    return f"{kind}, error {code or queue.fingerprint(message or '')[:60] or 'not recorded'}"
+    return f"{kind}, error {code or classify.fingerprint(message or '')[:60] or 'not recorded'}"
 
 
 def _age(seconds: float) -> str:

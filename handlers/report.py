@@ -16,18 +16,16 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers import entities, hostlogs, ledger, left_behind, private, status
+from handlers import entities, hostlogs, left_behind, private, status
 from handlers.core import Core
 from handlers.database import as_json, begin, said
-from handlers.evidence import Evidence
-from handlers.evidence import save as evidence
+from handlers.ledger import intents, releases
+from handlers.ledger.records import files, judgements, record_file
 from handlers.release import Phase, Release, exit_code
 from handlers.report_text import as_html, as_markdown
 from handlers.sql import queries
-from handlers.webhooks import queue
+from handlers.webhooks import classify, reading
 from handlers.webhooks.event import ENTITY_TYPES
-
-__all__ = ["Evidence", "evidence", "gather", "write"]
 
 SQL = queries("report")
 OUTPUT_MAX = 2000
@@ -47,7 +45,7 @@ async def write(core: Core, release: Release) -> dict[str, Path]:
     for form, content in texts.items():
         path = core.environment.reports.directory / release.id / f"report.{form}"
         sha256 = await asyncio.to_thread(_keep, path, content)
-        await ledger.record_file(core.database, release, kind="report", path=str(path), sha256=sha256)
+        await record_file(core.database, release, kind="report", path=str(path), sha256=sha256)
         written[form] = path
     return written
 
@@ -70,7 +68,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "hosts": view.hosts,
             "steps": view.steps,
             "batches": view.batches,
-            "queue": {str(name): count for name, count in (await queue.counts(tx)).items()},
+            "queue": {str(name): count for name, count in (await reading.counts(tx)).items()},
             "dead_letters": await _dead_letters(tx, now),
             "left_behind": {"kinds": view.left_behind, "command": left_behind.command(now)},
             "types": await _by_entity(tx, "types", whose),
@@ -78,11 +76,11 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "errors": await _errors(tx),
             "log_errors": log_errors,
             "freshness": await _freshness(tx, view.at),
-            "judgements": await ledger.judgements(tx, now),
-            "operations": [_operation(one) for one in await ledger.operations(tx, now)],
+            "judgements": await judgements(tx, now),
+            "operations": [_operation(one) for one in await intents.operations(tx, now)],
             "files": [
                 {"path": _beside(core, now, file.path), "sha256": file.sha256}
-                for file in await ledger.files(tx, now)
+                for file in await files(tx, now)
                 if file.kind != "report"
             ],
         }
@@ -97,7 +95,7 @@ async def _dead_letters(tx: AsyncConnection, release: Release) -> dict[str, Any]
     for row in await tx.execute(SQL["planned"], {"release_id": release.id}):
         by_type[ENTITY_TYPES.get(row.entity_type, row.entity_type)][row.fate] = row.events
         totals[row.fate] += row.events
-    plan = await ledger.plan(tx, release.id)
+    plan = await releases.plan(tx, release.id)
     return {
         "planned": sum(totals.values()),
         "drained": totals["completed"] + totals["failed"] + totals["open"],
@@ -110,7 +108,7 @@ async def _dead_letters(tx: AsyncConnection, release: Release) -> dict[str, Any]
 
 async def _log_errors(core: Core, release: Release) -> dict[str, Any]:
     """Errors in the units' logs since the first deploy, and the logs that could not be had."""
-    records = await ledger.phase_records(core.database, release)
+    records = await releases.phase_records(core.database, release)
     deploys = [record.started_at for record in records if record.phase is Phase.DEPLOYING]
     if not deploys:
         return {"errors": [], "missing": []}
@@ -122,7 +120,7 @@ async def _errors(tx: AsyncConnection) -> list[dict[str, Any]]:
     """The errors that stand in the queue, equal ones together, the most common first."""
     found: dict[str, dict[str, Any]] = {}
     for row in await tx.execute(SQL["errors"]):
-        masked = queue.fingerprint(row.error or "") or "no error text"
+        masked = classify.fingerprint(row.error or "") or "no error text"
         error = found.setdefault(
             masked, {"fingerprint": masked, "events": 0, "kinds": {}, "code": row.error_code}
         )
@@ -170,7 +168,7 @@ async def _by_entity(tx: AsyncConnection, query: str, whose: dict[str, object]) 
     return sorted(found, key=lambda values: (values["entity"], values.get("replayed", False)))
 
 
-def _operation(operation: ledger.Operation) -> dict[str, Any]:
+def _operation(operation: intents.Operation) -> dict[str, Any]:
     ended = operation.finished_at
     seconds = (ended - operation.started_at).total_seconds() if ended else None
     return {

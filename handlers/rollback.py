@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from handlers import ledger, left_behind, switching
+from handlers import left_behind, switching
 from handlers.core import Core
+from handlers.ledger import records
 from handlers.release import Conclusion, Release, Verdict, short
 
 
@@ -17,7 +18,7 @@ async def conclude(
     """
     proven = await switching.prove(core, release, release.from_revision)
     if release.from_revision != release.to_revision:
-        await ledger.quarantine(core.database, release, why)
+        await records.quarantine(core.database, release, why)
     if proven.verdict is Verdict.PASS:
         sentence = f"back on {short(release.from_revision)}: {proven.sentence}; because {why}"
     else:

@@ -13,17 +13,16 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers import ledger, left_behind, lock
+from handlers import left_behind, lock
 from handlers.database import begin
 from handlers.errors import Refused
-from handlers.ledger import JudgementRecord, PhaseRecord
+from handlers.ledger import dead_letters, releases
+from handlers.ledger.records import JudgementRecord, judgements
+from handlers.ledger.releases import PhaseRecord
 from handlers.lock import Holder
 from handlers.release import FINISHED, LIVE, Phase, Release, Verdict, short
 from handlers.sql import queries
-from handlers.status_lines import lines
 from handlers.status_view import HostView, StatusView, StepState, StepView
-
-__all__ = ["HostView", "StatusView", "StepState", "StepView", "lines", "read"]
 
 SQL = queries("status")
 
@@ -70,16 +69,16 @@ async def read(engine: AsyncEngine, environment: str, release_id: str | None = N
             release_id = (await tx.execute(SQL["newest"], {"environment": environment})).scalar_one_or_none()
             if release_id is None:
                 return StatusView(environment=environment, at=at, release=None, lock=held)
-        release = await ledger.get(tx, release_id)
+        release = await releases.get(tx, release_id)
         if release.environment != environment:
             raise Refused(f"release {release_id} belongs to {release.environment}, not to {environment}")
         return await _view(tx, release, at, held)
 
 
 async def _view(tx: AsyncConnection, release: Release, at: datetime, held: Holder | None) -> StatusView:
-    records = await ledger.phase_records(tx, release)
-    judged = await ledger.judgements(tx, release)
-    plan = await ledger.plan(tx, release.id)
+    records = await releases.phase_records(tx, release)
+    judged = await judgements(tx, release)
+    plan = await releases.plan(tx, release.id)
     progress = (await tx.execute(SQL["progress"], {"release_id": release.id})).one()
     current = records[-1]
     coming = current.detail.get("next") or {}
@@ -99,7 +98,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, held: Holde
         hosts=_hosts(release, records, plan),
         lock=held,
         steps=_steps(release, records),
-        batches=tuple(await ledger.batches(tx, release)),
+        batches=tuple(await dead_letters.batches(tx, release)),
         events_planned=progress.planned,
         events_settled=progress.settled,
         findings=dict(Counter(str(one.finding) for one in judged)),

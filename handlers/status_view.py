@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from handlers.database import as_json
-from handlers.ledger import Batch
+from handlers.ledger.dead_letters import Batch
 from handlers.left_behind import LeftBehind
 from handlers.lock import Holder
 from handlers.release import Release

@@ -6,18 +6,19 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from handlers import ledger, probe
-from handlers.change import FENCED
-from handlers.config import Host
+from handlers import probe
+from handlers.change import FENCED, Change, stop_workers
 from handlers.core import Core
-from handlers.deploy import Change, deploy, stop_workers
+from handlers.deploy import deploy
 from handlers.drain import give_back
 from handlers.errors import Fenced, LockLost, RunbookError
 from handlers.facts import inspect
-from handlers.ledger import LedgerRecorder
+from handlers.ledger import intents, releases
+from handlers.ledger.intents import LedgerRecorder
 from handlers.operations import OperationResult
 from handlers.probe import HostHealth, OnLook
 from handlers.release import Conclusion, Phase, Release, Verdict
+from handlers.settings import Host
 from handlers.ssh import Shell, open_hosts
 
 
@@ -89,7 +90,7 @@ async def _has_changed(core: Core, release: Release) -> bool:
     """Whether the release has ever begun to change something that runs; preparing does not, nor what was fenced."""
     return any(
         operation.kind != "prepare" and operation.exit_status != FENCED
-        for operation in await ledger.operations(core.database, release)
+        for operation in await intents.operations(core.database, release)
     )
 
 
@@ -109,7 +110,7 @@ async def _stop_everywhere(shells: Sequence[Shell], change: Change) -> bool:
 async def _change(core: Core, release: Release, *, back: bool) -> Change:
     """The attempt counts how often a person asked for it: a resumed deploy is a new one, a restarted is not."""
     phase = Phase.ROLLING_BACK if back else Phase.DEPLOYING
-    records = await ledger.phase_records(core.database, release)
+    records = await releases.phase_records(core.database, release)
     assert release.token is not None
     return Change(
         release=release.id,
@@ -131,7 +132,7 @@ def _noting(core: Core, release: Release) -> OnLook:
     """Keep what each look saw, so that the status view shows want beside have."""
 
     async def note(seen: list[HostHealth], streak: dict[str, int]) -> None:
-        await ledger.note(core.database, release, {"hosts": noted(seen, streak)})
+        await releases.note(core.database, release, {"hosts": noted(seen, streak)})
 
     return note
 

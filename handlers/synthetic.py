@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.webhooks import queue
+from handlers.webhooks import inflow
 from handlers.webhooks.event import EntityType, Operation
 
 KEY = "tds-runbook-synthetic"
@@ -42,7 +42,7 @@ async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) ->
         "created_time": now.isoformat(timespec="milliseconds"),
         "last_modified_time": now.isoformat(timespec="milliseconds"),
     }
-    return await queue.insert_event(
+    return await inflow.insert_event(
         tx,
         entity=EntityType.PRODUCT,
         key=KEY,

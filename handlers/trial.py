@@ -21,8 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers import entities
 from handlers.database import said, spoken, sqlstate
-from handlers.entities import HANDLERS, Handlers, Record, Refusal, applying, statements, writing
-from handlers.entities.document import dump
+from handlers.entities import HANDLERS, applying, spec, statements, writing
+from handlers.entities.applying import Handlers
+from handlers.entities.document import Refusal, dump
+from handlers.entities.envelope import Record
 from handlers.entities.rows import pack
 from handlers.entities.settle import Ids, arrive, build, together
 from handlers.errors import Refused
@@ -86,7 +88,7 @@ def _records(entity: EntityType, body: str | Refusal) -> list[Record | Refusal]:
 
 
 async def _try(
-    tx: AsyncConnection, file: str, entity: EntityType, data: entities.Data, handlers: Handlers
+    tx: AsyncConnection, file: str, entity: EntityType, data: spec.Data, handlers: Handlers
 ) -> Trial:
     try:
         key = handlers[entity].source_key(data)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from handlers import ledger, probe, switching
+from handlers import probe, switching
 from handlers.core import Core
 from handlers.database import transaction
 from handlers.errors import DatabaseDown
-from handlers.gate import Finding, Judgement, Measurement, judge_watch
+from handlers.gate import judge_watch
 from handlers.judging import baseline, concluded, of_traffic, thresholds
+from handlers.ledger import dead_letters, releases
+from handlers.ledger.records import record_judgement
+from handlers.measurement import Finding, Judgement, Measurement
 from handlers.release import Conclusion, Phase, Release, Verdict
-from handlers.webhooks import queue
+from handlers.webhooks import reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +31,11 @@ class Window:
 
 async def begin(core: Core, release: Release) -> Window:
     """The window as the ledger has it, so that a restarted watch goes on where it stood."""
-    records = await ledger.phase_records(core.database, release)
+    records = await releases.phase_records(core.database, release)
     watching = [record for record in records if record.phase is Phase.WATCHING]
     probing = [record for record in records if record.phase is Phase.PROBING]
     limits = core.environment.watch
-    await ledger.note(
+    await releases.note(
         core.database,
         release,
         {"window_seconds": limits.window_seconds, "next": _next(core, limits.interval_seconds)},
@@ -53,9 +56,9 @@ async def look(core: Core, release: Release, window: Window) -> Conclusion:
     """
     try:
         judgement = await _judge(core, release, window)
-        await ledger.record_judgement(core.database, release, judgement)
+        await record_judgement(core.database, release, judgement)
         hosts = await probe.look_once(core, release.to_revision)
-        await ledger.note(
+        await releases.note(
             core.database,
             release,
             {
@@ -75,7 +78,7 @@ async def conclude(core: Core, release: Release, window: Window) -> Conclusion:
     Nor is a host that does not answer as it did: that may be the host's own trouble, so it is no breach either.
     """
     judgement = await _judge(core, release, window)
-    await ledger.record_judgement(core.database, release, judgement)
+    await record_judgement(core.database, release, judgement)
     told = concluded(judgement, {"finding": judgement.finding})
     minutes = f"after {window.seconds / 60:g} min"
     unwell = [host for host in await probe.look_once(core, release.to_revision) if not host.good]
@@ -95,13 +98,13 @@ def _next(core: Core, seconds: float) -> dict[str, str]:
 
 
 async def _judge(core: Core, release: Release, window: Window) -> Judgement:
-    replayed = [event.event_id for event in await ledger.events(core.database, release)]
+    replayed = [event.event_id for event in await dead_letters.events(core.database, release)]
     async with transaction(core.database) as tx:
-        counted = await queue.outcomes_since(
+        counted = await reading.outcomes_since(
             tx,
             since=window.since,
             excluding=replayed,
             late_seconds=core.environment.watch.late_seconds,
         )
-    before = baseline(await ledger.plan(core.database, release.id))
+    before = baseline(await releases.plan(core.database, release.id))
     return judge_watch(Measurement(counts=of_traffic(counted), baseline=before), thresholds(core.environment))

@@ -31,12 +31,9 @@ from handlers.migrate import upgrade
 from rehearsal import backlog, erp, lifecycle, processes
 from rehearsal.environment import write_environment
 from rehearsal.host import RehearsalHost
-from rehearsal.lifecycle import end, kept, sweep
 from rehearsal.postgres import Postgres
 from rehearsal.running import ended_by_sigterm, in_thread, together, undisturbed
 from rehearsal.sshd import Kind, make_key
-
-__all__ = ["Story", "Target", "TargetError", "end", "kept", "sweep"]
 
 HOST_NAMES = ("web-1", "web-2")
 

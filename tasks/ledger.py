@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from handlers import ledger
 from handlers.errors import Refused
+from handlers.ledger import releases
 from handlers.release import Conclusion, Phase, Release, Verdict
 from tasks.policy import KEEP, step
 from tasks.tools import tools
@@ -14,8 +14,8 @@ async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, s
     """Close the phase with its conclusion and go on to the next; entering twice is harmless."""
     async with tools(run) as core:
         if conclusion is None:
-            return await ledger.enter(core.database, run, to, verdict=Verdict.PASS, sentence=sentence)
-        return await ledger.enter(
+            return await releases.enter(core.database, run, to, verdict=Verdict.PASS, sentence=sentence)
+        return await releases.enter(
             core.database,
             run,
             to,
@@ -29,28 +29,30 @@ async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, s
 async def hold(run: Release, conclusion: Conclusion) -> Release:
     """Stop and let a person decide."""
     async with tools(run) as core:
-        return await ledger.hold(core.database, run, conclusion.sentence, detail=conclusion.detail)
+        return await releases.hold(core.database, run, conclusion.sentence, detail=conclusion.detail)
 
 
 @step(KEEP)
 async def resume(run: Release, sentence: str) -> Release:
     """Take a held release out of its hold; its lock must have been taken."""
     async with tools(run) as core:
-        return await ledger.resume(core.database, run, sentence)
+        return await releases.resume(core.database, run, sentence)
 
 
 @step(KEEP)
 async def get(environment: str, release_id: str) -> Release:
     """The release as the ledger has it."""
     async with tools(environment) as core:
-        return await ledger.get(core.database, release_id)
+        return await releases.get(core.database, release_id)
 
 
 @step(KEEP)
 async def unfinished(environment: str) -> Release:
     """The release of the environment that can go on; Refused when there is none."""
     async with tools(environment) as core:
-        run = await ledger.live(core.database, environment) or await ledger.latest(core.database, environment)
+        run = await releases.live(core.database, environment) or await releases.latest(
+            core.database, environment
+        )
     if run is None or run.finished_at is not None:
         raise Refused(f"no release of {environment} is held or under way: there is nothing to go on with")
     return run
@@ -60,6 +62,6 @@ async def unfinished(environment: str) -> Release:
 async def last_word(run: Release, scope: tuple[Phase, ...]) -> str:
     """What the last of these phases came to."""
     async with tools(run) as core:
-        records = await ledger.phase_records(core.database, run)
+        records = await releases.phase_records(core.database, run)
     said = [record.sentence for record in records if record.phase in scope and record.sentence]
     return said[-1] if said else ""

@@ -10,9 +10,10 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from handlers import ledger, lock
+from handlers import lock
 from handlers.core import Core
 from handlers.errors import LockLost, RunbookError
+from handlers.ledger import releases
 from handlers.release import FINISHED, Phase, Release
 from tasks.policy import KEEP, step
 from tasks.tools import tools
@@ -60,7 +61,7 @@ async def _take(run: Release, take_over: str) -> Release:
             token = await lock.steal(place, name, run.id, holder(), reason=take_over)
         else:
             token = await lock.take(place, name, run.id, holder())
-        return dataclasses.replace(await ledger.get(place, run.id), token=token)
+        return dataclasses.replace(await releases.get(place, run.id), token=token)
 
 
 async def _beat(run: Release, work: asyncio.Task[object], lost: list[LockLost]) -> None:
@@ -87,7 +88,7 @@ async def _renew(core: Core, run: Release) -> None:
 
 async def _ended_by_us(core: Core, run: Release) -> bool:
     """A release that is held or finished has given its lock back: only the report is still being written."""
-    now = await ledger.get(core.database, run.id)
+    now = await releases.get(core.database, run.id)
     return now.token == run.token and now.phase in FINISHED | {Phase.HELD}
 
 

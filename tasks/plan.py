@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from handlers import beginning, ledger, moved, preflight
+from handlers import beginning, moved, preflight
+from handlers.ledger import releases
 from handlers.plan import EVERYTHING, Plan
 from handlers.release import Phase, Release
 from tasks.policy import KEEP, LOOK, step
@@ -40,7 +41,7 @@ async def what_moved(run: Release) -> str:
 async def scope(run: Release) -> tuple[Phase, ...]:
     """The phases that this release goes through; the others are left out."""
     async with tools(run) as core:
-        stored = await ledger.plan(core.database, run.id)
+        stored = await releases.plan(core.database, run.id)
     return tuple(Phase(phase) for phase in stored["scope"])
 
 
@@ -48,6 +49,6 @@ async def scope(run: Release) -> tuple[Phase, ...]:
 async def summary(run: Release) -> str:
     """The plan in one sentence, for the status view."""
     async with tools(run) as core:
-        stored = await ledger.plan(core.database, run.id)
+        stored = await releases.plan(core.database, run.id)
     checks, events = len(stored["checks"]), len(stored["events"])
     return f"{stored['hash']}: {checks} checks passed, {events} dead letters to drain"

@@ -19,7 +19,7 @@ from packaging.version import Version
 from pydantic import BaseModel
 
 from handlers import config
-from handlers.config import Environment
+from handlers.settings import Environment
 from handlers.sql import queries
 from handlers.webhooks.event import QUEUE_NAMES, EntityType, Operation, Status
 

@@ -10,8 +10,6 @@ from flows.cli.app import app
 from flows.cli.output import fail, wants_json
 from handlers.errors import ExitCode, RunbookError
 
-__all__ = ["app", "main"]
-
 
 def main() -> None:
     """Run a command; every error that we know ends as one sentence and its exit code."""

@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from flows.cli import follow
 from flows.cli.options import Going
 from flows.cli.output import console, print_json
-from handlers import ledger, lock
+from handlers import lock
 from handlers.errors import DatabaseDown, ExitCode, Refused
+from handlers.ledger import records, releases
 from handlers.release import LIVE, Phase, Release, exit_code
 
 UNTIL = frozenset(Phase) - (LIVE - {Phase.HELD}) - {Phase.PLANNED, Phase.APPROVED}
@@ -64,7 +65,7 @@ async def must_be_free(database: AsyncEngine, environment: str, *, take_over: st
 
 async def unfinished(database: AsyncEngine, environment: str) -> Release:
     """The release that can go on; Refused when there is none."""
-    run = await ledger.live(database, environment) or await ledger.latest(database, environment)
+    run = await releases.live(database, environment) or await releases.latest(database, environment)
     if run is None or run.finished_at is not None:
         raise Refused(f"no release of {environment} is held or under way: there is nothing to go on with")
     return run
@@ -81,7 +82,7 @@ def _waiting(run: Release, sentence: str, *, json: bool) -> ExitCode:
 
 
 async def _outcome(database: AsyncEngine, run: Release, code: ExitCode) -> dict[str, object]:
-    files = await ledger.files(database, run)
+    files = await records.files(database, run)
     report = [file.path for file in files if file.kind.startswith("report")]
     return {
         "release": run.id,

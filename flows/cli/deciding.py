@@ -22,10 +22,11 @@ from flows.cli.options import (
 )
 from flows.cli.output import console, person, print_json
 from flows.cli.session import with_database
-from handlers import beginning, ledger
-from handlers.config import Environment
+from handlers import beginning
 from handlers.errors import ExitCode
+from handlers.ledger import records, releases
 from handlers.release import short
+from handlers.settings import Environment
 
 WhyOption = Annotated[str, typer.Option("--reason", help="Why, in one sentence.")]
 
@@ -79,7 +80,7 @@ def abort(
     """End a planned or held release without doing anything more; what is deployed stays deployed."""
 
     async def go(database: AsyncEngine, settings: Environment) -> int:
-        run = await ledger.get(database, release) if release else await unfinished(database, settings.name)
+        run = await releases.get(database, release) if release else await unfinished(database, settings.name)
         ended = await beginning.abort(database, run, by=person(by), reason=reason)
         if json:
             print_json({"release": ended.id, "phase": ended.phase, "exit_code": 0})
@@ -106,7 +107,7 @@ def lift(
     """Let a revision that a rollback left be released again; needs the name of a person."""
 
     async def go(database: AsyncEngine, settings: Environment) -> int:
-        lifted = await ledger.lift(database, settings.name, revision, lifted_by=by)
+        lifted = await records.lift(database, settings.name, revision, lifted_by=by)
         if json:
             print_json({"environment": settings.name, "revision": lifted, "lifted_by": by, "exit_code": 0})
         else:

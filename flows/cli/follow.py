@@ -16,10 +16,10 @@ from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.state import STATE
-from handlers import status
+from handlers import status, status_lines
 from handlers.errors import DatabaseDown, ExitCode, Refused, RunbookError
 from handlers.release import FINISHED, Phase
-from handlers.status import StatusView
+from handlers.status_view import StatusView
 
 LOOK_SECONDS = 0.5
 _PREFIX = re.compile(r"^[0-9-]+ [0-9:,]+ [A-Z]+ [\w.]+: ")
@@ -158,7 +158,7 @@ class _Screen:
 def painted(view: StatusView, width: int = 80, height: int | None = None) -> Text:
     """The plain lines of the view, coloured by what each step has come to, in as many lines as there are."""
     text = Text()
-    for line in status.lines(view, width, height):
+    for line in status_lines.lines(view, width, height):
         style = next((style for mark, style in STYLES.items() if line.lstrip().startswith(mark)), "")
         text.append(line + "\n", style=style)
     return text

@@ -13,11 +13,12 @@ from flows.cli.app import app
 from flows.cli.options import EnvironmentOption, JsonOption, PlainOption, ReleaseOption
 from flows.cli.output import console, failure, print_json
 from flows.cli.session import with_database
-from handlers import config, doctor, ledger, migrate, preflight, report, status
-from handlers.config import Environment
+from handlers import config, doctor, migrate, preflight, report, status
 from handlers.core import open_core
 from handlers.errors import ExitCode, Refused
+from handlers.ledger import releases
 from handlers.release import FINISHED, Phase, Release, exit_code, short
+from handlers.settings import Environment
 
 
 @app.command()
@@ -84,7 +85,7 @@ def history(
 
     async def go(database: AsyncEngine, settings: Environment) -> int:
         await _has_ledger(database, settings)
-        runs = await ledger.history(database, settings.name, limit)
+        runs = await releases.history(database, settings.name, limit)
         if json:
             print_json({"environment": settings.name, "releases": runs})
             return ExitCode.GOOD
@@ -152,8 +153,8 @@ async def _has_ledger(database: AsyncEngine, settings: Environment) -> None:
 
 async def _one(database: AsyncEngine, settings: Environment, release: str | None) -> Release:
     if release is not None:
-        return await ledger.get(database, release)
-    run = await ledger.latest(database, settings.name)
+        return await releases.get(database, release)
+    run = await releases.latest(database, settings.name)
     if run is None:
         raise Refused(f"{settings.name} has had no release yet")
     return run

@@ -15,7 +15,7 @@ from handlers import adopt, config, intake
 from handlers.core import engine
 from handlers.database import begin
 from handlers.errors import ExitCode, Refused
-from handlers.webhooks import queue
+from handlers.webhooks import reading
 
 
 @queue_app.command("show", short_help="count it by status, its dead letters by error")
@@ -26,8 +26,8 @@ def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
         database = engine(config.load(environment))
         try:
             async with begin(database) as tx:
-                counts = await queue.counts(tx)
-                dead = await queue.dead_letters(tx)
+                counts = await reading.counts(tx)
+                dead = await reading.dead_letters(tx)
                 limits = await intake.limits(tx)
         finally:
             await database.dispose()

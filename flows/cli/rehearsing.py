@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from flows.cli.app import app
 from flows.cli.options import JsonOption, PlainOption
 from flows.cli.output import console, print_json
 from handlers.errors import ExitCode, Refused
 from handlers.release import short
+
+if TYPE_CHECKING:
+    from flows.rehearse import Rehearsed
 
 
 @app.command()
@@ -32,51 +35,64 @@ def rehearse(
     plain: PlainOption = False,
 ) -> int:
     """Rehearse a whole release on a real target on this machine: no root, no service, nothing left behind."""
-    target = _target()
-    if end:
-        if not target.end(end):
-            raise Refused(f"there is no kept rehearsal {end!r}; kept: {', '.join(target.kept()) or 'none'}")
-        if json:
-            print_json({"ended": end, "exit_code": 0})
-        else:
-            console().print(f"rehearsal {end} is ended and its folder removed")
-        return ExitCode.GOOD
-    stories = [one.value for one in target.Story]
-    if story not in stories:
-        raise Refused(f"there is no story {story!r}: it may be {', '.join(stories)}")
-
-    from flows.rehearse import ENDS
-    from flows.rehearse import rehearse as run
-
+    _require_extra()
     out = None if json else console(plain=plain)
-    try:
-        done = asyncio.run(run(story, speed=speed, keep=keep, out=out))
-    except KeyboardInterrupt:
-        sys.stderr.write("runbook: the rehearsal was broken off, and its target is taken away\n")
-        raise
-    if json:
-        print_json(done)
-    else:
-        shown = ", ".join(f"{name} runs {short(str(revision))}" for name, revision in done.hosts.items())
-        events = ", ".join(f"{count} {status}" for status, count in done.events.items() if count)
-        ends = ENDS[story]
-        told = (
-            "as this story should end" if done.exit_code == ends else f"but this story should end with {ends}"
-        )
-        console().print(
-            f"{story}: {done.outcome}, exit code {done.exit_code}, {told}; {done.seconds:.0f} s; {shown}"
-        )
-        console().print(f"queue: {events}")
-        console().print(f"report: {done.report}")
-    return done.exit_code
+    if end:
+        return _end(end, json=json)
+    return _rehearse(story, speed=speed, keep=keep, out=out)
 
 
-def _target() -> ModuleType:
+def _require_extra() -> None:
     """The rehearsal's parts are an extra: a production install has none of them."""
     try:
-        from rehearsal import target
+        import rehearsal.target  # noqa: F401
     except ImportError as error:
         raise Refused(
             f"a rehearsal needs more packages ({error.name} is missing): pip install 'tds-runbook[rehearsal]'"
         ) from error
-    return target
+
+
+def _end(target_id: str, *, json: bool) -> ExitCode:
+    from rehearsal import lifecycle
+
+    if not lifecycle.end(target_id):
+        kept = ", ".join(lifecycle.kept()) or "none"
+        raise Refused(f"there is no kept rehearsal {target_id!r}; kept: {kept}")
+    if json:
+        print_json({"ended": target_id, "exit_code": 0})
+    else:
+        console().print(f"rehearsal {target_id} is ended and its folder removed")
+    return ExitCode.GOOD
+
+
+def _rehearse(story: str, *, speed: float, keep: bool, out: Console | None) -> int:
+    # Imported here: it loads Prefect's server and the rehearsal, which no other command needs.
+    from flows.rehearse import ENDS, rehearse
+
+    if story not in ENDS:
+        raise Refused(f"there is no story {story!r}: it may be {', '.join(ENDS)}")
+    try:
+        done: Rehearsed = asyncio.run(rehearse(story, speed=speed, keep=keep, out=out))
+    except KeyboardInterrupt:
+        sys.stderr.write("runbook: the rehearsal was interrupted, and its target is removed\n")
+        raise
+    if out is None:
+        print_json(done)
+    else:
+        _print(done, ENDS[story], out)
+    return done.exit_code
+
+
+def _print(done: Rehearsed, expected: int, out: Console) -> None:
+    as_expected = (
+        "as this story should end"
+        if done.exit_code == expected
+        else f"but this story should end with {expected}"
+    )
+    hosts = ", ".join(f"{name} runs {short(str(revision))}" for name, revision in done.hosts.items())
+    events = ", ".join(f"{count} {status}" for status, count in done.events.items() if count)
+    out.print(
+        f"{done.story}: {done.outcome}, exit code {done.exit_code}, {as_expected}; {done.seconds:.0f} s; {hosts}"
+    )
+    out.print(f"queue: {events}")
+    out.print(f"report: {done.report}")

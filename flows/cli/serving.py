@@ -13,6 +13,7 @@ from flows.cli.app import app
 from flows.cli.output import console
 from handlers import config, entities
 from handlers.errors import Refused
+from handlers.settings import Database, Secret
 from handlers.webhooks import worker as core_worker
 
 
@@ -73,7 +74,8 @@ def receive(
     ] = "",
 ) -> int:
     """Take webhooks and put them into the queue until SIGTERM; answers once they are written down."""
-    from handlers.receiver import Settings, serve
+    from handlers.receiver.application import Settings
+    from handlers.receiver.serving import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if signed != bool(secret):
@@ -107,21 +109,21 @@ def up(
     return 0
 
 
-def _database(url: str, environment: str) -> config.Database:
+def _database(url: str, environment: str) -> Database:
     """The database that a command names, in one of the two ways."""
     if bool(url) == bool(environment):
         raise Refused("name exactly one of --database-url env:NAME and --environment NAME")
     if environment:
         return config.load(environment).database
     try:
-        return config.Database(url=_reference(url))
+        return Database(url=_reference(url))
     except ValidationError as error:
         raise Refused(f"--database-url {_said(error)}") from None
 
 
 def _secret(reference: str) -> SecretStr:
     try:
-        return TypeAdapter[SecretStr](config.Secret).validate_python(reference)
+        return TypeAdapter[SecretStr](Secret).validate_python(reference)
     except ValidationError as error:
         raise Refused(f"--secret {_said(error)}") from None
 

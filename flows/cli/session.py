@@ -8,8 +8,8 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import config
-from handlers.config import Environment
 from handlers.core import engine
+from handlers.settings import Environment
 
 T = TypeVar("T")
 

@@ -19,8 +19,7 @@ from flows.cli.options import JsonOption
 from flows.cli.output import print_json
 from handlers import config, trial
 from handlers.core import engine
-from handlers.entities import Refusal
-from handlers.entities.document import BODY_BYTES_MAX
+from handlers.entities.document import BODY_BYTES_MAX, Refusal
 from handlers.errors import ExitCode, Refused
 from handlers.webhooks.event import EntityType
 from rehearsal.running import ended_by_sigterm, undisturbed

@@ -24,27 +24,9 @@ from handlers.entities.envelope import Record
 from handlers.entities.parties import CUSTOMER, USER, VENDOR
 from handlers.entities.payments import PAYMENT
 from handlers.entities.settle import Ids
-from handlers.entities.spec import Data, Mapped
+from handlers.entities.spec import Data
 from handlers.entities.trade import BILL, CREDIT_NOTE, INVOICE, SALES_ORDER
 from handlers.webhooks.event import DRAIN_ORDER, EntityType, Event, Result
-
-__all__ = [
-    "HANDLERS",
-    "Data",
-    "Handler",
-    "Handlers",
-    "Mapped",
-    "Record",
-    "Refusal",
-    "apply",
-    "differences",
-    "expected",
-    "handler",
-    "source_key",
-    "uncomparable",
-    "unwrap",
-    "unwrap_each",
-]
 
 HANDLERS: Handlers = MappingProxyType(
     {

@@ -2,10 +2,3 @@
 
 `serve` runs it, `application` builds it. It knows the queue and the entities, and nothing of releases.
 """
-
-from __future__ import annotations
-
-from handlers.receiver.application import Settings, application
-from handlers.receiver.serving import serve
-
-__all__ = ["Settings", "application", "serve"]

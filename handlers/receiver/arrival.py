@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from handlers import entities
-from handlers.entities import Data, Refusal
 from handlers.entities.base import STAMPS
-from handlers.entities.document import dump
+from handlers.entities.document import Refusal, dump
+from handlers.entities.spec import Data
 from handlers.receiver.refusing import No
 from handlers.webhooks.event import EntityType, Operation
 

@@ -32,48 +32,6 @@ from handlers.webhooks.event import (
     Status,
     event_of,
 )
-from handlers.webhooks.inflow import CHANNEL, Former, insert_event, notify, redrive, restore
-from handlers.webhooks.reading import (
-    DeadLetter,
-    EventState,
-    OutcomeCount,
-    counts,
-    dead_letters,
-    outcomes_since,
-    payloads,
-    states,
-)
-from handlers.webhooks.waking import wake_arrived, wake_children, wake_overtaken
-
-__all__ = [
-    "CHANNEL",
-    "DeadLetter",
-    "EventState",
-    "Failure",
-    "Former",
-    "LeaseLost",
-    "OutcomeCount",
-    "bury",
-    "claim",
-    "complete",
-    "counts",
-    "dead_letters",
-    "expire_leases",
-    "fingerprint",
-    "insert_event",
-    "notify",
-    "outcomes_since",
-    "payloads",
-    "redrive",
-    "refuse_unknown",
-    "release",
-    "restore",
-    "retry_later",
-    "states",
-    "wake_arrived",
-    "wake_children",
-    "wake_overtaken",
-]
 
 LEASES_LOST_MAX = 10
 """An event that was being worked on when so many leases ran out is taken for their cause."""

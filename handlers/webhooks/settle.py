@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database import spoken
 from handlers.errors import DatabaseDown
-from handlers.webhooks import queue
+from handlers.webhooks import queue, waking
 from handlers.webhooks.blame import Done, Found, Tally, failure, not_applied, put_blame, set_aside, tell
 from handlers.webhooks.classify import RowsRefused, diagnose, is_gone
 from handlers.webhooks.event import DRAIN_ORDER, ErrorClass, Event, Outcome, Result, Status
@@ -85,9 +85,9 @@ class Settler:
         try:
             async with transaction(self.engine) as tx:
                 if done.came:
-                    await queue.wake_children(tx, done.came)
+                    await waking.wake_children(tx, done.came)
                 if done.waiting:
-                    await queue.wake_overtaken(tx, done.waiting)
+                    await waking.wake_overtaken(tx, done.waiting)
         except Exception as error:
             log.info("could not wake waiting events: %s", diagnose(error).message)
 
@@ -109,7 +109,7 @@ class Settler:
         if tally.total() != len(events):
             raise LeaseLost(f"{len(events) - tally.total()} of {len(events)} events are no longer ours")
         came = {event.key for event in events if results[event.id].outcome is Outcome.APPLIED}
-        await queue.wake_children(tx, came)
+        await waking.wake_children(tx, came)
         waiting = [each.id for each in failures if each.error_class is ErrorClass.MISSING_PARENT]
         return Done(tally=tally, came=came, waiting=waiting)
 

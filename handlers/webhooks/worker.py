@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import entities
 from handlers.errors import DatabaseDown
-from handlers.webhooks import queue
+from handlers.webhooks import queue, reading, waking
 from handlers.webhooks.beside import minding_others
 from handlers.webhooks.blame import Tally, sentence
 from handlers.webhooks.classify import diagnose, is_gone
@@ -127,7 +127,7 @@ class Worker:
             while True:
                 async with transaction(self._engine) as tx:
                     await queue.expire_leases(tx)
-                    found = await queue.states(tx, ids)
+                    found = await reading.states(tx, ids)
                 open_ids = [each.id for each in found if each.status not in SETTLED]
                 left = deadline - time.monotonic()
                 if not open_ids or left <= 0:
@@ -229,7 +229,7 @@ class Worker:
                 expired = await queue.expire_leases(tx)
                 strange = await queue.refuse_unknown(tx)
                 # A worker that was killed after it brought a parent has woken nobody.
-                await queue.wake_arrived(tx)
+                await waking.wake_arrived(tx)
             if expired or strange:
                 log.warning("%d leases ran out, %d events of unknown kind buried", len(expired), len(strange))
 

@@ -20,7 +20,8 @@ import yaml
 from local_prefect import ROOT, Project, marked
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import ledger
+from handlers.ledger import dead_letters, intents, releases
+from handlers.ledger.records import files
 from handlers.release import Phase
 from rehearsal.target import Target
 from rehearsal.traffic import traffic
@@ -74,7 +75,7 @@ async def place(folder: Path) -> AsyncIterator[Target]:
 async def traffic_to_watch(engine: AsyncEngine, stop: asyncio.Event) -> None:
     """Send webhooks from the watch on: before it the broken revision would make dead letters of them."""
     while not stop.is_set():
-        run = await ledger.latest(engine, "rehearsal")
+        run = await releases.latest(engine, "rehearsal")
         if run is not None and run.phase is Phase.WATCHING:
             await traffic(engine, stop, per_second=8)
         with suppress(TimeoutError):
@@ -83,24 +84,24 @@ async def traffic_to_watch(engine: AsyncEngine, stop: asyncio.Event) -> None:
 
 async def told(engine: AsyncEngine) -> str:
     """What each phase of the newest release said, for an assertion that fails."""
-    run = await ledger.latest(engine, "rehearsal")
+    run = await releases.latest(engine, "rehearsal")
     assert run is not None
-    return "\n".join(f"{each.phase} {each.sentence}" for each in await ledger.phase_records(engine, run))
+    return "\n".join(f"{each.phase} {each.sentence}" for each in await releases.phase_records(engine, run))
 
 
 async def record(engine: AsyncEngine) -> dict[str, Any]:
     """What the ledger says of the newest release, as far as two releases of one kind must agree."""
-    run = await ledger.latest(engine, "rehearsal")
+    run = await releases.latest(engine, "rehearsal")
     assert run is not None
-    records = await ledger.phase_records(engine, run)
-    events = await ledger.events(engine, run)
-    operations = await ledger.operations(engine, run)
+    records = await releases.phase_records(engine, run)
+    events = await dead_letters.events(engine, run)
+    operations = await intents.operations(engine, run)
     return {
         "phase": run.phase,
         "phases": [(each.phase, each.verdict) for each in records],
         "events": Counter((event.entity_type, event.batch, event.status) for event in events),
         "operations": Counter((each.host, each.kind, each.outcome) for each in operations),
-        "files": Counter(each.kind for each in await ledger.files(engine, run)),
+        "files": Counter(each.kind for each in await files(engine, run)),
     }
 
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import ledger, lock
+from handlers import lock
+from handlers.ledger import releases
 from handlers.release import Phase, Release
 
 
 async def begun(engine: AsyncEngine, environment: str = "staging") -> Release:
     """A planned release."""
     plan: Mapping[str, object] = {"hosts": ["web-1", "web-2"]}
-    return await ledger.begin(
+    return await releases.begin(
         engine,
         environment=environment,
         from_revision="a" * 40,
@@ -28,10 +29,10 @@ async def begun(engine: AsyncEngine, environment: str = "staging") -> Release:
 async def locked(engine: AsyncEngine, release: Release, holder: str = "ops-a:1") -> Release:
     """The release with the lock of its environment."""
     await lock.take(engine, release.environment, release.id, holder)
-    return await ledger.get(engine, release.id)
+    return await releases.get(engine, release.id)
 
 
 async def deploying(engine: AsyncEngine, environment: str = "staging") -> Release:
     """A release that changes hosts."""
-    release = await ledger.enter(engine, await begun(engine, environment), Phase.APPROVED)
-    return await ledger.enter(engine, await locked(engine, release), Phase.DEPLOYING)
+    release = await releases.enter(engine, await begun(engine, environment), Phase.APPROVED)
+    return await releases.enter(engine, await locked(engine, release), Phase.DEPLOYING)

@@ -10,12 +10,12 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks import queue
+from handlers.webhooks import inflow, queue
 from handlers.webhooks.event import EntityType, ErrorClass, Event, Outcome, Result
 
 APPLIED = Result(outcome=Outcome.APPLIED, target="7")
 
-FORMER = [field.name for field in fields(queue.Former) if field.name not in ("id", "attempt_count")]
+FORMER = [field.name for field in fields(inflow.Former) if field.name not in ("id", "attempt_count")]
 """What a redrive wipes and a restore puts back, besides the attempts."""
 
 
@@ -25,7 +25,7 @@ async def event(
     """A pending event of the record *key*, *age* seconds old; *columns* are set as they are given."""
     async with engine.begin() as tx:
         payload = json.dumps({"item_id": key, "name": f"item {key}"})
-        id_ = await queue.insert_event(tx, entity=entity, key=key, payload_text=payload)
+        id_ = await inflow.insert_event(tx, entity=entity, key=key, payload_text=payload)
         await tx.execute(
             text("UPDATE tds_sync_queue SET created_at = now() - make_interval(secs => :age) WHERE id = :id"),
             {"id": id_, "age": age},

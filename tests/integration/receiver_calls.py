@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.receiver import Settings, application
+from handlers.receiver.application import Settings, application
 from handlers.receiver.serving import server_config
 
 SECRET = "examplesecret1234"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from handlers import config
-from handlers.config import Environment, Host
+from handlers.settings import Environment, Host
 from handlers.ssh import Shell
 from rehearsal import systemctl
 from rehearsal.sshd import Sshd

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from ledger_steps import deploying
 
-from handlers import config, ledger
+from handlers import config
 from handlers.beginning import write_down
 from handlers.core import open_core
 from handlers.errors import Refused
+from handlers.ledger import records, releases
 from handlers.plan import EVERYTHING, Plan
 
 
@@ -48,7 +49,7 @@ async def test_a_quarantine_that_the_plan_did_not_know_refuses(database_url: str
     )
     async with open_core(environment) as core:
         left = await deploying(core.database)
-        await ledger.quarantine(core.database, left, "7 of 7 failed")
+        await records.quarantine(core.database, left, "7 of 7 failed")
         with pytest.raises(Refused, match=r"was left by release .* \(7 of 7 failed\).*runbook lift"):
             await write_down(core, planned(left.to_revision), requested_by="ops", reason="again")
-        assert len(await ledger.history(core.database, "staging")) == 1
+        assert len(await releases.history(core.database, "staging")) == 1

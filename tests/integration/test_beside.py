@@ -18,7 +18,7 @@ from queue_events import change, row
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks import queue
+from handlers.webhooks import inflow, queue
 from handlers.webhooks.beside import OWNER_PATTERN
 from handlers.webhooks.event import EntityType
 from handlers.webhooks.worker import Worker, new_owner
@@ -38,7 +38,7 @@ async def product(engine: AsyncEngine, key: str, version: int, *, age: float = 0
         "last_modified_time": (AT + timedelta(minutes=version)).isoformat(),
     }
     async with engine.begin() as tx:
-        id_ = await queue.insert_event(
+        id_ = await inflow.insert_event(
             tx, entity=EntityType.PRODUCT, key=key, payload_text=json.dumps({"item": record})
         )
         await tx.execute(
@@ -85,7 +85,7 @@ async def test_a_redriven_dead_letter_is_not_newer_than_what_came_after_it(engin
     await product(engine, "1", 2, status="completed", completed_at="sql:now()")
     await old_worker_writes(engine, "1", "v2")
     async with engine.begin() as tx:
-        await queue.redrive(tx, [dead])
+        await inflow.redrive(tx, [dead])
     await worker(engine).step()
     assert (await row(engine, dead))["processing_result"]["outcome"] == "superseded"
     assert (await stored(engine, "1"))[0] == "v2"

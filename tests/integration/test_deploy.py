@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from ssh_target import Target, free_port, git, serve, unit
 
-from handlers import deploy, operations
-from handlers.config import Host
-from handlers.deploy import Change
+from handlers import operations
+from handlers.change import Change, activate, prepare, stop_workers
+from handlers.deploy import deploy
 from handlers.errors import LockLost
 from handlers.operations import OperationOutcome
 from handlers.release import Conclusion, Verdict
+from handlers.settings import Host
 from handlers.ssh import Shell, open_hosts
 
 UNITS = ("tsh-erp", "tsh-erp-workers")
@@ -104,8 +105,8 @@ async def test_a_deploy_prepares_all_stops_all_and_switches_one_by_one(target: T
 
     before = await pid(target)
     async with shells_of(target) as shells:
-        conclusion = await deploy.deploy(shells, change(sha, notes), healthy)
-        state = await deploy.read_state(shells[0])
+        conclusion = await deploy(shells, change(sha, notes), healthy)
+        state = await operations.read_state(shells[0])
     assert conclusion.verdict is Verdict.PASS, conclusion.sentence
     assert probed == [["web-1"], ["web-2"]]
     intended = notes.intended()
@@ -128,7 +129,7 @@ async def test_every_change_is_intended_before_and_confirmed_after(target: Targe
     """Each operation has its intention, then its outcome, and no page of shell stands in the ledger."""
     sha, notes = target.commit("second"), Notes()
     async with shells_of(target) as shells:
-        await deploy.deploy(shells, change(sha, notes))
+        await deploy(shells, change(sha, notes))
     for operation in notes.intended():
         mine = [word for word, line in notes.lines if line == f"r1-{operation}"]
         assert mine == ["intend", "done"]
@@ -139,9 +140,9 @@ async def test_the_same_change_again_does_nothing(target: Target) -> None:
     """A release that is resumed finds what was done and restarts nothing."""
     sha = target.commit("second")
     async with shells_of(target) as shells:
-        await deploy.deploy(shells, change(sha))
+        await deploy(shells, change(sha))
         before = [await pid(target, name=name) for name in UNITS]
-        again = await deploy.deploy(shells, change(sha, token=2))
+        again = await deploy(shells, change(sha, token=2))
     assert again.verdict is Verdict.PASS
     assert [await pid(target, name=name) for name in UNITS] == before
 
@@ -151,7 +152,7 @@ async def test_a_controller_that_was_killed_is_followed_by_one_that_finishes(tar
     sha = target.commit("second")
     slow = deploy_keys(after_activate=['echo "$REVISION" >>"$HOME/hook"; sleep 1'])
     async with shells_of(target, **slow) as shells:
-        first = asyncio.create_task(deploy.deploy(shells, change(sha)))
+        first = asyncio.create_task(deploy(shells, change(sha)))
         async with asyncio.timeout(20):
             while not (target.hosts["web-1"] / "hook").exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -159,7 +160,7 @@ async def test_a_controller_that_was_killed_is_followed_by_one_that_finishes(tar
         with pytest.raises(asyncio.CancelledError):
             await first
     async with shells_of(target, **slow) as shells:
-        conclusion = await deploy.deploy(shells, change(sha, token=2))
+        conclusion = await deploy(shells, change(sha, token=2))
     assert conclusion.verdict is Verdict.PASS, conclusion.sentence
     for host in target.hosts:
         assert (target.hosts[host] / "hook").read_text() == f"{sha}\n"
@@ -172,7 +173,7 @@ async def test_one_host_that_cannot_keeps_all_as_they_are(target: Target) -> Non
     (target.tree("web-2") / "app.txt").write_text("hand-made")
     before = [await pid(target, name=name) for name in UNITS]
     async with shells_of(target) as shells:
-        conclusion = await deploy.deploy(shells, change(sha))
+        conclusion = await deploy(shells, change(sha))
     assert conclusion.verdict is Verdict.FAIL
     assert conclusion.detail["changed"] is False
     assert "local changes" in conclusion.sentence
@@ -190,12 +191,12 @@ async def test_an_unhealthy_first_host_keeps_the_others_from_the_revision(target
         return Conclusion(verdict=Verdict.FAIL, sentence="web-1: HTTP 503")
 
     async with shells_of(target) as shells:
-        conclusion = await deploy.deploy(shells, change(sha), ill)
+        conclusion = await deploy(shells, change(sha), ill)
         assert conclusion.verdict is Verdict.FAIL
         assert "HTTP 503" in conclusion.sentence
         assert (target.head("web-1"), target.head("web-2")) == (sha, old)
-        back = await deploy.deploy(shells, change(old, back=True))
-        state = await deploy.read_state(shells[0])
+        back = await deploy(shells, change(old, back=True))
+        state = await operations.read_state(shells[0])
     assert back.verdict is Verdict.PASS, back.sentence
     assert target.head("web-1") == target.head("web-2") == old
     assert await pid(target, "web-2", "tsh-erp-workers") != "0"
@@ -209,14 +210,14 @@ async def test_back_works_with_the_origin_gone_and_one_host_down(
     """The way back asks the origin for nothing, and a dead host keeps no other one on the bad revision."""
     old, sha = target.head(), target.commit("second")
     async with shells_of(target) as shells:
-        await deploy.deploy(shells, change(sha))
+        await deploy(shells, change(sha))
         target.origin.rename(target.folder / "gone.git")
     environment = target.environment()
     dead = environment.hosts[1].model_copy(update={"port": free_port()})
     broken = environment.model_copy(update={"hosts": (environment.hosts[0], dead)})
     monkeypatch.setattr(operations, "_FIRST_CONTACT_SECONDS", 0.5)
     async with open_hosts(broken, connected=False) as shells:
-        conclusion = await deploy.deploy(shells, change(old, back=True))
+        conclusion = await deploy(shells, change(old, back=True))
     assert conclusion.verdict is Verdict.FAIL
     assert "web-2" in conclusion.sentence
     assert "1 of 2 hosts" in conclusion.sentence
@@ -229,9 +230,9 @@ async def test_local_changes_are_kept_and_do_not_stop_the_way_back(target: Targe
     """What somebody edited in the incident is saved before it is overwritten."""
     old, sha = target.head(), target.commit("second")
     async with shells_of(target) as shells:
-        await deploy.deploy(shells, change(sha))
+        await deploy(shells, change(sha))
         (target.tree() / "app.txt").write_text("edited in a hurry")
-        back = await deploy.deploy(shells, change(old, back=True))
+        back = await deploy(shells, change(old, back=True))
     assert back.verdict is Verdict.PASS, back.sentence
     assert (target.tree() / "app.txt").read_text() == "first"
     kept = target.state() / "jobs" / "r1-back-activate-web-1-1" / "lost.diff"
@@ -242,10 +243,10 @@ async def test_workers_that_came_back_by_themselves_are_stopped_again(target: Ta
     """A host that was started anew runs old workers: what was done long ago is looked at again."""
     sha, notes = target.commit("second"), Notes()
     async with shells_of(target) as shells:
-        await deploy.prepare(shells[0], change(sha, notes))
-        await deploy.stop_workers(shells[0], change(sha, notes))
+        await prepare(shells[0], change(sha, notes))
+        await stop_workers(shells[0], change(sha, notes))
         await manage(target.hosts["web-1"], "start", "tsh-erp-workers")
-        result = await deploy.stop_workers(shells[0], change(sha, notes))
+        result = await stop_workers(shells[0], change(sha, notes))
     assert result.done
     assert notes.intended()[-1] == "stop-workers-web-1-1r"
     assert await pid(target, "web-1", "tsh-erp-workers") == "0"
@@ -255,9 +256,9 @@ async def test_a_newer_controller_ends_an_older_one(target: Target) -> None:
     """The older one learns that it has lost the lock, and that is written down."""
     sha, notes = target.commit("second"), Notes()
     async with shells_of(target) as shells:
-        await deploy.prepare(shells[0], change(sha, release="r2", token=9))
+        await prepare(shells[0], change(sha, release="r2", token=9))
         with pytest.raises(LockLost):
-            await deploy.deploy(shells, change(sha, notes, token=8))
+            await deploy(shells, change(sha, notes, token=8))
     assert ("failed", "r1-prepare-web-1-1") in notes.lines
     assert target.head() != sha
 
@@ -267,11 +268,11 @@ async def test_a_crash_loop_does_not_spend_the_way_backs_restarts(target: Target
     old, sha = target.head(), target.commit("second")
     unit(target.hosts["web-1"], "tsh-erp", "/bin/false")
     async with shells_of(target) as shells:
-        failed = await deploy.deploy(shells, change(sha))
+        failed = await deploy(shells, change(sha))
         for _ in range(6):
             await manage(target.hosts["web-1"], "restart", "tsh-erp")
         unit(target.hosts["web-1"], "tsh-erp", "/bin/sleep 1000")
-        back = await deploy.deploy(shells, change(old, back=True))
+        back = await deploy(shells, change(old, back=True))
     assert failed.detail["changed"] is True
     assert back.verdict is Verdict.PASS, back.sentence
     assert await pid(target) != "0"
@@ -281,8 +282,8 @@ async def test_a_unit_that_is_not_there_is_named(target: Target) -> None:
     """A misspelt unit fails with its name."""
     sha = target.commit("second")
     async with shells_of(target, services={"command": ["systemctl"], "web": ["tsh-epr"]}) as shells:
-        result = await deploy.activate(shells[0], change(sha))
-        await deploy.prepare(shells[0], change(sha))
-        result = await deploy.activate(shells[0], change(sha, attempt=2))
+        result = await activate(shells[0], change(sha))
+        await prepare(shells[0], change(sha))
+        result = await activate(shells[0], change(sha, attempt=2))
     assert result.outcome is OperationOutcome.FAILED
     assert "tsh-epr" in result.sentence

@@ -9,9 +9,8 @@ import pytest
 from ssh_target import Target, open_host, serve, unit
 
 from handlers.commands import Command
-from handlers.deploy import commits_between, inspect, resolve
 from handlers.errors import Refused
-from handlers.facts import denied
+from handlers.facts import commits_between, denied, inspect, resolve
 from handlers.ssh import Shell
 
 

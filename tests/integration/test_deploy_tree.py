@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from ssh_target import Target, git, open_host, serve
 
-from handlers import deploy
-from handlers.deploy import Change, activate, inspect, prepare
+from handlers import operations
+from handlers.change import Change, activate, prepare
+from handlers.facts import inspect
 from handlers.operations import OperationOutcome
 from handlers.ssh import Shell
 
@@ -272,7 +273,7 @@ async def test_the_releases_strategy_switches_one_link(target: Target) -> None:
         target.origin.rename(target.folder / "gone.git")
         assert (await prepare(shell, change(old, back=True))).done
         assert (await activate(shell, change(old, back=True))).done
-        state = await deploy.read_state(shell)
+        state = await operations.read_state(shell)
     assert os.readlink(base / "current") == f"releases/{old}"
     assert state is not None
     assert (state.current, state.previous) == (old, old)

@@ -12,7 +12,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.entities import HANDLERS, Handler, Mapped, Refusal, apply, differences
+from handlers.entities import HANDLERS, apply, differences
+from handlers.entities.base import Handler
+from handlers.entities.document import Refusal
+from handlers.entities.spec import Mapped
 from handlers.webhooks.event import EntityType, Outcome
 from tests.integration.entity_events import (
     ARRIVED,

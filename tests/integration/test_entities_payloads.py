@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.entities import HANDLERS, Refusal, differences, unwrap
+from handlers.entities import HANDLERS, differences, unwrap
+from handlers.entities.document import Refusal
 from handlers.webhooks.event import EntityType, Outcome
 from tests.integration.entity_events import (
     PAYLOADS,

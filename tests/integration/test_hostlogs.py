@@ -13,7 +13,7 @@ from ledger_steps import deploying
 from sqlalchemy.ext.asyncio import AsyncEngine
 from ssh_target import Target, serve
 
-from handlers import hostlogs, report
+from handlers import evidence, hostlogs, report
 from handlers.core import Core, open_core
 
 READ = """awk -v since="$1" -v until="$2" '$1 >= since && $1 <= until' "$HOME/$3.log" | tail -n "$4" """
@@ -74,7 +74,7 @@ async def test_the_evidence_holds_a_bounded_and_redacted_extract(core: Core, tar
     lines = [(0.0, f"line {number} password={SECRET}") for number in range(3 * hostlogs.LINES_MAX)]
     wrote(target, "web-1", *lines)
     target.servers["web-2"].stop()
-    saved = await report.evidence(core, release)
+    saved = await evidence.save(core, release)
     assert "logs.txt" in saved.files
     text = (Path(saved.folder) / "logs.txt").read_text()
     assert SECRET not in text

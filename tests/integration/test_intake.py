@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import intake
 from handlers.errors import Refused
-from handlers.webhooks import queue
-from handlers.webhooks.event import EntityType, Event
+from handlers.webhooks import inflow, queue, reading
+from handlers.webhooks.event import EntityType, Event, Status
 from handlers.webhooks.worker import Worker, new_owner
 
 WHY = {"by": "release 7", "reason": "a doubt"}
@@ -29,7 +29,7 @@ async def fill(engine: AsyncEngine, number: int, entity: EntityType = PRODUCT) -
     """*number* pending events of different records."""
     async with engine.begin() as tx:
         for n in range(number):
-            await queue.insert_event(tx, entity=entity, key=f"{entity}{n}", payload_text="{}")
+            await inflow.insert_event(tx, entity=entity, key=f"{entity}{n}", payload_text="{}")
 
 
 async def claim(engine: AsyncEngine, limit: int = 100, owner: str = "a") -> list[Event]:
@@ -189,7 +189,7 @@ async def test_setting_a_limit_again_is_no_way_to_take_more(engine: AsyncEngine)
         await intake.limit(engine, PRODUCT, per_ten_seconds=3, seconds=60, **WHY)
         await claim(engine)
     async with engine.connect() as tx:
-        assert (await queue.counts(tx))[queue.Status.PROCESSING] == 3
+        assert (await reading.counts(tx))[Status.PROCESSING] == 3
     await intake.limit(engine, PRODUCT, per_ten_seconds=5, seconds=60, **WHY)
     assert len(await claim(engine)) == 2
 

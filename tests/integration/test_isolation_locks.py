@@ -10,7 +10,7 @@ from queue_events import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.webhooks.event import Event, Outcome, Result, Status
-from handlers.webhooks.queue import counts
+from handlers.webhooks.reading import counts
 from handlers.webhooks.worker import Worker
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers import entities
-from handlers.webhooks import queue
+from handlers.webhooks import queue, reading
 from handlers.webhooks.engine import make_engine
 from handlers.webhooks.event import EntityType, ErrorClass, Event, Result, Status
 from handlers.webhooks.worker import Worker, new_owner
@@ -20,12 +20,12 @@ from handlers.webhooks.worker import Worker, new_owner
 LEASE_SECONDS = 2.0
 
 
-async def settled(engine: AsyncEngine, ids: Sequence[UUID], seconds: float) -> list[queue.EventState]:
+async def settled(engine: AsyncEngine, ids: Sequence[UUID], seconds: float) -> list[reading.EventState]:
     """Wait until *ids* are completed."""
     deadline = time.monotonic() + seconds
     while True:
         async with engine.connect() as tx:
-            states = await queue.states(tx, ids)
+            states = await reading.states(tx, ids)
         if all(state.status is Status.COMPLETED for state in states):
             return states
         assert time.monotonic() < deadline, [(state.status, state.error_message) for state in states]
@@ -132,5 +132,5 @@ async def test_after_a_lost_lease_less_is_taken_at_once(engine: AsyncEngine) -> 
     assert worker.tally["lost"] == 1
     assert [await worker.step() for _ in range(4)] == [10, 20, 30, 0]
     async with engine.connect() as tx:
-        assert (await queue.counts(tx))[Status.COMPLETED] == 99
+        assert (await reading.counts(tx))[Status.COMPLETED] == 99
     assert (await row(engine, ids[0]))["locked_by"] == "another"

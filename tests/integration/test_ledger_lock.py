@@ -9,8 +9,9 @@ from ledger_steps import begun, deploying
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import ledger, lock
+from handlers import lock
 from handlers.errors import LockLost, Refused
+from handlers.ledger.releases import get
 
 
 async def test_taking_the_lock_gives_the_release_a_token(engine: AsyncEngine) -> None:
@@ -20,7 +21,7 @@ async def test_taking_the_lock_gives_the_release_a_token(engine: AsyncEngine) ->
     held = await lock.holder(engine, "staging")
     assert held is not None
     assert (held.name, held.release_id, held.token, held.alive) == ("ops-a:1", release.id, token, True)
-    assert (await ledger.get(engine, release.id)).token == token
+    assert (await get(engine, release.id)).token == token
 
 
 async def test_a_living_holder_keeps_the_lock_and_the_refusal_says_who_and_how(engine: AsyncEngine) -> None:
@@ -31,7 +32,7 @@ async def test_a_living_holder_keeps_the_lock_and_the_refusal_says_who_and_how(e
         Refused, match=rf"locked by ops-a:1 for release {one.id}.*s ago, token [0-9]+.*take it over"
     ):
         await lock.take(engine, "staging", two.id, "ops-b:1")
-    assert (await ledger.get(engine, two.id)).token is None
+    assert (await get(engine, two.id)).token is None
 
 
 async def test_one_of_many_at_once_gets_the_lock(engine: AsyncEngine) -> None:

@@ -12,17 +12,20 @@ from ledger_steps import begun, deploying, locked
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from handlers import gate, ledger, lock
+from handlers import gate, lock
 from handlers.errors import Refused
-from handlers.gate import Count, Measurement, Thresholds
+from handlers.ledger import records, releases
+from handlers.measurement import Count, Measurement, Thresholds
 from handlers.release import Phase, Release, Verdict
-from handlers.status import HostView, StatusView, StepState, StepView, lines, read
+from handlers.status import read
+from handlers.status_lines import lines
+from handlers.status_view import HostView, StatusView, StepState, StepView
 
 
 async def watching(engine: AsyncEngine) -> Release:
     """A release that has come as far as the watch."""
     release = await deploying(engine)
-    await ledger.note(
+    await releases.note(
         engine,
         release,
         {
@@ -38,7 +41,7 @@ async def watching(engine: AsyncEngine) -> Release:
         (Phase.DRAINING, "product 26 completed, 1.8 s"),
         (Phase.WATCHING, "57 of 57 settled"),
     ):
-        release = await ledger.enter(engine, release, phase, verdict=Verdict.PASS, sentence=sentence)
+        release = await releases.enter(engine, release, phase, verdict=Verdict.PASS, sentence=sentence)
     return release
 
 
@@ -53,8 +56,8 @@ async def test_the_view_says_why_and_what_comes_next(engine: AsyncEngine) -> Non
     """Judgement, minute, next look, wanted beside present revisions, lock and steps."""
     release = await watching(engine)
     judgement = gate.judge_watch(Measurement(counts=(Count(entity="Product", completed=12),)), Thresholds())
-    await ledger.record_judgement(engine, release, judgement)
-    await ledger.note(
+    await records.record_judgement(engine, release, judgement)
+    await releases.note(
         engine,
         release,
         {
@@ -107,7 +110,7 @@ async def test_a_phase_that_has_told_nothing_yet_says_what_it_is_busy_with(engin
         assert running.sentence, release.phase
         if phase is not None:
             verdict = Verdict.FAIL if phase is Phase.ROLLING_BACK else Verdict.PASS
-            release = await ledger.enter(engine, release, phase, verdict=verdict, sentence="went on")
+            release = await releases.enter(engine, release, phase, verdict=verdict, sentence="went on")
 
 
 async def test_why_is_about_the_phase_that_runs(engine: AsyncEngine) -> None:
@@ -115,21 +118,23 @@ async def test_why_is_about_the_phase_that_runs(engine: AsyncEngine) -> None:
     release = await deploying(engine)
     for phase in (Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING):
         sentence = f"{release.phase} went well"
-        release = await ledger.enter(engine, release, phase, verdict=Verdict.PASS, sentence=sentence)
+        release = await releases.enter(engine, release, phase, verdict=Verdict.PASS, sentence=sentence)
         view = await read(engine, "staging")
         assert view.why != sentence
         assert view.why == next(step.sentence for step in view.steps if step.state is StepState.RUNNING)
-    await ledger.enter(engine, release, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence="3 of 9 completed")
+    await releases.enter(
+        engine, release, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence="3 of 9 completed"
+    )
     assert (await read(engine, "staging")).why == "3 of 9 completed"
 
 
 async def test_a_rollback_wants_the_previous_revision(engine: AsyncEngine) -> None:
     """While going back, and afterwards, the wanted revision is the one before."""
     release = await watching(engine)
-    release = await ledger.enter(
+    release = await releases.enter(
         engine, release, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence="3 of 9 completed"
     )
-    release = await ledger.enter(
+    release = await releases.enter(
         engine, release, Phase.ROLLBACK_FAILED, verdict=Verdict.FAIL, sentence="web-2 does not answer"
     )
     view = await read(engine, "staging")
@@ -144,7 +149,7 @@ async def test_a_rollback_wants_the_previous_revision(engine: AsyncEngine) -> No
 
 async def test_a_held_release_says_what_a_person_can_do(engine: AsyncEngine) -> None:
     """Why it was held and the three ways on."""
-    await ledger.hold(engine, await watching(engine), "the database did not answer for 10 min")
+    await releases.hold(engine, await watching(engine), "the database did not answer for 10 min")
     view = await read(engine, "staging")
     assert view.why == "the database did not answer for 10 min"
     assert "runbook resume" in view.need
@@ -168,7 +173,7 @@ async def test_reading_changes_nothing_and_needs_no_lock(engine: AsyncEngine) ->
     release = await locked(engine, await begun(engine))
     async with engine.begin() as tx:
         await lock.fence(tx, "staging", release.token)
-        await ledger.enter(tx, release, Phase.APPROVED)
+        await releases.enter(tx, release, Phase.APPROVED)
         view = await read(engine, "staging")
     assert view.release == release
 

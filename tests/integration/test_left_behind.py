@@ -13,11 +13,11 @@ from ledger_steps import begun, deploying
 from queue_events import change, dead_letter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import config, ledger, left_behind, preflight, report, rollback, status
+from handlers import config, left_behind, preflight, report, rollback, status, status_lines
 from handlers.core import Core, open_core
-from handlers.ledger import LedgerRecorder
-from handlers.plan import Phase
-from handlers.release import Conclusion, Release, Verdict
+from handlers.ledger import dead_letters, releases
+from handlers.ledger.intents import LedgerRecorder
+from handlers.release import Conclusion, Phase, Release, Verdict
 from handlers.webhooks.event import EntityType
 
 DRAIN = (Phase.PROBING, Phase.CANARY, Phase.DRAINING)
@@ -58,7 +58,7 @@ async def told(core: Core) -> Told:
     planned = await dead_letter(engine, "1", age=9000, started_at="sql:now() - interval '2 h'")
     await dead_letter(engine, "2", age=9000, started_at="sql:now() - interval '2 h'")
     release = await deploying(engine)
-    await ledger.plan_events(engine, release, [(0, planned, "Product", "1")])
+    await dead_letters.plan_events(engine, release, [(0, planned, "Product", "1")])
     left = {
         await dead_letter(engine, "3", error_message="KeyError: item 31 of 4"),
         await dead_letter(engine, "4", age=60, error_message="KeyError: item 7 of 99"),
@@ -68,7 +68,7 @@ async def told(core: Core) -> Told:
         await change(engine, id_, started_at="sql:clock_timestamp()")
     # Drained under the bad revision, it died again: it was a dead letter before, and stays one of the plan.
     await change(engine, planned, started_at="sql:clock_timestamp()")
-    release = await ledger.enter(engine, release, Phase.ROLLING_BACK, sentence="7 of 7 failed")
+    release = await releases.enter(engine, release, Phase.ROLLING_BACK, sentence="7 of 7 failed")
     recorder = LedgerRecorder(engine=engine, release=release)
     await recorder.intend("r-back-activate-web-1-1", "web-1", "back-activate", "activate")
     after = await dead_letter(engine, "6")
@@ -93,10 +93,10 @@ async def test_the_rollbacks_words_status_and_report_name_them_with_the_command(
     ended = await rollback.conclude(core, told.release, activated=activated, why="7 of 7", evidence="none")
     for words in ("3 live events became dead letters under it: 2 Product since", "1 Invoice", command):
         assert words in ended.sentence
-    await ledger.enter(
+    await releases.enter(
         core.database, told.release, Phase.ROLLBACK_FAILED, verdict=ended.verdict, sentence="back"
     )
-    shown = " ".join(" ".join(status.lines(await status.read(core.database, "staging"))).split())
+    shown = " ".join(" ".join(status_lines.lines(await status.read(core.database, "staging"))).split())
     assert "Left 3 live events became dead letters" in shown
     assert command in shown
     written = await report.write(core, told.release)
@@ -139,14 +139,14 @@ async def test_a_release_under_way_is_not_told_what_it_leaves(engine: AsyncEngin
     id_ = await dead_letter(engine, "3")
     await change(engine, id_, started_at="sql:clock_timestamp()")
     if phase is Phase.ROLLING_BACK:
-        await ledger.enter(engine, release, phase)
+        await releases.enter(engine, release, phase)
     assert (await status.read(engine, "staging")).left_behind == ()
 
 
 async def test_what_was_drained_in_vain_is_still_its_own(core: Core, told: Told) -> None:
     """A drain of what it left died of it again, long after the release went back: the next drain takes the same."""
     plan = await preflight.plan(core, None, DRAIN, left_by=told.release.id)
-    again = await ledger.begin(
+    again = await releases.begin(
         core.database,
         environment="staging",
         from_revision="a" * 40,
@@ -156,6 +156,6 @@ async def test_what_was_drained_in_vain_is_still_its_own(core: Core, told: Told)
         plan_hash=plan.hash,
     )
     planned = [(n, UUID(event.id), event.entity, event.key) for n, event in enumerate(plan.events)]
-    await ledger.plan_events(core.database, again, planned)
+    await dead_letters.plan_events(core.database, again, planned)
     await change(core.database, planned[0][1], started_at="sql:clock_timestamp() + interval '1 h'")
     assert await left_behind.ids(core.database, "staging", told.release.id) == told.left

@@ -18,11 +18,11 @@ from ssh_target import free_port, serve, unit
 
 from handlers import config
 from handlers.commands import Command
-from handlers.config import Environment
 from handlers.core import Clock, Core
-from handlers.deploy import inspect
+from handlers.facts import inspect
 from handlers.probe import HostHealth, look_once, runs, until_healthy
 from handlers.release import Verdict
+from handlers.settings import Environment
 from handlers.ssh import open_hosts
 
 SHA = "4f2c9e1" + "0" * 33

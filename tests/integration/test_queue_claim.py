@@ -11,7 +11,7 @@ import pytest
 from queue_events import change, claim, complete, dead_letter, event, row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks import queue
+from handlers.webhooks import inflow, queue
 from handlers.webhooks.event import EntityType
 
 
@@ -29,7 +29,7 @@ class TestClaim:
     async def test_numbers_in_a_payload_stay_exact(self, engine: AsyncEngine) -> None:
         """Money keeps its digits and trailing zeros on the way through the queue."""
         async with engine.begin() as tx:
-            await queue.insert_event(
+            await inflow.insert_event(
                 tx, entity=EntityType.PRODUCT, key="1", payload_text='{"rate": 10.10, "n": 9007199254740993}'
             )
         (claimed,) = await claim(engine)

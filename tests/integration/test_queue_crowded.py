@@ -9,7 +9,7 @@ from queue_events import change, event
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.webhooks import queue
+from handlers.webhooks import queue, reading
 from handlers.webhooks.event import ErrorClass, Status
 
 
@@ -95,4 +95,4 @@ async def test_a_batch_full_of_what_must_wait_takes_what_it_waits_for(
     assert sorted(taken) == sorted(id_ for pair in pairs for id_ in pair)
     assert all(taken.index(first) < taken.index(second) for first, second in pairs)
     async with engine.connect() as tx:
-        assert (await queue.counts(tx))[Status.DEAD_LETTER] == 12
+        assert (await reading.counts(tx))[Status.DEAD_LETTER] == 12

@@ -10,7 +10,7 @@ from queue_events import APPLIED, FORMER, bytes_of, change, claim, complete, eve
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks import queue
+from handlers.webhooks import inflow, queue, reading
 from handlers.webhooks.event import ErrorClass, Outcome, Result, Status
 
 
@@ -30,7 +30,7 @@ class TestSettle:
         assert now["locked_by"] == "a"
         assert now["lock_expires_at"] > now["completed_at"]
         async with engine.connect() as tx:
-            (state,) = await queue.states(tx, [id_])
+            (state,) = await reading.states(tx, [id_])
         assert state.processing_result == {
             "outcome": "superseded",
             "worker": "a",
@@ -123,7 +123,7 @@ class TestSettle:
             assert now["lock_expires_at"] > datetime.now(UTC)
         await change(engine, retried, next_retry_at="sql:now()")
         async with engine.begin() as tx:
-            await queue.redrive(tx, [buried])
+            await inflow.redrive(tx, [buried])
         assert {each.id for each in await claim(engine, owner="b")} == {retried, buried}
 
     async def test_a_retry_in_other_hands_is_not_taken(self, engine: AsyncEngine) -> None:
@@ -132,12 +132,12 @@ class TestSettle:
         await claim(engine)
         async with engine.begin() as tx:
             await queue.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)])
-            former = queue.Former(id=str(id_), attempt_count=3, **dict.fromkeys(FORMER))
+            former = inflow.Former(id=str(id_), attempt_count=3, **dict.fromkeys(FORMER))
         await change(engine, id_, next_retry_at="sql:now()", locked_by="worker-1")
         assert await claim(engine, owner="b") == []
         async with engine.begin() as tx:
-            assert await queue.restore(tx, [former]) == []
-            assert await queue.restore(tx, [former], even_leased=True) == [id_]
+            assert await inflow.restore(tx, [former]) == []
+            assert await inflow.restore(tx, [former], even_leased=True) == [id_]
 
     async def test_a_burial_keeps_all_that_is_known(self, engine: AsyncEngine) -> None:
         """A dead letter says class, field, SQLSTATE and fingerprint, and has no completion time."""
@@ -153,7 +153,7 @@ class TestSettle:
         )
         async with engine.begin() as tx:
             assert await queue.bury(tx, owner="a", revision="r1", failures=[told]) == {id_}
-            (state,) = await queue.states(tx, [id_])
+            (state,) = await reading.states(tx, [id_])
         assert state.status is Status.DEAD_LETTER
         assert state.completed_at is None
         assert state.error_code == "C" * 50
@@ -226,6 +226,6 @@ class TestSettle:
         assert await claim(engine) == []
         async with engine.begin() as tx:
             assert await queue.refuse_unknown(tx) == {id_}
-            (letter,) = await queue.dead_letters(tx)
+            (letter,) = await reading.dead_letters(tx)
         assert (letter.entity, letter.raw_type, letter.error_code) == (None, "branch", "unknown_type")
         assert "branch" in (letter.error_message or "")

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers import entities
 from handlers.receiver.arrival import arrivals
 from handlers.receiver.writing import Call, write
-from handlers.webhooks import queue
+from handlers.webhooks import inflow
 from handlers.webhooks.event import ENTITY_TYPES, EntityType, Operation
 from handlers.webhooks.worker import Worker
 
@@ -483,7 +483,7 @@ class TestDatabase:
         heard: asyncio.Queue[object] = asyncio.Queue()
         connection = await asyncpg.connect(database_url)
         try:
-            await connection.add_listener(queue.CHANNEL, lambda *words: heard.put_nowait(words))
+            await connection.add_listener(inflow.CHANNEL, lambda *words: heard.put_nowait(words))
             for _ in range(2):
                 await post(client, body(ITEM))
             await asyncio.wait_for(heard.get(), 10)

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import entities
-from handlers.webhooks import queue
+from handlers.webhooks import inflow, queue, reading
 from handlers.webhooks.event import Outcome
 from rehearsal import backlog, traffic
 
@@ -46,8 +46,8 @@ async def test_whole_backlog_can_be_applied(engine: AsyncEngine) -> None:
     """All 58 dead letters are good records: a fixed revision drains every one."""
     await backlog.seed(engine, "good")
     async with engine.begin() as tx:
-        dead = await queue.dead_letters(tx)
-        await queue.redrive(tx, [event.id for event in dead])
+        dead = await reading.dead_letters(tx)
+        await inflow.redrive(tx, [event.id for event in dead])
         events = await queue.claim(tx, owner="test", limit=500, lease_seconds=60)
         results = await entities.apply(tx, events)
     assert [len(dead), len(events)] == [58, 58]

@@ -23,14 +23,15 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from handlers import config, gate, ledger, report
+from handlers import config, evidence, gate, report
 from handlers.core import Clock, Core
-from handlers.gate import Count, Finding, Measurement, Thresholds
-from handlers.ledger import LedgerRecorder
+from handlers.ledger import dead_letters, records, releases
+from handlers.ledger.intents import LedgerRecorder
+from handlers.measurement import Count, Finding, Measurement, Thresholds
 from handlers.private import redact
 from handlers.release import Phase, Release, Verdict
 from handlers.report_text import as_html, as_markdown
-from handlers.webhooks import queue
+from handlers.webhooks import inflow, reading
 from handlers.webhooks.event import EntityType
 
 SENTINEL = "s3ntinel-passw0rd"
@@ -66,7 +67,7 @@ async def core(engine: AsyncEngine, database_url: str, tmp_path: Path) -> AsyncI
 async def event(engine: AsyncEngine, entity: EntityType, key: str, status: str, **values: Any) -> UUID:
     """An event in any status, in one line."""
     async with engine.begin() as tx:
-        id_ = await queue.insert_event(tx, entity=entity, key=key, payload_text='{"email": "customer-data"}')
+        id_ = await inflow.insert_event(tx, entity=entity, key=key, payload_text='{"email": "customer-data"}')
         await tx.execute(
             text(
                 "UPDATE tds_sync_queue SET status = CAST(:status AS tds_event_status), "
@@ -90,12 +91,14 @@ async def told(core: Core) -> tuple[Release, list[UUID]]:
     async with engine.begin() as tx:
         await tx.execute(text("UPDATE tds_sync_queue SET created_at = created_at - interval '2 days'"))
     release = await deploying(engine)
-    await ledger.plan_events(engine, release, [(n, id_, "Product", f"46{n}") for n, id_ in enumerate(dead)])
+    await dead_letters.plan_events(
+        engine, release, [(n, id_, "Product", f"46{n}") for n, id_ in enumerate(dead)]
+    )
     recorder = LedgerRecorder(engine=engine, release=release)
     await recorder.intend("r-switch-web-1", "web-1", "switch", "git checkout")
     await recorder.confirm("r-switch-web-1", "done", 0, f"ok {SENTINEL} postgresql://u:hunter22@db/x {NASTY}")
     async with engine.begin() as tx:
-        await ledger.record_batch(tx, release, 1, await queue.redrive(tx, dead[:2]))
+        await dead_letters.record_batch(tx, release, 1, await inflow.redrive(tx, dead[:2]))
         await tx.execute(
             text(
                 "UPDATE tds_sync_queue SET status = 'completed', started_at = clock_timestamp(), "
@@ -108,16 +111,16 @@ async def told(core: Core) -> tuple[Release, list[UUID]]:
             {"id": dead[1], "error": f"=cmd() password={SENTINEL} {NASTY}"},
         )
     async with engine.connect() as tx:
-        states = await queue.states(tx, dead[:2])
-    await ledger.settle_batch(
+        states = await reading.states(tx, dead[:2])
+    await dead_letters.settle_batch(
         engine, release, 1, states=states, finding=Finding.UNHEALTHY, sentence="1 of 2 completed"
     )
     await event(engine, EntityType.INVOICE, "77", "completed")
     await event(engine, EntityType.INVOICE, "78", "failed", error="rate 12345 is no number")
     await event(engine, EntityType.INVOICE, "79", "failed", error="rate 99 is no number")
     seen = Measurement(counts=(Count(entity="Product", completed=1, failed=1, errors=(NASTY,)),))
-    await ledger.record_judgement(engine, release, gate.judge_batch(seen, Thresholds()))
-    release = await ledger.enter(
+    await records.record_judgement(engine, release, gate.judge_batch(seen, Thresholds()))
+    release = await releases.enter(
         engine, release, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence=f"1 of 2 completed {NASTY}"
     )
     return release, dead
@@ -175,7 +178,7 @@ async def test_a_report_is_private_and_its_checksum_is_in_the_ledger(core: Core)
     """Mode 0600 in a folder 0700, three forms, each proved."""
     release, _ = await told(core)
     written = await report.write(core, release)
-    proofs = {file.path: file.sha256 for file in await ledger.files(core.database, release)}
+    proofs = {file.path: file.sha256 for file in await records.files(core.database, release)}
     assert set(written) == {"json", "md", "html"}
     for path in written.values():
         assert path.stat().st_mode & 0o777 == 0o600
@@ -187,7 +190,7 @@ async def test_a_report_is_private_and_its_checksum_is_in_the_ledger(core: Core)
 async def test_the_evidence_is_named_by_its_way_from_the_report(core: Core) -> None:
     """A rehearsal's folder is copied and its target removed: the names must still lead there."""
     release, _ = await told(core)
-    await report.evidence(core, release)
+    await evidence.save(core, release)
     written = await report.write(core, release)
     moved = written["json"].parent.rename(core.environment.reports.directory / "elsewhere")
     files = json.loads((moved / "report.json").read_text(encoding="utf-8"))["files"]
@@ -202,7 +205,7 @@ async def test_the_evidence_is_named_by_its_way_from_the_report(core: Core) -> N
 async def test_no_secret_and_no_payload_reaches_a_file(core: Core) -> None:
     """A planted password, a password in an address and the customers' payloads are in none of them."""
     release, _ = await told(core)
-    await report.evidence(core, release)
+    await evidence.save(core, release)
     await report.write(core, release)
     files = [path for path in core.environment.reports.directory.rglob("*") if path.is_file()]
     assert len(files) == 7
@@ -241,7 +244,7 @@ async def test_text_from_outside_cannot_break_the_page(core: Core) -> None:
 async def test_evidence_holds_the_events_that_did_not_complete(core: Core) -> None:
     """Failed and dead events as CSV without formulas, judgements, operations, checksums."""
     release, dead = await told(core)
-    saved = await report.evidence(core, release)
+    saved = await evidence.save(core, release)
     assert saved.missing == ()
     folder = Path(saved.folder)
     rows = list(csv.DictReader(io.StringIO((folder / "events.csv").read_text(encoding="utf-8"), newline="")))
@@ -255,7 +258,7 @@ async def test_evidence_holds_the_events_that_did_not_complete(core: Core) -> No
     for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
         sha256, name = line.split("  ")
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
-    assert {file.kind for file in await ledger.files(core.database, release)} == {"evidence"}
+    assert {file.kind for file in await records.files(core.database, release)} == {"evidence"}
 
 
 async def test_evidence_never_stops_a_rollback(core: Core) -> None:
@@ -264,7 +267,7 @@ async def test_evidence_never_stops_a_rollback(core: Core) -> None:
     gone = create_async_engine(core.database.url.set(port=1))
     for broken in (replace(core, database=gone), core):
         limit = 0.0 if broken is core else 5.0
-        saved = await report.evidence(broken, release, limit_seconds=limit)
+        saved = await evidence.save(broken, release, limit_seconds=limit)
         assert saved.files == ()
         assert len(saved.missing) == 3
         assert "not saved" in saved.sentence
@@ -277,7 +280,7 @@ async def test_evidence_keeps_its_limit_when_the_database_hangs(core: Core) -> N
     async with core.database.begin() as tx:
         await tx.execute(text("LOCK TABLE runbook.judgement, runbook.operation IN ACCESS EXCLUSIVE MODE"))
         before = asyncio.get_running_loop().time()
-        saved = await report.evidence(core, release, limit_seconds=1.0)
+        saved = await evidence.save(core, release, limit_seconds=1.0)
         assert asyncio.get_running_loop().time() - before < 3
     assert len(saved.missing) == 3
 
@@ -286,7 +289,7 @@ async def test_a_reports_folder_that_cannot_be_made_is_named(core: Core, tmp_pat
     """A file in the way of the folder is a missing piece, not a broken rollback."""
     release, _ = await told(core)
     (tmp_path / "reports").write_text("in the way")
-    saved = await report.evidence(core, release)
+    saved = await evidence.save(core, release)
     assert saved.files == ()
     assert "reports" in saved.missing[0]
 

@@ -18,7 +18,7 @@ from worker_steps import effects, make_effect, statuses, worker, write
 
 import handlers.entities
 import handlers.webhooks
-from handlers.webhooks import queue
+from handlers.webhooks import inflow, queue, reading
 from handlers.webhooks.event import EntityType, Event, Outcome, Result, Status
 
 
@@ -35,7 +35,7 @@ class TestBatch:
         assert await worker(engine).step() == 5
         assert sorted(await effects(engine)) == sorted(ids)
         async with engine.connect() as tx:
-            for state in await queue.states(tx, ids):
+            for state in await reading.states(tx, ids):
                 assert state.status is Status.COMPLETED
                 assert (state.processing_result or {})["revision"] == "r1"
 
@@ -52,7 +52,7 @@ class TestBatch:
         bad = {ids[7]: "22P02", ids[31]: "22003", ids[59]: "23514"}
         assert sorted(await effects(engine)) == sorted(set(ids) - set(bad))
         async with engine.connect() as tx:
-            for state in await queue.states(tx, ids):
+            for state in await reading.states(tx, ids):
                 told = state.processing_result or {}
                 if state.id not in bad:
                     assert state.status is Status.COMPLETED
@@ -81,7 +81,7 @@ class TestBatch:
 
         async with engine.begin() as tx:
             for n in range(400):
-                await queue.insert_event(
+                await inflow.insert_event(
                     tx, entity=EntityType.PRODUCT, key="bad" if n == 250 else str(n % 100), payload_text="{}"
                 )
         await worker(engine, counted).step()

@@ -11,7 +11,7 @@ from queue_events import event, row
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.webhooks import queue
+from handlers.webhooks import reading
 from handlers.webhooks.event import EntityType, Event, Outcome, Result, Status
 from handlers.webhooks.settle import Apply
 from handlers.webhooks.worker import Worker, new_owner
@@ -31,7 +31,7 @@ async def ended(one: Worker, engine: AsyncEngine, *, seconds: float = 20) -> dic
         async with asyncio.timeout(seconds):
             while True:
                 async with engine.connect() as tx:
-                    counts = await queue.counts(tx)
+                    counts = await reading.counts(tx)
                 if not counts[Status.PENDING] + counts[Status.PROCESSING]:
                     return counts
                 await asyncio.sleep(0.02)

@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from handlers.entities import HANDLERS, Refusal, handler, source_key, unwrap, unwrap_each
+from handlers.entities import HANDLERS, handler, source_key, unwrap, unwrap_each
+from handlers.entities.document import Refusal
 from handlers.entities.spec import Mapped
 from handlers.webhooks.event import EntityType
 

@@ -13,19 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers import gate, measurement
-from handlers.gate import (
-    Baseline,
-    CanarySeen,
-    Count,
-    Finding,
-    Judgement,
-    Measurement,
-    Thresholds,
-    judge,
-    judge_batch,
-    judge_canary,
-    judge_watch,
-)
+from handlers.gate import judge, judge_batch, judge_canary, judge_watch
+from handlers.measurement import Baseline, CanarySeen, Count, Finding, Judgement, Measurement, Thresholds
 
 LIMITS = Thresholds()
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers import entities
+from handlers.entities import document
 from handlers.receiver import body, rate, signature
 from handlers.receiver.arrival import KINDS, Arrival, arrivals, kind_of, operation_of
 from handlers.receiver.refusing import No
@@ -274,7 +275,7 @@ class TestArrivals:
         try:
             found = arrivals(entity, text, Operation.UPSERT)
         except No:
-            with pytest.raises(entities.Refusal):
+            with pytest.raises(document.Refusal):
                 entities.unwrap(entity, text)
             return
         before = entities.unwrap(entity, text)

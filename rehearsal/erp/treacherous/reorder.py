@@ -4,7 +4,10 @@
 import logging
 from dataclasses import dataclass, fields
 
-from handlers.entities import HANDLERS, Data, Handler, Handlers, Mapped
+from handlers.entities import HANDLERS
+from handlers.entities.applying import Handlers
+from handlers.entities.base import Handler
+from handlers.entities.spec import Data, Mapped
 from handlers.webhooks.event import EntityType
 
 log = logging.getLogger(__name__)
