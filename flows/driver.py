@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from flows import server, up
 from flows.state import STATE
-from handlers import config
+from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, RunbookError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ async def _hand_in_logs() -> None:
 
 async def _drive(wish: argparse.Namespace, has_prefect: bool) -> None:
     # By its name from here on; loading it also makes the name known when it was given as a path.
-    wish.environment = config.load(wish.environment).name
+    wish.environment = load_environment(wish.environment).name
     if has_prefect and not await _with_prefect(wish):
         log.warning("going on without Prefect, from the phase in the ledger")
         has_prefect = False

@@ -16,7 +16,7 @@ from flows import part
 from flows.part import Leftover, Part
 from flows.pool import POOL, Pool, open_pool
 from flows.server import child_environment, prefect_settings, server_command, until_ready
-from handlers import config
+from handlers.environment.load import DIRECTORY_VARIABLE, directory
 from handlers.errors import RunbookError, TryAgain
 
 WORKER_SECONDS = 60.0
@@ -113,7 +113,7 @@ class House:
 
     async def _start(self, command: list[str], *, log: str, lock: int) -> Part:
         # Runs must find the environment files from whatever folder they are started in.
-        files = {config.DIRECTORY_VARIABLE: str(config.directory().resolve())}
+        files = {DIRECTORY_VARIABLE: str(directory().resolve())}
         settings = prefect_settings(self.state, self.api_url) | files
         environment = child_environment(settings)
         return await part.start(command, environment=environment, log=self.state / log, lock=lock)

@@ -20,9 +20,10 @@ from flows.cli import follow
 from flows.cli.planned import lines
 from flows.server import prefect_settings, temporary_server
 from flows.state import STATE
-from handlers import beginning, config, preflight
+from handlers import beginning, preflight
 from handlers.core import open_core
 from handlers.database import begin
+from handlers.environment.load import load_environment
 from handlers.errors import Refused
 from handlers.ledger import records, releases
 from handlers.release import Phase, Release, exit_code, short
@@ -89,7 +90,7 @@ async def rehearse(story: str, *, speed: float = SPEED, keep: bool = False, out:
 
 
 async def _release(target: Target, speed: float, out: Console | None, began: float) -> Rehearsed:
-    settings = config.load(str(target.environment_path))
+    settings = load_environment(str(target.environment_path))
     started = time.monotonic()
     async with open_core(settings) as core:
         plan = await preflight.plan(core, target.revision)

@@ -10,8 +10,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from handlers.environment.model import Deploy, Services
 from handlers.errors import Refused
-from handlers.settings import Deploy, Services
 from handlers.sh import script
 
 _HASH = re.compile(r"^[0-9a-f]{7,40}$")

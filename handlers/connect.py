@@ -7,8 +7,8 @@ import socket
 import paramiko
 from paramiko.pkey import UnknownKeyType
 
+from handlers.environment.model import Host, Ssh
 from handlers.errors import Refused, Unreachable
-from handlers.settings import Host, Ssh
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
 """A peer that is silent at the level of TCP is given up after 14 s. Not every system knows every option."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from handlers.settings import Environment
+from handlers.environment.model import Environment
 
 
 @dataclass(frozen=True, kw_only=True)

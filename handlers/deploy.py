@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from handlers.change import Change, activate, operation_id, prepare, start_workers, stop_workers
+from handlers.environment.model import Host
 from handlers.errors import LockLost, RunbookError, Unreachable
 from handlers.facts import HostFacts, inspect
 from handlers.operations import OperationOutcome, OperationResult
 from handlers.release import Conclusion, Verdict, short
-from handlers.settings import Host
 from handlers.ssh import Shell
 
 Healthy = Callable[[Sequence[Host]], Awaitable[Conclusion]]

@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from handlers.environment.model import Environment
 from handlers.release import Phase, short
-from handlers.settings import Environment
 from handlers.webhooks.event import DRAIN_ORDER, EntityType
 from handlers.webhooks.reading import DeadLetter
 

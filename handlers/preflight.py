@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 
 from handlers import left_behind, lock, migrate
 from handlers.core import Core
+from handlers.environment.model import Environment
 from handlers.errors import Refused, RunbookError, TryAgain
 from handlers.facts import HostFacts, commits_between, denied, inspect, resolve
 from handlers.ledger import records, releases
 from handlers.plan import EVERYTHING, Check, Plan, PlannedHost, expected_seconds, sort_out, steps
 from handlers.readiness import QueueSeen, database_checks, look_at_queue
 from handlers.release import LIVE, Phase, short
-from handlers.settings import Environment
 from handlers.ssh import Shell, open_hosts
 from handlers.webhooks.reading import DeadLetter
 

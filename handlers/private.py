@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.engine import make_url
 
-from handlers.settings import Environment
+from handlers.environment.model import Environment
 
 MASK = "***"
 SECRET_LENGTH_MIN = 4

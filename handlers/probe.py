@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 
 from handlers.core import Core
+from handlers.environment.model import Host, Probe
 from handlers.errors import RunbookError
 from handlers.facts import inspect
 from handlers.release import Conclusion, Verdict, short
-from handlers.settings import Host, Probe
 from handlers.ssh import Shell
 
 _ABBREVIATED_MIN = 7

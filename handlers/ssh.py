@@ -19,8 +19,8 @@ import paramiko
 
 from handlers import connect
 from handlers.commands import Command
+from handlers.environment.model import Environment, Host
 from handlers.errors import OutcomeUnknown, Unreachable
-from handlers.settings import Environment, Host
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

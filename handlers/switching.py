@@ -11,6 +11,7 @@ from handlers.change import FENCED, Change, stop_workers
 from handlers.core import Core
 from handlers.deploy import deploy
 from handlers.drain import give_back
+from handlers.environment.model import Host
 from handlers.errors import Fenced, LockLost, RunbookError
 from handlers.facts import inspect
 from handlers.ledger import intents, releases
@@ -18,7 +19,6 @@ from handlers.ledger.intents import LedgerRecorder
 from handlers.operations import OperationResult
 from handlers.probe import HostHealth, OnLook
 from handlers.release import Conclusion, Phase, Release, Verdict
-from handlers.settings import Host
 from handlers.ssh import Shell, open_hosts
 
 

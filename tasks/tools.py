@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from handlers import config
 from handlers.core import Core, open_core
+from handlers.environment.load import load_environment
 from handlers.release import Release
 
 
@@ -14,5 +14,5 @@ from handlers.release import Release
 async def tools(run: Release | str) -> AsyncIterator[Core]:
     """Open the core of a release, or of the environment of that name."""
     name, speed = (run, 1.0) if isinstance(run, str) else (run.environment, run.speed)
-    async with open_core(config.load(name), speed=speed) as core:
+    async with open_core(load_environment(name), speed=speed) as core:
         yield core

@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from pydantic import BaseModel
 
-from handlers import config
-from handlers.settings import Environment
+from handlers.environment.load import load_environment
+from handlers.environment.model import Environment
 from handlers.sql import queries
 from handlers.webhooks.event import QUEUE_NAMES, EntityType, Operation, Status
 
@@ -102,13 +102,13 @@ def test_a_key_without_a_sentence_would_be_seen() -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "environments").glob("*.toml")), ids=lambda file: file.stem)
 def test_every_environment_file_loads(file: Path) -> None:
     """The samples and the reference are what the program accepts, and are named after their files."""
-    assert config.load(str(file)).name == file.stem
+    assert load_environment(str(file)).name == file.stem
 
 
 @pytest.mark.usefixtures("secrets")
 def test_defaults_in_the_reference_are_the_defaults() -> None:
     """Where the reference shows a number, it is the one that holds when the key is left out."""
-    shown = config.load(str(REFERENCE))
+    shown = load_environment(str(REFERENCE))
     for name in ("canary", "drain", "watch", "gate"):
         section = getattr(shown, name)
         assert section == type(section)(), name

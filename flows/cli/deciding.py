@@ -23,10 +23,10 @@ from flows.cli.options import (
 from flows.cli.output import console, person, print_json
 from flows.cli.session import with_database
 from handlers import beginning
+from handlers.environment.model import Environment
 from handlers.errors import ExitCode
 from handlers.ledger import records, releases
 from handlers.release import short
-from handlers.settings import Environment
 
 WhyOption = Annotated[str, typer.Option("--reason", help="Why, in one sentence.")]
 

@@ -13,12 +13,13 @@ from flows.cli.app import app
 from flows.cli.options import EnvironmentOption, JsonOption, PlainOption, ReleaseOption
 from flows.cli.output import console, failure, print_json
 from flows.cli.session import with_database
-from handlers import config, doctor, migrate, preflight, report, status
+from handlers import doctor, migrate, preflight, report, status
 from handlers.core import open_core
+from handlers.environment.load import load_environment
+from handlers.environment.model import Environment
 from handlers.errors import ExitCode, Refused
 from handlers.ledger import releases
 from handlers.release import FINISHED, Phase, Release, exit_code, short
-from handlers.settings import Environment
 
 
 @app.command()
@@ -30,7 +31,7 @@ def check(
     """Ask hosts, database and queue everything that must be true before a release; changes nothing."""
 
     async def go() -> int:
-        async with open_core(config.load(environment)) as core:
+        async with open_core(load_environment(environment)) as core:
             checks = await preflight.checks(core, revision)
         faults = [one.sentence for one in checks if not one.good]
         good = not faults
@@ -109,7 +110,7 @@ def report_(
     """Write the verification report of a release again, from the ledger and the queue as they are now."""
 
     async def go() -> int:
-        settings = config.load(environment)
+        settings = load_environment(environment)
         async with open_core(settings) as core:
             await _has_ledger(core.database, settings)
             run = await _one(core.database, settings, release)

@@ -11,9 +11,10 @@ from flows.cli.app import db_app, queue_app
 from flows.cli.options import ByOption, EnvironmentOption, JsonOption, ReasonOption
 from flows.cli.output import console, person, print_json
 from flows.cli.trying import entity_called
-from handlers import adopt, config, intake
+from handlers import adopt, intake
 from handlers.core import engine
 from handlers.database import begin
+from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, Refused
 from handlers.webhooks import reading
 
@@ -23,7 +24,7 @@ def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
     """Count the queue by status, and its dead letters by type and error; says what holds it back."""
 
     async def go() -> int:
-        database = engine(config.load(environment))
+        database = engine(load_environment(environment))
         try:
             async with begin(database) as tx:
                 counts = await reading.counts(tx)
@@ -76,7 +77,7 @@ def limit(
         raise Refused("say with --reason why the queue is held back: others will wonder")
 
     async def go() -> int:
-        database = engine(config.load(environment))
+        database = engine(load_environment(environment))
         try:
             set_ = await intake.limit(
                 database, kind, per_ten_seconds=per_ten_seconds, seconds=seconds, by=who, reason=reason
@@ -101,7 +102,7 @@ def unlimit(
     kind = entity_called(entity) if entity else None
 
     async def go() -> int:
-        database = engine(config.load(environment))
+        database = engine(load_environment(environment))
         try:
             lifted = await (intake.lift_all(database) if kind is None else intake.lift(database, kind))
             left = await intake.limits(database)
@@ -133,7 +134,7 @@ def upgrade(environment: EnvironmentOption, json: JsonOption = False) -> int:
     from handlers import migrate
 
     async def go() -> int:
-        database = engine(config.load(environment))
+        database = engine(load_environment(environment))
         try:
             applied = await migrate.upgrade(database)
         finally:
@@ -157,7 +158,7 @@ def adopt_(
     """Add to the ERP's tables what the core needs: additive, printed first, and repeatable."""
 
     async def go() -> int:
-        database = engine(config.load(environment))
+        database = engine(load_environment(environment))
         try:
             wanted = await adopt.adopt(database, dry_run=True)
             if not json:

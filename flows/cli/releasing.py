@@ -12,8 +12,9 @@ from flows.cli.carrying import carry
 from flows.cli.options import Asking, EnvironmentOption, Going, JsonOption, spread
 from flows.cli.output import console, failure, person, print_json
 from flows.cli.planned import lines
-from handlers import beginning, config, preflight
+from handlers import beginning, preflight
 from handlers.core import open_core
+from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, Refused
 from handlers.plan import EVERYTHING, Plan
 from handlers.release import Phase
@@ -77,7 +78,7 @@ def watch(environment: EnvironmentOption, asking: Asking, going: Going) -> int:
 
 
 async def _plan(environment: str, revision: str | None, scope: tuple[Phase, ...]) -> Plan:
-    async with open_core(config.load(environment)) as core:
+    async with open_core(load_environment(environment)) as core:
         return await preflight.plan(core, revision, scope)
 
 
@@ -91,7 +92,7 @@ async def _run(
     expect: str = "",
     left_by: str = "",
 ) -> int:
-    async with open_core(config.load(environment)) as core:
+    async with open_core(load_environment(environment)) as core:
         made = await preflight.plan(core, revision, scope, left_by=left_by)
         if not going.json:
             _show_plan(made, json=False)

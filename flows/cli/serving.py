@@ -11,9 +11,10 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from flows.cli.app import app
 from flows.cli.output import console
-from handlers import config, entities
+from handlers import entities
+from handlers.environment.load import load_environment
+from handlers.environment.model import Database, Secret
 from handlers.errors import Refused
-from handlers.settings import Database, Secret
 from handlers.webhooks import worker as core_worker
 
 
@@ -114,7 +115,7 @@ def _database(url: str, environment: str) -> Database:
     if bool(url) == bool(environment):
         raise Refused("name exactly one of --database-url env:NAME and --environment NAME")
     if environment:
-        return config.load(environment).database
+        return load_environment(environment).database
     try:
         return Database(url=_reference(url))
     except ValidationError as error:

@@ -7,16 +7,16 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import config
 from handlers.core import engine
-from handlers.settings import Environment
+from handlers.environment.load import load_environment
+from handlers.environment.model import Environment
 
 T = TypeVar("T")
 
 
 async def with_database(environment: str, go: Callable[[AsyncEngine, Environment], Awaitable[T]]) -> T:
     """Load the environment, open its database for *go*, and close it whatever happens."""
-    settings = config.load(environment)
+    settings = load_environment(environment)
     database = engine(settings)
     try:
         return await go(database, settings)

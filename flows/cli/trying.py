@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from flows.cli.app import queue_app
 from flows.cli.options import JsonOption
 from flows.cli.output import print_json
-from handlers import config, trial
+from handlers import trial
 from handlers.core import engine
 from handlers.entities.document import BODY_BYTES_MAX, Refusal
+from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, Refused
 from handlers.webhooks.event import EntityType
 from rehearsal.running import ended_by_sigterm, undisturbed
@@ -82,7 +83,7 @@ def entity_called(name: str) -> EntityType:
 async def _tables(environment: str | None) -> AsyncIterator[AsyncEngine]:
     """The environment's database, or an empty embedded one that exists for as long as this command."""
     if environment is not None:
-        database = engine(config.load(environment))
+        database = engine(load_environment(environment))
         try:
             yield database
         finally:

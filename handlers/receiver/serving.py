@@ -12,10 +12,10 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from handlers.environment.model import Database
 from handlers.errors import Refused
 from handlers.receiver.application import Settings, application
 from handlers.receiver.connection import Connection
-from handlers.settings import Database
 from handlers.webhooks.engine import collect_seldom
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,9 @@ from typing import Any
 import asyncpg
 import httpx
 
-from handlers import beginning, config, preflight
+from handlers import beginning, preflight
 from handlers.core import open_core
+from handlers.environment.load import load_environment
 from handlers.release import Release
 from rehearsal.target import Target
 from rehearsal.traffic import traffic
@@ -80,7 +81,7 @@ class Place:
 
     async def plan(self, revision: str | None = None, requested_by: str = "tests") -> Release:
         """Write a release down, as `runbook release` does before it starts its driver."""
-        async with open_core(config.load(self.environment)) as core:
+        async with open_core(load_environment(self.environment)) as core:
             made = await preflight.plan(core, revision or self.target.revision)
             return await beginning.write_down(
                 core, made, requested_by=requested_by, reason="a test", speed=self.speed

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from killing import WHY, Place, Point, end
 
-from handlers import config, lock
+from handlers import lock
 from handlers.commands import Command
 from handlers.core import open_core
+from handlers.environment.load import load_environment
 from handlers.errors import LockLost
 from handlers.operations import run_operation
 from handlers.ssh import open_hosts
@@ -33,7 +34,7 @@ BY_TOKEN = "SELECT id, outcome::text FROM runbook.operation WHERE token = $1 ORD
 
 async def refused_everywhere(place: Place, token: int) -> None:
     """The lock and each host know a higher token, and refuse this one."""
-    async with open_core(config.load(place.environment)) as core:
+    async with open_core(load_environment(place.environment)) as core:
         with pytest.raises(LockLost):
             await lock.renew(core.database, core.environment.name, token)
         async with open_hosts(core.environment) as shells:

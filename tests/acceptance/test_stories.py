@@ -14,7 +14,7 @@ import httpx
 import pytest
 from story_runs import Stories, Told
 
-from handlers import config
+from handlers.environment.load import load_environment
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -23,7 +23,7 @@ BACKLOG = 58
 
 async def rows(told: Told, query: str) -> list[dict[str, Any]]:
     """What the target's database says, asked by ourselves."""
-    url = config.load(told.environment).database.sqlalchemy_url()
+    url = load_environment(told.environment).database.sqlalchemy_url()
     connection = await asyncpg.connect(
         host=url.host, port=url.port, user=url.username, password=url.password, database=url.database
     )
@@ -37,14 +37,14 @@ async def running(told: Told) -> dict[str, dict[str, Any]]:
     """What the running process of each host answers."""
     answers = {}
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
-        for host in config.load(told.environment).hosts:
+        for host in load_environment(told.environment).hosts:
             answers[host.name] = (await http.get(host.health_url)).json()
     return answers
 
 
 def trees(told: Told) -> set[str]:
     """The commits that the checkouts of the hosts stand on, asked from git."""
-    environment = config.load(told.environment)
+    environment = load_environment(told.environment)
     return {
         subprocess.run(
             ["git", "-c", "safe.directory=*", "rev-parse", "HEAD"],

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from handlers import config
-from handlers.settings import Environment, Host
+from handlers.environment.load import parse
+from handlers.environment.model import Environment, Host
 from handlers.ssh import Shell
 from rehearsal import systemctl
 from rehearsal.sshd import Sshd
@@ -57,7 +57,7 @@ class Target:
         }
         for section, keys in (self.changed | changes).items():
             values[section] = {**values.get(section, {}), **keys}
-        return config.parse(values, source="test")
+        return parse(values, source="test")
 
     def tree(self, host: str = "web-1") -> Path:
         """The checkout that the units of a host run from."""

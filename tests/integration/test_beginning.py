@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from ledger_steps import deploying
 
-from handlers import config
 from handlers.beginning import write_down
 from handlers.core import open_core
+from handlers.environment.load import parse
 from handlers.errors import Refused
 from handlers.ledger import records, releases
 from handlers.plan import EVERYTHING, Plan
@@ -36,7 +36,7 @@ def planned(to_revision: str) -> Plan:
 
 async def test_a_quarantine_that_the_plan_did_not_know_refuses(database_url: str) -> None:
     """A plan cannot ask a ledger that waits for its migration: the first release after an upgrade asks then."""
-    environment = config.parse(
+    environment = parse(
         {
             "name": "staging",
             "database": {"url": database_url},

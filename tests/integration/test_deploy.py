@@ -16,10 +16,10 @@ from ssh_target import Target, free_port, git, serve, unit
 from handlers import operations
 from handlers.change import Change, activate, prepare, stop_workers
 from handlers.deploy import deploy
+from handlers.environment.model import Host
 from handlers.errors import LockLost
 from handlers.operations import OperationOutcome
 from handlers.release import Conclusion, Verdict
-from handlers.settings import Host
 from handlers.ssh import Shell, open_hosts
 
 UNITS = ("tsh-erp", "tsh-erp-workers")

@@ -13,8 +13,9 @@ from ledger_steps import begun, deploying
 from queue_events import change, dead_letter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import config, left_behind, preflight, report, rollback, status, status_lines
+from handlers import left_behind, preflight, report, rollback, status, status_lines
 from handlers.core import Core, open_core
+from handlers.environment.load import parse
 from handlers.ledger import dead_letters, releases
 from handlers.ledger.intents import LedgerRecorder
 from handlers.release import Conclusion, Phase, Release, Verdict
@@ -26,7 +27,7 @@ DRAIN = (Phase.PROBING, Phase.CANARY, Phase.DRAINING)
 @pytest_asyncio.fixture(loop_scope="session")
 async def core(database_url: str, tmp_path: Path) -> AsyncIterator[Core]:
     """The tools of a step, in an environment whose one host nobody can reach."""
-    environment = config.parse(
+    environment = parse(
         {
             "name": "staging",
             "database": {"url": database_url},

@@ -16,13 +16,13 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 from ssh_target import free_port, serve, unit
 
-from handlers import config
 from handlers.commands import Command
 from handlers.core import Clock, Core
+from handlers.environment.load import parse
+from handlers.environment.model import Environment
 from handlers.facts import inspect
 from handlers.probe import HostHealth, look_once, runs, until_healthy
 from handlers.release import Verdict
-from handlers.settings import Environment
 from handlers.ssh import open_hosts
 
 SHA = "4f2c9e1" + "0" * 33
@@ -88,7 +88,7 @@ def environment(*urls: str, **probe: Any) -> Environment:
             **probe,
         },
     }
-    return config.parse(values, source="test")
+    return parse(values, source="test")
 
 
 @asynccontextmanager

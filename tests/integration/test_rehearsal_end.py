@@ -15,7 +15,7 @@ import httpx
 import pytest
 from target_steps import folders, health, statuses
 
-from handlers import config
+from handlers.environment.load import load_environment
 from rehearsal import erp, lifecycle, processes
 from rehearsal.running import in_thread
 from rehearsal.target import Target
@@ -138,7 +138,7 @@ async def test_sweep_spares_the_living_and_the_kept(parent: Path) -> None:
         assert lifecycle.sweep(parent) == []
         assert lifecycle.kept(parent) == [kept]
         assert (await health(living.hosts[0]))[0] == 200
-        environment = config.load(str(parent / f"tds-rehearsal-{kept}" / "rehearsal.toml"))
+        environment = load_environment(str(parent / f"tds-rehearsal-{kept}" / "rehearsal.toml"))
         async with httpx.AsyncClient(trust_env=False) as http:
             for host in environment.hosts:
                 assert (await http.get(host.health_url)).status_code == 200

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from target_steps import git, health, rows
 
-from handlers import config
+from handlers.environment.load import load_environment
 from rehearsal import erp
 from rehearsal.target import Story, Target
 
@@ -25,7 +25,7 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Targe
 
 async def test_environment_file_describes_the_target(place: Target) -> None:
     """The file loads like any other environment file, and everything it names is there."""
-    environment = config.load(str(place.environment_path))
+    environment = load_environment(str(place.environment_path))
     assert [host.name for host in environment.hosts] == ["web-1", "web-2"]
     assert environment.deploy.strategy == "checkout"
     assert environment.ssh.key_file.exists()

@@ -23,8 +23,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from handlers import config, evidence, gate, report
+from handlers import evidence, gate, report
 from handlers.core import Clock, Core
+from handlers.environment.load import parse
 from handlers.ledger import dead_letters, records, releases
 from handlers.ledger.intents import LedgerRecorder
 from handlers.measurement import Count, Finding, Measurement, Thresholds
@@ -43,7 +44,7 @@ async def core(engine: AsyncEngine, database_url: str, tmp_path: Path) -> AsyncI
     """The tools of a step, on the test's database, with a secret that must not leak."""
     secret = tmp_path / "password"
     secret.write_text(SENTINEL)
-    environment = config.parse(
+    environment = parse(
         {
             "name": "staging",
             "database": {

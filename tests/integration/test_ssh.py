@@ -15,8 +15,8 @@ import pytest
 from ssh_target import Target, free_port, open_host, serve
 
 from handlers.commands import Command
+from handlers.environment.model import Environment
 from handlers.errors import OutcomeUnknown, Refused, Unreachable
-from handlers.settings import Environment
 from handlers.ssh import OUTPUT_MAX, Shell, open_hosts
 from rehearsal.sshd import SshdError, find_sshd, make_key
 

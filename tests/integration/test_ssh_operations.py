@@ -13,7 +13,7 @@ from time import monotonic
 import pytest
 from ssh_target import Relay, Target, free_port, open_host, serve
 
-from handlers import commands, operations
+from handlers import errors, operations
 from handlers.commands import Command
 from handlers.errors import LockLost
 from handlers.operations import OperationOutcome, OperationResult, cancel, read_state, run_operation
@@ -345,7 +345,7 @@ async def test_the_work_has_the_accounts_umask_and_its_files_are_private(
 async def test_a_name_that_cannot_be_a_folder_is_refused(shell: Shell) -> None:
     """An id that would leave the folder never reaches a host."""
     for bad in ("", "../x", "a b", "a/b", "-x"):
-        with pytest.raises(commands.Refused):
+        with pytest.raises(errors.Refused):
             await run_operation(shell, bad, 1, mark())
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from handlers import commands
 from handlers.commands import Command, Hidden
+from handlers.environment.model import Deploy, Services
 from handlers.errors import Refused
-from handlers.settings import Deploy, Services
 from handlers.sh import script
 
 SHA = "4f2c9e1" + "0" * 33

@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from handlers.environment.model import NAME, Environment
 from handlers.errors import ConfigError
-from handlers.settings import NAME, Environment
 
 DIRECTORY_VARIABLE = "RUNBOOK_ENVIRONMENTS"
 """Names the folder with the environment files; without it, `environments/` below the working directory."""
@@ -31,7 +31,7 @@ _BY_NAME: dict[str, Path] = {}
 """Files that were loaded by their path: a release knows its environment by name only."""
 
 
-def load(name_or_path: str) -> Environment:
+def load_environment(name_or_path: str) -> Environment:
     """Read and check the environment called *name_or_path*, or the file at that path.
 
     Raises ConfigError with the file, the key, what is wrong and what it may be.
