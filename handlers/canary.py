@@ -11,12 +11,12 @@ from handlers.core import Core
 from handlers.database import transaction
 from handlers.errors import Refused
 from handlers.follow import until_settled
-from handlers.gate import judge_canary
+from handlers.gate.rules import judge_canary
+from handlers.gate.values import CanarySeen
 from handlers.judging import concluded, thresholds
 from handlers.ledger import dead_letters, releases
 from handlers.ledger.dead_letters import ReleaseEvent
 from handlers.ledger.records import record_judgement
-from handlers.measurement import CanarySeen
 from handlers.plan import PlannedEvent, canary_of
 from handlers.release import Conclusion, Release, Verdict
 from handlers.webhooks import inflow, reading

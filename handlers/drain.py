@@ -7,11 +7,11 @@ from uuid import UUID
 from handlers.core import Core
 from handlers.database import transaction
 from handlers.follow import until_settled
-from handlers.gate import judge_batch
+from handlers.gate.rules import judge_batch
+from handlers.gate.values import Finding, Measurement
 from handlers.judging import baseline, concluded, of_replays, thresholds
 from handlers.ledger import dead_letters, records, releases
 from handlers.ledger.dead_letters import Batch, ReleaseEvent
-from handlers.measurement import Finding, Measurement
 from handlers.release import Conclusion, Release, Verdict
 from handlers.webhooks import inflow, reading
 

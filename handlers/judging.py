@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from handlers.environment.model import Environment
+from handlers.gate.values import Baseline, Count, Finding, Judgement, Thresholds
 from handlers.ledger.dead_letters import ReleaseEvent
-from handlers.measurement import Baseline, Count, Finding, Judgement, Thresholds
 from handlers.release import Conclusion, Verdict
 from handlers.webhooks.event import SETTLED, Status
 from handlers.webhooks.reading import EventState, OutcomeCount

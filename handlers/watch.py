@@ -9,11 +9,11 @@ from handlers import probe, switching
 from handlers.core import Core
 from handlers.database import transaction
 from handlers.errors import DatabaseDown
-from handlers.gate import judge_watch
+from handlers.gate.rules import judge_watch
+from handlers.gate.values import Finding, Judgement, Measurement
 from handlers.judging import baseline, concluded, of_traffic, thresholds
 from handlers.ledger import dead_letters, releases
 from handlers.ledger.records import record_judgement
-from handlers.measurement import Finding, Judgement, Measurement
 from handlers.release import Conclusion, Phase, Release, Verdict
 from handlers.webhooks import reading
 

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from handlers import lock
 from handlers.database import Place, as_json, clean, transaction
 from handlers.errors import Refused
+from handlers.gate.values import Finding
 from handlers.ledger.releases import SQL
-from handlers.measurement import Finding
 from handlers.release import Release
 
 _GOOD = "completed"

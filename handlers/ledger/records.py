@@ -11,8 +11,8 @@ from sqlalchemy import Row
 
 from handlers.database import Place, as_json, clean, transaction
 from handlers.errors import Refused
+from handlers.gate.values import Finding, Judgement
 from handlers.ledger.releases import SQL
-from handlers.measurement import Finding, Judgement
 from handlers.release import Phase, Release, short
 
 SHORTEST = 7

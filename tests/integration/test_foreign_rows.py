@@ -10,8 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.entities import differences, uncomparable
-from handlers.gate import judge_canary
-from handlers.measurement import CanarySeen, Thresholds
+from handlers.gate.rules import judge_canary
+from handlers.gate.values import CanarySeen, Thresholds
 from handlers.webhooks.event import EntityType
 
 PRODUCT = json.dumps({"item_id": "1", "name": "A", "sku": "", "rate": "", "status": "active"})

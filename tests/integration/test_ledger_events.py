@@ -11,11 +11,12 @@ from ledger_steps import begun, deploying, locked
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import gate, lock
+from handlers import lock
 from handlers.errors import LockLost, Refused
+from handlers.gate import rules
+from handlers.gate.values import Count, Finding, Measurement, Thresholds
 from handlers.ledger import dead_letters, intents, records, releases
 from handlers.ledger.intents import LedgerRecorder
-from handlers.measurement import Count, Finding, Measurement, Thresholds
 from handlers.release import Phase, Release
 
 
@@ -186,12 +187,12 @@ async def test_a_stored_judgement_can_be_judged_again(engine: AsyncEngine) -> No
     """What comes back from the database leads to the same finding and sentence."""
     release = await deploying(engine)
     seen = Measurement(counts=(Count(entity="Invoice", completed=1, failed=7, errors=("x\x01y",)),))
-    judgement = gate.judge_watch(seen, Thresholds())
+    judgement = rules.judge_watch(seen, Thresholds())
     stored = await records.record_judgement(engine, release, judgement)
     [record] = await records.judgements(engine, release)
     assert record == stored
     assert record.phase is Phase.DEPLOYING
-    assert gate.judge(**record.inputs) == judgement
+    assert rules.judge(**record.inputs) == judgement
 
 
 async def test_a_revision_is_quarantined_until_a_named_person_lifts_it(engine: AsyncEngine) -> None:

@@ -12,10 +12,11 @@ from ledger_steps import begun, deploying, locked
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from handlers import gate, lock
+from handlers import lock
 from handlers.errors import Refused
+from handlers.gate import rules
+from handlers.gate.values import Count, Measurement, Thresholds
 from handlers.ledger import records, releases
-from handlers.measurement import Count, Measurement, Thresholds
 from handlers.release import Phase, Release, Verdict
 from handlers.status import read
 from handlers.status_lines import lines
@@ -55,7 +56,7 @@ async def test_an_environment_without_a_release_says_so(engine: AsyncEngine) -> 
 async def test_the_view_says_why_and_what_comes_next(engine: AsyncEngine) -> None:
     """Judgement, minute, next look, wanted beside present revisions, lock and steps."""
     release = await watching(engine)
-    judgement = gate.judge_watch(Measurement(counts=(Count(entity="Product", completed=12),)), Thresholds())
+    judgement = rules.judge_watch(Measurement(counts=(Count(entity="Product", completed=12),)), Thresholds())
     await records.record_judgement(engine, release, judgement)
     await releases.note(
         engine,

@@ -23,12 +23,13 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from handlers import evidence, gate, report
+from handlers import evidence, report
 from handlers.core import Clock, Core
 from handlers.environment.load import parse
+from handlers.gate import rules
+from handlers.gate.values import Count, Finding, Measurement, Thresholds
 from handlers.ledger import dead_letters, records, releases
 from handlers.ledger.intents import LedgerRecorder
-from handlers.measurement import Count, Finding, Measurement, Thresholds
 from handlers.private import redact
 from handlers.release import Phase, Release, Verdict
 from handlers.report_text import as_html, as_markdown
@@ -120,7 +121,7 @@ async def told(core: Core) -> tuple[Release, list[UUID]]:
     await event(engine, EntityType.INVOICE, "78", "failed", error="rate 12345 is no number")
     await event(engine, EntityType.INVOICE, "79", "failed", error="rate 99 is no number")
     seen = Measurement(counts=(Count(entity="Product", completed=1, failed=1, errors=(NASTY,)),))
-    await records.record_judgement(engine, release, gate.judge_batch(seen, Thresholds()))
+    await records.record_judgement(engine, release, rules.judge_batch(seen, Thresholds()))
     release = await releases.enter(
         engine, release, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence=f"1 of 2 completed {NASTY}"
     )
@@ -255,7 +256,7 @@ async def test_evidence_holds_the_events_that_did_not_complete(core: Core) -> No
     assert (failed["batch"], failed["replayed"]) == ("1", "True")
     assert json.loads((folder / "operations.json").read_text(encoding="utf-8"))[0]["exit_status"] == 0
     judged = json.loads((folder / "judgements.json").read_text(encoding="utf-8"))
-    assert gate.judge(**judged[0]["inputs"]).finding is Finding.INCONCLUSIVE
+    assert rules.judge(**judged[0]["inputs"]).finding is Finding.INCONCLUSIVE
     for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
         sha256, name = line.split("  ")
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256

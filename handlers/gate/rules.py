@@ -11,15 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from handlers.measurement import (
-    Baseline,
-    CanarySeen,
-    Count,
-    Finding,
-    Judgement,
-    Measurement,
-    Thresholds,
-)
+from handlers.gate.values import Baseline, CanarySeen, Count, Finding, Judgement, Measurement, Thresholds
 
 
 def judge(*, rule: str, seen: Mapping[str, Any], limits: Mapping[str, Any]) -> Judgement:
