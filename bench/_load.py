@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from handlers.adopt import adopt
-from handlers.migrate import upgrade
+from handlers.database.migrate import upgrade
 from handlers.webhooks.event import QUEUE_NAMES, EntityType
 from rehearsal import payloads
 

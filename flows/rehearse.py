@@ -22,7 +22,7 @@ from flows.server import prefect_settings, temporary_server
 from flows.state import STATE
 from handlers import beginning, preflight
 from handlers.core import open_core
-from handlers.database import begin
+from handlers.database.transaction import begin
 from handlers.environment.load import load_environment
 from handlers.errors import Refused
 from handlers.ledger import records, releases

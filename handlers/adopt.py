@@ -16,12 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.additions import QUEUE, Change, ddl, keys
-from handlers.database import begin, said, spoken, sqlstate
+from handlers.database.queries import queries
+from handlers.database.transaction import begin, said, spoken, sqlstate
 from handlers.entities import HANDLERS
 from handlers.entities.applying import Handlers
 from handlers.errors import Refused, TryAgain
 from handlers.existing import Catalog, Place, read_catalog
-from handlers.sql import queries
 
 LOCK_WAIT_SECONDS, LOCK_TRIES = 1.0, 10
 """Whoever waits for a table makes all others wait behind it: wait shortly, let them pass, and try again."""

@@ -6,9 +6,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import lock, migrate, preflight
+from handlers import lock, preflight
 from handlers.core import Core
-from handlers.database import transaction
+from handlers.database import migrate
+from handlers.database.transaction import transaction
 from handlers.errors import Refused
 from handlers.ledger import dead_letters, releases
 from handlers.plan import Plan

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from handlers import entities, synthetic
 from handlers.core import Core
-from handlers.database import transaction
+from handlers.database.transaction import transaction
 from handlers.errors import Refused
 from handlers.follow import until_settled
 from handlers.gate.rules import judge_canary

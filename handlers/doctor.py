@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import migrate
-from handlers.database import begin
+from handlers.database import migrate
+from handlers.database.queries import queries
+from handlers.database.transaction import begin
 from handlers.release import short
-from handlers.sql import queries
 
 SQL = queries("doctor")
 

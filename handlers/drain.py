@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from handlers.core import Core
-from handlers.database import transaction
+from handlers.database.transaction import transaction
 from handlers.follow import until_settled
 from handlers.gate.rules import judge_batch
 from handlers.gate.values import Finding, Measurement

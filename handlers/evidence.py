@@ -16,10 +16,10 @@ from typing import Any
 
 from handlers import hostlogs, private
 from handlers.core import Core
-from handlers.database import as_json, begin
+from handlers.database.queries import queries
+from handlers.database.transaction import as_json, begin
 from handlers.ledger import intents, records
 from handlers.release import Release
-from handlers.sql import queries
 from handlers.webhooks.event import ENTITY_TYPES
 
 SQL = queries("report")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.sql import queries
+from handlers.database.queries import queries
 
 KINDS = {
     "v": "a view",

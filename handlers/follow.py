@@ -8,7 +8,7 @@ from uuid import UUID
 
 from handlers import entities
 from handlers.core import Core
-from handlers.database import transaction
+from handlers.database.transaction import transaction
 from handlers.webhooks import reading
 from handlers.webhooks.event import SETTLED
 from handlers.webhooks.reading import EventState

@@ -12,9 +12,9 @@ from typing import Self
 
 from sqlalchemy import RowMapping
 
-from handlers.database import Place, clean, transaction
+from handlers.database.queries import queries
+from handlers.database.transaction import Place, clean, transaction
 from handlers.errors import Refused
-from handlers.sql import queries
 from handlers.webhooks import inflow
 from handlers.webhooks.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
 from handlers.webhooks.intake import ALL, is_there

@@ -9,11 +9,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.database import Place, transaction
+from handlers.database.queries import queries
+from handlers.database.transaction import Place, transaction
 from handlers.errors import Refused
 from handlers.ledger import releases
 from handlers.release import Release
-from handlers.sql import queries
 from handlers.webhooks import classify
 from handlers.webhooks.event import ENTITY_TYPES
 

@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.database import Place, clean, transaction
+from handlers.database.queries import queries
+from handlers.database.transaction import Place, clean, transaction
 from handlers.errors import LockLost, Refused
-from handlers.sql import queries
 
 SQL = queries("lock")
 TTL_SECONDS = 60.0

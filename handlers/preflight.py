@@ -7,8 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from handlers import left_behind, lock, migrate
+from handlers import left_behind, lock
 from handlers.core import Core
+from handlers.database import migrate
 from handlers.environment.model import Environment
 from handlers.errors import Refused, RunbookError, TryAgain
 from handlers.facts import HostFacts, commits_between, denied, inspect, resolve

@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import adopt, migrate
+from handlers import adopt
 from handlers.core import Core
-from handlers.database import begin, said
+from handlers.database import migrate
+from handlers.database.queries import queries
+from handlers.database.transaction import begin, said
 from handlers.errors import Refused, RunbookError
 from handlers.plan import Check
-from handlers.sql import queries
 from handlers.webhooks import classify, reading
 from handlers.webhooks.event import ENTITY_TYPES
 from handlers.webhooks.reading import DeadLetter

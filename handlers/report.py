@@ -18,12 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers import entities, hostlogs, left_behind, private, status
 from handlers.core import Core
-from handlers.database import as_json, begin, said
+from handlers.database.queries import queries
+from handlers.database.transaction import as_json, begin, said
 from handlers.ledger import intents, releases
 from handlers.ledger.records import files, judgements, record_file
 from handlers.release import Phase, Release, exit_code
 from handlers.report_text import as_html, as_markdown
-from handlers.sql import queries
 from handlers.webhooks import classify, reading
 from handlers.webhooks.event import ENTITY_TYPES
 

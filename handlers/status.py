@@ -14,14 +14,14 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers import left_behind, lock
-from handlers.database import begin
+from handlers.database.queries import queries
+from handlers.database.transaction import begin
 from handlers.errors import Refused
 from handlers.ledger import dead_letters, releases
 from handlers.ledger.records import JudgementRecord, judgements
 from handlers.ledger.releases import PhaseRecord
 from handlers.lock import Holder
 from handlers.release import FINISHED, LIVE, Phase, Release, Verdict, short
-from handlers.sql import queries
 from handlers.status_view import HostView, StatusView, StepState, StepView
 
 SQL = queries("status")

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from handlers.database import as_json
+from handlers.database.transaction import as_json
 from handlers.ledger.dead_letters import Batch
 from handlers.left_behind import LeftBehind
 from handlers.lock import Holder

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers import entities
-from handlers.database import said, spoken, sqlstate
+from handlers.database.transaction import said, spoken, sqlstate
 from handlers.entities import HANDLERS, applying, spec, statements, writing
 from handlers.entities.applying import Handlers
 from handlers.entities.document import Refusal, dump

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from handlers import probe, switching
 from handlers.core import Core
-from handlers.database import transaction
+from handlers.database.transaction import transaction
 from handlers.errors import DatabaseDown
 from handlers.gate.rules import judge_watch
 from handlers.gate.values import Finding, Judgement, Measurement

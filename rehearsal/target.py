@@ -27,7 +27,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.adopt import adopt
-from handlers.migrate import upgrade
+from handlers.database.migrate import upgrade
 from rehearsal import backlog, erp, lifecycle, processes
 from rehearsal.environment import write_environment
 from rehearsal.host import RehearsalHost

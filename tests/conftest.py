@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.adopt import adopt
-from handlers.migrate import upgrade
+from handlers.database.migrate import upgrade
 from rehearsal.postgres import Postgres
 
 

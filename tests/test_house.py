@@ -18,9 +18,9 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from pydantic import BaseModel
 
+from handlers.database.queries import queries
 from handlers.environment.load import load_environment
 from handlers.environment.model import Environment
-from handlers.sql import queries
 from handlers.webhooks.event import QUEUE_NAMES, EntityType, Operation, Status
 
 ROOT = Path(__file__).parent.parent

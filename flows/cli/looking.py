@@ -13,8 +13,9 @@ from flows.cli.app import app
 from flows.cli.options import EnvironmentOption, JsonOption, PlainOption, ReleaseOption
 from flows.cli.output import console, failure, print_json
 from flows.cli.session import with_database
-from handlers import doctor, migrate, preflight, report, status
+from handlers import doctor, preflight, report, status
 from handlers.core import open_core
+from handlers.database import migrate
 from handlers.environment.load import load_environment
 from handlers.environment.model import Environment
 from handlers.errors import ExitCode, Refused

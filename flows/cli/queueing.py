@@ -13,7 +13,7 @@ from flows.cli.output import console, person, print_json
 from flows.cli.trying import entity_called
 from handlers import adopt, intake
 from handlers.core import engine
-from handlers.database import begin
+from handlers.database.transaction import begin
 from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, Refused
 from handlers.webhooks import reading
@@ -131,7 +131,7 @@ def _limit_line(limit: intake.Limit) -> str:
 def upgrade(environment: EnvironmentOption, json: JsonOption = False) -> int:
     """Create or migrate our own schema `runbook`; touches nothing of the ERP's."""
     # Here, because it takes a while to import and nothing else needs it.
-    from handlers import migrate
+    from handlers.database import migrate
 
     async def go() -> int:
         database = engine(load_environment(environment))

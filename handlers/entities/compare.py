@@ -12,12 +12,12 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handlers.database.queries import queries
 from handlers.entities import statements
 from handlers.entities.base import Handler
 from handlers.entities.document import Refusal
 from handlers.entities.envelope import records
 from handlers.entities.spec import Column, Data
-from handlers.sql import queries
 
 SQL = queries("comparing")
 _SHOWN_MAX = 12

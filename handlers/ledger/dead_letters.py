@@ -14,7 +14,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers import lock
-from handlers.database import Place, as_json, clean, transaction
+from handlers.database.transaction import Place, as_json, clean, transaction
 from handlers.errors import Refused
 from handlers.gate.values import Finding
 from handlers.ledger.releases import SQL

@@ -10,7 +10,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import lock
-from handlers.database import Place, clean, transaction
+from handlers.database.transaction import Place, clean, transaction
 from handlers.errors import Refused
 from handlers.ledger.releases import SQL
 from handlers.release import Phase, Release

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from handlers.database import Place, as_json, clean, transaction
+from handlers.database.transaction import Place, as_json, clean, transaction
 from handlers.errors import Refused
 from handlers.gate.values import Finding, Judgement
 from handlers.ledger.releases import SQL

@@ -13,10 +13,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers import lock
-from handlers.database import Place, as_json, clean, transaction
+from handlers.database.queries import queries
+from handlers.database.transaction import Place, as_json, clean, transaction
 from handlers.errors import LockLost, Refused
 from handlers.release import FINISHED, LIVE, NEXT, Phase, Release, Verdict
-from handlers.sql import queries
 
 SQL = queries("ledger")
 

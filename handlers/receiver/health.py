@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.sql import queries
+from handlers.database.queries import queries
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handlers.database.queries import queries
 from handlers.errors import TryAgain
-from handlers.sql import queries
 from handlers.webhooks.event import ENTITY_TYPES, Event, Result, event_of
 from handlers.webhooks.settle import Apply
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 from sqlalchemy.exc import DBAPIError
 
-from handlers.database import clean
+from handlers.database.transaction import clean
 from handlers.errors import DatabaseDown, TryAgain
 from handlers.webhooks.event import EntityType, ErrorClass
 

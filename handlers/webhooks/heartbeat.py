@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.sql import queries
+from handlers.database.queries import queries
 from handlers.webhooks.blame import Tally
 from handlers.webhooks.settle import transaction
 

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.sql import queries
+from handlers.database.queries import queries
 from handlers.webhooks.event import QUEUE_NAMES, EntityType, Operation
 
 CHANNEL = "tds_sync_queue"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.sql import queries
+from handlers.database.queries import queries
 from handlers.webhooks.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
 
 ALL = "*"

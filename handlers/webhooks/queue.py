@@ -17,9 +17,9 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.database import clean
+from handlers.database.queries import queries
+from handlers.database.transaction import clean
 from handlers.errors import TryAgain
-from handlers.sql import queries
 from handlers.webhooks import intake
 from handlers.webhooks.classify import fingerprint
 from handlers.webhooks.event import (

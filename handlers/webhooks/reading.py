@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.sql import queries
+from handlers.database.queries import queries
 from handlers.webhooks.classify import fingerprint
 from handlers.webhooks.event import ENTITY_TYPES, EntityType, Status
 

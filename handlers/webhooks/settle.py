@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.database import spoken
+from handlers.database.transaction import spoken
 from handlers.errors import DatabaseDown
 from handlers.webhooks import queue, waking
 from handlers.webhooks.blame import Done, Found, Tally, failure, not_applied, put_blame, set_aside, tell

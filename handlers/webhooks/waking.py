@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.sql import queries
+from handlers.database.queries import queries
 
 _SQL = queries("queue")
 

@@ -11,8 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from handlers.database.migrate import pending, upgrade
 from handlers.errors import DatabaseDown, Refused
-from handlers.migrate import pending, upgrade
 from handlers.release import LIVE, Phase
 from rehearsal.postgres import Postgres
 

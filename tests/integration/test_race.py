@@ -23,7 +23,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.adopt import adopt
-from handlers.migrate import upgrade
+from handlers.database.migrate import upgrade
 from handlers.webhooks.event import QUEUE_NAMES, EntityType, Event
 from handlers.webhooks.worker import Worker
 from rehearsal.postgres import Postgres

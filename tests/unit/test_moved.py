@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from handlers.database import as_json
+from handlers.database.transaction import as_json
 from handlers.moved import differences
 from handlers.plan import EVERYTHING, Check, Plan, PlannedEvent, PlannedHost
 from handlers.webhooks.event import EntityType

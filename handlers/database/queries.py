@@ -17,6 +17,6 @@ _HEADING = re.compile(r"^-- (\w+) --$", re.MULTILINE)
 @cache
 def queries(file: str) -> dict[str, TextClause]:
     """All queries of `handlers/sql/<file>.sql` by name, ready to be executed with bound parameters."""
-    source = files(__package__).joinpath(f"{file}.sql").read_text(encoding="utf-8")
+    source = files("handlers.sql").joinpath(f"{file}.sql").read_text(encoding="utf-8")
     parts = _HEADING.split(source)
     return {name: text(body.strip()) for name, body in zip(parts[1::2], parts[2::2], strict=True)}

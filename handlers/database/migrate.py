@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.database import said, sqlstate, transaction
+from handlers.database.transaction import said, sqlstate, transaction
 from handlers.errors import Refused
 
 SCHEMA = "runbook"
@@ -67,7 +67,7 @@ async def pending(engine: AsyncEngine) -> list[str]:
 
 def execute_file(name: str) -> None:
     """Run the statements of one migration's SQL file, one by one, as asyncpg wants them."""
-    source = files("handlers.sql.migrations.versions").joinpath(name).read_text(encoding="utf-8")
+    source = files("handlers.database.migrations.versions").joinpath(name).read_text(encoding="utf-8")
     for statement in _COMMENT.sub("", source).split(";"):
         if statement.strip():
             op.get_bind().exec_driver_sql(statement)
@@ -76,7 +76,7 @@ def execute_file(name: str) -> None:
 def _config(connection: Connection | None = None) -> Config:
     config = Config()
     config.set_main_option(
-        "script_location", str(Path(str(files("handlers.sql") / "migrations"))).replace("%", "%%")
+        "script_location", str(Path(str(files("handlers.database") / "migrations"))).replace("%", "%%")
     )
     config.attributes["connection"] = connection
     return config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.migrate import execute_file
+from handlers.database.migrate import execute_file
 
 revision = "0001_ledger"
 down_revision = None

@@ -1,0 +1,1 @@
+"""The environment's database: transactions, SQLSTATEs, named queries, and the migrations of our own schema."""
