@@ -34,8 +34,8 @@ async def worker(task: Task) -> None:
     from sqlalchemy.engine import make_url
 
     from handlers import entities
-    from handlers.webhooks.engine import collect_seldom, make_engine
-    from handlers.webhooks.worker import Worker, new_owner
+    from handlers.worker.engine import collect_seldom, make_engine
+    from handlers.worker.worker import Worker, new_owner
 
     apply = partial(entities.apply, handlers=NARROW_HANDLERS) if task.get("narrow") else entities.apply
     collect_seldom()

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from handlers.adopt import adopt
 from handlers.database.migrate import upgrade
-from handlers.webhooks.event import QUEUE_NAMES, EntityType
+from handlers.queue.event import QUEUE_NAMES, EntityType
 from rehearsal import payloads
 
 Work = tuple[EntityType, str, str]

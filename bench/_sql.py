@@ -13,7 +13,7 @@ from handlers.entities.catalog import PRODUCT
 from handlers.entities.parse import BOOLEAN, INSTANT, NUMBER, TEXT
 from handlers.entities.spec import Child, Column, Table, column, columns
 from handlers.entities.statements import SYNC_COLUMNS, pg_type
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 NARROW = Handler(
     entity=EntityType.PRODUCT,

@@ -20,7 +20,7 @@ from typing import Any
 
 from handlers import entities
 from handlers.entities.document import dump
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 EXAMPLES = Path(__file__).parents[1] / "tests" / "payloads"
 SMALLEST, LARGEST = 2000, 21_000

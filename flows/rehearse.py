@@ -26,8 +26,8 @@ from handlers.database.transaction import begin
 from handlers.environment.load import load_environment
 from handlers.errors import Refused
 from handlers.ledger import records, releases
+from handlers.queue import look
 from handlers.release import Phase, Release, exit_code, short
-from handlers.webhooks import reading
 from rehearsal import processes
 from rehearsal.target import Target
 from rehearsal.traffic import traffic
@@ -115,7 +115,7 @@ async def _what_is_true(
 ) -> Rehearsed:
     """Ask the hosts and the queue themselves, not the release."""
     async with begin(database) as tx:
-        counts = await reading.counts(tx)
+        counts = await look.counts(tx)
     hosts = {}
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         for host in target.hosts:

@@ -18,10 +18,11 @@ from handlers.ledger import dead_letters, releases
 from handlers.ledger.dead_letters import ReleaseEvent
 from handlers.ledger.records import record_judgement
 from handlers.plan import PlannedEvent, canary_of
+from handlers.queue import look
+from handlers.queue.event import ENTITY_TYPES, EntityType, Status
+from handlers.queue.look import EventState
+from handlers.queue.redrive import redrive
 from handlers.release import Conclusion, Release, Verdict
-from handlers.webhooks import inflow, reading
-from handlers.webhooks.event import ENTITY_TYPES, EntityType, Status
-from handlers.webhooks.reading import EventState
 
 NUMBER = 0
 """The canary is the release's batch 0; the drain counts from 1."""
@@ -45,8 +46,8 @@ async def choose(core: Core, release: Release) -> Chosen:
     if (sent := await _sent_before(core, release)) is not None:
         return sent
     async with transaction(core.database) as tx:
-        dead = {letter.id: letter for letter in await reading.dead_letters(tx)}
-        counts = await reading.counts(tx)
+        dead = {letter.id: letter for letter in await look.dead_letters(tx)}
+        counts = await look.counts(tx)
     now = datetime.now(UTC)
     ages = {id_: (now - letter.created_at).total_seconds() for id_, letter in dead.items()}
     planned = tuple(
@@ -71,7 +72,7 @@ async def send(core: Core, release: Release, chosen: Chosen) -> Chosen:
             await releases.note(tx, release, {"synthetic": str(event_id)})
             return Chosen(event_id=event_id, is_synthetic=True)
         assert chosen.event_id is not None
-        formers = await inflow.redrive(tx, [chosen.event_id])
+        formers = await redrive(tx, [chosen.event_id])
         if not formers:
             raise Refused(
                 f"event {chosen.event_id} is no longer a dead letter: somebody redrove it meanwhile"
@@ -176,7 +177,7 @@ async def _row(core: Core, state: EventState, *, by_us: bool) -> tuple[tuple[str
     ):
         return (), ""
     async with transaction(core.database) as tx:
-        carried = (await reading.payloads(tx, [state.id]))[state.id]
+        carried = (await look.payloads(tx, [state.id]))[state.id]
         why = None if by_us else await entities.uncomparable(tx, state.entity, state.key, carried.payload)
         if why is not None:
             return (), why
@@ -186,7 +187,7 @@ async def _row(core: Core, state: EventState, *, by_us: bool) -> tuple[tuple[str
         return tuple(said), ""
 
 
-def _as_planned(event: ReleaseEvent, letter: reading.DeadLetter) -> PlannedEvent:
+def _as_planned(event: ReleaseEvent, letter: look.DeadLetter) -> PlannedEvent:
     entity = ENTITY_TYPES.get(event.entity_type) or EntityType(event.entity_type)
     return PlannedEvent(
         id=str(event.event_id),

@@ -12,8 +12,9 @@ from handlers.gate.values import Finding, Measurement
 from handlers.judging import baseline, concluded, of_replays, thresholds
 from handlers.ledger import dead_letters, records, releases
 from handlers.ledger.dead_letters import Batch, ReleaseEvent
+from handlers.queue import look
+from handlers.queue.redrive import Former, redrive, restore
 from handlers.release import Conclusion, Release, Verdict
-from handlers.webhooks import inflow, reading
 
 
 async def next_batch(core: Core, release: Release) -> int | None:
@@ -28,12 +29,12 @@ async def next_batch(core: Core, release: Release) -> int | None:
             return batch.number
     async with transaction(core.database) as tx:
         waiting = await dead_letters.undrained(tx, release)
-        still_dead = {letter.id for letter in await reading.dead_letters(tx)}
+        still_dead = {letter.id for letter in await look.dead_letters(tx)}
         there = [event for event in waiting if event.event_id in still_dead]
         if not there:
             return None
         chosen = _choose(there, batches, core.environment.drain.batch_factor)
-        formers = await inflow.redrive(
+        formers = await redrive(
             tx, [event.event_id for event in chosen[: core.environment.drain.batch_size_max]]
         )
         number = max((batch.number for batch in batches), default=0) + 1
@@ -96,8 +97,8 @@ async def give_back(core: Core, release: Release, *, workers_stopped: bool) -> i
     """
     async with transaction(core.database) as tx:
         open_events = await dead_letters.unsettled(tx, release)
-        formers = [inflow.Former(**event.former) for event in open_events if event.former]
-        put_back: list[UUID] = await inflow.restore(tx, formers, even_leased=workers_stopped)
+        formers = [Former(**event.former) for event in open_events if event.former]
+        put_back: list[UUID] = await restore(tx, formers, even_leased=workers_stopped)
         return await dead_letters.mark_returned(tx, release, put_back)
 
 

@@ -19,8 +19,8 @@ from handlers.core import Core
 from handlers.database.queries import queries
 from handlers.database.transaction import as_json, begin
 from handlers.ledger import intents, records
+from handlers.queue.event import ENTITY_TYPES
 from handlers.release import Release
-from handlers.webhooks.event import ENTITY_TYPES
 
 SQL = queries("report")
 LIMIT_SECONDS = 10.0

@@ -9,10 +9,10 @@ from uuid import UUID
 from handlers import entities
 from handlers.core import Core
 from handlers.database.transaction import transaction
-from handlers.webhooks import reading
-from handlers.webhooks.event import SETTLED
-from handlers.webhooks.reading import EventState
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.queue import look
+from handlers.queue.event import SETTLED
+from handlers.queue.look import EventState
+from handlers.worker.worker import Worker, new_owner
 
 
 async def until_settled(
@@ -31,7 +31,7 @@ async def until_settled(
     deadline = loop.time() + limit_seconds
     while True:
         async with transaction(core.database) as tx:
-            states = await reading.states(tx, ids)
+            states = await look.states(tx, ids)
         if all(state.status in SETTLED for state in states) or loop.time() >= deadline:
             return states
         await asyncio.sleep(poll_seconds)

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from handlers import commands
 from handlers.core import Core
 from handlers.errors import RunbookError
+from handlers.queue.diagnose import fingerprint
 from handlers.ssh import Shell, open_hosts
-from handlers.webhooks.classify import fingerprint
 
 LIMIT_SECONDS = 6.0
 """A host that does not give its logs within this is named instead: nothing waits for them."""

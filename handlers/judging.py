@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from handlers.environment.model import Environment
 from handlers.gate.values import Baseline, Count, Finding, Judgement, Thresholds
 from handlers.ledger.dead_letters import ReleaseEvent
+from handlers.queue.event import SETTLED, Status
+from handlers.queue.look import EventState, OutcomeCount
 from handlers.release import Conclusion, Verdict
-from handlers.webhooks.event import SETTLED, Status
-from handlers.webhooks.reading import EventState, OutcomeCount
 
 ERROR_SAMPLES_MAX = 5
 

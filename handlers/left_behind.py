@@ -13,9 +13,9 @@ from handlers.database.queries import queries
 from handlers.database.transaction import Place, transaction
 from handlers.errors import Refused
 from handlers.ledger import releases
+from handlers.queue import diagnose
+from handlers.queue.event import ENTITY_TYPES
 from handlers.release import Release
-from handlers.webhooks import classify
-from handlers.webhooks.event import ENTITY_TYPES
 
 SQL = queries("left_behind")
 KINDS_TOLD = 4
@@ -43,7 +43,7 @@ async def kinds(place: Place, release: Release) -> tuple[LeftBehind, ...]:
             one = LeftBehind(
                 entity=entity,
                 error_code=row.error_code,
-                fingerprint=classify.fingerprint(row.error),
+                fingerprint=diagnose.fingerprint(row.error),
                 events=row.events,
                 oldest_at=row.oldest_at,
             )

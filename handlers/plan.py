@@ -11,9 +11,9 @@ from typing import Any
 from uuid import UUID
 
 from handlers.environment.model import Environment
+from handlers.queue.event import DRAIN_ORDER, EntityType
+from handlers.queue.look import DeadLetter
 from handlers.release import Phase, short
-from handlers.webhooks.event import DRAIN_ORDER, EntityType
-from handlers.webhooks.reading import DeadLetter
 
 EVERYTHING = (Phase.DEPLOYING, Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
 """The scope of a whole release; a canary, a drain or a watch by hand is a release with a smaller one."""

@@ -16,9 +16,9 @@ from handlers.database.queries import queries
 from handlers.database.transaction import begin, said
 from handlers.errors import Refused, RunbookError
 from handlers.plan import Check
-from handlers.webhooks import classify, reading
-from handlers.webhooks.event import ENTITY_TYPES
-from handlers.webhooks.reading import DeadLetter
+from handlers.queue import diagnose, look
+from handlers.queue.event import ENTITY_TYPES
+from handlers.queue.look import DeadLetter
 
 SQL = queries("readiness")
 BASELINE_HOURS = 24
@@ -40,14 +40,14 @@ async def look_at_queue(database: AsyncEngine) -> QueueSeen:
     """Count the queue, list its dead letters, and say what the last day was like."""
     try:
         async with begin(database) as tx:
-            counts = await reading.counts(tx)
-            dead = await reading.dead_letters(tx)
+            counts = await look.counts(tx)
+            dead = await look.dead_letters(tx)
             failed = Counter(
                 _failed_kind(row.raw_type, row.error_code, row.error_message)
                 for row in await tx.execute(SQL["failed"])
             )
             since = datetime.now(UTC) - timedelta(hours=BASELINE_HOURS)
-            before = await reading.outcomes_since(tx, since=since, late_seconds=BASELINE_HOURS * 3600)
+            before = await look.outcomes_since(tx, since=since, late_seconds=BASELINE_HOURS * 3600)
             newest_at = (await tx.execute(SQL["newest"])).scalar_one()
     except RunbookError as error:
         return QueueSeen(problem=str(error))
@@ -118,7 +118,7 @@ async def _tables_check(core: Core) -> Check:
 
 def _failed_kind(raw_type: str, code: str | None, message: str | None) -> str:
     kind = ENTITY_TYPES.get(raw_type, raw_type)
-    return f"{kind}, error {code or classify.fingerprint(message or '')[:60] or 'not recorded'}"
+    return f"{kind}, error {code or diagnose.fingerprint(message or '')[:60] or 'not recorded'}"
 
 
 def _age(seconds: float) -> str:

@@ -22,10 +22,10 @@ from handlers.database.queries import queries
 from handlers.database.transaction import as_json, begin, said
 from handlers.ledger import intents, releases
 from handlers.ledger.records import files, judgements, record_file
+from handlers.queue import diagnose, look
+from handlers.queue.event import ENTITY_TYPES
 from handlers.release import Phase, Release, exit_code
 from handlers.report_text import as_html, as_markdown
-from handlers.webhooks import classify, reading
-from handlers.webhooks.event import ENTITY_TYPES
 
 SQL = queries("report")
 OUTPUT_MAX = 2000
@@ -68,7 +68,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "hosts": view.hosts,
             "steps": view.steps,
             "batches": view.batches,
-            "queue": {str(name): count for name, count in (await reading.counts(tx)).items()},
+            "queue": {str(name): count for name, count in (await look.counts(tx)).items()},
             "dead_letters": await _dead_letters(tx, now),
             "left_behind": {"kinds": view.left_behind, "command": left_behind.command(now)},
             "types": await _by_entity(tx, "types", whose),
@@ -120,7 +120,7 @@ async def _errors(tx: AsyncConnection) -> list[dict[str, Any]]:
     """The errors that stand in the queue, equal ones together, the most common first."""
     found: dict[str, dict[str, Any]] = {}
     for row in await tx.execute(SQL["errors"]):
-        masked = classify.fingerprint(row.error or "") or "no error text"
+        masked = diagnose.fingerprint(row.error or "") or "no error text"
         error = found.setdefault(
             masked, {"fingerprint": masked, "events": 0, "kinds": {}, "code": row.error_code}
         )

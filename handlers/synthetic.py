@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.webhooks import inflow
-from handlers.webhooks.event import EntityType, Operation
+from handlers.queue import redrive
+from handlers.queue.event import EntityType, Operation
 
 KEY = "tds-runbook-synthetic"
 """The one product that synthetic events speak of: inactive, and deleted again once it has served."""
@@ -42,7 +42,7 @@ async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) ->
         "created_time": now.isoformat(timespec="milliseconds"),
         "last_modified_time": now.isoformat(timespec="milliseconds"),
     }
-    return await inflow.insert_event(
+    return await redrive.insert_event(
         tx,
         entity=EntityType.PRODUCT,
         key=KEY,

@@ -28,8 +28,8 @@ from handlers.entities.envelope import Record
 from handlers.entities.rows import pack
 from handlers.entities.settle import Ids, arrive, build, together
 from handlers.errors import Refused
-from handlers.webhooks.classify import diagnose, is_gone
-from handlers.webhooks.event import EntityType, Event, Operation, Outcome, Result
+from handlers.queue.diagnose import diagnose, is_gone
+from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
 
 _NOT_ADOPTED = ("42P01", "42703", "42P10", "42501")
 """SQLSTATEs of a table, column or key that is missing, or may not be used: no fault of any record."""

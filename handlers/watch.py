@@ -14,8 +14,8 @@ from handlers.gate.values import Finding, Judgement, Measurement
 from handlers.judging import baseline, concluded, of_traffic, thresholds
 from handlers.ledger import dead_letters, releases
 from handlers.ledger.records import record_judgement
+from handlers.queue.look import outcomes_since
 from handlers.release import Conclusion, Phase, Release, Verdict
-from handlers.webhooks import reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def _next(core: Core, seconds: float) -> dict[str, str]:
 async def _judge(core: Core, release: Release, window: Window) -> Judgement:
     replayed = [event.event_id for event in await dead_letters.events(core.database, release)]
     async with transaction(core.database) as tx:
-        counted = await reading.outcomes_since(
+        counted = await outcomes_since(
             tx,
             since=window.since,
             excluding=replayed,

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from handlers.database.queries import queries
 from handlers.environment.load import load_environment
 from handlers.environment.model import Environment
-from handlers.webhooks.event import QUEUE_NAMES, EntityType, Operation, Status
+from handlers.queue.event import QUEUE_NAMES, EntityType, Operation, Status
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "environments" / "reference.toml"

@@ -11,12 +11,13 @@ from flows.cli.app import db_app, queue_app
 from flows.cli.options import ByOption, EnvironmentOption, JsonOption, ReasonOption
 from flows.cli.output import console, person, print_json
 from flows.cli.trying import entity_called
-from handlers import adopt, intake
+from handlers import adopt
 from handlers.core import engine
 from handlers.database.transaction import begin
 from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, Refused
-from handlers.webhooks import reading
+from handlers.queue import limits as queue_limits
+from handlers.queue import look
 
 
 @queue_app.command("show", short_help="count it by status, its dead letters by error")
@@ -27,9 +28,9 @@ def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
         database = engine(load_environment(environment))
         try:
             async with begin(database) as tx:
-                counts = await reading.counts(tx)
-                dead = await reading.dead_letters(tx)
-                limits = await intake.limits(tx)
+                counts = await look.counts(tx)
+                dead = await look.dead_letters(tx)
+                limits = await queue_limits.limits(tx)
         finally:
             await database.dispose()
         groups: dict[tuple[str, str, str], int] = {}
@@ -64,7 +65,7 @@ def limit(
         str, typer.Option("--entity", help="Of this kind alone; without it of all kinds together.")
     ] = "",
     seconds: Annotated[
-        float, typer.Option("--seconds", min=1, max=intake.SECONDS_MAX, help="Then it ends by itself.")
+        float, typer.Option("--seconds", min=1, max=queue_limits.SECONDS_MAX, help="Then it ends by itself.")
     ] = 300,
     by: ByOption = "",
     reason: ReasonOption = "",
@@ -79,7 +80,7 @@ def limit(
     async def go() -> int:
         database = engine(load_environment(environment))
         try:
-            set_ = await intake.limit(
+            set_ = await queue_limits.limit(
                 database, kind, per_ten_seconds=per_ten_seconds, seconds=seconds, by=who, reason=reason
             )
         finally:
@@ -104,8 +105,10 @@ def unlimit(
     async def go() -> int:
         database = engine(load_environment(environment))
         try:
-            lifted = await (intake.lift_all(database) if kind is None else intake.lift(database, kind))
-            left = await intake.limits(database)
+            lifted = await (
+                queue_limits.lift_all(database) if kind is None else queue_limits.lift(database, kind)
+            )
+            left = await queue_limits.limits(database)
         finally:
             await database.dispose()
         if json:
@@ -119,7 +122,7 @@ def unlimit(
     return asyncio.run(go())
 
 
-def _limit_line(limit: intake.Limit) -> str:
+def _limit_line(limit: queue_limits.Limit) -> str:
     of = f"of {limit.entity}" if limit.entity else "of all kinds together"
     return (
         f"{limit.per_ten_seconds} events {of} in each 10 s until {limit.until:%H:%M:%S} UTC, "

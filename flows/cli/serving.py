@@ -15,7 +15,7 @@ from handlers import entities
 from handlers.environment.load import load_environment
 from handlers.environment.model import Database, Secret
 from handlers.errors import Refused
-from handlers.webhooks import worker as core_worker
+from handlers.worker import worker as core_worker
 
 
 @app.command()

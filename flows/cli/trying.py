@@ -22,7 +22,7 @@ from handlers.core import engine
 from handlers.entities.document import BODY_BYTES_MAX, Refusal
 from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, Refused
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 from rehearsal.running import ended_by_sigterm, undisturbed
 
 STDIN = "-"

@@ -26,7 +26,7 @@ from handlers.entities.payments import PAYMENT
 from handlers.entities.settle import Ids
 from handlers.entities.spec import Data
 from handlers.entities.trade import BILL, CREDIT_NOTE, INVOICE, SALES_ORDER
-from handlers.webhooks.event import DRAIN_ORDER, EntityType, Event, Result
+from handlers.queue.event import DRAIN_ORDER, EntityType, Event, Result
 
 HANDLERS: Handlers = MappingProxyType(
     {

@@ -25,7 +25,7 @@ from handlers.entities.fold import Stored
 from handlers.entities.settle import Arrival, Found, Ids, Row, arrive, settle
 from handlers.entities.spec import Mapped
 from handlers.entities.writing import write
-from handlers.webhooks.event import EntityType, Event, Outcome, Result
+from handlers.queue.event import EntityType, Event, Outcome, Result
 
 Handlers = Mapping[EntityType, Handler]
 

@@ -15,7 +15,7 @@ from handlers.entities import parse
 from handlers.entities.document import Refusal
 from handlers.entities.reading import Plans, Seen, plans, read, read_lines, together
 from handlers.entities.spec import Blend, Child, Data, Lines, Mapped, Table
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 STAMPS = ("last_modified_time", "updated_time")
 """Where a record says when it was last changed, the better key first. `created_time` is not among them: two

@@ -8,7 +8,7 @@ from handlers.entities.base import Handler
 from handlers.entities.document import Refusal, shown
 from handlers.entities.parse import BOOLEAN, DATE, ID, INSTANT, INTEGER, LIST, NUMBER, PERCENT, TEXT
 from handlers.entities.spec import Child, Data, Table, column, columns, line_no, lines
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 
 def is_active(record: Data) -> object:

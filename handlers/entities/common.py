@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from handlers.entities.parse import BOOLEAN, ID, INSTANT, INTEGER, LIST, NUMBER, OBJECT, PERCENT, TEXT
 from handlers.entities.spec import Column, Data, column, columns, line_no
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 
 def is_percent(value: object) -> bool:

@@ -9,7 +9,7 @@ from handlers.entities.catalog import is_active
 from handlers.entities.document import Refusal, shown
 from handlers.entities.parse import BOOLEAN, ID, INSTANT, INTEGER, LIST, NUMBER, OBJECT, PERCENT, TEXT
 from handlers.entities.spec import Child, Column, Data, Table, column, columns, line_no, lines
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 TYPE = "contact_type"
 

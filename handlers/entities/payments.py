@@ -7,7 +7,7 @@ from handlers.entities.common import PLACE
 from handlers.entities.document import Refusal
 from handlers.entities.parse import BOOLEAN, DATE, ID, INSTANT, LIST, NUMBER, OBJECT, TEXT
 from handlers.entities.spec import Child, Data, Table, column, columns, line_no, lines
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 
 def _only_invoice(record: Data) -> object:

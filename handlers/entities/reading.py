@@ -9,7 +9,7 @@ from functools import lru_cache
 from handlers.entities import parse
 from handlers.entities.document import Refusal
 from handlers.entities.spec import Blend, Child, Column, Data, Lines, Parent
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 _SHAPES_MAX = 1024
 """Records come in few shapes; whoever sends another one each time gets no more memory than this."""

@@ -118,7 +118,7 @@ _AT_ONCE = 250
 """Rows in one block: they travel a second time, and a large payload must not double the worker's memory."""
 
 _SEND = text("SELECT set_config('runbook.rows', :rows, true), set_config('plan_cache_mode', 'auto', true)")
-"""Each row is planned anew otherwise: see `handlers.webhooks.engine`."""
+"""Each row is planned anew otherwise: see `handlers.worker.engine`."""
 _REFUSED = text("SELECT current_setting('runbook.refused')")
 
 

@@ -12,7 +12,7 @@ from handlers.entities.document import Refusal, dump, shown
 from handlers.entities.envelope import Record, records
 from handlers.entities.fold import Change, Folded, Stored, alone, fold, shape
 from handlers.entities.spec import Blend, Mapped, Parent
-from handlers.webhooks.event import EntityType, Event, Operation, Outcome, Result
+from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
 
 Ids = dict[EntityType, dict[str, str]]
 """The ERP's own ids of records, by kind and by the source's id, as far as this batch has met them."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from handlers.entities import parse
 from handlers.entities.parse import Kind
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 Data = dict[str, Any]
 """One record of the source, as its JSON object."""

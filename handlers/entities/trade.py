@@ -29,7 +29,7 @@ from handlers.entities.parse import (
     TEXT,
 )
 from handlers.entities.spec import Child, Table, column, columns, lines
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 INVOICE = Handler(
     entity=EntityType.INVOICE,

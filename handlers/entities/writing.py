@@ -17,8 +17,8 @@ from handlers.entities.base import Handler
 from handlers.entities.rows import Arrays, Writing
 from handlers.entities.settle import Ids, Row
 from handlers.entities.spec import Child, Lines
-from handlers.webhooks.classify import RowsRefused, diagnose
-from handlers.webhooks.event import EntityType, ErrorClass
+from handlers.queue.diagnose import RowsRefused, diagnose
+from handlers.queue.event import EntityType, ErrorClass
 
 _Put = tuple[Writing, Arrays, Sequence[str]]
 """A statement, the rows it takes, and for each row the key of its record."""

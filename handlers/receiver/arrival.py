@@ -16,8 +16,8 @@ from handlers import entities
 from handlers.entities.base import STAMPS
 from handlers.entities.document import Refusal, dump
 from handlers.entities.spec import Data
+from handlers.queue.event import EntityType, Operation
 from handlers.receiver.refusing import No
-from handlers.webhooks.event import EntityType, Operation
 
 _KINDS: dict[EntityType, str] = {
     EntityType.PRODUCT: "product products item items",

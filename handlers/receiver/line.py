@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.webhooks.classify import is_gone
+from handlers.queue.diagnose import is_gone
 
 Result = TypeVar("Result")
 

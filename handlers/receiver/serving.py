@@ -16,7 +16,7 @@ from handlers.environment.model import Database
 from handlers.errors import Refused
 from handlers.receiver.application import Settings, application
 from handlers.receiver.connection import Connection
-from handlers.webhooks.engine import collect_seldom
+from handlers.worker.engine import collect_seldom
 
 log = logging.getLogger(__name__)
 

@@ -19,12 +19,12 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.queries import queries
+from handlers.queue.diagnose import Diagnosis, diagnose, is_gone
+from handlers.queue.event import QUEUE_NAMES, EntityType
+from handlers.queue.redrive import CHANNEL
 from handlers.receiver.arrival import Arrival
 from handlers.receiver.line import Line
 from handlers.receiver.refusing import No, later
-from handlers.webhooks.classify import Diagnosis, diagnose, is_gone
-from handlers.webhooks.event import QUEUE_NAMES, EntityType
-from handlers.webhooks.inflow import CHANNEL
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.webhooks import worker
-from handlers.webhooks.event import Event
-from handlers.webhooks.settle import Settler
+from handlers.queue.event import Event
+from handlers.worker import worker
+from handlers.worker.batch import Settler
 
 _as_it_is = Settler._apply
 

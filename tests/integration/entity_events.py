@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.entities import HANDLERS, apply
-from handlers.webhooks.event import EntityType, Event, Operation, Outcome, Result
+from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)

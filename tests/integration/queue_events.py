@@ -10,12 +10,13 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks import inflow, queue
-from handlers.webhooks.event import EntityType, ErrorClass, Event, Outcome, Result
+from handlers.queue import redrive, settle
+from handlers.queue.claim import claim as claim_events
+from handlers.queue.event import EntityType, ErrorClass, Event, Outcome, Result
 
 APPLIED = Result(outcome=Outcome.APPLIED, target="7")
 
-FORMER = [field.name for field in fields(inflow.Former) if field.name not in ("id", "attempt_count")]
+FORMER = [field.name for field in fields(redrive.Former) if field.name not in ("id", "attempt_count")]
 """What a redrive wipes and a restore puts back, besides the attempts."""
 
 
@@ -25,7 +26,7 @@ async def event(
     """A pending event of the record *key*, *age* seconds old; *columns* are set as they are given."""
     async with engine.begin() as tx:
         payload = json.dumps({"item_id": key, "name": f"item {key}"})
-        id_ = await inflow.insert_event(tx, entity=entity, key=key, payload_text=payload)
+        id_ = await redrive.insert_event(tx, entity=entity, key=key, payload_text=payload)
         await tx.execute(
             text("UPDATE tds_sync_queue SET created_at = now() - make_interval(secs => :age) WHERE id = :id"),
             {"id": id_, "age": age},
@@ -74,17 +75,17 @@ async def bytes_of(engine: AsyncEngine, ids: list[UUID]) -> list[str]:
 async def claim(engine: AsyncEngine, owner: str = "a", limit: int = 100, **narrow: object) -> list[Event]:
     """Lease events to *owner*."""
     async with engine.begin() as tx:
-        return await queue.claim(tx, owner=owner, limit=limit, lease_seconds=60, **narrow)  # type: ignore[arg-type]
+        return await claim_events(tx, owner=owner, limit=limit, lease_seconds=60, **narrow)  # type: ignore[arg-type]
 
 
 async def complete(engine: AsyncEngine, owner: str, ids: list[UUID]) -> set[UUID]:
     """Settle events as applied, in the name of *owner*."""
     async with engine.begin() as tx:
-        return await queue.complete(tx, owner=owner, revision="r1", results=dict.fromkeys(ids, APPLIED))
+        return await settle.complete(tx, owner=owner, revision="r1", results=dict.fromkeys(ids, APPLIED))
 
 
 def failure(
     id_: UUID, error_class: ErrorClass = ErrorClass.TRANSIENT, message: str = "boom 17"
-) -> queue.Failure:
+) -> settle.Failure:
     """Why an event was not applied."""
-    return queue.Failure(id=id_, error_class=error_class, code="X", message=message, sqlstate="40P01")
+    return settle.Failure(id=id_, error_class=error_class, code="X", message=message, sqlstate="40P01")

@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.webhooks.engine import make_engine
-from handlers.webhooks.event import EntityType, Event, Operation, Outcome
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.queue.event import EntityType, Event, Operation, Outcome
+from handlers.worker.engine import make_engine
+from handlers.worker.worker import Worker, new_owner
 from rehearsal.postgres import Postgres
 from tests.conftest import engine_for
 from tests.integration.entity_events import ARRIVED, ID_KEYS, applied, event, outcomes, tables

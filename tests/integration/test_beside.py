@@ -18,10 +18,11 @@ from queue_events import change, row
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks import inflow, queue
-from handlers.webhooks.beside import OWNER_PATTERN
-from handlers.webhooks.event import EntityType
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.queue.claim import claim
+from handlers.queue.event import EntityType
+from handlers.queue.redrive import insert_event, redrive
+from handlers.worker.foreign import OWNER_PATTERN
+from handlers.worker.worker import Worker, new_owner
 
 AT = datetime(2025, 11, 10, 9, tzinfo=UTC)
 APPLY_AS_THE_OLD_ONE_DOES = """
@@ -38,7 +39,7 @@ async def product(engine: AsyncEngine, key: str, version: int, *, age: float = 0
         "last_modified_time": (AT + timedelta(minutes=version)).isoformat(),
     }
     async with engine.begin() as tx:
-        id_ = await inflow.insert_event(
+        id_ = await insert_event(
             tx, entity=EntityType.PRODUCT, key=key, payload_text=json.dumps({"item": record})
         )
         await tx.execute(
@@ -85,7 +86,7 @@ async def test_a_redriven_dead_letter_is_not_newer_than_what_came_after_it(engin
     await product(engine, "1", 2, status="completed", completed_at="sql:now()")
     await old_worker_writes(engine, "1", "v2")
     async with engine.begin() as tx:
-        await inflow.redrive(tx, [dead])
+        await redrive(tx, [dead])
     await worker(engine).step()
     assert (await row(engine, dead))["processing_result"]["outcome"] == "superseded"
     assert (await stored(engine, "1"))[0] == "v2"
@@ -125,7 +126,7 @@ async def test_a_worker_of_ours_at_a_newer_event_is_not_waited_for(engine: Async
     assert re.search(OWNER_PATTERN, new_owner("erp-1"))
     newer = await product(engine, "1", 2)
     async with engine.begin() as tx:
-        await queue.claim(tx, owner=new_owner("other"), limit=1, lease_seconds=60)
+        await claim(tx, owner=new_owner("other"), limit=1, lease_seconds=60)
     older = await product(engine, "1", 1, age=60)
     await worker(engine).step()
     assert (await row(engine, older))["status"] == "completed"

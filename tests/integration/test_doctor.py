@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import doctor
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.worker.worker import Worker, new_owner
 
 OLD: dict[str, Any] = {"status": "completed", "completed_at": "sql:clock_timestamp()"}
 

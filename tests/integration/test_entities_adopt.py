@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.adopt import adopt
 from handlers.entities import HANDLERS
 from handlers.errors import Refused
-from handlers.webhooks.event import EntityType, Outcome
+from handlers.queue.event import EntityType, Outcome
 from tests.conftest import engine_for
 from tests.integration.entity_events import applied, event, example_records, parents_of, row
 

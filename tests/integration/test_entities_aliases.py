@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 from tests.integration.entity_events import ID_KEYS, applied, event, lines, parent, row
 
 PRODUCT, ORDER, CUSTOMER = EntityType.PRODUCT, EntityType.SALES_ORDER, EntityType.CUSTOMER

@@ -16,7 +16,7 @@ from handlers.entities import HANDLERS, apply, differences
 from handlers.entities.base import Handler
 from handlers.entities.document import Refusal
 from handlers.entities.spec import Mapped
-from handlers.webhooks.event import EntityType, Outcome
+from handlers.queue.event import EntityType, Outcome
 from tests.integration.entity_events import (
     ARRIVED,
     ID_KEYS,

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.entities import differences
-from handlers.webhooks.event import EntityType, Operation, Outcome
+from handlers.queue.event import EntityType, Operation, Outcome
 from tests.integration.entity_events import (
     ARRIVED,
     ID_KEYS,

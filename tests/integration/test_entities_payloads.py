@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.entities import HANDLERS, differences, unwrap
 from handlers.entities.document import Refusal
-from handlers.webhooks.event import EntityType, Outcome
+from handlers.queue.event import EntityType, Outcome
 from tests.integration.entity_events import (
     PAYLOADS,
     applied,

@@ -15,10 +15,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers import entities
-from handlers.webhooks import inflow
-from handlers.webhooks.classify import RowsRefused, diagnose
-from handlers.webhooks.event import EntityType, Event, Outcome, Result
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.queue import redrive
+from handlers.queue.diagnose import RowsRefused, diagnose
+from handlers.queue.event import EntityType, Event, Outcome, Result
+from handlers.worker.worker import Worker, new_owner
 from tests.integration.entity_events import applied, event, lines, outcomes, parent, row
 
 PRODUCT, INVOICE, CUSTOMER = EntityType.PRODUCT, EntityType.INVOICE, EntityType.CUSTOMER
@@ -48,7 +48,7 @@ SMALL = "ALTER TABLE products ALTER COLUMN reorder_level TYPE numeric(4, 2)"
 async def receive(engine: AsyncEngine, entity: EntityType, key: str, record: dict[str, Any]) -> UUID:
     payload = event(entity, record).payload
     async with engine.begin() as tx:
-        return await inflow.insert_event(tx, entity=entity, key=key, payload_text=payload)
+        return await redrive.insert_event(tx, entity=entity, key=key, payload_text=payload)
 
 
 class Counted:

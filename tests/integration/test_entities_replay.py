@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.webhooks.event import EntityType, Event, Operation, Outcome
+from handlers.queue.event import EntityType, Event, Operation, Outcome
 from tests.integration.entity_events import (
     ARRIVED,
     ID_KEYS,

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from handlers.entities import differences, uncomparable
 from handlers.gate.rules import judge_canary
 from handlers.gate.values import CanarySeen, Thresholds
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 PRODUCT = json.dumps({"item_id": "1", "name": "A", "sku": "", "rate": "", "status": "active"})
 INVOICE = json.dumps({"invoice_id": "7", "total": 3, "line_items": [{"line_item_id": "8", "quantity": 1}]})

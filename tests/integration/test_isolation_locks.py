@@ -9,9 +9,9 @@ from uuid import UUID
 from queue_events import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.webhooks.event import Event, Outcome, Result, Status
-from handlers.webhooks.reading import counts
-from handlers.webhooks.worker import Worker
+from handlers.queue.event import Event, Outcome, Result, Status
+from handlers.queue.look import counts
+from handlers.worker.worker import Worker
 
 
 async def test_a_batch_in_pieces_is_still_in_the_order_of_keys(engine: AsyncEngine) -> None:

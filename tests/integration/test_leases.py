@@ -12,20 +12,21 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers import entities
-from handlers.webhooks import queue, reading
-from handlers.webhooks.engine import make_engine
-from handlers.webhooks.event import EntityType, ErrorClass, Event, Result, Status
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.queue import look, settle
+from handlers.queue.claim import claim
+from handlers.queue.event import EntityType, ErrorClass, Event, Result, Status
+from handlers.worker.engine import make_engine
+from handlers.worker.worker import Worker, new_owner
 
 LEASE_SECONDS = 2.0
 
 
-async def settled(engine: AsyncEngine, ids: Sequence[UUID], seconds: float) -> list[reading.EventState]:
+async def settled(engine: AsyncEngine, ids: Sequence[UUID], seconds: float) -> list[look.EventState]:
     """Wait until *ids* are completed."""
     deadline = time.monotonic() + seconds
     while True:
         async with engine.connect() as tx:
-            states = await reading.states(tx, ids)
+            states = await look.states(tx, ids)
         if all(state.status is Status.COMPLETED for state in states):
             return states
         assert time.monotonic() < deadline, [(state.status, state.error_message) for state in states]
@@ -89,14 +90,14 @@ async def test_leases_that_were_lost_are_no_waits(engine: AsyncEngine) -> None:
     for _ in range(3):
         await change(engine, child, next_retry_at="sql:now()")
         async with engine.begin() as tx:
-            (claimed,) = await queue.claim(tx, owner="me", limit=1, lease_seconds=60)
-            missing = queue.Failure(
+            (claimed,) = await claim(tx, owner="me", limit=1, lease_seconds=60)
+            missing = settle.Failure(
                 id=claimed.id,
                 error_class=ErrorClass.MISSING_PARENT,
                 code="missing_parent",
                 message="waits for Customer 5 (customer_id)",
             )
-            told.append((await queue.retry_later(tx, owner="me", revision="r1", failures=[missing]))[child])
+            told.append((await settle.retry_later(tx, owner="me", revision="r1", failures=[missing]))[child])
     assert told == [Status.RETRY, Status.RETRY, Status.DEAD_LETTER]
     assert (await row(engine, child))["processing_result"]["waits"] == 3
 
@@ -106,11 +107,11 @@ async def test_what_another_worker_left_in_the_result_is_no_count_of_waits(engin
     child = await event(engine, "1", entity=EntityType.INVOICE)
     await change(engine, child, processing_result='sql:CAST(\'{"waits": "many"}\' AS jsonb)')
     async with engine.begin() as tx:
-        await queue.claim(tx, owner="me", limit=1, lease_seconds=60)
-        missing = queue.Failure(
+        await claim(tx, owner="me", limit=1, lease_seconds=60)
+        missing = settle.Failure(
             id=child, error_class=ErrorClass.MISSING_PARENT, code="missing_parent", message="x"
         )
-        await queue.retry_later(tx, owner="me", revision="r1", failures=[missing])
+        await settle.retry_later(tx, owner="me", revision="r1", failures=[missing])
     assert (await row(engine, child))["processing_result"]["waits"] == 1
 
 
@@ -132,5 +133,5 @@ async def test_after_a_lost_lease_less_is_taken_at_once(engine: AsyncEngine) -> 
     assert worker.tally["lost"] == 1
     assert [await worker.step() for _ in range(4)] == [10, 20, 30, 0]
     async with engine.connect() as tx:
-        assert (await reading.counts(tx))[Status.COMPLETED] == 99
+        assert (await look.counts(tx))[Status.COMPLETED] == 99
     assert (await row(engine, ids[0]))["locked_by"] == "another"

@@ -18,8 +18,8 @@ from handlers.core import Core, open_core
 from handlers.environment.load import parse
 from handlers.ledger import dead_letters, releases
 from handlers.ledger.intents import LedgerRecorder
+from handlers.queue.event import EntityType
 from handlers.release import Conclusion, Phase, Release, Verdict
-from handlers.webhooks.event import EntityType
 
 DRAIN = (Phase.PROBING, Phase.CANARY, Phase.DRAINING)
 

@@ -11,8 +11,9 @@ import pytest
 from queue_events import change, claim, complete, dead_letter, event, row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks import inflow, queue
-from handlers.webhooks.event import EntityType
+from handlers.queue import redrive
+from handlers.queue.claim import claim as claim_events
+from handlers.queue.event import EntityType
 
 
 class TestClaim:
@@ -29,7 +30,7 @@ class TestClaim:
     async def test_numbers_in_a_payload_stay_exact(self, engine: AsyncEngine) -> None:
         """Money keeps its digits and trailing zeros on the way through the queue."""
         async with engine.begin() as tx:
-            await inflow.insert_event(
+            await redrive.insert_event(
                 tx, entity=EntityType.PRODUCT, key="1", payload_text='{"rate": 10.10, "n": 9007199254740993}'
             )
         (claimed,) = await claim(engine)
@@ -40,8 +41,8 @@ class TestClaim:
         """While one claim is not committed yet, another connection takes other events and does not wait."""
         ids = {await event(engine, str(n)) for n in range(10)}
         async with engine.begin() as one, engine.begin() as two:
-            first = await queue.claim(one, owner="a", limit=6, lease_seconds=60)
-            second = await asyncio.wait_for(queue.claim(two, owner="b", limit=6, lease_seconds=60), 5)
+            first = await claim_events(one, owner="a", limit=6, lease_seconds=60)
+            second = await asyncio.wait_for(claim_events(two, owner="b", limit=6, lease_seconds=60), 5)
         assert len(first) == 6
         assert len(second) == 4
         assert {each.id for each in first + second} == ids
@@ -131,8 +132,8 @@ class TestOrder:
         await event(engine, "1", age=10)
         await event(engine, "1")
         async with engine.begin() as one, engine.begin() as two:
-            first = await queue.claim(one, owner="a", limit=1, lease_seconds=60)
-            second = await queue.claim(two, owner="b", limit=1, lease_seconds=60)
+            first = await claim_events(one, owner="a", limit=1, lease_seconds=60)
+            second = await claim_events(two, owner="b", limit=1, lease_seconds=60)
         assert len(first) == 1
         assert second == []
 

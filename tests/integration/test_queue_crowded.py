@@ -9,8 +9,9 @@ from queue_events import change, event
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.webhooks import queue, reading
-from handlers.webhooks.event import ErrorClass, Status
+from handlers.queue import look, settle
+from handlers.queue.claim import claim
+from handlers.queue.event import ErrorClass, Status
 
 
 async def rows_read(tx: AsyncConnection) -> int:
@@ -51,9 +52,9 @@ async def test_a_claim_reads_the_events_of_a_record_a_few_times_and_not_for_each
     await crowd(engine, 1000)
     if held:
         async with engine.begin() as tx:
-            assert len(await queue.claim(tx, owner="other", limit=500, lease_seconds=60)) == 500
+            assert len(await claim(tx, owner="other", limit=500, lease_seconds=60)) == 500
     async with engine.begin() as tx:
-        claimed = await queue.claim(tx, owner="me", limit=500, lease_seconds=60)
+        claimed = await claim(tx, owner="me", limit=500, lease_seconds=60)
         assert len(claimed) == (0 if held else 500)
         assert await rows_read(tx) < 20 * 1000
 
@@ -80,13 +81,13 @@ async def test_a_batch_full_of_what_must_wait_takes_what_it_waits_for(
     taken: list[UUID] = []
     for _ in range(6):
         async with engine.begin() as tx:
-            batch = await queue.claim(tx, owner="me", limit=2, lease_seconds=60)
-            await queue.bury(
+            batch = await claim(tx, owner="me", limit=2, lease_seconds=60)
+            await settle.bury(
                 tx,
                 owner="me",
                 revision="r1",
                 failures=[
-                    queue.Failure(id=each.id, error_class=ErrorClass.PERMANENT, code="x", message="x")
+                    settle.Failure(id=each.id, error_class=ErrorClass.PERMANENT, code="x", message="x")
                     for each in batch
                 ],
             )
@@ -95,4 +96,4 @@ async def test_a_batch_full_of_what_must_wait_takes_what_it_waits_for(
     assert sorted(taken) == sorted(id_ for pair in pairs for id_ in pair)
     assert all(taken.index(first) < taken.index(second) for first, second in pairs)
     async with engine.connect() as tx:
-        assert (await reading.counts(tx))[Status.DEAD_LETTER] == 12
+        assert (await look.counts(tx))[Status.DEAD_LETTER] == 12

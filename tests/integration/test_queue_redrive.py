@@ -15,8 +15,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks import inflow, queue, reading
-from handlers.webhooks.event import EntityType, Status
+from handlers.queue import look, settle
+from handlers.queue.event import EntityType, Status
+from handlers.queue.redrive import CHANNEL, Former, insert_event, redrive, restore
 
 
 class TestRedrive:
@@ -27,7 +28,7 @@ class TestRedrive:
         before = await bytes_of(engine, others)
         named = [mine, *[id_ for id_ in others[1:] if id_ != others[-1]], uuid4()]
         async with engine.begin() as tx:
-            formers = await inflow.redrive(tx, named)
+            formers = await redrive(tx, named)
         assert [former.id for former in formers] == [str(mine)]
         assert await bytes_of(engine, others) == before
 
@@ -38,7 +39,7 @@ class TestRedrive:
             engine, "1", locked_by="x", processing_result="sql:'{}'", **dict.fromkeys(times, "sql:now()")
         )
         async with engine.begin() as tx:
-            await inflow.redrive(tx, [id_])
+            await redrive(tx, [id_])
         now = await row(engine, id_)
         wiped = ("error_message", "error_code", "locked_by", "processing_result", *times)
         assert (now["status"], now["attempt_count"]) == ("pending", 0)
@@ -65,11 +66,11 @@ class TestRedrive:
         ]
         before = await bytes_of(engine, ids)
         async with engine.begin() as tx:
-            kept = json.dumps([asdict(former) for former in await inflow.redrive(tx, ids)])
+            kept = json.dumps([asdict(former) for former in await redrive(tx, ids)])
         assert await bytes_of(engine, ids) != before
         async with engine.begin() as tx:
-            formers = [inflow.Former(**each) for each in json.loads(kept)]
-            assert sorted(await inflow.restore(tx, formers)) == sorted(ids)
+            formers = [Former(**each) for each in json.loads(kept)]
+            assert sorted(await restore(tx, formers)) == sorted(ids)
         assert await bytes_of(engine, ids) == before
 
     async def test_restore_takes_back_what_waits_in_retry_or_lost_its_worker(
@@ -79,27 +80,27 @@ class TestRedrive:
         ids = [await dead_letter(engine, str(n)) for n in range(3)]
         before = await bytes_of(engine, ids)
         async with engine.begin() as tx:
-            formers = await inflow.redrive(tx, ids)
+            formers = await redrive(tx, ids)
         await claim(engine, "a", ids=ids[1:])
         async with engine.begin() as tx:
-            await queue.retry_later(tx, owner="a", revision="r1", failures=[failure(ids[1])])
+            await settle.retry_later(tx, owner="a", revision="r1", failures=[failure(ids[1])])
         await change(engine, ids[2], lock_expires_at="sql:now()")
         async with engine.begin() as tx:
-            assert len(await inflow.restore(tx, formers)) == 3
+            assert len(await restore(tx, formers)) == 3
         assert await bytes_of(engine, ids) == before
 
     async def test_restore_leaves_alone_what_is_settled_or_in_work(self, engine: AsyncEngine) -> None:
         """A completed event, one that died anew, and one that a worker holds stay as they are."""
         ids = [await dead_letter(engine, str(n)) for n in range(3)]
         async with engine.begin() as tx:
-            formers = await inflow.redrive(tx, ids)
+            formers = await redrive(tx, ids)
         await claim(engine, "a")
         await complete(engine, "a", [ids[0]])
         async with engine.begin() as tx:
-            await queue.bury(tx, owner="a", revision="r1", failures=[failure(ids[1])])
+            await settle.bury(tx, owner="a", revision="r1", failures=[failure(ids[1])])
         before = await bytes_of(engine, ids)
         async with engine.begin() as tx:
-            assert await inflow.restore(tx, formers) == []
+            assert await restore(tx, formers) == []
         assert await bytes_of(engine, ids) == before
 
     async def test_a_lease_binds_nobody_once_the_workers_are_known_to_be_gone(
@@ -109,10 +110,10 @@ class TestRedrive:
         id_ = await dead_letter(engine, "1")
         before = await bytes_of(engine, [id_])
         async with engine.begin() as tx:
-            formers = await inflow.redrive(tx, [id_])
+            formers = await redrive(tx, [id_])
         await claim(engine, "a")
         async with engine.begin() as tx:
-            assert await inflow.restore(tx, formers, even_leased=True) == [id_]
+            assert await restore(tx, formers, even_leased=True) == [id_]
         assert await complete(engine, "a", [id_]) == set()
         assert await bytes_of(engine, [id_]) == before
 
@@ -122,7 +123,7 @@ class TestRedrive:
 
         async def go() -> int:
             async with engine.begin() as tx:
-                return len(await inflow.redrive(tx, ids))
+                return len(await redrive(tx, ids))
 
         assert sorted(await asyncio.gather(go(), go())) == [0, 20]
 
@@ -132,16 +133,16 @@ class TestRedrive:
         """The call to the workers is part of the transaction."""
         heard: list[str] = []
         listener = await asyncpg.connect(database_url)
-        await listener.add_listener(inflow.CHANNEL, lambda *_: heard.append("x"))
+        await listener.add_listener(CHANNEL, lambda *_: heard.append("x"))
         id_ = await dead_letter(engine, "1")
         heard.clear()
         async with engine.connect() as tx:
-            await inflow.redrive(tx, [id_])
+            await redrive(tx, [id_])
             await tx.rollback()
         await listener.fetchval("SELECT 1")
         assert heard == []
         async with engine.begin() as tx:
-            await inflow.redrive(tx, [id_])
+            await redrive(tx, [id_])
         await listener.fetchval("SELECT 1")
         assert heard == ["x"]
         await listener.close()
@@ -151,10 +152,10 @@ class TestReading:
     async def test_every_status_is_counted_also_at_none(self, engine: AsyncEngine) -> None:
         """An empty queue is seven zeros, not an empty answer."""
         async with engine.connect() as tx:
-            assert await reading.counts(tx) == dict.fromkeys(Status, 0)
+            assert await look.counts(tx) == dict.fromkeys(Status, 0)
         await event(engine, "1")
         async with engine.connect() as tx:
-            assert (await reading.counts(tx))[Status.PENDING] == 1
+            assert (await look.counts(tx))[Status.PENDING] == 1
 
     async def test_a_record_counts_once_by_its_first_outcome(self, engine: AsyncEngine) -> None:
         """Ten failures of one record are one failure, and a late success does not hide it."""
@@ -165,7 +166,7 @@ class TestReading:
         await event(engine, "2", age=1, status="dead_letter")
         await event(engine, "3", age=50, status="failed")
         async with engine.connect() as tx:
-            (told,) = await reading.outcomes_since(
+            (told,) = await look.outcomes_since(
                 tx, since=datetime.now(UTC) - timedelta(minutes=2), late_seconds=60
             )
         assert (told.entity, told.completed, told.failed, told.open, told.late) == (
@@ -183,7 +184,7 @@ class TestReading:
             await event(engine, f"young{n}", status=status, age=10)
             await event(engine, f"old{n}", status=status, age=70)
         async with engine.connect() as tx:
-            (told,) = await reading.outcomes_since(
+            (told,) = await look.outcomes_since(
                 tx, since=datetime.now(UTC) - timedelta(minutes=2), late_seconds=60
             )
         assert (told.completed, told.failed, told.open, told.late) == (0, 0, 3, 3)
@@ -193,7 +194,7 @@ class TestReading:
         await event(engine, "1", age=600, status="completed")
         replayed = await dead_letter(engine, "2")
         async with engine.connect() as tx:
-            told = await reading.outcomes_since(
+            told = await look.outcomes_since(
                 tx, since=datetime.now(UTC) - timedelta(minutes=2), excluding=[replayed], late_seconds=60
             )
         assert told == []
@@ -202,13 +203,13 @@ class TestReading:
         """What another program left in processing_result, an object or not, is read without complaint."""
         id_ = await event(engine, "1", processing_result="sql:'[1]'")
         async with engine.connect() as tx:
-            (state,) = await reading.states(tx, [id_, uuid4()])
+            (state,) = await look.states(tx, [id_, uuid4()])
         assert state.processing_result is None
 
     async def test_a_payload_that_is_not_json_is_refused_whole(self, engine: AsyncEngine) -> None:
         """Neither the inbox nor the queue keeps half an event."""
         async with engine.connect() as tx:
             with pytest.raises(DBAPIError):
-                await inflow.insert_event(tx, entity=EntityType.PRODUCT, key="1", payload_text="{")
+                await insert_event(tx, entity=EntityType.PRODUCT, key="1", payload_text="{")
         async with engine.connect() as tx:
             assert (await tx.execute(text("SELECT count(*) FROM tds_inbox_events"))).scalar_one() == 0

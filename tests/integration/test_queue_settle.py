@@ -10,8 +10,9 @@ from queue_events import APPLIED, FORMER, bytes_of, change, claim, complete, eve
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks import inflow, queue, reading
-from handlers.webhooks.event import ErrorClass, Outcome, Result, Status
+from handlers.queue import look, settle
+from handlers.queue.event import ErrorClass, Outcome, Result, Status
+from handlers.queue.redrive import Former, redrive, restore
 
 
 class TestSettle:
@@ -21,7 +22,7 @@ class TestSettle:
         await claim(engine)
         async with engine.begin() as tx:
             overtaken = Result(outcome=Outcome.SUPERSEDED, reason="a newer version is there", target="7")
-            assert await queue.complete(tx, owner="a", revision="r1", results={id_: overtaken}) == {id_}
+            assert await settle.complete(tx, owner="a", revision="r1", results={id_: overtaken}) == {id_}
         now = await row(engine, id_)
         assert (now["status"], now["target_entity_id"]) == ("completed", "7")
         assert (now["error_message"], now["error_code"]) == (None, None)
@@ -30,7 +31,7 @@ class TestSettle:
         assert now["locked_by"] == "a"
         assert now["lock_expires_at"] > now["completed_at"]
         async with engine.connect() as tx:
-            (state,) = await reading.states(tx, [id_])
+            (state,) = await look.states(tx, [id_])
         assert state.processing_result == {
             "outcome": "superseded",
             "worker": "a",
@@ -63,10 +64,10 @@ class TestSettle:
         id_ = await event(engine, "1", status=status, locked_by="a", next_retry_at="sql:now()")
         before = await bytes_of(engine, [id_])
         async with engine.begin() as tx:
-            assert await queue.complete(tx, owner="a", revision="r1", results={id_: APPLIED}) == set()
-            assert await queue.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)]) == {}
-            assert await queue.bury(tx, owner="a", revision="r1", failures=[failure(id_)]) == set()
-            assert await queue.release(tx, owner="a") == set()
+            assert await settle.complete(tx, owner="a", revision="r1", results={id_: APPLIED}) == set()
+            assert await settle.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)]) == {}
+            assert await settle.bury(tx, owner="a", revision="r1", failures=[failure(id_)]) == set()
+            assert await settle.release(tx, owner="a") == set()
         assert await bytes_of(engine, [id_]) == before
 
     async def test_who_lost_the_lease_can_settle_nothing(self, engine: AsyncEngine) -> None:
@@ -75,14 +76,14 @@ class TestSettle:
         await claim(engine, "a")
         await change(engine, id_, lock_expires_at="sql:now() - interval '1 second'")
         async with engine.begin() as tx:
-            assert await queue.expire_leases(tx) == {id_: Status.RETRY}
+            assert await settle.expire_leases(tx) == {id_: Status.RETRY}
         await claim(engine, "b")
         before = await bytes_of(engine, [id_])
         assert await complete(engine, "a", [id_]) == set()
         async with engine.begin() as tx:
-            assert await queue.bury(tx, owner="a", revision="r1", failures=[failure(id_)]) == set()
-            assert await queue.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)]) == {}
-            assert await queue.release(tx, owner="a") == set()
+            assert await settle.bury(tx, owner="a", revision="r1", failures=[failure(id_)]) == set()
+            assert await settle.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)]) == {}
+            assert await settle.release(tx, owner="a") == set()
         assert await bytes_of(engine, [id_]) == before
         assert await complete(engine, "b", [id_]) == {id_}
 
@@ -93,7 +94,7 @@ class TestSettle:
             await change(engine, id_, attempt_count=attempts, status="pending", next_retry_at="sql:NULL")
             await claim(engine)
             async with engine.begin() as tx:
-                told = await queue.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)])
+                told = await settle.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)])
             assert told == {id_: Status.RETRY}
             now = await row(engine, id_)
             pause = (now["next_retry_at"] - datetime.now(UTC)).total_seconds()
@@ -104,7 +105,7 @@ class TestSettle:
         id_ = await event(engine, "1", attempt_count=2)
         await claim(engine)
         async with engine.begin() as tx:
-            told = await queue.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)])
+            told = await settle.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)])
         assert told == {id_: Status.DEAD_LETTER}
         now = await row(engine, id_)
         assert (now["error_message"], now["error_code"]) == ("boom 17", "X")
@@ -115,15 +116,15 @@ class TestSettle:
         retried, buried = await event(engine, "1"), await event(engine, "2")
         await claim(engine)
         async with engine.begin() as tx:
-            await queue.retry_later(tx, owner="a", revision="r1", failures=[failure(retried)])
-            await queue.bury(tx, owner="a", revision="r1", failures=[failure(buried)])
+            await settle.retry_later(tx, owner="a", revision="r1", failures=[failure(retried)])
+            await settle.bury(tx, owner="a", revision="r1", failures=[failure(buried)])
         for id_ in (retried, buried):
             now = await row(engine, id_)
             assert now["locked_by"] == "a"
             assert now["lock_expires_at"] > datetime.now(UTC)
         await change(engine, retried, next_retry_at="sql:now()")
         async with engine.begin() as tx:
-            await inflow.redrive(tx, [buried])
+            await redrive(tx, [buried])
         assert {each.id for each in await claim(engine, owner="b")} == {retried, buried}
 
     async def test_a_retry_in_other_hands_is_not_taken(self, engine: AsyncEngine) -> None:
@@ -131,19 +132,19 @@ class TestSettle:
         id_ = await event(engine, "1")
         await claim(engine)
         async with engine.begin() as tx:
-            await queue.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)])
-            former = inflow.Former(id=str(id_), attempt_count=3, **dict.fromkeys(FORMER))
+            await settle.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)])
+            former = Former(id=str(id_), attempt_count=3, **dict.fromkeys(FORMER))
         await change(engine, id_, next_retry_at="sql:now()", locked_by="worker-1")
         assert await claim(engine, owner="b") == []
         async with engine.begin() as tx:
-            assert await inflow.restore(tx, [former]) == []
-            assert await inflow.restore(tx, [former], even_leased=True) == [id_]
+            assert await restore(tx, [former]) == []
+            assert await restore(tx, [former], even_leased=True) == [id_]
 
     async def test_a_burial_keeps_all_that_is_known(self, engine: AsyncEngine) -> None:
         """A dead letter says class, field, SQLSTATE and fingerprint, and has no completion time."""
         id_ = await event(engine, "1")
         await claim(engine)
-        told = queue.Failure(
+        told = settle.Failure(
             id=id_,
             error_class=ErrorClass.PERMANENT,
             code="C" * 80,
@@ -152,8 +153,8 @@ class TestSettle:
             field="line_items[2].rate",
         )
         async with engine.begin() as tx:
-            assert await queue.bury(tx, owner="a", revision="r1", failures=[told]) == {id_}
-            (state,) = await reading.states(tx, [id_])
+            assert await settle.bury(tx, owner="a", revision="r1", failures=[told]) == {id_}
+            (state,) = await look.states(tx, [id_])
         assert state.status is Status.DEAD_LETTER
         assert state.completed_at is None
         assert state.error_code == "C" * 50
@@ -177,9 +178,9 @@ class TestSettle:
         before = await bytes_of(engine, ids)
         assert len(await claim(engine)) == 2
         async with engine.begin() as tx:
-            assert await queue.release(tx, owner="b") == set()
-            assert await queue.release(tx, owner="a", ids=[ids[0]]) == {ids[0]}
-            assert await queue.release(tx, owner="a") == {ids[1]}
+            assert await settle.release(tx, owner="b") == set()
+            assert await settle.release(tx, owner="a", ids=[ids[0]]) == {ids[0]}
+            assert await settle.release(tx, owner="a") == {ids[1]}
         assert await bytes_of(engine, ids) == before
 
     async def test_an_expired_lease_costs_its_attempt(self, engine: AsyncEngine) -> None:
@@ -188,7 +189,7 @@ class TestSettle:
         await claim(engine)
         await change(engine, dead, lock_expires_at="sql:now()")
         async with engine.begin() as tx:
-            assert await queue.expire_leases(tx) == {dead: Status.RETRY}
+            assert await settle.expire_leases(tx) == {dead: Status.RETRY}
         now = await row(engine, dead)
         assert (now["attempt_count"], now["error_code"], now["locked_by"]) == (1, "lease_expired", None)
         assert [each.id for each in await claim(engine, "b")] == [dead]
@@ -199,7 +200,7 @@ class TestSettle:
         id_ = await event(engine, "1", status="processing", attempt_count=10, locked_by="a")
         await change(engine, id_, lock_expires_at="sql:now()")
         async with engine.begin() as tx:
-            assert await queue.expire_leases(tx) == {id_: Status.DEAD_LETTER}
+            assert await settle.expire_leases(tx) == {id_: Status.DEAD_LETTER}
 
     async def test_an_expiry_waits_for_nobody(self, engine: AsyncEngine) -> None:
         """A row that its worker is completing at this very moment is skipped, and then completed."""
@@ -207,8 +208,8 @@ class TestSettle:
         await claim(engine)
         await change(engine, id_, lock_expires_at="sql:now()")
         async with engine.begin() as busy, engine.begin() as tx:
-            assert await queue.complete(busy, owner="a", revision="r1", results={id_: APPLIED}) == {id_}
-            assert await asyncio.wait_for(queue.expire_leases(tx), 5) == {}
+            assert await settle.complete(busy, owner="a", revision="r1", results={id_: APPLIED}) == {id_}
+            assert await asyncio.wait_for(settle.expire_leases(tx), 5) == {}
         assert (await row(engine, id_))["status"] == "completed"
 
     async def test_what_the_old_worker_left_in_processing_comes_back(self, engine: AsyncEngine) -> None:
@@ -216,7 +217,7 @@ class TestSettle:
         lost = await event(engine, "1", status="processing", started_at="sql:now() - interval '2 hours'")
         fresh = await event(engine, "2", status="processing", started_at="sql:now() - interval '1 minute'")
         async with engine.begin() as tx:
-            assert await queue.expire_leases(tx) == {lost: Status.RETRY}
+            assert await settle.expire_leases(tx) == {lost: Status.RETRY}
         assert (await row(engine, fresh))["status"] == "processing"
 
     async def test_a_kind_without_a_handler_is_buried_with_the_reason(self, engine: AsyncEngine) -> None:
@@ -225,7 +226,7 @@ class TestSettle:
         await change(engine, id_, entity_type="sql:'branch'")
         assert await claim(engine) == []
         async with engine.begin() as tx:
-            assert await queue.refuse_unknown(tx) == {id_}
-            (letter,) = await reading.dead_letters(tx)
+            assert await settle.refuse_unknown(tx) == {id_}
+            (letter,) = await look.dead_letters(tx)
         assert (letter.entity, letter.raw_type, letter.error_code) == (None, "branch", "unknown_type")
         assert "branch" in (letter.error_message or "")

@@ -24,8 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.adopt import adopt
 from handlers.database.migrate import upgrade
-from handlers.webhooks.event import QUEUE_NAMES, EntityType, Event
-from handlers.webhooks.worker import Worker
+from handlers.queue.event import QUEUE_NAMES, EntityType, Event
+from handlers.worker.worker import Worker
 from rehearsal.postgres import Postgres
 from tests.conftest import engine_for
 from tests.integration.entity_events import ARRIVED, event, tables

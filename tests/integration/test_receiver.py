@@ -17,11 +17,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import entities
+from handlers.queue import redrive
+from handlers.queue.event import ENTITY_TYPES, EntityType, Operation
 from handlers.receiver.arrival import arrivals
 from handlers.receiver.writing import Call, write
-from handlers.webhooks import inflow
-from handlers.webhooks.event import ENTITY_TYPES, EntityType, Operation
-from handlers.webhooks.worker import Worker
+from handlers.worker.worker import Worker
 
 JSON = {"Content-Type": "application/json;charset=UTF-8"}
 
@@ -483,7 +483,7 @@ class TestDatabase:
         heard: asyncio.Queue[object] = asyncio.Queue()
         connection = await asyncpg.connect(database_url)
         try:
-            await connection.add_listener(inflow.CHANNEL, lambda *words: heard.put_nowait(words))
+            await connection.add_listener(redrive.CHANNEL, lambda *words: heard.put_nowait(words))
             for _ in range(2):
                 await post(client, body(ITEM))
             await asyncio.wait_for(heard.get(), 10)

@@ -16,8 +16,8 @@ from receiver_calls import ITEM, body, receiver, rows
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import entities
+from handlers.queue.event import ENTITY_TYPES, EntityType
 from handlers.receiver.arrival import KINDS
-from handlers.webhooks.event import ENTITY_TYPES, EntityType
 
 FUZZ = settings(
     max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=True

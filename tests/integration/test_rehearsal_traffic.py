@@ -13,8 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import entities
-from handlers.webhooks import inflow, queue, reading
-from handlers.webhooks.event import Outcome
+from handlers.queue import look
+from handlers.queue.claim import claim
+from handlers.queue.event import Outcome
+from handlers.queue.redrive import redrive
 from rehearsal import backlog, traffic
 
 
@@ -33,7 +35,7 @@ async def test_every_webhook_can_be_applied(engine: AsyncEngine, chance: random.
     await backlog.seed(engine, "empty")
     await send(engine, 60, chance)
     async with engine.begin() as tx:
-        events = await queue.claim(tx, owner="test", limit=500, lease_seconds=60)
+        events = await claim(tx, owner="test", limit=500, lease_seconds=60)
         results = await entities.apply(tx, events)
     assert len(events) == 60
     bad = [
@@ -46,9 +48,9 @@ async def test_whole_backlog_can_be_applied(engine: AsyncEngine) -> None:
     """All 58 dead letters are good records: a fixed revision drains every one."""
     await backlog.seed(engine, "good")
     async with engine.begin() as tx:
-        dead = await reading.dead_letters(tx)
-        await inflow.redrive(tx, [event.id for event in dead])
-        events = await queue.claim(tx, owner="test", limit=500, lease_seconds=60)
+        dead = await look.dead_letters(tx)
+        await redrive(tx, [event.id for event in dead])
+        events = await claim(tx, owner="test", limit=500, lease_seconds=60)
         results = await entities.apply(tx, events)
     assert [len(dead), len(events)] == [58, 58]
     assert {result.outcome for result in results.values()} == {Outcome.APPLIED}

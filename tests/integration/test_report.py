@@ -31,10 +31,11 @@ from handlers.gate.values import Count, Finding, Measurement, Thresholds
 from handlers.ledger import dead_letters, records, releases
 from handlers.ledger.intents import LedgerRecorder
 from handlers.private import redact
+from handlers.queue import look
+from handlers.queue.event import EntityType
+from handlers.queue.redrive import insert_event, redrive
 from handlers.release import Phase, Release, Verdict
 from handlers.report_text import as_html, as_markdown
-from handlers.webhooks import inflow, reading
-from handlers.webhooks.event import EntityType
 
 SENTINEL = "s3ntinel-passw0rd"
 NASTY = "<script>alert(1)</script> | `x` \n# heading"
@@ -69,7 +70,7 @@ async def core(engine: AsyncEngine, database_url: str, tmp_path: Path) -> AsyncI
 async def event(engine: AsyncEngine, entity: EntityType, key: str, status: str, **values: Any) -> UUID:
     """An event in any status, in one line."""
     async with engine.begin() as tx:
-        id_ = await inflow.insert_event(tx, entity=entity, key=key, payload_text='{"email": "customer-data"}')
+        id_ = await insert_event(tx, entity=entity, key=key, payload_text='{"email": "customer-data"}')
         await tx.execute(
             text(
                 "UPDATE tds_sync_queue SET status = CAST(:status AS tds_event_status), "
@@ -100,7 +101,7 @@ async def told(core: Core) -> tuple[Release, list[UUID]]:
     await recorder.intend("r-switch-web-1", "web-1", "switch", "git checkout")
     await recorder.confirm("r-switch-web-1", "done", 0, f"ok {SENTINEL} postgresql://u:hunter22@db/x {NASTY}")
     async with engine.begin() as tx:
-        await dead_letters.record_batch(tx, release, 1, await inflow.redrive(tx, dead[:2]))
+        await dead_letters.record_batch(tx, release, 1, await redrive(tx, dead[:2]))
         await tx.execute(
             text(
                 "UPDATE tds_sync_queue SET status = 'completed', started_at = clock_timestamp(), "
@@ -113,7 +114,7 @@ async def told(core: Core) -> tuple[Release, list[UUID]]:
             {"id": dead[1], "error": f"=cmd() password={SENTINEL} {NASTY}"},
         )
     async with engine.connect() as tx:
-        states = await reading.states(tx, dead[:2])
+        states = await look.states(tx, dead[:2])
     await dead_letters.settle_batch(
         engine, release, 1, states=states, finding=Finding.UNHEALTHY, sentence="1 of 2 completed"
     )

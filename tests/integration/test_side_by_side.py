@@ -16,9 +16,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from handlers.webhooks import inflow
-from handlers.webhooks.event import EntityType
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.queue.event import EntityType
+from handlers.queue.redrive import insert_event, redrive
+from handlers.worker.worker import Worker, new_owner
 from rehearsal import erp
 from tests.conftest import engine_for
 
@@ -104,7 +104,7 @@ async def put(url: str) -> None:
     engine = engine_for(url)
     async with engine.begin() as tx:
         for number in range(EVENTS):
-            await inflow.insert_event(
+            await insert_event(
                 tx,
                 entity=EntityType.PRODUCT,
                 key=str(number),
@@ -158,7 +158,7 @@ async def test_neither_takes_what_the_other_holds_or_has_done(
         dead = await connection.fetch("SELECT id FROM tds_sync_queue WHERE status = 'dead_letter'")
         engine = engine_for(database_url)
         async with engine.begin() as tx:
-            await inflow.redrive(tx, [row["id"] for row in dead])
+            await redrive(tx, [row["id"] for row in dead])
         await engine.dispose()
         with our_worker(ours, database_url):
             assert await at_rest(connection) == {"completed": EVENTS}
@@ -185,7 +185,7 @@ async def test_an_old_list_in_an_old_workers_hand_undoes_nothing(database_url: s
                         (EntityType.PRODUCT, f"p{number}", refused),
                         (EntityType.INVOICE, f"i{number}", early),
                     ):
-                        await inflow.insert_event(tx, entity=entity, key=key, payload_text=json.dumps(record))
+                        await insert_event(tx, entity=entity, key=key, payload_text=json.dumps(record))
             await began(connection, 2)
             ours = Worker(engine, owner=new_owner("test"), revision="r1")
             await ours.step()
@@ -197,7 +197,7 @@ async def test_an_old_list_in_an_old_workers_hand_undoes_nothing(database_url: s
             before = await connection.fetch(settled, ours.owner)
             async with engine.begin() as tx:
                 last = json.dumps({"item_id": "last", "name": "last", "sku": "last"})
-                await inflow.insert_event(tx, entity=EntityType.PRODUCT, key="last", payload_text=last)
+                await insert_event(tx, entity=EntityType.PRODUCT, key="last", payload_text=last)
             await applied_by_them(connection, "last")
             assert await connection.fetch(settled, ours.owner) == before
             assert ours.tally["dead_letter"] + ours.tally["retry"] == len(before)

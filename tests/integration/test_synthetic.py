@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import entities, synthetic
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 
 async def test_a_synthetic_event_lies_flat_in_the_queue(engine: AsyncEngine) -> None:

@@ -19,21 +19,22 @@ from queue_events import change, event, row
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks import inflow, queue, waking
-from handlers.webhooks.event import EntityType, ErrorClass, Event
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.queue import redrive, settle, wake
+from handlers.queue.claim import claim as claim_events
+from handlers.queue.event import EntityType, ErrorClass, Event
+from handlers.worker.worker import Worker, new_owner
 from rehearsal import payloads
 
 
 async def claim(engine: AsyncEngine) -> list[Event]:
     async with engine.begin() as tx:
-        return await queue.claim(tx, owner="a", limit=100, lease_seconds=60)
+        return await claim_events(tx, owner="a", limit=100, lease_seconds=60)
 
 
 async def waiting(engine: AsyncEngine, key: str, *parents: str) -> UUID:
     """An invoice that a worker has put to wait for *parents* for an hour."""
     id_ = await event(engine, key, entity=EntityType.INVOICE)
-    failure = queue.Failure(
+    failure = settle.Failure(
         id=id_,
         error_class=ErrorClass.MISSING_PARENT,
         code="missing_parent",
@@ -41,8 +42,8 @@ async def waiting(engine: AsyncEngine, key: str, *parents: str) -> UUID:
         parents=parents,
     )
     async with engine.begin() as tx:
-        await queue.claim(tx, owner="a", limit=1, lease_seconds=60, ids=[id_])
-        await queue.retry_later(tx, owner="a", revision="r1", failures=[failure], base_seconds=3600)
+        await claim_events(tx, owner="a", limit=1, lease_seconds=60, ids=[id_])
+        await settle.retry_later(tx, owner="a", revision="r1", failures=[failure], base_seconds=3600)
     return id_
 
 
@@ -53,7 +54,7 @@ async def test_children_wake_when_their_parent_comes(engine: AsyncEngine) -> Non
     other = await waiting(engine, "3", "4600123")
     await change(engine, other, error_code="40P01")
     async with engine.begin() as tx:
-        assert await waking.wake_children(tx, ["4600123", "99"]) == {mine}
+        assert await wake.wake_children(tx, ["4600123", "99"]) == {mine}
     assert [each.id for each in await claim(engine)] == [mine]
 
 
@@ -62,15 +63,15 @@ async def test_a_child_of_two_wakes_when_both_have_come(engine: AsyncEngine) -> 
     child = await waiting(engine, "1", "5", "6")
     first = await event(engine, "5", entity=EntityType.CUSTOMER)
     async with engine.begin() as tx:
-        assert await waking.wake_children(tx, ["5"]) == set()
-        assert await waking.wake_children(tx, ["6", "5"]) == {child}
+        assert await wake.wake_children(tx, ["5"]) == set()
+        assert await wake.wake_children(tx, ["6", "5"]) == {child}
     await change(engine, child, next_retry_at="sql:now() + interval '1 h'")
     await change(engine, first, status="completed", completed_at="sql:now() - interval '1 h'")
     async with engine.begin() as tx:
-        assert await waking.wake_children(tx, ["6"]) == set()
+        assert await wake.wake_children(tx, ["6"]) == set()
     await change(engine, first, completed_at="sql:now()")
     async with engine.begin() as tx:
-        assert await waking.wake_children(tx, ["6"]) == {child}
+        assert await wake.wake_children(tx, ["6"]) == {child}
 
 
 @pytest.mark.parametrize("index", ["", "DROP INDEX IF EXISTS ix_tds_sync_queue_waiting_for"])
@@ -80,7 +81,7 @@ async def test_waking_needs_no_index(engine: AsyncEngine, index: str) -> None:
         await tx.execute(text(index or "SELECT"))
     children = {await waiting(engine, f"i{n}", str(n % 3)) for n in range(9)}
     async with engine.begin() as tx:
-        woken = await waking.wake_children(tx, ["0", "2", "7"])
+        woken = await wake.wake_children(tx, ["0", "2", "7"])
     assert len(woken & children) == len(woken) == 6
 
 
@@ -89,18 +90,18 @@ async def test_the_sweep_wakes_whose_parents_came_unseen(engine: AsyncEngine) ->
     child = await waiting(engine, "1", "5", "6")
     for key in ("5", "6"):
         async with engine.begin() as tx:
-            assert await waking.wake_arrived(tx) == set()
+            assert await wake.wake_arrived(tx) == set()
         await event(engine, key, status="completed", completed_at="sql:now()")
     later = await waiting(engine, "2", "77")
     await change(engine, later, next_retry_at="sql:now() + interval '2 h'")
     async with engine.begin() as tx:
-        assert await waking.wake_arrived(tx, limit=1) == set()
-        assert await waking.wake_arrived(tx, limit=2) == {child}
-        assert await waking.wake_arrived(tx) == set()
+        assert await wake.wake_arrived(tx, limit=1) == set()
+        assert await wake.wake_arrived(tx, limit=2) == {child}
+        assert await wake.wake_arrived(tx) == set()
     soon = "sql:now() + interval '1 h'"
     await change(engine, child, next_retry_at=soon, started_at="sql:now() + interval '11 seconds'")
     async with engine.begin() as tx:
-        assert await waking.wake_arrived(tx) == set()
+        assert await wake.wake_arrived(tx) == set()
 
 
 @contextmanager
@@ -127,13 +128,13 @@ async def test_a_child_is_applied_soon_though_its_parents_worker_was_killed(
             (EntityType.CUSTOMER, customer["contact_id"], customer),
             (EntityType.PRODUCT, item["item_id"], item),
         ):
-            await inflow.insert_event(tx, entity=entity, key=key, payload_text=json.dumps(record))
+            await redrive.insert_event(tx, entity=entity, key=key, payload_text=json.dumps(record))
     async with engine.connect() as lock:
         await lock.execute(text("SELECT pg_advisory_lock(4242)"))
         with dying_worker(database_url) as dying:
             await until(engine, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
             async with engine.begin() as tx:
-                child = await inflow.insert_event(
+                child = await redrive.insert_event(
                     tx,
                     entity=EntityType.INVOICE,
                     key=invoice["invoice_id"],

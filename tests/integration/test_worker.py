@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from worker_steps import FAR, effects, make_effect, statuses, until, worker, write
 
 from handlers.errors import Refused
-from handlers.webhooks import inflow
-from handlers.webhooks.event import EntityType, Event, Result, Status
+from handlers.queue.event import EntityType, Event, Result, Status
+from handlers.queue.redrive import insert_event, redrive
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="session")
@@ -57,7 +57,7 @@ class TestFence:
         """Many events of few records, small batches, three workers: each once, oldest first."""
         async with engine.begin() as tx:
             ids = [
-                await inflow.insert_event(tx, entity=EntityType.PRODUCT, key=str(n % 7), payload_text="{}")
+                await insert_event(tx, entity=EntityType.PRODUCT, key=str(n % 7), payload_text="{}")
                 for n in range(210)
             ]
             await tx.execute(
@@ -108,7 +108,7 @@ class TestRun:
         # One after the other: the worker is idle when the second and later ones come.
         for id_ in ids:
             async with engine.begin() as tx:
-                await inflow.redrive(tx, [id_])
+                await redrive(tx, [id_])
 
             async def done(id_: UUID = id_) -> bool:
                 return await statuses(engine, [id_]) == [Status.COMPLETED]

@@ -17,9 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from worker_steps import effects, make_effect, statuses, worker, write
 
 import handlers.entities
-import handlers.webhooks
-from handlers.webhooks import inflow, queue, reading
-from handlers.webhooks.event import EntityType, Event, Outcome, Result, Status
+import handlers.queue
+import handlers.worker
+from handlers.queue import look, redrive
+from handlers.queue.claim import claim
+from handlers.queue.event import EntityType, Event, Outcome, Result, Status
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="session")
@@ -35,7 +37,7 @@ class TestBatch:
         assert await worker(engine).step() == 5
         assert sorted(await effects(engine)) == sorted(ids)
         async with engine.connect() as tx:
-            for state in await reading.states(tx, ids):
+            for state in await look.states(tx, ids):
                 assert state.status is Status.COMPLETED
                 assert (state.processing_result or {})["revision"] == "r1"
 
@@ -52,7 +54,7 @@ class TestBatch:
         bad = {ids[7]: "22P02", ids[31]: "22003", ids[59]: "23514"}
         assert sorted(await effects(engine)) == sorted(set(ids) - set(bad))
         async with engine.connect() as tx:
-            for state in await reading.states(tx, ids):
+            for state in await look.states(tx, ids):
                 told = state.processing_result or {}
                 if state.id not in bad:
                     assert state.status is Status.COMPLETED
@@ -81,7 +83,7 @@ class TestBatch:
 
         async with engine.begin() as tx:
             for n in range(400):
-                await inflow.insert_event(
+                await redrive.insert_event(
                     tx, entity=EntityType.PRODUCT, key="bad" if n == 250 else str(n % 100), payload_text="{}"
                 )
         await worker(engine, counted).step()
@@ -185,7 +187,7 @@ class TestBatch:
         """
         await event(engine, "1")
         async with engine.connect() as tx:
-            (claimed,) = await queue.claim(tx, owner="a", limit=1, lease_seconds=60)
+            (claimed,) = await claim(tx, owner="a", limit=1, lease_seconds=60)
             with pytest.raises(DBAPIError):
                 await tx.execute(text("UPDATE tds_sync_queue SET processing_started_at = now()"))
             await tx.rollback()
@@ -194,7 +196,7 @@ class TestBatch:
 
     def test_the_core_does_not_know_the_orm(self) -> None:
         """Neither the queue nor the entities import SQLAlchemy's ORM or its sessions."""
-        for package in (handlers.webhooks, handlers.entities):
+        for package in (handlers.queue, handlers.worker, handlers.entities):
             for path in Path(package.__path__[0]).glob("*.py"):
                 source = path.read_text(encoding="utf-8")
                 assert "sqlalchemy.orm" not in source

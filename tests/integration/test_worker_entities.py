@@ -11,9 +11,9 @@ from queue_events import change, row
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks import inflow
-from handlers.webhooks.event import EntityType, Status
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.queue.event import EntityType, Status
+from handlers.queue.redrive import insert_event, redrive
+from handlers.worker.worker import Worker, new_owner
 from rehearsal import payloads
 
 AT = datetime(2025, 11, 10, 9, tzinfo=UTC)
@@ -24,7 +24,7 @@ async def receive(
 ) -> UUID:
     async with engine.begin() as tx:
         body = json.dumps({wrapper: record})
-        return await inflow.insert_event(tx, entity=entity, key=key, payload_text=body)
+        return await insert_event(tx, entity=entity, key=key, payload_text=body)
 
 
 async def product(engine: AsyncEngine, number: int, at: datetime = AT, **changes: Any) -> UUID:
@@ -90,7 +90,7 @@ async def test_an_overtaken_dead_letter_ends_as_superseded(engine: AsyncEngine) 
     one = worker(engine)
     await one.step()
     async with engine.begin() as tx:
-        await inflow.redrive(tx, [old])
+        await redrive(tx, [old])
     await one.step()
     settled = await row(engine, old)
     assert (settled["status"], settled["processing_result"]["outcome"]) == ("completed", "superseded")
@@ -106,7 +106,7 @@ async def test_a_payload_that_is_no_record_is_refused_and_not_retried(engine: As
     ):
         async with engine.begin() as tx:
             ids.append(
-                await inflow.insert_event(tx, entity=EntityType.PRODUCT, key=f"77{number}", payload_text=body)
+                await insert_event(tx, entity=EntityType.PRODUCT, key=f"77{number}", payload_text=body)
             )
     await worker(engine).step()
     for id_ in ids:

@@ -11,10 +11,10 @@ from queue_events import event, row
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.webhooks import reading
-from handlers.webhooks.event import EntityType, Event, Outcome, Result, Status
-from handlers.webhooks.settle import Apply
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.queue import look
+from handlers.queue.event import EntityType, Event, Outcome, Result, Status
+from handlers.worker.batch import Apply
+from handlers.worker.worker import Worker, new_owner
 
 APPLIED = Result(outcome=Outcome.APPLIED)
 
@@ -31,7 +31,7 @@ async def ended(one: Worker, engine: AsyncEngine, *, seconds: float = 20) -> dic
         async with asyncio.timeout(seconds):
             while True:
                 async with engine.connect() as tx:
-                    counts = await reading.counts(tx)
+                    counts = await look.counts(tx)
                 if not counts[Status.PENDING] + counts[Status.PROCESSING]:
                     return counts
                 await asyncio.sleep(0.02)

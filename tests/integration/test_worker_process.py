@@ -21,9 +21,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from handlers.webhooks import inflow, reading
-from handlers.webhooks.event import EntityType, Event, Outcome, Result, Status
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.queue import look, redrive
+from handlers.queue.event import EntityType, Event, Outcome, Result, Status
+from handlers.worker.worker import Worker, new_owner
 from rehearsal.postgres import Postgres
 
 PROCESS = Path(__file__).with_name("worker_process.py")
@@ -63,7 +63,7 @@ async def fill(engine: AsyncEngine, number: int) -> list[UUID]:
     async with engine.begin() as tx:
         await tx.execute(text(EFFECT))
         return [
-            await inflow.insert_event(tx, entity=EntityType.PRODUCT, key=str(n), payload_text="{}")
+            await redrive.insert_event(tx, entity=EntityType.PRODUCT, key=str(n), payload_text="{}")
             for n in range(number)
         ]
 
@@ -75,12 +75,12 @@ async def applied(engine: AsyncEngine) -> list[UUID]:
 
 async def in_work(engine: AsyncEngine) -> int:
     async with engine.connect() as tx:
-        return (await reading.counts(tx))[Status.PROCESSING]
+        return (await look.counts(tx))[Status.PROCESSING]
 
 
 async def all_completed(engine: AsyncEngine, ids: Sequence[UUID]) -> bool:
     async with engine.connect() as tx:
-        return {state.status for state in await reading.states(tx, ids)} == {Status.COMPLETED}
+        return {state.status for state in await look.states(tx, ids)} == {Status.COMPLETED}
 
 
 class TestKill:
@@ -129,7 +129,7 @@ class TestKill:
         done = await applied(engine)
         assert len(done) in (5, 10)
         async with engine.connect() as tx:
-            counts = await reading.counts(tx)
+            counts = await look.counts(tx)
         assert (counts[Status.COMPLETED], counts[Status.PENDING]) == (len(done), len(ids) - len(done))
 
     async def test_a_told_worker_gives_back_what_takes_too_long(

@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.webhooks import worker
-from handlers.webhooks.event import Event, Outcome, Result
+from handlers.queue.event import Event, Outcome, Result
+from handlers.worker import worker
 
 
 async def slowly(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:

@@ -11,10 +11,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.webhooks import reading
-from handlers.webhooks.event import Event, Outcome, Result, Status
-from handlers.webhooks.settle import Apply
-from handlers.webhooks.worker import Worker, new_owner
+from handlers.queue import look
+from handlers.queue.event import Event, Outcome, Result, Status
+from handlers.worker.batch import Apply
+from handlers.worker.worker import Worker, new_owner
 
 FAR = 3600.0
 
@@ -57,7 +57,7 @@ async def effects(engine: AsyncEngine) -> list[UUID]:
 async def statuses(engine: AsyncEngine, ids: Sequence[UUID]) -> list[Status]:
     """Where the events stand, in the order of *ids*."""
     async with engine.connect() as tx:
-        found = {state.id: state.status for state in await reading.states(tx, ids)}
+        found = {state.id: state.status for state in await look.states(tx, ids)}
     return [found[id_] for id_ in ids]
 
 

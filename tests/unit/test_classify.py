@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError, MissingGreenlet
 
 from handlers.errors import DatabaseDown, TryAgain
-from handlers.webhooks.classify import diagnose, fingerprint, is_gone
-from handlers.webhooks.event import ErrorClass
+from handlers.queue.diagnose import diagnose, fingerprint, is_gone
+from handlers.queue.event import ErrorClass
 
 
 def wrapped(original: BaseException) -> DBAPIError:

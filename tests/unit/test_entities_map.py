@@ -12,7 +12,7 @@ import pytest
 from handlers.entities import HANDLERS, handler, source_key, unwrap, unwrap_each
 from handlers.entities.document import Refusal
 from handlers.entities.spec import Mapped
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 READ_AT = datetime(2025, 11, 5, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ import pytest
 from handlers.database.transaction import as_json
 from handlers.moved import differences
 from handlers.plan import EVERYTHING, Check, Plan, PlannedEvent, PlannedHost
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 
 def event(id_: str) -> PlannedEvent:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from handlers import entities
 from handlers.entities import document
+from handlers.queue.event import EntityType, Operation
 from handlers.receiver import body, rate, signature
 from handlers.receiver.arrival import KINDS, Arrival, arrivals, kind_of, operation_of
 from handlers.receiver.refusing import No
 from handlers.receiver.serving import check, is_loopback
-from handlers.webhooks.event import EntityType, Operation
 
 TRANSPORT = Path(__file__).parents[1] / "payloads" / "_transport"
 ITEM = {"item_id": "17", "name": "Mouse", "rate": "12.50", "last_modified_time": "2025-11-04T15:20:11+0300"}

@@ -8,7 +8,7 @@ from handlers.entities import HANDLERS
 from handlers.entities.applying import Handlers
 from handlers.entities.base import Handler
 from handlers.entities.spec import Data, Mapped
-from handlers.webhooks.event import EntityType
+from handlers.queue.event import EntityType
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from reorder import handlers
 from revision import REVISION
 
 from handlers.entities import apply
-from handlers.webhooks.worker import serve
+from handlers.worker.worker import serve
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from handlers.webhooks.classify import RowsRefused, diagnose, fingerprint
-from handlers.webhooks.event import EntityType, ErrorClass, Event, Outcome, Result
-from handlers.webhooks.queue import Failure, LeaseLost
+from handlers.queue.diagnose import RowsRefused, diagnose, fingerprint
+from handlers.queue.event import EntityType, ErrorClass, Event, Outcome, Result
+from handlers.queue.settle import Failure, LeaseLost
 
 log = logging.getLogger(__name__)
 

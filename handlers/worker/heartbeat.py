@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database.queries import queries
-from handlers.webhooks.blame import Tally
-from handlers.webhooks.settle import transaction
+from handlers.worker.batch import transaction
+from handlers.worker.isolate import Tally
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
-from handlers.webhooks.event import QUEUE_NAMES, EntityType, Operation
+from handlers.queue.event import QUEUE_NAMES, EntityType, Operation
 
 CHANNEL = "tds_sync_queue"
 """The channel on which a transaction that adds work wakes the workers."""

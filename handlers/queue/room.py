@@ -1,6 +1,6 @@
 """How much workers may take from the queue just now, where somebody has set a limit.
 
-`handlers.intake` sets limits; this is the claim's side of it. A worker that shares a limit with others waits for its
+`limits` sets limits; this is the claim's side of it. A worker that shares a limit with others waits for its
 turn, so that together they never take more. Held events stay pending: nothing about them changes.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
-from handlers.webhooks.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
+from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
 
 ALL = "*"
 """Stands in the table for all kinds of record together."""

@@ -13,8 +13,8 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
-from handlers.webhooks.classify import fingerprint
-from handlers.webhooks.event import ENTITY_TYPES, EntityType, Status
+from handlers.queue.diagnose import fingerprint
+from handlers.queue.event import ENTITY_TYPES, EntityType, Status
 
 _SQL = queries("queue")
 

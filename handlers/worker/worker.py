@@ -22,16 +22,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers import entities
 from handlers.errors import DatabaseDown
-from handlers.webhooks import queue, reading, waking
-from handlers.webhooks.beside import minding_others
-from handlers.webhooks.blame import Tally, sentence
-from handlers.webhooks.classify import diagnose, is_gone
-from handlers.webhooks.engine import collect_seldom, make_engine
-from handlers.webhooks.event import SETTLED, EntityType, ErrorClass
-from handlers.webhooks.heartbeat import Heartbeat
-from handlers.webhooks.listen import listen
-from handlers.webhooks.reading import EventState
-from handlers.webhooks.settle import Apply, Settler, transaction
+from handlers.queue import look, settle
+from handlers.queue.claim import claim
+from handlers.queue.diagnose import diagnose, is_gone
+from handlers.queue.event import SETTLED, EntityType, ErrorClass
+from handlers.queue.look import EventState
+from handlers.queue.wake import wake_arrived
+from handlers.worker.batch import Apply, Settler, transaction
+from handlers.worker.engine import collect_seldom, make_engine
+from handlers.worker.foreign import minding_others
+from handlers.worker.heartbeat import Heartbeat
+from handlers.worker.isolate import Tally, sentence
+from handlers.worker.listen import listen
 
 log = logging.getLogger(__name__)
 
@@ -126,8 +128,8 @@ class Worker:
         try:
             while True:
                 async with transaction(self._engine) as tx:
-                    await queue.expire_leases(tx)
-                    found = await reading.states(tx, ids)
+                    await settle.expire_leases(tx)
+                    found = await look.states(tx, ids)
                 open_ids = [each.id for each in found if each.status not in SETTLED]
                 left = deadline - time.monotonic()
                 if not open_ids or left <= 0:
@@ -154,7 +156,7 @@ class Worker:
         limit = self._at_once
         self._unfinished += 1
         async with transaction(self._engine) as tx:
-            events = await queue.claim(
+            events = await claim(
                 tx,
                 owner=self.owner,
                 limit=limit,
@@ -226,16 +228,16 @@ class Worker:
         if now >= self._house_due:
             self._house_due = now + min(30.0, self._lease_seconds / 2)
             async with transaction(self._engine) as tx:
-                expired = await queue.expire_leases(tx)
-                strange = await queue.refuse_unknown(tx)
+                expired = await settle.expire_leases(tx)
+                strange = await settle.refuse_unknown(tx)
                 # A worker that was killed after it brought a parent has woken nobody.
-                await waking.wake_arrived(tx)
+                await wake_arrived(tx)
             if expired or strange:
                 log.warning("%d leases ran out, %d events of unknown kind buried", len(expired), len(strange))
 
     async def _give_back(self) -> None:
         async with transaction(self._engine) as tx:
-            back = await queue.release(tx, owner=self.owner)
+            back = await settle.release(tx, owner=self.owner)
         self._unfinished = 0
         if back:
             log.warning("gave %d events back, no attempt burnt", len(back))

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from handlers.database.transaction import clean
 from handlers.errors import DatabaseDown, TryAgain
-from handlers.webhooks.event import EntityType, ErrorClass
+from handlers.queue.event import EntityType, ErrorClass
 
 _GONE = ("08", "53", "57P", "58", "25006")
 """Connection, resources, shutdown, input/output, and a server that became read-only: no event can help it."""

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.webhooks.inflow import CHANNEL
+from handlers.queue.redrive import CHANNEL
 
 log = logging.getLogger(__name__)
 

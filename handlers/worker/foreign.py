@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
 from handlers.errors import TryAgain
-from handlers.webhooks.event import ENTITY_TYPES, Event, Result, event_of
-from handlers.webhooks.settle import Apply
+from handlers.queue.event import ENTITY_TYPES, Event, Result, event_of
+from handlers.worker.batch import Apply
 
 OWNER_PATTERN = "-[0-9]+-[0-9a-f]{8}$"
 """How the tokens of our own workers end (`worker.new_owner`)."""

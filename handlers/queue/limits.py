@@ -15,9 +15,9 @@ from sqlalchemy import RowMapping
 from handlers.database.queries import queries
 from handlers.database.transaction import Place, clean, transaction
 from handlers.errors import Refused
-from handlers.webhooks import inflow
-from handlers.webhooks.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
-from handlers.webhooks.intake import ALL, is_there
+from handlers.queue import redrive
+from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
+from handlers.queue.room import ALL, is_there
 
 SECONDS_MAX = 24 * 3600.0
 
@@ -87,7 +87,7 @@ async def _lift(place: Place, name: str | None) -> list[Limit]:
     async with transaction(place) as tx:
         rows = (await tx.execute(_SQL["lift"], {"entity": name})).mappings().all()
         # What was held has become due.
-        await inflow.notify(tx)
+        await redrive.notify(tx)
     return [Limit.from_row(row) for row in rows]
 
 

@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.transaction import spoken
 from handlers.errors import DatabaseDown
-from handlers.webhooks import queue, waking
-from handlers.webhooks.blame import Done, Found, Tally, failure, not_applied, put_blame, set_aside, tell
-from handlers.webhooks.classify import RowsRefused, diagnose, is_gone
-from handlers.webhooks.event import DRAIN_ORDER, ErrorClass, Event, Outcome, Result, Status
-from handlers.webhooks.queue import Failure, LeaseLost
+from handlers.queue import settle, wake
+from handlers.queue.diagnose import RowsRefused, diagnose, is_gone
+from handlers.queue.event import DRAIN_ORDER, ErrorClass, Event, Outcome, Result, Status
+from handlers.queue.settle import Failure, LeaseLost
+from handlers.worker.isolate import Done, Found, Tally, failure, not_applied, put_blame, set_aside, tell
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +85,9 @@ class Settler:
         try:
             async with transaction(self.engine) as tx:
                 if done.came:
-                    await waking.wake_children(tx, done.came)
+                    await wake.wake_children(tx, done.came)
                 if done.waiting:
-                    await waking.wake_overtaken(tx, done.waiting)
+                    await wake.wake_overtaken(tx, done.waiting)
         except Exception as error:
             log.info("could not wake waiting events: %s", diagnose(error).message)
 
@@ -103,13 +103,13 @@ class Settler:
             if results[event.id].outcome in (Outcome.APPLIED, Outcome.SUPERSEDED)
         }
         failures = [not_applied(event.id, results[event.id]) for event in events if event.id not in done]
-        completed = await queue.complete(tx, owner=self.owner, revision=self.revision, results=done)
+        completed = await settle.complete(tx, owner=self.owner, revision=self.revision, results=done)
         tally = Counter(results[id_].outcome.value for id_ in completed)
         tally += await self._fail(tx, failures)
         if tally.total() != len(events):
             raise LeaseLost(f"{len(events) - tally.total()} of {len(events)} events are no longer ours")
         came = {event.key for event in events if results[event.id].outcome is Outcome.APPLIED}
-        await waking.wake_children(tx, came)
+        await wake.wake_children(tx, came)
         waiting = [each.id for each in failures if each.error_class is ErrorClass.MISSING_PARENT]
         return Done(tally=tally, came=came, waiting=waiting)
 
@@ -173,7 +173,7 @@ class Settler:
         """Write down in a new transaction why events failed, and give back those that must wait for them."""
         async with transaction(self.engine) as tx:
             tally = await self._fail(tx, found.failures)
-            back = await queue.release(tx, owner=self.owner, ids=found.back) if found.back else set()
+            back = await settle.release(tx, owner=self.owner, ids=found.back) if found.back else set()
         tally["given back"] = len(back)
         tally["lost"] = len(found.failures) + len(found.back) - tally.total()
         return +tally
@@ -184,10 +184,10 @@ class Settler:
         for_ever = [each for each in failures if each.error_class is ErrorClass.PERMANENT]
         for_now = [each for each in failures if each.error_class is not ErrorClass.PERMANENT]
         if for_ever:
-            buried = await queue.bury(tx, owner=self.owner, revision=self.revision, failures=for_ever)
+            buried = await settle.bury(tx, owner=self.owner, revision=self.revision, failures=for_ever)
             tally[Status.DEAD_LETTER.value] += len(buried)
         if for_now:
-            told = await queue.retry_later(
+            told = await settle.retry_later(
                 tx,
                 owner=self.owner,
                 revision=self.revision,

@@ -1,0 +1,1 @@
+"""The ERP's queue, `tds_sync_queue`: one verb a file, each beside its statements."""

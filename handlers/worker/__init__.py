@@ -1,0 +1,1 @@
+"""The worker that a deployed ERP runs: claims batches, applies them, isolates what fails."""
