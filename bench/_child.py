@@ -33,11 +33,11 @@ async def worker(task: Task) -> None:
     from _sql import NARROW_HANDLERS
     from sqlalchemy.engine import make_url
 
-    from handlers import entities
+    from handlers.entities.apply import apply_events
     from handlers.worker.engine import collect_seldom, make_engine
     from handlers.worker.worker import Worker, new_owner
 
-    apply = partial(entities.apply, handlers=NARROW_HANDLERS) if task.get("narrow") else entities.apply
+    apply = partial(apply_events, handlers=NARROW_HANDLERS) if task.get("narrow") else apply_events
     collect_seldom()
     engine = make_engine(make_url(task["url"]))
     batch = {"batch_size": task["batch"]} if "batch" in task else {}
@@ -64,7 +64,7 @@ async def floor(task: Task) -> None:
     import asyncpg
     from _sql import NARROW, drain
 
-    from handlers.entities.catalog import PRODUCT
+    from handlers.entities.kinds.items import PRODUCT
 
     connection = await asyncpg.connect(task["url"])
     await connection.execute("SET plan_cache_mode = force_custom_plan")

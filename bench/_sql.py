@@ -7,10 +7,10 @@ order of events, no missing parents, no versions of single keys.
 
 from __future__ import annotations
 
-from handlers.entities import HANDLERS
 from handlers.entities.base import Handler
-from handlers.entities.catalog import PRODUCT
+from handlers.entities.kinds.items import PRODUCT
 from handlers.entities.parse import BOOLEAN, INSTANT, NUMBER, TEXT
+from handlers.entities.registry import HANDLERS
 from handlers.entities.spec import Child, Column, Table, column, columns
 from handlers.entities.statements import SYNC_COLUMNS, pg_type
 from handlers.queue.event import EntityType

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from handlers import entities
+from handlers.entities import registry
 from handlers.entities.document import dump
 from handlers.queue.event import EntityType
 
@@ -35,12 +35,12 @@ def templates() -> list[tuple[str, bytes]]:
     """The address and the body of every example of a real size, each with an id that can be replaced."""
     found = []
     for entity in EntityType:
-        handler = entities.handler(entity)
+        handler = registry.handler(entity)
         for path in sorted((EXAMPLES / entity.value.lower()).glob("*.json")):
             text = path.read_text(encoding="utf-8")
             if not SMALLEST <= len(text) <= LARGEST:
                 continue
-            data = entities.unwrap(entity, text)[0].data
+            data = registry.unwrap(entity, text)[0].data
             record = data | {handler.id_keys[0]: _ID, "last_modified_time": _STAMP}
             found.append((f"/webhooks/{entity.value}", dump({handler.wrappers[0]: record}).encode()))
     return found

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from handlers.entities import HANDLERS
-from handlers.entities.applying import Handlers
+from handlers.entities.base import Handlers
+from handlers.entities.registry import HANDLERS
 from handlers.entities.spec import Child, Table
 from handlers.entities.statements import SYNC_COLUMNS, pg_type
 from handlers.errors import Refused

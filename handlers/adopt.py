@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from handlers.additions import QUEUE, Change, ddl, keys
 from handlers.database.queries import queries
 from handlers.database.transaction import begin, said, spoken, sqlstate
-from handlers.entities import HANDLERS
-from handlers.entities.applying import Handlers
+from handlers.entities.base import Handlers
+from handlers.entities.registry import HANDLERS
 from handlers.errors import Refused, TryAgain
 from handlers.existing import Catalog, Place, read_catalog
 

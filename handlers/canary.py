@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from handlers import entities, synthetic
+from handlers import synthetic
 from handlers.core import Core
 from handlers.database.transaction import transaction
+from handlers.entities.compare import differences, uncomparable
 from handlers.errors import Refused
 from handlers.follow import until_settled
 from handlers.gate.rules import judge_canary
@@ -178,10 +179,10 @@ async def _row(core: Core, state: EventState, *, by_us: bool) -> tuple[tuple[str
         return (), ""
     async with transaction(core.database) as tx:
         carried = (await look.payloads(tx, [state.id]))[state.id]
-        why = None if by_us else await entities.uncomparable(tx, state.entity, state.key, carried.payload)
+        why = None if by_us else await uncomparable(tx, state.entity, state.key, carried.payload)
         if why is not None:
             return (), why
-        said = await entities.differences(
+        said = await differences(
             tx, state.entity, state.key, carried.payload, read_at=carried.created_at, by_us=by_us
         )
         return tuple(said), ""

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
-from handlers import entities
 from handlers.core import Core
 from handlers.database.transaction import transaction
+from handlers.entities.apply import apply_events
 from handlers.queue import look
 from handlers.queue.event import SETTLED
 from handlers.queue.look import EventState
@@ -24,7 +24,7 @@ async def until_settled(
     """
     if core.environment.execution == "inline":
         worker = Worker(
-            core.database, owner=new_owner(f"inline-{revision[:7]}"), revision=revision, apply=entities.apply
+            core.database, owner=new_owner(f"inline-{revision[:7]}"), revision=revision, apply=apply_events
         )
         await worker.run_until_settled(ids, limit_seconds)
     loop = asyncio.get_running_loop()

@@ -16,10 +16,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers import entities, hostlogs, left_behind, private, status
+from handlers import hostlogs, left_behind, private, status
 from handlers.core import Core
 from handlers.database.queries import queries
 from handlers.database.transaction import as_json, begin, said
+from handlers.entities.registry import HANDLERS
 from handlers.ledger import intents, releases
 from handlers.ledger.records import files, judgements, record_file
 from handlers.queue import diagnose, look
@@ -133,7 +134,7 @@ async def _errors(tx: AsyncConnection) -> list[dict[str, Any]]:
 async def _freshness(tx: AsyncConnection, now: datetime) -> list[dict[str, Any]]:
     """When each target table was last written, where it exists and says so."""
     fresh = []
-    for table in sorted(handler.table.name for handler in entities.HANDLERS.values()):
+    for table in sorted(handler.table.name for handler in HANDLERS.values()):
         columns = list((await tx.execute(SQL["freshness_columns"], {"table": table})).scalars())
         if not columns:
             continue

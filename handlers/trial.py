@@ -19,14 +19,15 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers import entities
 from handlers.database.transaction import said, spoken, sqlstate
-from handlers.entities import HANDLERS, applying, spec, statements, writing
-from handlers.entities.applying import Handlers
+from handlers.entities import spec, statements, write
+from handlers.entities.apply import apply_events, look_up, read_rows
+from handlers.entities.base import Handlers
 from handlers.entities.document import Refusal, dump
 from handlers.entities.envelope import Record
+from handlers.entities.registry import HANDLERS, unwrap_each
+from handlers.entities.resolve import Ids, arrive, build, together
 from handlers.entities.rows import pack
-from handlers.entities.settle import Ids, arrive, build, together
 from handlers.errors import Refused
 from handlers.queue.diagnose import diagnose, is_gone
 from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
@@ -82,7 +83,7 @@ def _records(entity: EntityType, body: str | Refusal) -> list[Record | Refusal]:
     if isinstance(body, Refusal):
         return [body]
     try:
-        return entities.unwrap_each(entity, body)
+        return unwrap_each(entity, body)
     except Refusal as refusal:
         return [refusal]
 
@@ -106,7 +107,7 @@ async def _try(
     )
     savepoint = await tx.begin_nested()
     try:
-        result = (await entities.apply(tx, [event], handlers=handlers))[event.id]
+        result = (await apply_events(tx, [event], handlers=handlers))[event.id]
         row = await _row(tx, event, result, handlers)
     except DBAPIError as error:
         if is_gone(error):
@@ -164,10 +165,10 @@ async def _projected(tx: AsyncConnection, event: Event, handlers: Handlers) -> d
     handler = handlers[event.entity]
     arrival = arrive(handler, event)
     ids: Ids = {}
-    found = (await applying.read_rows(tx, handler, [event.key], {event.key: [arrival]})).get(event.key)
+    found = (await read_rows(tx, handler, [event.key], {event.key: [arrival]})).get(event.key)
     row = build(handler, [arrival], together([arrival], found), found)
-    await applying.look_up(tx, [row.mapped], ids, handlers)
-    said = await tx.execute(statements.project(handler.table), pack(writing.arrays_of(handler, [row], ids)))
+    await look_up(tx, [row.mapped], ids, handlers)
+    said = await tx.execute(statements.project(handler.table), pack(write.arrays_of(handler, [row], ids)))
     shown = _plain(said.scalar_one())
     for at in row.mapped.missing:
         shown.pop(handler.table.columns[at].name, None)
@@ -176,7 +177,7 @@ async def _projected(tx: AsyncConnection, event: Event, handlers: Handlers) -> d
     for child in handler.table.children:
         shown.setdefault(child.name, [])
         if child.name in row.mapped.children:
-            arrays = writing.line_arrays(child, [("0", row.mapped.children[child.name])], ids)
+            arrays = write.line_arrays(child, [("0", row.mapped.children[child.name])], ids)
             if arrays is not None:
                 lines = (await tx.execute(statements.project_lines(child), pack(arrays))).scalars()
                 shown[child.name] = [_plain(line) for line in lines]

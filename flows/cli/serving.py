@@ -11,7 +11,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from flows.cli.app import app
 from flows.cli.output import console
-from handlers import entities
+from handlers.entities.apply import apply_events
 from handlers.environment.load import load_environment
 from handlers.environment.model import Database, Secret
 from handlers.errors import Refused
@@ -39,7 +39,7 @@ def worker(
         core_worker.serve(
             _database(database_url, environment).sqlalchemy_url(),
             revision=revision,
-            apply=entities.apply,
+            apply=apply_events,
             owner=owner or None,
             batch_size=batch_size,
             lease_seconds=lease_seconds,

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.entities import parse
 from handlers.entities.document import Refusal
-from handlers.entities.reading import Plans, Seen, plans, read, read_lines, together
+from handlers.entities.read import Plans, Seen, plans, read, read_lines, together
 from handlers.entities.spec import Blend, Child, Data, Lines, Mapped, Table
 from handlers.queue.event import EntityType
 
@@ -142,3 +142,6 @@ class Handler:
         return frozenset(
             own | {key for child in self.table.children for key in child.keys} | set(self.id_keys)
         )
+
+
+Handlers = Mapping[EntityType, Handler]

@@ -17,7 +17,9 @@ from handlers.entities import statements
 from handlers.entities.base import Handler
 from handlers.entities.document import Refusal
 from handlers.entities.envelope import records
+from handlers.entities.registry import HANDLERS
 from handlers.entities.spec import Column, Data
+from handlers.queue.event import EntityType
 
 SQL = queries("comparing")
 _SHOWN_MAX = 12
@@ -47,8 +49,9 @@ def expected(handler: Handler, record: Data) -> dict[str, Any]:
     return row
 
 
-async def uncomparable(tx: AsyncConnection, handler: Handler, key: str, payload: str) -> str | None:
-    """Why nothing can be said about a row that another worker than ours wrote; None when something can."""
+async def uncomparable(tx: AsyncConnection, entity: EntityType, key: str, payload: str) -> str | None:
+    """Why the row that a worker of the ERP's own wrote cannot be compared with *payload*; None when it can."""
+    handler = HANDLERS[entity]
     asked = {"name": handler.table.name, "key": handler.table.key}
     unreadable: str | None = (await tx.execute(SQL["unreadable"], asked)).scalar_one()
     if unreadable is not None:
@@ -62,7 +65,7 @@ async def uncomparable(tx: AsyncConnection, handler: Handler, key: str, payload:
 
 async def differences(
     tx: AsyncConnection,
-    handler: Handler,
+    entity: EntityType,
     key: str,
     payload: str,
     *,
@@ -80,6 +83,7 @@ async def differences(
     difference. A record without a stamp is as old as *read_at*, when its event was made; without that it is
     taken for the newest.
     """
+    handler = HANDLERS[entity]
     table = handler.table
     record = _record(handler, key, payload)
     if not (await tx.execute(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": table.name})).scalar():

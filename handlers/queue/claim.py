@@ -11,12 +11,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.queue import room as intake_room
-from handlers.queue.event import (
-    QUEUE_NAMES,
-    EntityType,
-    Event,
-    event_of,
-)
+from handlers.queue.event import QUEUE_NAMES, EntityType, Event, event_of
 from handlers.queue.settle import _SQL
 
 _CLAIM_UNLIMITED = text(

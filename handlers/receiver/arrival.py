@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from handlers import entities
+from handlers.entities import registry
 from handlers.entities.base import STAMPS
 from handlers.entities.document import Refusal, dump
 from handlers.entities.spec import Data
@@ -92,7 +92,7 @@ def operation_of(values: list[bytes]) -> Operation:
 def arrivals(entity: EntityType, body: str, operation: Operation) -> list[Arrival]:
     """Every record of *body*. Refuses the whole where one of them cannot be named: half a call is no call."""
     try:
-        records = entities.unwrap(entity, body)
+        records = registry.unwrap(entity, body)
         if len(records) > RECORDS_MAX:
             raise No(413, "size", f"a call may bring {RECORDS_MAX} records, and this one has {len(records)}")
         return [_arrival(entity, record.data, operation) for record in records]
@@ -114,7 +114,7 @@ def _is_json(body: str) -> bool:
 
 
 def _arrival(entity: EntityType, record: Data, operation: Operation) -> Arrival:
-    handler = entities.handler(entity)
+    handler = registry.handler(entity)
     key = handler.source_key(record)
     if len(key) > _KEY_MAX:
         raise Refusal(handler.id_keys[0], f"is longer than {_KEY_MAX} characters: no id is")
@@ -134,7 +134,7 @@ def _arrival(entity: EntityType, record: Data, operation: Operation) -> Arrival:
 
 @cache
 def _stored(entity: EntityType) -> frozenset[str]:
-    return entities.handler(entity).keys.union(STAMPS)
+    return registry.handler(entity).keys.union(STAMPS)
 
 
 def _plain(value: Any) -> Any:

@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import entities
+from handlers.entities.apply import apply_events
 from handlers.errors import DatabaseDown
 from handlers.queue import look, settle
 from handlers.queue.claim import claim
@@ -54,7 +54,7 @@ class Worker:
         *,
         owner: str,
         revision: str,
-        apply: Apply = entities.apply,
+        apply: Apply = apply_events,
         batch_size: int = 1000,
         lease_seconds: float = 300,
         poll_seconds: float = 1.0,
@@ -257,7 +257,7 @@ async def serve(
     database_url: str | URL,
     *,
     revision: str,
-    apply: Apply = entities.apply,
+    apply: Apply = apply_events,
     owner: str | None = None,
     batch_size: int = 1000,
     lease_seconds: float = 300,

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.entities import HANDLERS, apply
+from handlers.entities.apply import apply_events
+from handlers.entities.registry import HANDLERS
 from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
@@ -111,7 +112,7 @@ def parent(entity: EntityType, key: str) -> Event:
 async def applied(tx: AsyncConnection, events: Iterable[Event]) -> list[Result]:
     """Apply *events* as one batch; their results in order."""
     batch = list(events)
-    results = await apply(tx, batch)
+    results = await apply_events(tx, batch)
     assert set(results) == {each.id for each in batch}
     return [results[each.id] for each in batch]
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.adopt import adopt
-from handlers.entities import HANDLERS
+from handlers.entities.registry import HANDLERS
 from handlers.errors import Refused
 from handlers.queue.event import EntityType, Outcome
 from tests.conftest import engine_for

@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.entities import HANDLERS, apply, differences
+from handlers.entities.apply import apply_events
 from handlers.entities.base import Handler
+from handlers.entities.compare import differences
 from handlers.entities.document import Refusal
+from handlers.entities.registry import HANDLERS
 from handlers.entities.spec import Mapped
 from handlers.queue.event import EntityType, Outcome
 from tests.integration.entity_events import (
@@ -391,7 +393,7 @@ async def test_an_erp_may_bring_its_own_handler(engine: AsyncEngine) -> None:
         parent(CUSTOMER, "5"),
     )
     async with engine.begin() as tx:
-        results = await apply(tx, [bad, good, other], handlers={**HANDLERS, PRODUCT: ours})
+        results = await apply_events(tx, [bad, good, other], handlers={**HANDLERS, PRODUCT: ours})
     assert [results[each.id].outcome for each in (bad, good, other)] == [REFUSED, APPLIED, APPLIED]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.entities import differences
+from handlers.entities.compare import differences
 from handlers.queue.event import EntityType, Operation, Outcome
 from tests.integration.entity_events import (
     ARRIVED,

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.entities import HANDLERS, differences, unwrap
+from handlers.entities.compare import differences
 from handlers.entities.document import Refusal
+from handlers.entities.registry import HANDLERS, unwrap
 from handlers.queue.event import EntityType, Outcome
 from tests.integration.entity_events import (
     PAYLOADS,

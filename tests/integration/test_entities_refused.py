@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers import entities
+from handlers.entities.apply import apply_events
 from handlers.queue import redrive
 from handlers.queue.diagnose import RowsRefused, diagnose
 from handlers.queue.event import EntityType, Event, Outcome, Result
@@ -59,7 +59,7 @@ class Counted:
 
     async def __call__(self, tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
         self.calls.append(len(events))
-        return await entities.apply(tx, events)
+        return await apply_events(tx, events)
 
 
 async def work(engine: AsyncEngine, apply: Counted | None = None) -> None:

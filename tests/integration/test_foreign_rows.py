@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.entities import differences, uncomparable
+from handlers.entities.compare import differences, uncomparable
 from handlers.gate.rules import judge_canary
 from handlers.gate.values import CanarySeen, Thresholds
 from handlers.queue.event import EntityType

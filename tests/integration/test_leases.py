@@ -11,7 +11,7 @@ from queue_events import change, event, row
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers import entities
+from handlers.entities.apply import apply_events
 from handlers.queue import look, settle
 from handlers.queue.claim import claim
 from handlers.queue.event import EntityType, ErrorClass, Event, Result, Status
@@ -44,7 +44,7 @@ async def test_a_worker_that_stands_still_keeps_no_record_from_the_others(
     stopped, go_on = asyncio.Event(), asyncio.Event()
 
     async def write_and_stop(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
-        results = await entities.apply(tx, events)
+        results = await apply_events(tx, events)
         if not stopped.is_set():
             stopped.set()
             await go_on.wait()
@@ -126,7 +126,7 @@ async def test_after_a_lost_lease_less_is_taken_at_once(engine: AsyncEngine) -> 
                 engine, events[0].id, locked_by="another", lock_expires_at="sql:now() + interval '1 hour'"
             )
         taken.append(len(events))
-        return await entities.apply(tx, events)
+        return await apply_events(tx, events)
 
     worker = Worker(engine, owner="me", revision="r1", apply=lose_the_first, batch_size=40)
     assert await worker.step() == 40

@@ -16,7 +16,7 @@ from receiver_calls import ITEM, SECRET, TRANSPORT, USER, body, bury_all, form, 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import entities
+from handlers.entities import registry
 from handlers.queue import redrive
 from handlers.queue.event import ENTITY_TYPES, EntityType, Operation
 from handlers.receiver.arrival import arrivals
@@ -140,7 +140,7 @@ class TestForms:
         answer = await client.post("/webhooks/products?event=edited", **call)
         assert answer.status_code == 200, answer.text
         (row,) = await rows(engine)
-        (record,) = entities.unwrap(EntityType.PRODUCT, json.dumps(row["validated_payload"]))
+        (record,) = registry.unwrap(EntityType.PRODUCT, json.dumps(row["validated_payload"]))
         assert record.data["name"] == ITEM["name"]
         assert (row["kind"], row["source_entity_id"], row["status"]) == (
             "product",
@@ -154,7 +154,7 @@ class TestForms:
         self, engine: AsyncEngine, client: httpx.AsyncClient, entity: EntityType
     ) -> None:
         """Each of the eleven reaches the queue under the queue's own name, and a worker finds a record in it."""
-        handler = entities.handler(entity)
+        handler = registry.handler(entity)
         record = {handler.id_keys[0]: "17", "contact_type": entity.value.lower()}
         await post(client, body(record, handler.wrappers[0]), f"/webhooks/{entity.value}")
         (row,) = await rows(engine)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from receiver_calls import ITEM, body, receiver, rows
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import entities
+from handlers.entities import registry
 from handlers.queue.event import ENTITY_TYPES, EntityType
 from handlers.receiver.arrival import KINDS
 
@@ -37,7 +37,7 @@ SCALAR = st.one_of(
 TYPES = ["application/json", "application/x-www-form-urlencoded; charset=ISO-8859-1", "text/plain", ""]
 KEY = st.one_of(
     st.sampled_from(
-        sorted({key for one in entities.HANDLERS.values() for key in (*one.id_keys, *one.wrappers)})
+        sorted({key for one in registry.HANDLERS.values() for key in (*one.id_keys, *one.wrappers)})
     ),
     st.sampled_from(
         ["payload", "data", "JSONString", "code", "message", "last_modified_time", "status", "rate"]
@@ -53,7 +53,7 @@ VALUE = st.recursive(
 def near(draw: st.DrawFn) -> tuple[str, Any]:
     """A body that is nearly right, for a kind that nearly fits."""
     often = st.integers(0, 4)
-    handler = entities.handler(draw(st.sampled_from(list(EntityType))))
+    handler = registry.handler(draw(st.sampled_from(list(EntityType))))
     if draw(st.booleans()):
         number = st.integers(0, 10**18)
         return handler.entity.value, {
@@ -140,8 +140,8 @@ async def test_no_call_is_an_error_of_the_server(engine: AsyncEngine) -> None:
     assert len(queued) >= 10
     for row in queued:
         entity = ENTITY_TYPES[row["kind"]]
-        (record,) = entities.unwrap(entity, json.dumps(row["validated_payload"]))
-        assert entities.source_key(entity, record.data) == row["source_entity_id"]
+        (record,) = registry.unwrap(entity, json.dumps(row["validated_payload"]))
+        assert registry.source_key(entity, record.data) == row["source_entity_id"]
         assert row["raw_payload"] == row["validated_payload"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import entities
+from handlers.entities.apply import apply_events
 from handlers.queue import look
 from handlers.queue.claim import claim
 from handlers.queue.event import Outcome
@@ -36,7 +36,7 @@ async def test_every_webhook_can_be_applied(engine: AsyncEngine, chance: random.
     await send(engine, 60, chance)
     async with engine.begin() as tx:
         events = await claim(tx, owner="test", limit=500, lease_seconds=60)
-        results = await entities.apply(tx, events)
+        results = await apply_events(tx, events)
     assert len(events) == 60
     bad = [
         result for result in results.values() if result.outcome not in (Outcome.APPLIED, Outcome.SUPERSEDED)
@@ -51,7 +51,7 @@ async def test_whole_backlog_can_be_applied(engine: AsyncEngine) -> None:
         dead = await look.dead_letters(tx)
         await redrive(tx, [event.id for event in dead])
         events = await claim(tx, owner="test", limit=500, lease_seconds=60)
-        results = await entities.apply(tx, events)
+        results = await apply_events(tx, events)
     assert [len(dead), len(events)] == [58, 58]
     assert {result.outcome for result in results.values()} == {Outcome.APPLIED}
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
+
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import entities, synthetic
+from handlers import synthetic
+from handlers.entities.compare import expected
+from handlers.entities.registry import HANDLERS
 from handlers.queue.event import EntityType
 
 
@@ -29,5 +34,5 @@ async def test_our_core_takes_it_as_well(engine: AsyncEngine) -> None:
         stored = (
             await tx.execute(text("SELECT CAST(validated_payload AS text) FROM tds_sync_queue"))
         ).scalar_one()
-    row = entities.expected(EntityType.PRODUCT, stored)
+    row = expected(HANDLERS[EntityType.PRODUCT], json.loads(stored, parse_float=Decimal))
     assert (row["zoho_item_id"], row["is_active"]) == (synthetic.KEY, "false")

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from handlers.entities import HANDLERS, handler, source_key, unwrap, unwrap_each
 from handlers.entities.document import Refusal
+from handlers.entities.registry import HANDLERS, handler, source_key, unwrap, unwrap_each
 from handlers.entities.spec import Mapped
 from handlers.queue.event import EntityType
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers import entities
 from handlers.entities import document
+from handlers.entities.registry import source_key, unwrap
 from handlers.queue.event import EntityType, Operation
 from handlers.receiver import body, rate, signature
 from handlers.receiver.arrival import KINDS, Arrival, arrivals, kind_of, operation_of
@@ -276,13 +276,13 @@ class TestArrivals:
             found = arrivals(entity, text, Operation.UPSERT)
         except No:
             with pytest.raises(document.Refusal):
-                entities.unwrap(entity, text)
+                unwrap(entity, text)
             return
-        before = entities.unwrap(entity, text)
+        before = unwrap(entity, text)
         for arrival, record in zip(found, before, strict=True):
-            (again,) = entities.unwrap(entity, arrival.payload)
+            (again,) = unwrap(entity, arrival.payload)
             assert again.data == record.data
-            assert entities.source_key(entity, again.data) == arrival.key
+            assert source_key(entity, again.data) == arrival.key
 
 
 class TestLimits:

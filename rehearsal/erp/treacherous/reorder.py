@@ -4,9 +4,8 @@
 import logging
 from dataclasses import dataclass, fields
 
-from handlers.entities import HANDLERS
-from handlers.entities.applying import Handlers
-from handlers.entities.base import Handler
+from handlers.entities.base import Handler, Handlers
+from handlers.entities.registry import HANDLERS
 from handlers.entities.spec import Data, Mapped
 from handlers.queue.event import EntityType
 

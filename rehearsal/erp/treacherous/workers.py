@@ -10,7 +10,7 @@ import beat
 from reorder import handlers
 from revision import REVISION
 
-from handlers.entities import apply
+from handlers.entities.apply import apply_events
 from handlers.worker.worker import serve
 
 
@@ -23,7 +23,7 @@ def main() -> None:
             serve(
                 os.environ["ERP_DATABASE_URL"],
                 revision=REVISION,
-                apply=functools.partial(apply, handlers=handlers()),
+                apply=functools.partial(apply_events, handlers=handlers()),
                 owner=f"{os.environ.get('ERP_HOST', 'erp')}-{os.getpid()}",
             )
         )

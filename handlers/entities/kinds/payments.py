@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from handlers.entities.base import Handler
-from handlers.entities.common import PLACE
 from handlers.entities.document import Refusal
+from handlers.entities.kinds.common import PLACE
 from handlers.entities.parse import BOOLEAN, DATE, ID, INSTANT, LIST, NUMBER, OBJECT, TEXT
 from handlers.entities.spec import Child, Data, Table, column, columns, line_no, lines
 from handlers.queue.event import EntityType

@@ -19,15 +19,14 @@ from sqlalchemy import Row as SqlRow
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.entities import statements
-from handlers.entities.base import Handler
+from handlers.entities.base import Handler, Handlers
 from handlers.entities.document import Refusal
 from handlers.entities.fold import Stored
-from handlers.entities.settle import Arrival, Found, Ids, Row, arrive, settle
+from handlers.entities.registry import HANDLERS
+from handlers.entities.resolve import Arrival, Found, Ids, Row, arrive, settle
 from handlers.entities.spec import Mapped
-from handlers.entities.writing import write
-from handlers.queue.event import EntityType, Event, Outcome, Result
-
-Handlers = Mapping[EntityType, Handler]
+from handlers.entities.write import write
+from handlers.queue.event import DRAIN_ORDER, EntityType, Event, Outcome, Result
 
 _ROUNDS_MAX = 5
 """Rows that another worker inserted while we looked are looked at again; more rounds than this is no
@@ -156,3 +155,23 @@ def _natural_keys(
         return {}
     numbers = {key: by_key[key][0].mapped.values[at] for key in keys}
     return {key: number for key, number in numbers.items() if number is not None}
+
+
+async def apply_events(
+    tx: AsyncConnection, events: Sequence[Event], *, handlers: Handlers = HANDLERS
+) -> dict[UUID, Result]:
+    """Apply a batch inside the caller's transaction, parents before children; one result for each event.
+
+    What the mapping refuses costs nothing to the others. What only the database refuses is raised, as RowsRefused with
+    the records it refuses where that could be found out: the caller rolls back, and tries again without them.
+    """
+    by_kind: dict[EntityType, list[Event]] = defaultdict(list)
+    for event in events:
+        by_kind[event.entity].append(event)
+    ids: Ids = {}
+    results: dict[UUID, Result] = {}
+    for entity in DRAIN_ORDER:
+        if entity in by_kind:
+            alone = len(events) == 1
+            results |= await apply_kind(tx, handlers[entity], by_kind[entity], ids, handlers, alone=alone)
+    return results

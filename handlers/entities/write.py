@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from handlers.entities import rows as sending
 from handlers.entities import statements
 from handlers.entities.base import Handler
+from handlers.entities.resolve import Ids, Row
 from handlers.entities.rows import Arrays, Writing
-from handlers.entities.settle import Ids, Row
 from handlers.entities.spec import Child, Lines
 from handlers.queue.diagnose import RowsRefused, diagnose
 from handlers.queue.event import EntityType, ErrorClass

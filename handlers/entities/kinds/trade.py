@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from handlers.entities.base import Handler
-from handlers.entities.common import (
+from handlers.entities.kinds.common import (
     ADDRESSES,
     CUSTOMER,
     DISCOUNT,

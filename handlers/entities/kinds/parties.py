@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from handlers.entities.base import Handler
-from handlers.entities.catalog import is_active
 from handlers.entities.document import Refusal, shown
+from handlers.entities.kinds.items import is_active
 from handlers.entities.parse import BOOLEAN, ID, INSTANT, INTEGER, LIST, NUMBER, OBJECT, PERCENT, TEXT
 from handlers.entities.spec import Child, Column, Data, Table, column, columns, line_no, lines
 from handlers.queue.event import EntityType
