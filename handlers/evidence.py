@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handlers import hostlogs, private
+from handlers import private
 from handlers.core import Core
 from handlers.database.queries import queries
 from handlers.database.transaction import as_json, begin
+from handlers.host import logs
 from handlers.ledger import intents, records
 from handlers.queue.event import ENTITY_TYPES
 from handlers.release import Release
@@ -113,8 +114,8 @@ async def _events(core: Core, release: Release, known: frozenset[str]) -> str:
 
 async def _logs(core: Core, release: Release, known: frozenset[str]) -> str:
     """What the units wrote since the release began; a log that cannot be had is named in its place."""
-    found = await hostlogs.extracts(core, release.created_at, core.clock.now())
-    return str(private.redact(hostlogs.as_text(found), known))
+    found = await logs.extracts(core, release.created_at, core.clock.now())
+    return str(private.redact(logs.as_text(found), known))
 
 
 def _cell(value: Any) -> Any:

@@ -12,13 +12,13 @@ from handlers.core import Core
 from handlers.database import migrate
 from handlers.environment.model import Environment
 from handlers.errors import Refused, RunbookError, TryAgain
-from handlers.facts import HostFacts, commits_between, denied, inspect, resolve
+from handlers.host.facts import HostFacts, commits_between, denied, inspect, resolve
+from handlers.host.ssh import Shell, open_hosts
 from handlers.ledger import records, releases
 from handlers.plan import EVERYTHING, Check, Plan, PlannedHost, expected_seconds, sort_out, steps
 from handlers.queue.look import DeadLetter
 from handlers.readiness import QueueSeen, database_checks, look_at_queue
 from handlers.release import LIVE, Phase, short
-from handlers.ssh import Shell, open_hosts
 
 FREE_BYTES_MIN = 100 * 1024 * 1024
 """A checkout writes as much as the tree has; a full disk leaves a mixed one."""

@@ -16,11 +16,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers import hostlogs, left_behind, private, status
+from handlers import left_behind, private, status
 from handlers.core import Core
 from handlers.database.queries import queries
 from handlers.database.transaction import as_json, begin, said
 from handlers.entities.registry import HANDLERS
+from handlers.host import logs
 from handlers.ledger import intents, releases
 from handlers.ledger.records import files, judgements, record_file
 from handlers.queue import diagnose, look
@@ -113,7 +114,7 @@ async def _log_errors(core: Core, release: Release) -> dict[str, Any]:
     deploys = [record.started_at for record in records if record.phase is Phase.DEPLOYING]
     if not deploys:
         return {"errors": [], "missing": []}
-    found, missing = await hostlogs.errors(core, deploys[0])
+    found, missing = await logs.errors(core, deploys[0])
     return {"errors": found, "missing": missing}
 
 

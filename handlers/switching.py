@@ -6,20 +6,19 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from handlers import probe
-from handlers.change import FENCED, Change, stop_workers
 from handlers.core import Core
-from handlers.deploy import deploy
 from handlers.drain import give_back
 from handlers.environment.model import Host
 from handlers.errors import Fenced, LockLost, RunbookError
-from handlers.facts import inspect
+from handlers.host.facts import inspect
+from handlers.host.fleet import deploy
+from handlers.host.health import HostHealth, OnLook, until_healthy
+from handlers.host.operations import OperationResult
+from handlers.host.ssh import Shell, open_hosts
+from handlers.host.step import FENCED, Change, stop_workers
 from handlers.ledger import intents, releases
 from handlers.ledger.intents import LedgerRecorder
-from handlers.operations import OperationResult
-from handlers.probe import HostHealth, OnLook
 from handlers.release import Conclusion, Phase, Release, Verdict
-from handlers.ssh import Shell, open_hosts
 
 
 async def forward(core: Core, release: Release) -> Conclusion:
@@ -30,7 +29,7 @@ async def forward(core: Core, release: Release) -> Conclusion:
 
         async def healthy(hosts: Sequence[Host]) -> Conclusion:
             chosen = [shell for shell in shells if shell.host in hosts]
-            return await probe.until_healthy(
+            return await until_healthy(
                 core,
                 release.to_revision,
                 hosts=hosts,
@@ -53,7 +52,7 @@ async def forward(core: Core, release: Release) -> Conclusion:
 async def prove(core: Core, release: Release, revision: str) -> Conclusion:
     """Wait until every host is healthy on *revision*, its units and its workers included."""
     async with open_hosts(core.environment, connected=False) as shells:
-        concluded = await probe.until_healthy(core, revision, shells=shells, on_look=_noting(core, release))
+        concluded = await until_healthy(core, revision, shells=shells, on_look=_noting(core, release))
     # The hosts are noted already, with the time of the last look: the note is what the status view reads.
     detail = {key: value for key, value in concluded.detail.items() if key != "hosts"}
     return Conclusion(verdict=concluded.verdict, sentence=concluded.sentence, detail=detail)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from handlers import probe, switching
+from handlers import switching
 from handlers.core import Core
 from handlers.database.transaction import transaction
 from handlers.errors import DatabaseDown
 from handlers.gate.rules import judge_watch
 from handlers.gate.values import Finding, Judgement, Measurement
+from handlers.host import health
 from handlers.judging import baseline, concluded, of_traffic, thresholds
 from handlers.ledger import dead_letters, releases
 from handlers.ledger.records import record_judgement
@@ -57,7 +58,7 @@ async def look(core: Core, release: Release, window: Window) -> Conclusion:
     try:
         judgement = await _judge(core, release, window)
         await record_judgement(core.database, release, judgement)
-        hosts = await probe.look_once(core, release.to_revision)
+        hosts = await health.look_once(core, release.to_revision)
         await releases.note(
             core.database,
             release,
@@ -81,7 +82,7 @@ async def conclude(core: Core, release: Release, window: Window) -> Conclusion:
     await record_judgement(core.database, release, judgement)
     told = concluded(judgement, {"finding": judgement.finding})
     minutes = f"after {window.seconds / 60:g} min"
-    unwell = [host for host in await probe.look_once(core, release.to_revision) if not host.good]
+    unwell = [host for host in await health.look_once(core, release.to_revision) if not host.good]
     if told.verdict is Verdict.PASS and unwell:
         faults = "; ".join(f"{host.host}: {host.said}" for host in unwell)
         return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=f"{minutes}: {told.sentence}, but {faults}")

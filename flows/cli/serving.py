@@ -76,7 +76,7 @@ def receive(
 ) -> int:
     """Take webhooks and put them into the queue until SIGTERM; answers once they are written down."""
     from handlers.receiver.application import Settings
-    from handlers.receiver.serving import serve
+    from handlers.receiver.serve import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if signed != bool(secret):

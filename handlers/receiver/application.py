@@ -18,12 +18,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from handlers.receiver import body, rate, signature
-from handlers.receiver.arrival import arrivals, kind_of, operation_of
-from handlers.receiver.bodies import Bodies, Gone, Headers
-from handlers.receiver.counting import Counts
-from handlers.receiver.health import Database, Health
-from handlers.receiver.refusing import No, later
-from handlers.receiver.writing import Call, Writer
+from handlers.receiver.body_reader import Bodies, Gone, Headers
+from handlers.receiver.intake import arrivals, kind_of, operation_of
+from handlers.receiver.metrics import Counts
+from handlers.receiver.readiness import Database, Health
+from handlers.receiver.rejected import Rejected, later
+from handlers.receiver.writer import Call, Writer
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class _Receiver:
         try:
             told = await self._take(scope, receive)
             status, headers = 200, _NO_HEADERS
-        except No as no:
+        except Rejected as no:
             self.counts.refused.labels(no.reason).inc()
             status, headers, told = no.status, no.headers, {"status": "refused", "reason": no.sentence}
         except Gone:
@@ -136,7 +136,7 @@ class _Receiver:
 
     async def _take(self, scope: Scope, receive: Receive) -> dict[str, object]:
         if scope["method"] != "POST":
-            raise No(405, "method", "webhooks are sent with POST", headers={"Allow": "POST"})
+            raise Rejected(405, "method", "webhooks are sent with POST", headers={"Allow": "POST"})
         entity = kind_of(scope["path"].removeprefix(_WEBHOOKS).removesuffix("/"))
         client = scope["client"]
         address = rate.address_of(client[0] if client else None)
@@ -177,9 +177,11 @@ class _Receiver:
             return
         given = [value for name, value in headers if name == signature.HEADER]
         if not given:
-            raise No(401, "signature", "the signature is missing: it belongs into X-Zoho-Webhook-Signature")
+            raise Rejected(
+                401, "signature", "the signature is missing: it belongs into X-Zoho-Webhook-Signature"
+            )
         if len(given) > 1 or not signature.is_genuine(self._secret, given[0], parameters, json_body):
-            raise No(401, "signature", "the signature does not belong to this call")
+            raise Rejected(401, "signature", "the signature does not belong to this call")
 
 
 _NO_HEADERS: Mapping[str, str] = {}
@@ -189,7 +191,7 @@ _JSON = msgspec.json.encode
 def _content_type(headers: Headers) -> str:
     found = [value for name, value in headers if name == b"content-type"]
     if len(found) > 1:
-        raise No(415, "content_type", "the content type stands twice, so nobody can say which is meant")
+        raise Rejected(415, "content_type", "the content type stands twice, so nobody can say which is meant")
     return found[0].decode("latin-1") if found else ""
 
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from handlers.receiver.refusing import No
+from handlers.receiver.rejected import Rejected
 from handlers.receiver.signature import Pair
 
 _TYPES = re.compile(
@@ -23,7 +23,9 @@ def charset_of(content_type: str) -> str:
     """The character set that a content type names, UTF-8 without one. Refuses types that are no webhook."""
     kind, *parameters = (part.strip() for part in content_type.lower().split(";"))
     if not _TYPES.fullmatch(kind):
-        raise No(415, "content_type", "the content type must be JSON or application/x-www-form-urlencoded")
+        raise Rejected(
+            415, "content_type", "the content type must be JSON or application/x-www-form-urlencoded"
+        )
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "charset":
@@ -32,7 +34,7 @@ def charset_of(content_type: str) -> str:
             except (LookupError, ValueError):
                 found = ""
             if found not in _CHARSETS:
-                raise No(415, "content_type", "the character set must be UTF-8")
+                raise Rejected(415, "content_type", "the character set must be UTF-8")
             return found
     return "utf-8"
 
@@ -61,7 +63,9 @@ def form_text(parameters: Sequence[Pair], charset: str) -> str:
     for name, value in parameters:
         key = _text(name, charset)
         if key in fields:
-            raise No(400, "malformed", "a field of the form stands twice, so nobody can say which is meant")
+            raise Rejected(
+                400, "malformed", "a field of the form stands twice, so nobody can say which is meant"
+            )
         fields[key] = _text(value, charset)
     return json.dumps(fields, ensure_ascii=False)
 
@@ -72,4 +76,4 @@ def _text(raw: bytes, charset: str) -> str:
             return raw.decode(encoding)
         except UnicodeDecodeError:
             continue
-    raise No(400, "malformed", "the body is not UTF-8 text")
+    raise Rejected(400, "malformed", "the body is not UTF-8 text")

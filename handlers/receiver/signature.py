@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
-from handlers.receiver.refusing import No
+from handlers.receiver.rejected import Rejected
 
 HEADER = b"x-zoho-webhook-signature"
 PAIRS_MAX = 1000
@@ -24,7 +24,7 @@ _HEX = re.compile(rb"[0-9a-fA-F]{64}")
 def pairs(encoded: bytes) -> list[Pair]:
     """The parameters of a query or form in the order they came, decoded to bytes; blank values are kept."""
     if encoded.count(b"&") >= PAIRS_MAX:
-        raise No(400, "malformed", f"there are more than {PAIRS_MAX} fields")
+        raise Rejected(400, "malformed", f"there are more than {PAIRS_MAX} fields")
     found = []
     for part in encoded.split(b"&"):
         if part:

@@ -21,7 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.receiver.application import Settings, application
-from handlers.receiver.serving import server_config
+from handlers.receiver.serve import server_config
 
 SECRET = "examplesecret1234"
 TRANSPORT = Path(__file__).parents[1] / "payloads" / "_transport"

@@ -14,7 +14,7 @@ from typing import Any
 
 from handlers.environment.load import parse
 from handlers.environment.model import Environment, Host
-from handlers.ssh import Shell
+from handlers.host.ssh import Shell
 from rehearsal import systemctl
 from rehearsal.sshd import Sshd
 

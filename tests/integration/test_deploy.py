@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from ssh_target import Target, free_port, git, serve, unit
 
-from handlers import operations
-from handlers.change import Change, activate, prepare, stop_workers
-from handlers.deploy import deploy
 from handlers.environment.model import Host
 from handlers.errors import LockLost
-from handlers.operations import OperationOutcome
+from handlers.host import operations
+from handlers.host.fleet import deploy
+from handlers.host.operations import OperationOutcome
+from handlers.host.ssh import Shell, open_hosts
+from handlers.host.step import Change, activate, prepare, stop_workers
 from handlers.release import Conclusion, Verdict
-from handlers.ssh import Shell, open_hosts
 
 UNITS = ("tsh-erp", "tsh-erp-workers")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from ssh_target import Target, open_host, serve, unit
 
-from handlers.commands import Command
 from handlers.errors import Refused
-from handlers.facts import commits_between, denied, inspect, resolve
-from handlers.ssh import Shell
+from handlers.host.command import Command
+from handlers.host.facts import commits_between, denied, inspect, resolve
+from handlers.host.ssh import Shell
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from ssh_target import Target, git, open_host, serve
 
-from handlers import operations
-from handlers.change import Change, activate, prepare
-from handlers.facts import inspect
-from handlers.operations import OperationOutcome
-from handlers.ssh import Shell
+from handlers.host import operations
+from handlers.host.facts import inspect
+from handlers.host.operations import OperationOutcome
+from handlers.host.ssh import Shell
+from handlers.host.step import Change, activate, prepare
 
 
 class _Nobody:

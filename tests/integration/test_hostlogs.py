@@ -13,8 +13,9 @@ from ledger_steps import deploying
 from sqlalchemy.ext.asyncio import AsyncEngine
 from ssh_target import Target, serve
 
-from handlers import evidence, hostlogs, report
+from handlers import evidence, report
 from handlers.core import Core, open_core
+from handlers.host import logs
 
 READ = """awk -v since="$1" -v until="$2" '$1 >= since && $1 <= until' "$HOME/$3.log" | tail -n "$4" """
 SECRET = "s3ntinel-passw0rd"
@@ -60,7 +61,7 @@ async def test_errors_since_the_deploy_are_told_and_the_new_ones_first(core: Cor
         (30, "INFO an order came"),
         (20, "ERROR no rate for item 31"),
     )
-    found, missing = await hostlogs.errors(core, deployed_at)
+    found, missing = await logs.errors(core, deployed_at)
     assert [(one.lines, one.new) for one in found] == [(1, True), (2, False)]
     assert "no rate for item" in found[0].fingerprint
     assert found[1].where == ("web-1 tsh-erp",)
@@ -71,14 +72,14 @@ async def test_errors_since_the_deploy_are_told_and_the_new_ones_first(core: Cor
 async def test_the_evidence_holds_a_bounded_and_redacted_extract(core: Core, target: Target) -> None:
     """The last lines of each log, without the secret, and instead of a host that is down why there is none."""
     release = await deploying(core.database, "test")
-    lines = [(0.0, f"line {number} password={SECRET}") for number in range(3 * hostlogs.LINES_MAX)]
+    lines = [(0.0, f"line {number} password={SECRET}") for number in range(3 * logs.LINES_MAX)]
     wrote(target, "web-1", *lines)
     target.servers["web-2"].stop()
     saved = await evidence.save(core, release)
     assert "logs.txt" in saved.files
     text = (Path(saved.folder) / "logs.txt").read_text()
     assert SECRET not in text
-    assert text.count("\n") < hostlogs.LINES_MAX + 20
+    assert text.count("\n") < logs.LINES_MAX + 20
     assert f"line {len(lines) - 1} " in text
     assert "== web-2 tsh-erp\nweb-2 " in text
 

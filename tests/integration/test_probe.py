@@ -16,14 +16,14 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 from ssh_target import free_port, serve, unit
 
-from handlers.commands import Command
 from handlers.core import Clock, Core
 from handlers.environment.load import parse
 from handlers.environment.model import Environment
-from handlers.facts import inspect
-from handlers.probe import HostHealth, look_once, runs, until_healthy
+from handlers.host.command import Command
+from handlers.host.facts import inspect
+from handlers.host.health import HostHealth, look_once, runs, until_healthy
+from handlers.host.ssh import open_hosts
 from handlers.release import Verdict
-from handlers.ssh import open_hosts
 
 SHA = "4f2c9e1" + "0" * 33
 OTHER = "41aa07c" + "0" * 33

@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.entities import registry
 from handlers.queue import redrive
 from handlers.queue.event import ENTITY_TYPES, EntityType, Operation
-from handlers.receiver.arrival import arrivals
-from handlers.receiver.writing import Call, write
+from handlers.receiver.intake import arrivals
+from handlers.receiver.writer import Call, write
 from handlers.worker.worker import Worker
 
 JSON = {"Content-Type": "application/json;charset=UTF-8"}

@@ -16,7 +16,7 @@ from receiver_calls import ITEM, SECRET, USER, body, receiver, rows, signed
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.receiver import arrival, connection, signature
+from handlers.receiver import connection, intake, signature
 
 HEAD = b"POST /webhooks/items HTTP/1.1\r\nHost: x\r\n"
 DEEP = 100_000
@@ -159,8 +159,8 @@ class TestSlowness:
 
     async def test_bodies_together_have_a_limit(self, engine: AsyncEngine) -> None:
         """The memory of all bodies that are not complete is bounded, and not only that of one."""
-        from handlers.receiver.bodies import Bodies
-        from handlers.receiver.refusing import No
+        from handlers.receiver.body_reader import Bodies
+        from handlers.receiver.rejected import Rejected
 
         bodies = Bodies(bytes_max=1000, seconds=10, open_max=100, together_bytes_max=2500)
 
@@ -180,7 +180,7 @@ class TestSlowness:
         await asyncio.wait(reading, timeout=0.5)
         ready.set()
         found = await asyncio.gather(*reading, return_exceptions=True)
-        assert [isinstance(each, No) for each in found] == [True, True, True, False, False]
+        assert [isinstance(each, Rejected) for each in found] == [True, True, True, False, False]
 
     async def test_connections_that_say_nothing_make_room(
         self, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
@@ -414,11 +414,11 @@ class TestBodies:
 
     async def test_a_list_of_the_limit_is_taken(self, engine: AsyncEngine) -> None:
         """The limit itself is allowed, and written in the time in which the source waits."""
-        raw = json.dumps({"items": [ITEM | {"item_id": n} for n in range(arrival.RECORDS_MAX)]}).encode()
+        raw = json.dumps({"items": [ITEM | {"item_id": n} for n in range(intake.RECORDS_MAX)]}).encode()
         async with receiver(engine) as client:
             answer = await client.post("/webhooks/items", content=raw)
         assert answer.status_code == 200, answer.text
-        assert len(answer.json()["events"]) == arrival.RECORDS_MAX
+        assert len(answer.json()["events"]) == intake.RECORDS_MAX
 
     async def test_a_signature_is_one_and_whole(self, engine: AsyncEngine) -> None:
         """Too short, too long, not of hexadecimal digits, two of them: 401, also where one of the two is right."""

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.entities import registry
 from handlers.queue.event import ENTITY_TYPES, EntityType
-from handlers.receiver.arrival import KINDS
+from handlers.receiver.intake import KINDS
 
 FUZZ = settings(
     max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=True

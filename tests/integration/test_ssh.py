@@ -14,10 +14,10 @@ import asyncssh
 import pytest
 from ssh_target import Target, free_port, open_host, serve
 
-from handlers.commands import Command
 from handlers.environment.model import Environment
 from handlers.errors import OutcomeUnknown, Refused, Unreachable
-from handlers.ssh import OUTPUT_MAX, Shell, open_hosts
+from handlers.host.command import Command
+from handlers.host.ssh import OUTPUT_MAX, Shell, open_hosts
 from rehearsal.sshd import SshdError, find_sshd, make_key
 
 KINDS = ["asyncssh", *(["openssh"] if find_sshd() else [])]

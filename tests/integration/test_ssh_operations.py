@@ -13,11 +13,12 @@ from time import monotonic
 import pytest
 from ssh_target import Relay, Target, free_port, open_host, serve
 
-from handlers import errors, operations
-from handlers.commands import Command
+from handlers import errors
 from handlers.errors import LockLost
-from handlers.operations import OperationOutcome, OperationResult, cancel, read_state, run_operation
-from handlers.ssh import Shell
+from handlers.host import operations
+from handlers.host.command import Command
+from handlers.host.operations import OperationOutcome, OperationResult, cancel, read_state, run_operation
+from handlers.host.ssh import Shell
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers import commands
-from handlers.commands import Command, Hidden
 from handlers.environment.model import Deploy, Services
 from handlers.errors import Refused
-from handlers.sh import script
+from handlers.host import commands
+from handlers.host.command import Command, Hidden
+from handlers.host.sh import script
 
 SHA = "4f2c9e1" + "0" * 33
 DEPLOY = Deploy(directory=PurePosixPath("/srv/the erp"))

@@ -15,9 +15,9 @@ from handlers.entities import document
 from handlers.entities.registry import source_key, unwrap
 from handlers.queue.event import EntityType, Operation
 from handlers.receiver import body, rate, signature
-from handlers.receiver.arrival import KINDS, Arrival, arrivals, kind_of, operation_of
-from handlers.receiver.refusing import No
-from handlers.receiver.serving import check, is_loopback
+from handlers.receiver.intake import KINDS, Arrival, arrivals, kind_of, operation_of
+from handlers.receiver.rejected import Rejected
+from handlers.receiver.serve import check, is_loopback
 
 TRANSPORT = Path(__file__).parents[1] / "payloads" / "_transport"
 ITEM = {"item_id": "17", "name": "Mouse", "rate": "12.50", "last_modified_time": "2025-11-04T15:20:11+0300"}
@@ -102,7 +102,7 @@ class TestBody:
     )
     def test_other_content_types_are_refused(self, content_type: str) -> None:
         """A webhook is JSON or a form, in UTF-8."""
-        with pytest.raises(No) as no:
+        with pytest.raises(Rejected) as no:
             body.charset_of(content_type)
         assert no.value.status == 415
 
@@ -123,7 +123,7 @@ class TestBody:
 
     def test_a_field_that_stands_twice_is_refused(self) -> None:
         """Nobody can say which one is meant."""
-        with pytest.raises(No, match="twice"):
+        with pytest.raises(Rejected, match="twice"):
             body.form_text(signature.pairs(b"item_id=1&item_id=2"), "utf-8")
 
 
@@ -153,14 +153,14 @@ class TestArrivals:
     @pytest.mark.parametrize("name", ["", "branch", "contacts", "product;drop", "продукт", "a" * 5000])
     def test_another_kind_is_unknown(self, name: str) -> None:
         """404, in one sentence that lists what there is. A contact is a customer or a vendor: say which."""
-        with pytest.raises(No) as no:
+        with pytest.raises(Rejected) as no:
             kind_of(name)
         assert no.value.status == 404
 
     @pytest.mark.parametrize("values", [[b"deleted", b"edited"], [b"gone"], [b"created", b"x"], [b"\xff"]])
     def test_an_event_that_is_none_is_refused(self, values: list[bytes]) -> None:
         """What happened is said once and in a known word."""
-        with pytest.raises(No) as no:
+        with pytest.raises(Rejected) as no:
             operation_of(values)
         assert no.value.status == 400
 
@@ -185,14 +185,14 @@ class TestArrivals:
     )
     def test_a_body_without_a_whole_record_is_refused(self, text: str) -> None:
         """One record that cannot be named is enough: half a call is no call."""
-        with pytest.raises(No) as no:
+        with pytest.raises(Rejected) as no:
             arrivals(EntityType.PRODUCT, text, Operation.UPSERT)
         assert no.value.status == 422
 
     @pytest.mark.parametrize("text", ["{", "'", '{"item": 1e', "\\"])
     def test_what_is_not_json_is_malformed(self, text: str) -> None:
         """400 and not 422: the transport is broken, not the record."""
-        with pytest.raises(No) as no:
+        with pytest.raises(Rejected) as no:
             arrivals(EntityType.PRODUCT, text, Operation.UPSERT)
         assert no.value.status == 400
 
@@ -274,7 +274,7 @@ class TestArrivals:
         text = file.read_text(encoding="utf-8")
         try:
             found = arrivals(entity, text, Operation.UPSERT)
-        except No:
+        except Rejected:
             with pytest.raises(document.Refusal):
                 unwrap(entity, text)
             return

@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-from handlers.receiver.refusing import No
+from handlers.receiver.rejected import Rejected
 
 Headers = Sequence[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -57,8 +57,8 @@ class Bodies:
         except TimeoutError:
             if let_go:
                 sentence = "too many calls at once, and this one was the slowest: send it again"
-                raise No(503, "overloaded", sentence, headers=_CLOSE | {"Retry-After": "2"}) from None
-            raise No(408, "slow", "the body did not come in time", headers=_CLOSE) from None
+                raise Rejected(503, "overloaded", sentence, headers=_CLOSE | {"Retry-After": "2"}) from None
+            raise Rejected(408, "slow", "the body did not come in time", headers=_CLOSE) from None
 
     async def _whole(self, receive: Receive, deadline: asyncio.Timeout) -> bytes:
         parts = bytearray()
@@ -79,18 +79,18 @@ class Bodies:
         length, chunked = "", False
         for name, value in headers:
             if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-                raise No(415, "content_type", "the body must not be compressed", headers=_CLOSE)
+                raise Rejected(415, "content_type", "the body must not be compressed", headers=_CLOSE)
             if name == b"transfer-encoding":
                 chunked = True
             if name == b"content-length" and _LENGTH.fullmatch(value):
                 length = value.decode()
         if length and chunked:
-            raise No(400, "malformed", "a body has either a length or chunks", headers=_CLOSE)
+            raise Rejected(400, "malformed", "a body has either a length or chunks", headers=_CLOSE)
         if length and int(length) > self._bytes_max:
             raise self._too_large()
 
-    def _too_large(self) -> No:
-        return No(413, "size", f"the body is larger than {self._bytes_max} bytes", headers=_CLOSE)
+    def _too_large(self) -> Rejected:
+        return Rejected(413, "size", f"the body is larger than {self._bytes_max} bytes", headers=_CLOSE)
 
     def _let_go(self, newest: asyncio.Timeout | None) -> None:
         """End the oldest that is not ending already."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from handlers import commands
-from handlers.commands import Command
 from handlers.errors import LockLost
-from handlers.facts import HostFacts, inspect
-from handlers.operations import OperationOutcome, OperationResult, run_operation
-from handlers.ssh import Shell
+from handlers.host import commands
+from handlers.host.command import Command
+from handlers.host.facts import HostFacts, inspect
+from handlers.host.operations import OperationOutcome, OperationResult, run_operation
+from handlers.host.ssh import Shell
 
 FENCED = -1
 """The exit status in the ledger of an operation that a host refused to an older controller: no process ends so."""

@@ -11,7 +11,7 @@ from importlib.resources import files
 
 @cache
 def script(*names: str) -> str:
-    """The text of `handlers/sh/<name>.sh`, several joined: functions first, then what uses them."""
+    """The text of `handlers/host/sh/<name>.sh`, several joined: functions first, then what uses them."""
     return "\n".join(
         files(__package__).joinpath(f"{name}.sh").read_text(encoding="utf-8").strip() for name in names
     )

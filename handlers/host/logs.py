@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from handlers import commands
 from handlers.core import Core
 from handlers.errors import RunbookError
+from handlers.host import commands
+from handlers.host.ssh import Shell, open_hosts
 from handlers.queue.diagnose import fingerprint
-from handlers.ssh import Shell, open_hosts
 
 LIMIT_SECONDS = 6.0
 """A host that does not give its logs within this is named instead: nothing waits for them."""

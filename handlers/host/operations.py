@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic
 
-from handlers import commands
-from handlers.commands import Command
 from handlers.errors import Fenced, OutcomeUnknown, Unreachable
-from handlers.sh import script
-from handlers.ssh import Shell
+from handlers.host import commands
+from handlers.host.command import Command, Word
+from handlers.host.sh import script
+from handlers.host.ssh import Shell
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class _Operation:
     def _wait(self, tenths: int, *, seal: bool = False) -> Command:
         return self._procedure(script("process", "wait"), tenths, "seal" if seal else "look", title="look")
 
-    def _procedure(self, body: str, *values: commands.Word, title: str, changes: bool = False) -> Command:
+    def _procedure(self, body: str, *values: Word, title: str, changes: bool = False) -> Command:
         state = commands.state_directory(self._shell.environment.deploy)
         return Command.procedure(body, state, self._id, *values, title=title, changes=changes)
 

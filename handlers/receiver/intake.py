@@ -17,7 +17,7 @@ from handlers.entities.base import STAMPS
 from handlers.entities.document import Refusal, dump
 from handlers.entities.spec import Data
 from handlers.queue.event import EntityType, Operation
-from handlers.receiver.refusing import No
+from handlers.receiver.rejected import Rejected
 
 _KINDS: dict[EntityType, str] = {
     EntityType.PRODUCT: "product products item items",
@@ -76,7 +76,7 @@ def kind_of(name: str) -> EntityType:
     entity = KINDS.get(re.sub(r"[-_]", "", name).lower())
     if entity is None:
         known = ", ".join(names.split()[1] for names in _KINDS.values())
-        raise No(404, "unknown_kind", f"there is no such kind of webhook: it may be one of {known}")
+        raise Rejected(404, "unknown_kind", f"there is no such kind of webhook: it may be one of {known}")
     return entity
 
 
@@ -85,7 +85,7 @@ def operation_of(values: list[bytes]) -> Operation:
     named = {EVENTS.get(value.lower()) for value in values} or {Operation.UPSERT}
     operation = named.pop()
     if operation is None or named:
-        raise No(400, "malformed", "event may be created, edited or deleted, once")
+        raise Rejected(400, "malformed", "event may be created, edited or deleted, once")
     return operation
 
 
@@ -94,12 +94,14 @@ def arrivals(entity: EntityType, body: str, operation: Operation) -> list[Arriva
     try:
         records = registry.unwrap(entity, body)
         if len(records) > RECORDS_MAX:
-            raise No(413, "size", f"a call may bring {RECORDS_MAX} records, and this one has {len(records)}")
+            raise Rejected(
+                413, "size", f"a call may bring {RECORDS_MAX} records, and this one has {len(records)}"
+            )
         return [_arrival(entity, record.data, operation) for record in records]
     except Refusal as refusal:
         if _is_json(body):
-            raise No(422, "no_record", str(refusal)) from None
-        raise No(400, "malformed", str(refusal)) from None
+            raise Rejected(422, "no_record", str(refusal)) from None
+        raise Rejected(400, "malformed", str(refusal)) from None
 
 
 def _is_json(body: str) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from handlers import commands
 from handlers.errors import Refused, TryAgain
-from handlers.operations import HostState, parse_state
+from handlers.host import commands
+from handlers.host.operations import HostState, parse_state
+from handlers.host.ssh import Result, Shell
 from handlers.release import short
-from handlers.ssh import Result, Shell
 
 _MISSING = (
     "couldn't find remote ref",

@@ -17,9 +17,9 @@ import httpx
 from handlers.core import Core
 from handlers.environment.model import Host, Probe
 from handlers.errors import RunbookError
-from handlers.facts import inspect
+from handlers.host.facts import inspect
+from handlers.host.ssh import Shell
 from handlers.release import Conclusion, Verdict, short
-from handlers.ssh import Shell
 
 _ABBREVIATED_MIN = 7
 _MISSING = object()

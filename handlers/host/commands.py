@@ -1,18 +1,20 @@
-"""What a host is told, as values: a command quotes its words, hides its secrets, knows what it changes.
+"""Every command that a host is sent, as a value. `ssh` runs it; `operations` runs it detached and exactly once.
 
-Pure. `ssh` does what this says; `operations` does it detached and exactly once.
+Pure: standard library only, so that the settings are imported for the type checker alone.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
-from handlers.environment.model import Deploy, Services
 from handlers.errors import Refused
-from handlers.sh import script
+from handlers.host.command import Command, Word, quote, quoted
+from handlers.host.sh import script
+
+if TYPE_CHECKING:
+    from handlers.environment.model import Deploy, Services
 
 _HASH = re.compile(r"^[0-9a-f]{7,40}$")
 _SHA = re.compile(r"^[0-9a-f]{40}$")
@@ -26,79 +28,6 @@ _GIT = (
     "-c", "user.name=tds-runbook", "-c", "user.email=tds-runbook@localhost", "-c", "gc.auto=0",
     "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=20",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Hidden:
-    """A word that reaches the host and never a screen, a log or the ledger."""
-
-    word: str
-
-    def __repr__(self) -> str:
-        return "***"
-
-
-Word = str | int | PurePosixPath | Hidden
-
-
-class Command:
-    """Words for a POSIX shell, each quoted; several in a row stop at the first that fails.
-
-    `changes` says whether the host is another one afterwards: only a command that does not is repeated
-    without thinking. Fetching objects into a repository is no change, because nothing that runs sees it.
-    """
-
-    def __init__(self, *words: Word, changes: bool = False) -> None:
-        self.script = _quoted(words)
-        self.changes = changes
-        self._shown = _quoted(tuple("***" if isinstance(word, Hidden) else word for word in words))
-
-    @classmethod
-    def procedure(cls, body: str, *values: Word, title: str, changes: bool = False) -> Command:
-        """A piece of shell with *values* as its $1, $2 …: they are data there, whatever they contain.
-
-        It prints as its *title* and its values, because nobody wants to read the piece in a ledger.
-        """
-        command = cls(title, *values, changes=changes)
-        command.script = f"(\nset -- {_quoted(values)}\n{body}\n)"
-        return command
-
-    def then(self, *words: Word | Command) -> Command:
-        """This command and, when it succeeds, the next."""
-        following = words[0] if words and isinstance(words[0], Command) else None
-        if following is None:
-            following = Command(*(word for word in words if not isinstance(word, Command)))
-        both = Command(changes=self.changes or following.changes)
-        both.script = f"{self.script} && {following.script}"
-        both._shown = f"{self._shown} && {following._shown}"
-        return both
-
-    def __str__(self) -> str:
-        return self._shown
-
-    def __repr__(self) -> str:
-        return f"<Command {self._shown}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Command) and (self.script, self.changes) == (other.script, other.changes)
-
-    def __hash__(self) -> int:
-        return hash((self.script, self.changes))
-
-
-def _quoted(words: tuple[Word, ...]) -> str:
-    return " ".join(_quote(word) for word in words)
-
-
-def _quote(word: Word) -> str:
-    """A word as the shell must read it; a *path* below `~` means the SSH user's home on the host."""
-    text = word.word if isinstance(word, Hidden) else str(word)
-    if "\0" in text:
-        raise Refused("a word for a host holds a zero byte: no shell can take it")
-    if isinstance(word, PurePosixPath) and word.parts[:1] == ("~",):
-        below = "/".join(word.parts[1:])
-        return f'"$HOME"/{shlex.quote(below)}' if below else '"$HOME"'
-    return shlex.quote(text)
 
 
 def checked_sha(revision: str) -> str:
@@ -218,7 +147,7 @@ def denied(services: Services) -> Command | None:
     words = services.command
     if PurePosixPath(words[0]).name != "sudo":
         return None
-    asking = _quoted((words[0], "-l", *words[1:]))
+    asking = quoted((words[0], "-l", *words[1:]))
     body = f"""while [ $# -gt 1 ]; do
     {asking} "$1" "$2" >/dev/null 2>&1 </dev/null || printf '%s %s\\n' "$1" "$2"
     shift 2
@@ -254,8 +183,8 @@ def read_state(deploy: Deploy) -> Command:
 
 
 def _git_functions(tree: PurePosixPath | None = None) -> str:
-    setting = f"tree={_quote(tree)}\n" if tree else ""
-    return f'{setting}git_here() {{ {_quoted(_GIT)} -C "$tree" "$@"; }}\n'
+    setting = f"tree={quote(tree)}\n" if tree else ""
+    return f'{setting}git_here() {{ {quoted(_GIT)} -C "$tree" "$@"; }}\n'
 
 
 def _service_functions(services: Services) -> str:
@@ -264,6 +193,6 @@ def _service_functions(services: Services) -> str:
     looking = words[2:] if words[:2] == ("sudo", "-n") else words[1:] if words[:1] == ("sudo",) else words
     properties = "LoadState,ActiveState,MainPID,Result"
     return (
-        f'service() {{ {_quoted(words)} "$@"; }}\n'
-        f'service_show() {{ {_quoted(looking)} show "$1" -p {properties}; }}\n'
+        f'service() {{ {quoted(words)} "$@"; }}\n'
+        f'service_show() {{ {quoted(looking)} show "$1" -p {properties}; }}\n'
     )

@@ -8,7 +8,7 @@ from types import MappingProxyType
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class No(Exception):
+class Rejected(Exception):
     """A call that is not accepted. *reason* is one of few words, because a metric has a line for each."""
 
     def __init__(
@@ -21,6 +21,6 @@ class No(Exception):
         self.headers = headers
 
 
-def later(reason: str, sentence: str, seconds: int, *, status: int = 503) -> No:
+def later(reason: str, sentence: str, seconds: int, *, status: int = 503) -> Rejected:
     """Not now: the same call may work after *seconds*."""
-    return No(status, reason, sentence, headers={"Retry-After": str(seconds)})
+    return Rejected(status, reason, sentence, headers={"Retry-After": str(seconds)})

@@ -22,9 +22,9 @@ from handlers.database.queries import queries
 from handlers.queue.diagnose import Diagnosis, diagnose, is_gone
 from handlers.queue.event import QUEUE_NAMES, EntityType
 from handlers.queue.redrive import CHANNEL
-from handlers.receiver.arrival import Arrival
-from handlers.receiver.line import Line
-from handlers.receiver.refusing import No, later
+from handlers.receiver.intake import Arrival
+from handlers.receiver.kept_connection import Line
+from handlers.receiver.rejected import Rejected, later
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Writer:
                 sentence = "the webhook could not be written down: send it again"
                 _refuse(group, later("database", sentence, _RETRY_AFTER_SECONDS))
             elif len(group) == 1:
-                _refuse(group, No(422, "no_record", "the database cannot keep a value of this record"))
+                _refuse(group, Rejected(422, "no_record", "the database cannot keep a value of this record"))
             else:
                 half = len(group) // 2
                 await self._write(group[:half])
@@ -216,7 +216,7 @@ def _is_content(told: Diagnosis) -> bool:
     return told.sqlstate is not None and told.sqlstate.startswith(("22", "23", "54"))
 
 
-def _refuse(group: Sequence[_Waiting], no: No) -> None:
+def _refuse(group: Sequence[_Waiting], no: Rejected) -> None:
     for each in group:
         if not each.answer.done():
             each.answer.set_exception(no)

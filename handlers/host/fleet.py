@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from handlers.change import Change, activate, operation_id, prepare, start_workers, stop_workers
 from handlers.environment.model import Host
 from handlers.errors import LockLost, RunbookError, Unreachable
-from handlers.facts import HostFacts, inspect
-from handlers.operations import OperationOutcome, OperationResult
+from handlers.host.facts import HostFacts, inspect
+from handlers.host.operations import OperationOutcome, OperationResult
+from handlers.host.ssh import Shell
+from handlers.host.step import Change, activate, operation_id, prepare, start_workers, stop_workers
 from handlers.release import Conclusion, Verdict, short
-from handlers.ssh import Shell
 
 Healthy = Callable[[Sequence[Host]], Awaitable[Conclusion]]
 """Asks whether these hosts, which just got the revision, answer with it."""

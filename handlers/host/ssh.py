@@ -17,10 +17,10 @@ from typing import TypeVar
 
 import paramiko
 
-from handlers import connect
-from handlers.commands import Command
 from handlers.environment.model import Environment, Host
 from handlers.errors import OutcomeUnknown, Unreachable
+from handlers.host import connect
+from handlers.host.command import Command
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

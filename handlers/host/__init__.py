@@ -1,0 +1,1 @@
+"""A host: how it is reached, what it is told, and what it shows."""
