@@ -18,8 +18,8 @@ from _sql import NARROW_TABLE
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from handlers.adopt import adopt
 from handlers.database.migrate import upgrade
+from handlers.erp.adopt import adopt
 from handlers.queue.event import QUEUE_NAMES, EntityType
 from rehearsal import payloads
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.release import Conclusion, Release
+from handlers.release.phase import Conclusion, Release
 from tasks import canary
 
 

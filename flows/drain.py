@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.release import Conclusion, Release, Verdict
+from handlers.release.phase import Conclusion, Release, Verdict
 from tasks import drain
 
 

@@ -30,7 +30,7 @@ from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, RunbookError
 
 if TYPE_CHECKING:
-    from flows.ending import Over
+    from flows.ending import WorkDone
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +128,9 @@ async def _with_prefect(wish: argparse.Namespace) -> bool:
     from prefect.states import get_state_exception
 
     from flows import release, rollback
-    from flows.ending import OVER
+    from flows.ending import WORK_DONE
 
-    threading.Thread(target=_leave, args=(OVER,), daemon=True).start()
+    threading.Thread(target=_leave, args=(WORK_DONE,), daemon=True).start()
     try:
         if wish.verb == "carry_out":
             state = await release.go_on(
@@ -160,7 +160,7 @@ async def _with_prefect(wish: argparse.Namespace) -> bool:
     return False
 
 
-def _leave(over: Over) -> None:
+def _leave(over: WorkDone) -> None:
     """End the process when Prefect does not let it go: to a dead server it would talk for minutes."""
     over.happened.wait()
     time.sleep(FAREWELL_SECONDS)

@@ -11,18 +11,18 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from handlers.errors import ExitCode, RunbookError
-from handlers.release import Release, exit_code
+from handlers.release.phase import Release, exit_code
 
 
 @dataclass(kw_only=True)
-class Over:
+class WorkDone:
     """Set once a process has done all of its work on a release and only Prefect has still to be told."""
 
     happened: threading.Event = field(default_factory=threading.Event)
     exit_code: ExitCode = ExitCode.GOOD
 
 
-OVER = Over()
+WORK_DONE = WorkDone()
 
 
 @contextmanager
@@ -31,10 +31,10 @@ def work() -> Iterator[None]:
     try:
         yield
     except RunbookError as error:
-        OVER.exit_code = error.exit_code
+        WORK_DONE.exit_code = error.exit_code
         raise
     finally:
-        OVER.happened.set()
+        WORK_DONE.happened.set()
 
 
 def as_state(run: Release) -> State[None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flows import part
-from flows.part import Leftover, Part
+from flows.part import Leftover, Process
 from flows.pool import POOL, Pool, open_pool
 from flows.server import child_environment, prefect_settings, server_command, until_ready
 from handlers.environment.load import DIRECTORY_VARIABLE, directory
@@ -34,7 +34,7 @@ class Stoppable(Protocol):
 
 
 @dataclass(kw_only=True)
-class Wish:
+class StopRequest:
     """What the person at the keyboard wants: one signal stops, one while stopping ends the waiting."""
 
     seconds: float
@@ -44,14 +44,14 @@ class Wish:
 
 
 @dataclass(kw_only=True)
-class House:
+class Supervisor:
     """The server and the worker over one state folder."""
 
     state: Path
     port: int
     server_lock: int
     worker_lock: int
-    parts: dict[str, Part] = field(default_factory=dict)
+    parts: dict[str, Process] = field(default_factory=dict)
 
     @property
     def api_url(self) -> str:
@@ -94,7 +94,7 @@ class House:
             await (self._start_server() if name == "server" else self._start_worker())
             say(f"the {name} is back")
 
-    async def stop(self, wish: Wish, say: Say) -> None:
+    async def stop(self, wish: StopRequest, say: Say) -> None:
         """End what was started, in the right order."""
         if "server" in self.parts:
             await _wind_down(self.api_url, self.parts.get("worker"), self.parts["server"], wish, say)
@@ -111,7 +111,7 @@ class House:
         command = [*prefect, "--pool", POOL, "--type", "process", "--name", "runbook-up"]
         self.parts["worker"] = await self._start(command, log="worker.log", lock=self.worker_lock)
 
-    async def _start(self, command: list[str], *, log: str, lock: int) -> Part:
+    async def _start(self, command: list[str], *, log: str, lock: int) -> Process:
         # Runs must find the environment files from whatever folder they are started in.
         files = {DIRECTORY_VARIABLE: str(directory().resolve())}
         settings = prefect_settings(self.state, self.api_url) | files
@@ -128,7 +128,7 @@ class House:
                 wait.cancel()
 
 
-async def end_leftovers(state: Path, wish: Wish, say: Say) -> None:
+async def end_leftovers(state: Path, wish: StopRequest, say: Say) -> None:
     """An `up` that was killed leaves server and worker to the runs that they carry; take them down first."""
     server, worker = Leftover(lock=state / "server.lock"), Leftover(lock=state / "worker.lock")
     if not (server.lives() or worker.lives()):
@@ -139,7 +139,9 @@ async def end_leftovers(state: Path, wish: Wish, say: Say) -> None:
     wish.stopping = False
 
 
-async def _wind_down(api_url: str, worker: Stoppable | None, server: Stoppable, wish: Wish, say: Say) -> None:
+async def _wind_down(
+    api_url: str, worker: Stoppable | None, server: Stoppable, wish: StopRequest, say: Say
+) -> None:
     """No new runs; wait for those under way; then the worker, then the server: nothing is cut unsaid."""
     try:
         async with open_pool(api_url) as pool:
@@ -154,7 +156,7 @@ async def _wind_down(api_url: str, worker: Stoppable | None, server: Stoppable, 
         await server.stop()
 
 
-async def _until_idle(pool: Pool, wish: Wish, say: Say) -> None:
+async def _until_idle(pool: Pool, wish: StopRequest, say: Say) -> None:
     """Wait for the runs under way, until the time is up or a second signal asks for haste."""
     if not (runs := await pool.under_way()):
         return
@@ -174,7 +176,7 @@ async def _give_up_runs(pool: Pool, why: str, say: Say) -> None:
         await pool.mark_crashed(run, f"{why}: see runbook status")
 
 
-async def _until_online(worker: Part, pool: Pool) -> None:
+async def _until_online(worker: Process, pool: Pool) -> None:
     try:
         async with asyncio.timeout(WORKER_SECONDS):
             while not await pool.has_worker():

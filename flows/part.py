@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Process:
     """One process of ours. A session of its own keeps Ctrl-C away from it, so that we choose the order."""
 
     process: asyncio.subprocess.Process
@@ -77,7 +77,7 @@ async def start(
     folder: Path | None = None,
     ends_with_us: bool = False,
     lock: int | None = None,
-) -> Part:
+) -> Process:
     """Start *command*, its output in *log*. While it lives it shares the lock of the descriptor *lock*."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -96,7 +96,7 @@ async def start(
         os.close(descriptor)
     if lock is not None:
         write(lock, str(process.pid))
-    return Part(process=process, log=log)
+    return Process(process=process, log=log)
 
 
 def _end_with_parent() -> None:

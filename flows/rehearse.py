@@ -20,14 +20,15 @@ from flows.cli import follow
 from flows.cli.planned import lines
 from flows.server import prefect_settings, temporary_server
 from flows.state import STATE
-from handlers import beginning, preflight
 from handlers.core import open_core
 from handlers.database.transaction import begin
 from handlers.environment.load import load_environment
 from handlers.errors import Refused
-from handlers.ledger import records, releases
+from handlers.phases.begin import record_release
+from handlers.phases.plan import make_plan
 from handlers.queue import look
-from handlers.release import Phase, Release, exit_code, short
+from handlers.release.ledger import records, releases
+from handlers.release.phase import Phase, Release, exit_code, short
 from rehearsal import processes
 from rehearsal.target import Target
 from rehearsal.traffic import traffic
@@ -93,13 +94,13 @@ async def _release(target: Target, speed: float, out: Console | None, began: flo
     settings = load_environment(str(target.environment_path))
     started = time.monotonic()
     async with open_core(settings) as core:
-        plan = await preflight.plan(core, target.revision)
+        plan = await make_plan(core, target.revision)
         if out is not None:
             for line in lines(plan):
                 out.print(line)
         if not plan.good:
             raise Refused(plan.refusal)
-        run = await beginning.write_down(
+        run = await record_release(
             core, plan, requested_by="rehearsal", reason=f"rehearsal of story {target.story}", speed=speed
         )
         driver = follow.start("carry_out", str(target.environment_path), run.id)

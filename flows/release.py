@@ -17,7 +17,7 @@ from flows.ending import as_state, work
 from flows.rollback import undo
 from flows.watch import watch_window
 from handlers.errors import LockLost, Refused, RunbookError, TryAgain
-from handlers.release import Conclusion, Phase, Release, Verdict
+from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from tasks import deploy, ledger, plan, probe, report
 from tasks.lock import held
 

@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 
 from flows.ending import as_state, work
 from handlers.errors import Fenced, LockLost, RunbookError
-from handlers.release import Conclusion, Phase, Release, Verdict
+from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from tasks import ledger, report
 from tasks import rollback as back
 from tasks.lock import held

@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 
 from flows import part
-from flows.part import Part
+from flows.part import Process
 from handlers.errors import RunbookError
 
 START_SECONDS = 120.0
@@ -84,7 +84,7 @@ def server_command(port: int, *options: str) -> list[str]:
     return [*prefect, "--host", "127.0.0.1", "--port", str(port), *options]
 
 
-async def until_ready(server: Part, api_url: str) -> None:
+async def until_ready(server: Process, api_url: str) -> None:
     """Wait until the server answers; when it ended instead, say why."""
     async with httpx.AsyncClient(trust_env=False, timeout=2) as http:
         try:

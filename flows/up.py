@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from flows import part
-from flows.house import House, Say, Wish, end_leftovers
+from flows.house import Say, StopRequest, Supervisor, end_leftovers
 from flows.server import child_environment, is_free, prefect_settings
 from flows.state import STATE as CONTROLLER
 from handlers.errors import Refused, RunbookError
@@ -33,7 +33,7 @@ async def up(
                     f"port {port} of 127.0.0.1 is taken, perhaps by another server: try another --port"
                 )
             with _parts(state) as (server, worker):
-                house = House(state=state, port=port, server_lock=server, worker_lock=worker)
+                house = Supervisor(state=state, port=port, server_lock=server, worker_lock=worker)
                 try:
                     await house.start(say)
                     if deploy:
@@ -73,9 +73,9 @@ async def deploy_all(state: Path, api_url: str, say: Say = print) -> None:
 
 
 @asynccontextmanager
-async def _stoppable(seconds: float) -> AsyncIterator[Wish]:
+async def _stoppable(seconds: float) -> AsyncIterator[StopRequest]:
     """Turn the first Ctrl-C or SIGTERM into an orderly end of the block, and a later one into haste."""
-    loop, task, wish = asyncio.get_running_loop(), asyncio.current_task(), Wish(seconds=seconds)
+    loop, task, wish = asyncio.get_running_loop(), asyncio.current_task(), StopRequest(seconds=seconds)
     asked = False
 
     def on_signal() -> None:

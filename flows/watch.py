@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from handlers.core import Clock
-from handlers.release import Conclusion, Release, Verdict
+from handlers.release.phase import Conclusion, Release, Verdict
 from tasks import watch
 
 

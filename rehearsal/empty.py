@@ -11,7 +11,7 @@ import asyncpg
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from handlers.adopt import adopt
+from handlers.erp.adopt import adopt
 from rehearsal.postgres import Postgres
 from rehearsal.running import in_thread
 

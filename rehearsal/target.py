@@ -26,8 +26,8 @@ import httpx
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from handlers.adopt import adopt
 from handlers.database.migrate import upgrade
+from handlers.erp.adopt import adopt
 from rehearsal import backlog, erp, lifecycle, processes
 from rehearsal.environment import write_environment
 from rehearsal.host import RehearsalHost

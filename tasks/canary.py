@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from handlers import canary
-from handlers.canary import Chosen
-from handlers.release import Conclusion, Release
+from handlers.phases import canary
+from handlers.phases.canary import Chosen
+from handlers.release.phase import Conclusion, Release
 from tasks.policy import CHANGE, LOOK, step
 from tasks.tools import tools
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from handlers import switching
-from handlers.release import Conclusion, Release
+from handlers.phases.deploy import forward
+from handlers.release.phase import Conclusion, Release
 from tasks.policy import CHANGE, step
 from tasks.tools import tools
 
@@ -12,4 +12,4 @@ from tasks.tools import tools
 async def deploy(run: Release) -> Conclusion:
     """Deploy: workers stop everywhere, one host first, then growing groups; a second try finds the first one."""
     async with tools(run) as core:
-        return await switching.forward(core, run)
+        return await forward(core, run)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from handlers import drain
-from handlers.release import Conclusion, Release
+from handlers.phases import drain
+from handlers.release.phase import Conclusion, Release
 from tasks.policy import CHANGE, LOOK, step
 from tasks.tools import tools
 

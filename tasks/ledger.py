@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from handlers.errors import Refused
-from handlers.ledger import releases
-from handlers.release import Conclusion, Phase, Release, Verdict
+from handlers.release.ledger import releases
+from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from tasks.policy import KEEP, step
 from tasks.tools import tools
 

@@ -10,11 +10,11 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from handlers import lock
 from handlers.core import Core
 from handlers.errors import LockLost, RunbookError
-from handlers.ledger import releases
-from handlers.release import FINISHED, Phase, Release
+from handlers.release import lock
+from handlers.release.ledger import releases
+from handlers.release.phase import FINISHED, Phase, Release
 from tasks.policy import KEEP, step
 from tasks.tools import tools
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from handlers import beginning, moved, preflight
-from handlers.ledger import releases
-from handlers.plan import EVERYTHING, Plan
-from handlers.release import Phase, Release
+from handlers.phases import drift
+from handlers.phases.begin import record_release
+from handlers.phases.plan import make_plan
+from handlers.release.ledger import releases
+from handlers.release.phase import Phase, Release
+from handlers.release.planned import EVERYTHING, Plan
 from tasks.policy import KEEP, LOOK, step
 from tasks.tools import tools
 
@@ -14,14 +16,14 @@ from tasks.tools import tools
 async def make(environment: str, revision: str | None, scope: tuple[Phase, ...] = EVERYTHING) -> Plan:
     """Look at hosts, queue and ledger, and say what a release would do; changes nothing."""
     async with tools(environment) as core:
-        return await preflight.plan(core, revision, scope)
+        return await make_plan(core, revision, scope)
 
 
 @step(KEEP)
 async def write_down(plan: Plan, *, requested_by: str, reason: str, speed: float = 1.0) -> Release:
     """Put a planned release into the ledger; Refused when a check failed."""
     async with tools(plan.environment) as core:
-        return await beginning.write_down(core, plan, requested_by=requested_by, reason=reason, speed=speed)
+        return await record_release(core, plan, requested_by=requested_by, reason=reason, speed=speed)
 
 
 async def begin(environment: str, revision: str, *, requested_by: str, reason: str) -> Release:
@@ -34,7 +36,7 @@ async def begin(environment: str, revision: str, *, requested_by: str, reason: s
 async def what_moved(run: Release) -> str:
     """What is no longer as the plan of a release found it, which has done nothing yet; nothing when all is."""
     async with tools(run) as core:
-        return await moved.since_planned(core, run)
+        return await drift.since_planned(core, run)
 
 
 @step(KEEP)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from handlers import report
-from handlers.release import Release
+from handlers.release.phase import Release
+from handlers.report import gather
 from tasks.policy import LOOK, step
 from tasks.tools import tools
 
@@ -23,4 +23,4 @@ async def write(run: Release) -> None:
 @step(LOOK)
 async def _write(run: Release) -> None:
     async with tools(run) as core:
-        await report.write(core, run)
+        await gather.write(core, run)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from handlers import beginning, evidence, rollback, switching
-from handlers.release import Conclusion, Release
+from handlers.phases import begin, deploy, rollback
+from handlers.release.phase import Conclusion, Release
+from handlers.report import evidence
 from tasks.policy import CHANGE, KEEP, LOOK, step
 from tasks.tools import tools
 
@@ -12,7 +13,7 @@ from tasks.tools import tools
 async def candidate(environment: str) -> Release:
     """The release that a rollback would take back; Refused when there is none."""
     async with tools(environment) as core:
-        return await beginning.rollback_candidate(core.database, environment)
+        return await begin.rollback_candidate(core.database, environment)
 
 
 @step(LOOK)
@@ -26,7 +27,7 @@ async def save_evidence(run: Release) -> str:
 async def activate(run: Release) -> Conclusion:
     """Stop the workers, put unfinished dead letters back, and activate the former revision on every host."""
     async with tools(run) as core:
-        return await switching.back(core, run)
+        return await deploy.back(core, run)
 
 
 @step(LOOK)

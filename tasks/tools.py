@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from handlers.core import Core, open_core
 from handlers.environment.load import load_environment
-from handlers.release import Release
+from handlers.release.phase import Release
 
 
 @asynccontextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from handlers import watch
-from handlers.release import Conclusion, Release
-from handlers.watch import Window
+from handlers.phases import watch
+from handlers.phases.watch import Window
+from handlers.release.phase import Conclusion, Release
 from tasks.policy import LOOK, step
 from tasks.tools import tools
 

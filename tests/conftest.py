@@ -13,8 +13,8 @@ import pytest_asyncio
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from handlers.adopt import adopt
 from handlers.database.migrate import upgrade
+from handlers.erp.adopt import adopt
 from rehearsal.postgres import Postgres
 
 

@@ -7,12 +7,12 @@ import asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import follow
-from flows.cli.options import Going
+from flows.cli.options import RunOptions
 from flows.cli.output import console, print_json
-from handlers import lock
 from handlers.errors import DatabaseDown, ExitCode, Refused
-from handlers.ledger import records, releases
-from handlers.release import LIVE, Phase, Release, exit_code
+from handlers.release import lock
+from handlers.release.ledger import records, releases
+from handlers.release.phase import LIVE, Phase, Release, exit_code
 
 UNTIL = frozenset(Phase) - (LIVE - {Phase.HELD}) - {Phase.PLANNED, Phase.APPROVED}
 """Where a screen has nothing more to show: the release has ended, or a person must decide."""
@@ -24,7 +24,7 @@ async def carry(
     run: Release,
     verb: str,
     words: list[str],
-    going: Going,
+    going: RunOptions,
     *,
     take_over: str = "",
 ) -> int:

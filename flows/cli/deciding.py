@@ -13,27 +13,27 @@ from flows.cli.carrying import carry, must_be_free, unfinished
 from flows.cli.options import (
     ByOption,
     EnvironmentOption,
-    Going,
     JsonOption,
     ReleaseOption,
+    RunOptions,
     TakeOverOption,
     YesOption,
-    spread,
+    expand_options,
 )
 from flows.cli.output import console, person, print_json
 from flows.cli.session import with_database
-from handlers import beginning
 from handlers.environment.model import Environment
 from handlers.errors import ExitCode
-from handlers.ledger import records, releases
-from handlers.release import short
+from handlers.phases import begin
+from handlers.release.ledger import records, releases
+from handlers.release.phase import short
 
 WhyOption = Annotated[str, typer.Option("--reason", help="Why, in one sentence.")]
 
 
 @app.command()
-@spread
-def resume(environment: EnvironmentOption, *, take_over: TakeOverOption = "", going: Going) -> int:
+@expand_options
+def resume(environment: EnvironmentOption, *, take_over: TakeOverOption = "", going: RunOptions) -> int:
     """Go on with a release that is held, or whose controller died, from the phase in the ledger."""
 
     async def go(database: AsyncEngine, settings: Environment) -> int:
@@ -45,7 +45,7 @@ def resume(environment: EnvironmentOption, *, take_over: TakeOverOption = "", go
 
 
 @app.command()
-@spread
+@expand_options
 def rollback(
     environment: EnvironmentOption,
     reason: WhyOption,
@@ -53,12 +53,12 @@ def rollback(
     by: ByOption = "",
     yes: YesOption = False,
     take_over: TakeOverOption = "",
-    going: Going,
+    going: RunOptions,
 ) -> int:
     """Take the newest release back to the revision before it, on every host, and prove it."""
 
     async def go(database: AsyncEngine, settings: Environment) -> int:
-        run = await beginning.rollback_candidate(database, settings.name)
+        run = await begin.rollback_candidate(database, settings.name)
         await must_be_free(database, settings.name, take_over=take_over)
         told = f"roll {settings.name} back from {short(run.to_revision)} to {short(run.from_revision)}"
         if not yes and not going.json:
@@ -81,7 +81,7 @@ def abort(
 
     async def go(database: AsyncEngine, settings: Environment) -> int:
         run = await releases.get(database, release) if release else await unfinished(database, settings.name)
-        ended = await beginning.abort(database, run, by=person(by), reason=reason)
+        ended = await begin.abort(database, run, by=person(by), reason=reason)
         if json:
             print_json({"release": ended.id, "phase": ended.phase, "exit_code": 0})
         else:

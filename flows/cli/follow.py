@@ -16,10 +16,11 @@ from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.state import STATE
-from handlers import status, status_lines
 from handlers.errors import DatabaseDown, ExitCode, Refused, RunbookError
-from handlers.release import FINISHED, Phase
-from handlers.status_view import StatusView
+from handlers.release.phase import FINISHED, Phase
+from handlers.status import snapshot
+from handlers.status.lines import lines
+from handlers.status.view import StatusView
 
 LOOK_SECONDS = 0.5
 _PREFIX = re.compile(r"^[0-9-]+ [0-9:,]+ [A-Z]+ [\w.]+: ")
@@ -97,7 +98,7 @@ async def follow(
             if driver is None and at_end:
                 break
             await asyncio.sleep(LOOK_SECONDS)
-        last = await status.read(engine, environment, release)
+        last = await snapshot.read(engine, environment, release)
         screen.show(last)
     if driver is not None and last.release is not None:
         if driver.refused():
@@ -113,7 +114,7 @@ async def follow(
 
 async def _look(engine: AsyncEngine, environment: str, release: str) -> StatusView | None:
     try:
-        return await status.read(engine, environment, release)
+        return await snapshot.read(engine, environment, release)
     except DatabaseDown:
         # The release's own process decides what that means; the view only waits for it to come back.
         return None
@@ -158,7 +159,7 @@ class _Screen:
 def painted(view: StatusView, width: int = 80, height: int | None = None) -> Text:
     """The plain lines of the view, coloured by what each step has come to, in as many lines as there are."""
     text = Text()
-    for line in status_lines.lines(view, width, height):
+    for line in lines(view, width, height):
         style = next((style for mark, style in STYLES.items() if line.lstrip().startswith(mark)), "")
         text.append(line + "\n", style=style)
     return text

@@ -13,14 +13,17 @@ from flows.cli.app import app
 from flows.cli.options import EnvironmentOption, JsonOption, PlainOption, ReleaseOption
 from flows.cli.output import console, failure, print_json
 from flows.cli.session import with_database
-from handlers import doctor, preflight, report, status
 from handlers.core import open_core
 from handlers.database import migrate
 from handlers.environment.load import load_environment
 from handlers.environment.model import Environment
+from handlers.erp import doctor
 from handlers.errors import ExitCode, Refused
-from handlers.ledger import releases
-from handlers.release import FINISHED, Phase, Release, exit_code, short
+from handlers.phases import plan
+from handlers.release.ledger import releases
+from handlers.release.phase import FINISHED, Phase, Release, exit_code, short
+from handlers.report import gather
+from handlers.status import snapshot
 
 
 @app.command()
@@ -33,7 +36,7 @@ def check(
 
     async def go() -> int:
         async with open_core(load_environment(environment)) as core:
-            checks = await preflight.checks(core, revision)
+            checks = await plan.run_checks(core, revision)
         faults = [one.sentence for one in checks if not one.good]
         good = not faults
         if json:
@@ -62,7 +65,7 @@ def status_(
 
     async def go(database: AsyncEngine, settings: Environment) -> int:
         await _has_ledger(database, settings)
-        view = await status.read(database, settings.name, release)
+        view = await snapshot.read(database, settings.name, release)
         if watch and not json and view.release is not None:
             until = FINISHED | {Phase.HELD}
             view = await follow.follow(
@@ -115,7 +118,7 @@ def report_(
         async with open_core(settings) as core:
             await _has_ledger(core.database, settings)
             run = await _one(core.database, settings, release)
-            written = await report.write(core, run)
+            written = await gather.write(core, run)
         if json:
             print_json({"release": run.id, "files": written})
         elif markdown:

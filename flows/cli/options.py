@@ -46,7 +46,7 @@ TakeOverOption = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asking:
+class RequestOptions:
     """Who begins it and why."""
 
     reason: ReasonOption = ""
@@ -55,7 +55,7 @@ class Asking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Going:
+class RunOptions:
     """How a release is carried out and shown."""
 
     without_prefect: PrefectOption = False
@@ -64,7 +64,7 @@ class Going:
     plain: PlainOption = False
 
 
-def spread(command: Callable[..., int]) -> Callable[..., int]:
+def expand_options(command: Callable[..., int]) -> Callable[..., int]:
     """Let Typer see every field of a group as an option of its own, and *command* the group as one value."""
     parameters = inspect.signature(command, eval_str=True).parameters
     groups: dict[str, Any] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from handlers.plan import Plan
-from handlers.release import Phase, short
+from handlers.release.phase import Phase, short
+from handlers.release.planned import Plan
 
 COMMITS_SHOWN = 8
 

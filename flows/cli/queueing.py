@@ -11,10 +11,10 @@ from flows.cli.app import db_app, queue_app
 from flows.cli.options import ByOption, EnvironmentOption, JsonOption, ReasonOption
 from flows.cli.output import console, person, print_json
 from flows.cli.trying import entity_called
-from handlers import adopt
 from handlers.core import engine
 from handlers.database.transaction import begin
 from handlers.environment.load import load_environment
+from handlers.erp.adopt import adopt
 from handlers.errors import ExitCode, Refused
 from handlers.queue import limits as queue_limits
 from handlers.queue import look
@@ -163,7 +163,7 @@ def adopt_(
     async def go() -> int:
         database = engine(load_environment(environment))
         try:
-            wanted = await adopt.adopt(database, dry_run=True)
+            wanted = await adopt(database, dry_run=True)
             if not json:
                 for statement in wanted:
                     console().print(f"{statement};")
@@ -176,7 +176,7 @@ def adopt_(
                 return ExitCode.GOOD
             if not yes and not json:
                 typer.confirm(f"run these {len(wanted)} statements?", abort=True)
-            done = await adopt.adopt(database)
+            done = await adopt(database)
         finally:
             await database.dispose()
         print_json({"ddl": done, "done": True}) if json else console().print(f"{len(done)} statements done")

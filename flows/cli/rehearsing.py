@@ -13,7 +13,7 @@ from flows.cli.app import app
 from flows.cli.options import JsonOption, PlainOption
 from flows.cli.output import console, print_json
 from handlers.errors import ExitCode, Refused
-from handlers.release import short
+from handlers.release.phase import short
 
 if TYPE_CHECKING:
     from flows.rehearse import Rehearsed

@@ -9,15 +9,16 @@ import typer
 
 from flows.cli.app import app
 from flows.cli.carrying import carry
-from flows.cli.options import Asking, EnvironmentOption, Going, JsonOption, spread
+from flows.cli.options import EnvironmentOption, JsonOption, RequestOptions, RunOptions, expand_options
 from flows.cli.output import console, failure, person, print_json
 from flows.cli.planned import lines
-from handlers import beginning, preflight
 from handlers.core import open_core
 from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, Refused
-from handlers.plan import EVERYTHING, Plan
-from handlers.release import Phase
+from handlers.phases import begin
+from handlers.phases.plan import make_plan
+from handlers.release.phase import Phase
+from handlers.release.planned import EVERYTHING, Plan
 
 RevisionArgument = Annotated[str, typer.Argument(help="Commit, tag or branch of the ERP.")]
 
@@ -31,7 +32,7 @@ def plan(environment: EnvironmentOption, revision: RevisionArgument, json: JsonO
 
 
 @app.command()
-@spread
+@expand_options
 def release(
     environment: EnvironmentOption,
     revision: RevisionArgument,
@@ -39,22 +40,22 @@ def release(
     expect: Annotated[
         str, typer.Option("--plan", help="Go only when the plan still has this hash (from `runbook plan`).")
     ] = "",
-    asking: Asking,
-    going: Going,
+    asking: RequestOptions,
+    going: RunOptions,
 ) -> int:
     """Deploy a revision, prove it, drain the dead letters and watch; undo it when the gate says no."""
     return asyncio.run(_run(environment, revision, EVERYTHING, asking, going, expect=expect))
 
 
 @app.command()
-@spread
-def canary(environment: EnvironmentOption, asking: Asking, going: Going) -> int:
+@expand_options
+def canary(environment: EnvironmentOption, asking: RequestOptions, going: RunOptions) -> int:
     """Prove the revision that runs now on exactly one dead letter; deploys nothing."""
     return asyncio.run(_run(environment, None, (Phase.PROBING, Phase.CANARY), asking, going))
 
 
 @app.command()
-@spread
+@expand_options
 def drain(
     environment: EnvironmentOption,
     *,
@@ -62,8 +63,8 @@ def drain(
         str,
         typer.Option("--left-by", help="Only what this release, which was rolled back, has left behind."),
     ] = "",
-    asking: Asking,
-    going: Going,
+    asking: RequestOptions,
+    going: RunOptions,
 ) -> int:
     """Prove the revision that runs now, then drain the dead letters in growing batches; deploys nothing."""
     scope = (Phase.PROBING, Phase.CANARY, Phase.DRAINING)
@@ -71,29 +72,29 @@ def drain(
 
 
 @app.command()
-@spread
-def watch(environment: EnvironmentOption, asking: Asking, going: Going) -> int:
+@expand_options
+def watch(environment: EnvironmentOption, asking: RequestOptions, going: RunOptions) -> int:
     """Watch live traffic of the revision that runs now for the environment's window; deploys nothing."""
     return asyncio.run(_run(environment, None, (Phase.PROBING, Phase.WATCHING), asking, going))
 
 
 async def _plan(environment: str, revision: str | None, scope: tuple[Phase, ...]) -> Plan:
     async with open_core(load_environment(environment)) as core:
-        return await preflight.plan(core, revision, scope)
+        return await make_plan(core, revision, scope)
 
 
 async def _run(
     environment: str,
     revision: str | None,
     scope: tuple[Phase, ...],
-    asking: Asking,
-    going: Going,
+    asking: RequestOptions,
+    going: RunOptions,
     *,
     expect: str = "",
     left_by: str = "",
 ) -> int:
     async with open_core(load_environment(environment)) as core:
-        made = await preflight.plan(core, revision, scope, left_by=left_by)
+        made = await make_plan(core, revision, scope, left_by=left_by)
         if not going.json:
             _show_plan(made, json=False)
         if not made.good:
@@ -104,7 +105,7 @@ async def _run(
             )
         if not asking.yes and not going.json:
             typer.confirm("start it?", abort=True)
-        run = await beginning.write_down(core, made, requested_by=person(asking.by), reason=asking.reason)
+        run = await begin.record_release(core, made, requested_by=person(asking.by), reason=asking.reason)
         return await carry(core.database, environment, run, "carry_out", [], going)
 
 

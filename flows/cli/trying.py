@@ -17,10 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from flows.cli.app import queue_app
 from flows.cli.options import JsonOption
 from flows.cli.output import print_json
-from handlers import trial
 from handlers.core import engine
 from handlers.entities.document import BODY_BYTES_MAX, Refusal
 from handlers.environment.load import load_environment
+from handlers.erp import trial
 from handlers.errors import ExitCode, Refused
 from handlers.queue.event import EntityType
 from rehearsal.running import ended_by_sigterm, undisturbed

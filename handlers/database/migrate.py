@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.database.transaction import said, sqlstate, transaction
+from handlers.database.transaction import message_of, sqlstate, transaction
 from handlers.errors import Refused
 
 SCHEMA = "runbook"
@@ -102,7 +102,7 @@ def _create_schema(connection: Connection) -> None:
         if sqlstate(error) != "42501":
             raise
         raise Refused(
-            f"the database user may not create the schema {SCHEMA} ({said(error)}): "
+            f"the database user may not create the schema {SCHEMA} ({message_of(error)}): "
             "GRANT CREATE ON DATABASE … TO the user, or create the schema and make the user its owner"
         ) from error
 

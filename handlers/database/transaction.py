@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.errors import DatabaseDown, Refused
 
-Place = AsyncEngine | AsyncConnection
+Bind = AsyncEngine | AsyncConnection
 """Where a query runs: in a transaction of its own (an engine), or inside the caller's (a connection)."""
 
 _GONE = ("08", "57P01", "57P02", "57P03", "53300")
@@ -27,13 +27,13 @@ _NOT_ALLOWED = ("28", "3D000")
 @asynccontextmanager
 async def begin(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A new transaction that commits at the end. Nothing but queries belongs in it."""
-    with spoken(engine):
+    with translated_errors(engine):
         async with engine.begin() as tx:
             yield tx
 
 
 @asynccontextmanager
-async def transaction(place: Place) -> AsyncIterator[AsyncConnection]:
+async def transaction(place: Bind) -> AsyncIterator[AsyncConnection]:
     """The caller's transaction when *place* is a connection, else a new one that commits at the end."""
     if isinstance(place, AsyncConnection):
         yield place
@@ -43,7 +43,7 @@ async def transaction(place: Place) -> AsyncIterator[AsyncConnection]:
 
 
 @contextmanager
-def spoken(engine: AsyncEngine) -> Iterator[None]:
+def translated_errors(engine: AsyncEngine) -> Iterator[None]:
     """Turn "the database is away" and "it does not let us in" into errors that say what to do."""
     where = engine.url.set(drivername="postgresql").render_as_string(hide_password=True)
     try:
@@ -55,15 +55,17 @@ def spoken(engine: AsyncEngine) -> Iterator[None]:
     except Exception as error:
         state = sqlstate(error) or ""
         if state.startswith(_GONE) or (isinstance(error, DBAPIError) and error.connection_invalidated):
-            raise DatabaseDown(f"the database {where} is not available just now: {said(error)}") from error
+            raise DatabaseDown(
+                f"the database {where} is not available just now: {message_of(error)}"
+            ) from error
         if state.startswith(_NOT_ALLOWED):
             raise Refused(
-                f"the database {where} does not let us in: {said(error)}; "
+                f"the database {where} does not let us in: {message_of(error)}; "
                 "check database.url and database.password"
             ) from error
-        if state in _NO_TABLE and "runbook" in said(error):
+        if state in _NO_TABLE and "runbook" in message_of(error):
             raise Refused(
-                f"the ledger in {where} is missing or older than this runbook ({said(error)}): "
+                f"the ledger in {where} is missing or older than this runbook ({message_of(error)}): "
                 "bring it up to date with runbook db upgrade"
             ) from error
         raise
@@ -83,7 +85,7 @@ def sqlstate(error: BaseException) -> str | None:
     return None
 
 
-def said(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The first line of what the database said, without SQLAlchemy's wrapping."""
     inner = getattr(error, "orig", None) or error
     text = str(inner.__cause__ or inner).strip() or type(inner).__name__

@@ -23,7 +23,7 @@ from handlers.entities.base import Handler, Handlers
 from handlers.entities.document import Refusal
 from handlers.entities.fold import Stored
 from handlers.entities.registry import HANDLERS
-from handlers.entities.resolve import Arrival, Found, Ids, Row, arrive, settle
+from handlers.entities.resolve import Ids, MappedEvent, Row, StoredRow, map_event, resolve
 from handlers.entities.spec import Mapped
 from handlers.entities.write import write
 from handlers.queue.event import DRAIN_ORDER, EntityType, Event, Outcome, Result
@@ -49,13 +49,13 @@ async def apply_kind(
     Raises RowsRefused when the database refuses rows, unless the event is *alone* in its batch: see `writing.write`.
     """
     results: dict[UUID, Result] = {}
-    by_key: dict[str, list[Arrival]] = defaultdict(list)
+    by_key: dict[str, list[MappedEvent]] = defaultdict(list)
     for number, event in enumerate(events, start=1):
         if not number % _READ_AT_ONCE:
             # Another batch in hand may be waiting for us to send the database its next statement.
             await asyncio.sleep(0)
         try:
-            arrival = arrive(handler, event)
+            arrival = map_event(handler, event)
         except Refusal as refusal:
             results[event.id] = Result(outcome=Outcome.REFUSED, reason=str(refusal), field=refusal.field)
         else:
@@ -66,7 +66,7 @@ async def apply_kind(
         found = await read_rows(tx, handler, open_keys, by_key)
         rows: list[Row] = []
         for key in open_keys:
-            row, told = settle(handler, by_key[key], found.get(key), ids)
+            row, told = resolve(handler, by_key[key], found.get(key), ids)
             results |= told
             if row is not None:
                 rows.append(row)
@@ -107,8 +107,8 @@ async def look_up(tx: AsyncConnection, records: Iterable[Mapped], ids: Ids, hand
 
 
 async def read_rows(
-    tx: AsyncConnection, handler: Handler, keys: list[str], by_key: Mapping[str, list[Arrival]]
-) -> dict[str, Found]:
+    tx: AsyncConnection, handler: Handler, keys: list[str], by_key: Mapping[str, list[MappedEvent]]
+) -> dict[str, StoredRow]:
     """Lock the rows of *keys*, and take over rows that the old code wrote without the source's id."""
     if not keys:
         return {}
@@ -134,7 +134,7 @@ async def read_rows(
     return found
 
 
-def _found(row: SqlRow[Any]) -> Found:
+def _found(row: SqlRow[Any]) -> StoredRow:
     stored = None
     if row.stamp is not None and row.data is not None:
         versions = json.loads(row.versions) if row.versions else {}
@@ -144,11 +144,13 @@ def _found(row: SqlRow[Any]) -> Found:
             data=json.loads(row.data, parse_float=Decimal),
             versions={key: (datetime.fromisoformat(at), digest) for key, (at, digest) in versions.items()},
         )
-    return Found(id=row.id, stamp=row.stamp, deleted_at=row.deleted_at, covered=row.covered, stored=stored)
+    return StoredRow(
+        id=row.id, stamp=row.stamp, deleted_at=row.deleted_at, covered=row.covered, stored=stored
+    )
 
 
 def _natural_keys(
-    handler: Handler, keys: Iterable[str], by_key: Mapping[str, list[Arrival]]
+    handler: Handler, keys: Iterable[str], by_key: Mapping[str, list[MappedEvent]]
 ) -> dict[str, str]:
     at = handler.table.natural_at
     if at is None:

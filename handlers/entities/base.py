@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.entities import parse
 from handlers.entities.document import Refusal
-from handlers.entities.read import Plans, Seen, plans, read, read_lines, together
-from handlers.entities.spec import Blend, Child, Data, Lines, Mapped, Table
+from handlers.entities.read import Reading, ReadPlans, combined, read, read_lines, read_plans
+from handlers.entities.spec import Child, Data, Lines, Mapped, Merged, Table
 from handlers.queue.event import EntityType
 
 STAMPS = ("last_modified_time", "updated_time")
@@ -66,10 +66,10 @@ class Handler:
 
     def map(self, record: Data) -> Mapped:
         """The row that *record* describes. Raises Refusal naming every field that is not as it should be."""
-        seen = Seen()
+        seen = Reading()
         # Each version was held against the rule by itself. Blended they may break it, and whichever came last would be
         # refused: then the order would matter.
-        if self.check is not None and not isinstance(record, Blend) and self._says_something(record):
+        if self.check is not None and not isinstance(record, Merged) and self._says_something(record):
             try:
                 self.check(record)
             except Refusal as fault:
@@ -78,13 +78,13 @@ class Handler:
         values = read(plan, record, "", seen)
         children: dict[str, Lines] = {}
         for child, line_plan in self._children:
-            said = record.newest_of(child.keys) if isinstance(record, Blend) else record
+            said = record.newest_of(child.keys) if isinstance(record, Merged) else record
             for key in child.keys:
                 if key in said:
                     children[child.name] = read_lines(child, line_plan, record, key, seen)
                     break
         if seen.faults:
-            raise together(seen.faults)
+            raise combined(seen.faults)
         return Mapped(
             values=values,
             missing=plan.missing,
@@ -125,12 +125,12 @@ class Handler:
         return self._keys
 
     @cached_property
-    def _plan(self) -> Plans:
-        return plans(self.table.columns)
+    def _plan(self) -> ReadPlans:
+        return read_plans(self.table.columns)
 
     @cached_property
-    def _children(self) -> tuple[tuple[Child, Plans], ...]:
-        return tuple((child, plans(child.columns)) for child in self.table.children)
+    def _children(self) -> tuple[tuple[Child, ReadPlans], ...]:
+        return tuple((child, read_plans(child.columns)) for child in self.table.children)
 
     @cached_property
     def _telling(self) -> frozenset[str]:

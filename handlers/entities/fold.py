@@ -36,7 +36,7 @@ class Stored(NamedTuple):
     """The keys whose value comes from an older version than the newest."""
 
 
-class Change(NamedTuple):
+class RecordChange(NamedTuple):
     """One version of a record, as an event brought it."""
 
     data: Data
@@ -60,7 +60,7 @@ class Folded(NamedTuple):
     """The keys whose value comes from an older version than the newest."""
 
 
-def fold(stored: Stored | None, changes: Sequence[Change]) -> Folded:
+def fold(stored: Stored | None, changes: Sequence[RecordChange]) -> Folded:
     """The record after *changes*, in whatever order they are given."""
     left = _undominated(changes)
     if len(left) == len(changes):
@@ -73,7 +73,7 @@ def fold(stored: Stored | None, changes: Sequence[Change]) -> Folded:
     )
 
 
-def _undominated(changes: Sequence[Change]) -> list[int]:
+def _undominated(changes: Sequence[RecordChange]) -> list[int]:
     """Positions of the changes that can have a say: the others mention nothing that the last one does not.
 
     Nor does a deletion before it. Of a record with a hundred versions in one batch only the last needs a digest then,
@@ -89,7 +89,7 @@ def _undominated(changes: Sequence[Change]) -> list[int]:
     ]
 
 
-def _fold(stored: Stored | None, changes: Sequence[Change]) -> Folded:
+def _fold(stored: Stored | None, changes: Sequence[RecordChange]) -> Folded:
     if stored is None and len(changes) == 1:
         return alone(changes[0])
     if stored is not None and len(changes) == 1 and _again(stored, changes[0]):
@@ -134,7 +134,7 @@ def _fold(stored: Stored | None, changes: Sequence[Change]) -> Folded:
     )
 
 
-def _again(stored: Stored, change: Change) -> bool:
+def _again(stored: Stored, change: RecordChange) -> bool:
     """Whether a change is what is stored already, delivered once more."""
     return (
         change.stamp == stored.stamp
@@ -156,7 +156,7 @@ def _alike(one: Any, other: Any) -> bool:
             return isinstance(one, bool) == isinstance(other, bool)
 
 
-def alone(change: Change, *, deleted_at: datetime | None = None) -> Folded:
+def alone(change: RecordChange, *, deleted_at: datetime | None = None) -> Folded:
     """A change that is the whole record: nothing older has a key that it does not mention."""
     if change.deleted:
         deleted_at = max(change.stamp, deleted_at or change.stamp)
@@ -170,7 +170,7 @@ def alone(change: Change, *, deleted_at: datetime | None = None) -> Folded:
     )
 
 
-def _deletion(stored: Stored | None, changes: Iterable[Change], newest: datetime) -> datetime | None:
+def _deletion(stored: Stored | None, changes: Iterable[RecordChange], newest: datetime) -> datetime | None:
     """When the record was deleted, unless a newer version says that it is there.
 
     The body of a delete is the last record, and so carries the stamp of the last change: at one stamp the

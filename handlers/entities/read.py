@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from handlers.entities import parse
 from handlers.entities.document import Refusal
-from handlers.entities.spec import Blend, Child, Column, Data, Lines, Parent
+from handlers.entities.spec import Child, Column, Data, Lines, Merged, Parent
 from handlers.queue.event import EntityType
 
 _SHAPES_MAX = 1024
@@ -16,7 +16,7 @@ _SHAPES_MAX = 1024
 
 
 @dataclass(kw_only=True)
-class Seen:
+class Reading:
     """What reading a record brings to light beside its values."""
 
     parents: dict[tuple[EntityType, str], Parent] = field(default_factory=dict)
@@ -28,7 +28,7 @@ Step = tuple[int, str | None, Callable[[object], str | None], EntityType | None,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ReadPlan:
     """How to read records that have one certain set of keys."""
 
     width: int
@@ -42,15 +42,15 @@ class Plan:
     """Positions of the others."""
 
 
-Plans = Callable[[tuple[str, ...]], Plan]
+ReadPlans = Callable[[tuple[str, ...]], ReadPlan]
 """The plan for the keys of a record, in their order."""
 
 
-def plans(declared: Sequence[Column]) -> Plans:
+def read_plans(declared: Sequence[Column]) -> ReadPlans:
     """Plans for a table's columns, each made once."""
 
     @lru_cache(maxsize=_SHAPES_MAX)
-    def for_keys(keys: tuple[str, ...]) -> Plan:
+    def for_keys(keys: tuple[str, ...]) -> ReadPlan:
         there = frozenset(keys)
         steps = tuple(
             (at, _only_key(column, there), column.kind.read, column.parent, column)
@@ -58,7 +58,7 @@ def plans(declared: Sequence[Column]) -> Plans:
             if not there.isdisjoint(column.keys)
         )
         plain = {step[0]: step[1] for step in steps if step[1] is not None and _is_plain(step[4])}
-        return Plan(
+        return ReadPlan(
             width=len(declared),
             steps=steps,
             plain=tuple(plain.items()),
@@ -79,7 +79,7 @@ def _only_key(column: Column, there: Set[str]) -> str | None:
     return found[0] if len(found) == 1 and column.take is None else None
 
 
-def read(plan: Plan, record: Data, path: str, seen: Seen) -> list[str | None]:
+def read(plan: ReadPlan, record: Data, path: str, seen: Reading) -> list[str | None]:
     """Read all that *record* says about the columns of *plan*; its faults and its parents go to *seen*."""
     values: list[str | None] = [None] * plan.width
     steps = plan.other
@@ -110,7 +110,7 @@ def read(plan: Plan, record: Data, path: str, seen: Seen) -> list[str | None]:
 
 def _look(column: Column, record: Data) -> object:
     """The value of a column that has several keys or a rule; at least one of the keys is there."""
-    if isinstance(record, Blend):
+    if isinstance(record, Merged):
         record = record.newest_of(column.keys)
     if column.take is not None:
         return column.take(record)
@@ -133,7 +133,7 @@ def _blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def read_lines(child: Child, line_plans: Plans, record: Data, key: str, seen: Seen) -> Lines:
+def read_lines(child: Child, line_plans: ReadPlans, record: Data, key: str, seen: Reading) -> Lines:
     """Read the lines under *key*, each with its number."""
     try:
         found = child.lines(record[key], record)
@@ -152,7 +152,7 @@ def read_lines(child: Child, line_plans: Plans, record: Data, key: str, seen: Se
     return rows
 
 
-def _only_once(child: Child, rows: Lines, paths: Sequence[str], seen: Seen) -> None:
+def _only_once(child: Child, rows: Lines, paths: Sequence[str], seen: Reading) -> None:
     """Complain about lines that share a value which may stand only once."""
     at, column = next((at, one) for at, one in enumerate(child.columns) if one.name == child.once)
     before: set[str | None] = set()
@@ -163,7 +163,7 @@ def _only_once(child: Child, rows: Lines, paths: Sequence[str], seen: Seen) -> N
         before.add(row[at])
 
 
-def together(faults: Sequence[Refusal]) -> Refusal:
+def combined(faults: Sequence[Refusal]) -> Refusal:
     """All faults of a record as one refusal, under the field of the first."""
     first, *others = {str(fault): fault for fault in faults}.values()
     if not others:

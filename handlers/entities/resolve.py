@@ -10,28 +10,28 @@ from uuid import UUID
 from handlers.entities.base import Handler
 from handlers.entities.document import Refusal, dump, shown
 from handlers.entities.envelope import Record, records
-from handlers.entities.fold import Change, Folded, Stored, alone, fold, shape
-from handlers.entities.spec import Blend, Mapped, Parent
+from handlers.entities.fold import Folded, RecordChange, Stored, alone, fold, shape
+from handlers.entities.spec import Mapped, Merged, Parent
 from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
 
 Ids = dict[EntityType, dict[str, str]]
 """The ERP's own ids of records, by kind and by the source's id, as far as this batch has met them."""
 
 
-class Arrival(NamedTuple):
+class MappedEvent(NamedTuple):
     """An event whose payload was read and mapped."""
 
     event: Event
     record: Record
     mapped: Mapped
-    change: Change
+    change: RecordChange
     shape: str
     """A short name for the set of its keys."""
     doubt: Refusal | None = None
     """Why it is refused unless something else, stored or in the batch, says that the record is of this kind."""
 
 
-class Found(NamedTuple):
+class StoredRow(NamedTuple):
     """A row as it was when we locked it."""
 
     id: str
@@ -51,21 +51,21 @@ class Row(NamedTuple):
     folded: Folded
     raw: tuple[str, str]
     shape: str
-    found: Found | None
+    found: StoredRow | None
 
 
-def arrive(handler: Handler, event: Event) -> Arrival:
+def map_event(handler: Handler, event: Event) -> MappedEvent:
     """Read an event's payload. Raises Refusal with the field and the reason."""
     record = _one(handler, event)
     key = handler.source_key(record.data)
     if key != event.key:
         raise Refusal(handler.id_keys[0], f"says {shown(key)}, but the event is about {shown(event.key)}")
-    change = Change(
+    change = RecordChange(
         data=record.data,
         stamp=handler.stamp(record.data, event.created_at),
         deleted=event.operation is Operation.DELETE,
     )
-    return Arrival(
+    return MappedEvent(
         event=event,
         record=record,
         mapped=handler.map(record.data),
@@ -89,7 +89,7 @@ def _one(handler: Handler, event: Event) -> Record:
     return found[0]
 
 
-def missing_parents(arrival: Arrival, ids: Ids) -> list[Parent]:
+def missing_parents(arrival: MappedEvent, ids: Ids) -> list[Parent]:
     """Which records must come first; none when all are there. A delete waits for nobody."""
     if arrival.change.deleted:
         return []
@@ -107,8 +107,8 @@ def _waits(absent: Sequence[Parent]) -> Result:
     )
 
 
-def settle(
-    handler: Handler, arrivals: Sequence[Arrival], found: Found | None, ids: Ids
+def resolve(
+    handler: Handler, arrivals: Sequence[MappedEvent], found: StoredRow | None, ids: Ids
 ) -> tuple[Row | None, dict[UUID, Result]]:
     """What becomes of all events about one record, and the row to write, if any."""
     if found is None and all(arrival.doubt for arrival in arrivals):
@@ -116,20 +116,20 @@ def settle(
     waits = [missing_parents(arrival, ids) for arrival in arrivals]
     if waits == [[]]:
         # Nearly always: one event for a record, and nothing to wait for.
-        folded = together(arrivals, found)
+        folded = merge_versions(arrivals, found)
         only = {arrivals[0].event.id: _told(handler, arrivals[0], folded, 0)}
         return _row(handler, arrivals, folded, found), only
     ready = [arrival for arrival, absent in zip(arrivals, waits, strict=True) if not absent]
     results: dict[UUID, Result] = {}
     row: Row | None = None
     if ready:
-        folded = together(ready, found)
+        folded = merge_versions(ready, found)
         row = _row(handler, ready, folded, found)
         for at, arrival in enumerate(ready):
             results[arrival.event.id] = _told(handler, arrival, folded, at)
     for arrival, absent in zip(arrivals, waits, strict=True):
         if absent:
-            folded = together([*ready, arrival], found)
+            folded = merge_versions([*ready, arrival], found)
             if folded.owned[len(ready)]:
                 # Also of a deleted record, or where only the raw record would show it: nothing may get lost.
                 results[arrival.event.id] = _waits(absent)
@@ -138,7 +138,9 @@ def settle(
     return row, results
 
 
-def _row(handler: Handler, arrivals: Sequence[Arrival], folded: Folded, found: Found | None) -> Row | None:
+def _row(
+    handler: Handler, arrivals: Sequence[MappedEvent], folded: Folded, found: StoredRow | None
+) -> Row | None:
     """The row to write; none where all that the record says is there already."""
     # A tombstone may have been written before its parents came: written again, its references find them.
     if not folded.changed and folded.deleted_at is None:
@@ -146,12 +148,12 @@ def _row(handler: Handler, arrivals: Sequence[Arrival], folded: Folded, found: F
     return build(handler, arrivals, folded, found)
 
 
-def _doubted(arrival: Arrival) -> Result:
+def _doubted(arrival: MappedEvent) -> Result:
     assert arrival.doubt is not None
     return Result(outcome=Outcome.REFUSED, reason=str(arrival.doubt), field=arrival.doubt.field)
 
 
-def build(handler: Handler, arrivals: Sequence[Arrival], folded: Folded, found: Found | None) -> Row:
+def build(handler: Handler, arrivals: Sequence[MappedEvent], folded: Folded, found: StoredRow | None) -> Row:
     """The row of a folded record; only what no single event says as a whole is mapped and printed again."""
     key = arrivals[0].event.key
     if folded.newest is not None:
@@ -166,7 +168,7 @@ def build(handler: Handler, arrivals: Sequence[Arrival], folded: Folded, found: 
         )
     return Row(
         key=key,
-        mapped=handler.map(Blend(folded.data, folded.versions)),
+        mapped=handler.map(Merged(folded.data, folded.versions)),
         folded=folded,
         raw=(dump(folded.data), "{}"),
         shape=shape(folded.data),
@@ -174,7 +176,7 @@ def build(handler: Handler, arrivals: Sequence[Arrival], folded: Folded, found: 
     )
 
 
-def together(arrivals: Sequence[Arrival], found: Found | None) -> Folded:
+def merge_versions(arrivals: Sequence[MappedEvent], found: StoredRow | None) -> Folded:
     """Fold the events about one record into what is stored."""
     changes = [arrival.change for arrival in arrivals]
     if found is not None and found.covered and found.stamp is not None:
@@ -187,7 +189,7 @@ def together(arrivals: Sequence[Arrival], found: Found | None) -> Folded:
     return fold(found.stored if found is not None else None, changes)
 
 
-def _told(handler: Handler, arrival: Arrival, folded: Folded, at: int) -> Result:
+def _told(handler: Handler, arrival: MappedEvent, folded: Folded, at: int) -> Result:
     """An event was applied when the record, as it stands now, carries something that it said."""
     change = arrival.change
     if change.deleted:

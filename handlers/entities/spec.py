@@ -19,7 +19,7 @@ Data = dict[str, Any]
 """One record of the source, as its JSON object."""
 
 
-class Blend(Data):
+class Merged(Data):
     """A record made of several versions, each with some of its keys: it knows which keys are older than others.
 
     Two keys may fill one column (`location_id` and the older `warehouse_id`): then the newer one counts, also when it

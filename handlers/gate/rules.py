@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from handlers.gate.values import Baseline, CanarySeen, Count, Finding, Judgement, Measurement, Thresholds
+from handlers.gate.values import (
+    Baseline,
+    CanaryMeasurement,
+    Count,
+    Finding,
+    Judgement,
+    Measurement,
+    Thresholds,
+)
 
 
 def judge(*, rule: str, seen: Mapping[str, Any], limits: Mapping[str, Any]) -> Judgement:
@@ -19,7 +27,9 @@ def judge(*, rule: str, seen: Mapping[str, Any], limits: Mapping[str, Any]) -> J
     thresholds = Thresholds(**{**limits, "instant_errors": tuple(limits["instant_errors"])})
     match rule:
         case "canary":
-            return judge_canary(CanarySeen(**{**seen, "differences": tuple(seen["differences"])}), thresholds)
+            return judge_canary(
+                CanaryMeasurement(**{**seen, "differences": tuple(seen["differences"])}), thresholds
+            )
         case "batch":
             return judge_batch(_measurement(seen), thresholds)
         case "watch":
@@ -27,13 +37,13 @@ def judge(*, rule: str, seen: Mapping[str, Any], limits: Mapping[str, Any]) -> J
     raise ValueError(f"there is no rule called {rule!r}")
 
 
-def judge_canary(seen: CanarySeen, limits: Thresholds) -> Judgement:
+def judge_canary(seen: CanaryMeasurement, limits: Thresholds) -> Judgement:
     """One event, followed to its end: a probe, not a statistic, so a single failure decides."""
     finding, sentence = _canary(seen)
     return _judgement("canary", seen, limits, finding, sentence)
 
 
-def _canary(seen: CanarySeen) -> tuple[Finding, str]:
+def _canary(seen: CanaryMeasurement) -> tuple[Finding, str]:
     what = f"{seen.entity} {seen.key}"
     took = f"{seen.seconds:.1f} s"
     if seen.source_down is not None:
@@ -51,7 +61,7 @@ def _canary(seen: CanarySeen) -> tuple[Finding, str]:
     return Finding.HEALTHY, f"{what} completed, {took}{unseen}"
 
 
-def _canary_fault(seen: CanarySeen) -> str:
+def _canary_fault(seen: CanaryMeasurement) -> str:
     """Why a completed canary proves nothing; empty when it does."""
     if seen.worker_revision is not None and not _same(seen.worker_revision, seen.wanted_revision):
         return f"by a worker of {seen.worker_revision[:7]}, not of the released {seen.wanted_revision[:7]}"
@@ -199,7 +209,7 @@ def _measurement(seen: Mapping[str, Any]) -> Measurement:
 
 
 def _judgement(
-    rule: str, seen: Measurement | CanarySeen, limits: Thresholds, finding: Finding, sentence: str
+    rule: str, seen: Measurement | CanaryMeasurement, limits: Thresholds, finding: Finding, sentence: str
 ) -> Judgement:
     inputs = {"rule": rule, "seen": _lists(asdict(seen)), "limits": _lists(asdict(limits))}
     return Judgement(finding=finding, sentence=sentence, inputs=inputs)

@@ -84,7 +84,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CanarySeen:
+class CanaryMeasurement:
     """The one dead letter that proves the revision, as it stands now."""
 
     entity: str

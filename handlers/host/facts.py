@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from handlers.errors import Refused, TryAgain
 from handlers.host import commands
 from handlers.host.operations import HostState, parse_state
-from handlers.host.ssh import Result, Shell
-from handlers.release import short
+from handlers.host.ssh import CommandResult, Shell
+from handlers.release.phase import short
 
 _MISSING = (
     "couldn't find remote ref",
@@ -138,7 +138,7 @@ async def commits_between(shell: Shell, before: str, after: str, limit: int = 50
     return result.stdout.splitlines()
 
 
-def _fetch_error(shell: Shell, result: Result) -> Refused | TryAgain:
+def _fetch_error(shell: Shell, result: CommandResult) -> Refused | TryAgain:
     deploy = shell.environment.deploy
     sentence = f"{shell.host.name} cannot fetch {deploy.branch} from {deploy.remote}: {result.said}"
     if any(word in result.stderr for word in _MISSING):

@@ -14,15 +14,15 @@ from handlers.errors import LockLost, RunbookError, Unreachable
 from handlers.host.facts import HostFacts, inspect
 from handlers.host.operations import OperationOutcome, OperationResult
 from handlers.host.ssh import Shell
-from handlers.host.step import Change, activate, operation_id, prepare, start_workers, stop_workers
-from handlers.release import Conclusion, Verdict, short
+from handlers.host.step import HostChange, activate, operation_id, prepare, start_workers, stop_workers
+from handlers.release.phase import Conclusion, Verdict, short
 
 Healthy = Callable[[Sequence[Host]], Awaitable[Conclusion]]
 """Asks whether these hosts, which just got the revision, answer with it."""
-Verb = Callable[[Shell, Change], Awaitable[OperationResult]]
+Verb = Callable[[Shell, HostChange], Awaitable[OperationResult]]
 
 
-async def deploy(shells: Sequence[Shell], change: Change, healthy: Healthy | None = None) -> Conclusion:
+async def deploy(shells: Sequence[Shell], change: HostChange, healthy: Healthy | None = None) -> Conclusion:
     """Activate the revision: prepare everywhere, stop all workers, switch in groups, start all workers.
 
     Old and new workers never share the queue. Forward, the first failure ends it. Back, every host that can
@@ -62,7 +62,7 @@ async def deploy(shells: Sequence[Shell], change: Change, healthy: Healthy | Non
 class _Journal:
     """What was done on which host, so that the conclusion can tell."""
 
-    def __init__(self, change: Change) -> None:
+    def __init__(self, change: HostChange) -> None:
         self._change = change
         self._hosts: dict[str, list[dict[str, object]]] = {}
         self._failures: list[str] = []
@@ -139,13 +139,13 @@ def _groups(shells: Sequence[Shell], factor: int, *, all_at_once: bool) -> Itera
         size *= max(1, factor)
 
 
-async def _all_finished(shells: Sequence[Shell], change: Change) -> bool:
+async def _all_finished(shells: Sequence[Shell], change: HostChange) -> bool:
     """Whether this very change was carried through on every host and is still true there."""
     facts = await asyncio.gather(*(inspect(shell, change.revision) for shell in shells))
     return all(_finished(shell, seen, change) for shell, seen in zip(shells, facts, strict=True))
 
 
-def _finished(shell: Shell, facts: HostFacts, change: Change) -> bool:
+def _finished(shell: Shell, facts: HostFacts, change: HostChange) -> bool:
     workers = shell.environment.services.workers
     last = operation_id(change, "start-workers" if workers else "activate", shell.host.name)
     return (

@@ -19,7 +19,7 @@ from handlers.environment.model import Host, Probe
 from handlers.errors import RunbookError
 from handlers.host.facts import inspect
 from handlers.host.ssh import Shell
-from handlers.release import Conclusion, Verdict, short
+from handlers.release.phase import Conclusion, Verdict, short
 
 _ABBREVIATED_MIN = 7
 _MISSING = object()

@@ -36,7 +36,7 @@ _FROM_STDIN = """exec sh -c 'eval "$(cat)"'"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class CommandResult:
     """What a command said and its exit status, which is certain: an uncertain one is an error instead."""
 
     exit_status: int
@@ -71,7 +71,7 @@ class Shell:
         """Make sure there is a live connection. Raises Unreachable, or Refused when somebody must act."""
         await self._connected()
 
-    async def run(self, command: Command, *, limit: float | None = None) -> Result:
+    async def run(self, command: Command, *, limit: float | None = None) -> CommandResult:
         """Run *command* and return what it said.
 
         Raises Unreachable when nothing happened or repeating is harmless, and OutcomeUnknown when a command
@@ -130,7 +130,7 @@ class Shell:
 
     async def _talk(
         self, transport: paramiko.Transport, channel: paramiko.Channel, command: Command, limit: float
-    ) -> Result:
+    ) -> CommandResult:
         loop = asyncio.get_running_loop()
 
         def send() -> None:
@@ -138,7 +138,7 @@ class Shell:
             channel.sendall(command.script.encode())
             channel.shutdown_write()
 
-        async def converse() -> Result:
+        async def converse() -> CommandResult:
             await loop.run_in_executor(self._threads, send)
             # Both streams to their end before the exit status: a full one keeps the command from ending.
             stdout, stderr = await asyncio.gather(
@@ -146,7 +146,7 @@ class Shell:
                 loop.run_in_executor(self._threads, _read, channel.recv_stderr),
             )
             status = await loop.run_in_executor(self._threads, channel.recv_exit_status)
-            return Result(exit_status=status, stdout=stdout, stderr=stderr)
+            return CommandResult(exit_status=status, stdout=stdout, stderr=stderr)
 
         try:
             result = await self._guarded(transport, asyncio.ensure_future(converse()), limit)

@@ -31,7 +31,7 @@ class Recorder(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class HostChange:
     """What every operation of one deploy shares. The same change again finds the same operations."""
 
     release: str
@@ -45,13 +45,13 @@ class Change:
     """Counts the times a person asked for it anew: a failure stays one until somebody says so."""
 
 
-async def prepare(shell: Shell, change: Change) -> OperationResult:
+async def prepare(shell: Shell, change: HostChange) -> OperationResult:
     """Bring the revision onto the host and make sure the switch can work; nothing that runs changes."""
     command = commands.prepare(shell.environment.deploy, change.revision, back=change.back)
     return await _carry_out(shell, change, "prepare", command, lambda facts: facts.present is True)
 
 
-async def stop_workers(shell: Shell, change: Change) -> OperationResult:
+async def stop_workers(shell: Shell, change: HostChange) -> OperationResult:
     """Tell the workers to finish and stop, so that the restart cuts nothing in flight."""
     services = shell.environment.services
     command = commands.units(services, "stop", services.workers)
@@ -64,7 +64,7 @@ async def stop_workers(shell: Shell, change: Change) -> OperationResult:
     return await _carry_out(shell, change, "stop-workers", command, stopped, limit=limit)
 
 
-async def activate(shell: Shell, change: Change) -> OperationResult:
+async def activate(shell: Shell, change: HostChange) -> OperationResult:
     """Switch to the prepared revision, prove the tree, and restart what serves it."""
     environment = shell.environment
     command = commands.activate(environment.deploy, change.revision, back=change.back)
@@ -75,7 +75,7 @@ async def activate(shell: Shell, change: Change) -> OperationResult:
     )
 
 
-async def start_workers(shell: Shell, change: Change) -> OperationResult:
+async def start_workers(shell: Shell, change: HostChange) -> OperationResult:
     """Start the workers on the revision that is now active."""
     services = shell.environment.services
     command = commands.units(services, "restart", services.workers)
@@ -87,17 +87,17 @@ async def start_workers(shell: Shell, change: Change) -> OperationResult:
     return await _carry_out(shell, change, "start-workers", command, started)
 
 
-def _kind(change: Change, verb: str) -> str:
+def _kind(change: HostChange, verb: str) -> str:
     return f"back-{verb}" if change.back else verb
 
 
-def operation_id(change: Change, verb: str, host: str) -> str:
+def operation_id(change: HostChange, verb: str, host: str) -> str:
     """The name under which a verb of this change is done on a host; an `r` behind it means once more."""
     return f"{change.release}-{_kind(change, verb)}-{host}-{change.attempt}"
 
 
 async def _carry_out(
-    shell: Shell, change: Change, verb: str, command: Command, proof: Proof, *, limit: float | None = None
+    shell: Shell, change: HostChange, verb: str, command: Command, proof: Proof, *, limit: float | None = None
 ) -> OperationResult:
     """Intend, do, confirm, and look whether the host shows it.
 

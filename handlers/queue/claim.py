@@ -51,7 +51,7 @@ async def _claim_within(
     tx: AsyncConnection, take: Callable[..., Awaitable[list[Event]]], kinds: list[EntityType], limit: int
 ) -> list[Event]:
     """Claim what the limits on intake leave room for: first of the kinds that have one, then of the others."""
-    room = await intake_room.room(tx)
+    room = await intake_room.allowance(tx)
     if room is None:
         return []
     left = limit if room.of_all is None else min(limit, room.of_all)

@@ -13,7 +13,7 @@ from typing import Self
 from sqlalchemy import RowMapping
 
 from handlers.database.queries import queries
-from handlers.database.transaction import Place, clean, transaction
+from handlers.database.transaction import Bind, clean, transaction
 from handlers.errors import Refused
 from handlers.queue import redrive
 from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
@@ -44,7 +44,7 @@ class Limit:
 
 
 async def limit(
-    place: Place, entity: EntityType | None, *, per_ten_seconds: int, seconds: float, by: str, reason: str
+    place: Bind, entity: EntityType | None, *, per_ten_seconds: int, seconds: float, by: str, reason: str
 ) -> Limit:
     """Let workers take at most so many events of *entity*, or of all kinds together, in any ten seconds.
 
@@ -65,17 +65,17 @@ async def limit(
         return Limit.from_row((await tx.execute(_SQL["limit"], values)).mappings().one())
 
 
-async def lift(place: Place, entity: EntityType | None) -> list[Limit]:
+async def lift(place: Bind, entity: EntityType | None) -> list[Limit]:
     """End the limit of *entity*, or the one on all kinds together. Returns it; empty where none was in force."""
     return await _lift(place, _name(entity))
 
 
-async def lift_all(place: Place) -> list[Limit]:
+async def lift_all(place: Bind) -> list[Limit]:
     """End every limit. Returns those that were in force."""
     return await _lift(place, None)
 
 
-async def limits(place: Place) -> list[Limit]:
+async def limits(place: Bind) -> list[Limit]:
     """The limits in force; none where the ledger is older than limits."""
     async with transaction(place) as tx:
         if not await is_there(tx):
@@ -83,7 +83,7 @@ async def limits(place: Place) -> list[Limit]:
         return [Limit.from_row(row) for row in (await tx.execute(_SQL["limits"])).mappings()]
 
 
-async def _lift(place: Place, name: str | None) -> list[Limit]:
+async def _lift(place: Bind, name: str | None) -> list[Limit]:
     async with transaction(place) as tx:
         rows = (await tx.execute(_SQL["lift"], {"entity": name})).mappings().all()
         # What was held has become due.

@@ -22,7 +22,7 @@ _SQL = queries("queue")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Former:
+class BeforeRedrive:
     """All that a redrive wipes from a dead letter, as JSON can hold it, so that `restore` can put it back."""
 
     id: str
@@ -42,25 +42,29 @@ class Former:
         return cls(**dict(row) | {"id": str(row["id"])})
 
 
-async def redrive(tx: AsyncConnection, ids: Sequence[UUID]) -> list[Former]:
+async def redrive(tx: AsyncConnection, ids: Sequence[UUID]) -> list[BeforeRedrive]:
     """Send the dead letters among *ids*, and nothing else, back to pending; wakes the workers.
 
     Returns all former values of those that were really dead letters.
     """
     rows = await tx.execute(_SQL["redrive"], {"ids": list(ids)})
-    formers = [Former.from_row(row) for row in rows.mappings()]
+    formers = [BeforeRedrive.from_row(row) for row in rows.mappings()]
     if formers:
         await notify(tx)
     return formers
 
 
-async def restore(tx: AsyncConnection, formers: Sequence[Former], *, even_leased: bool = False) -> list[UUID]:
+async def restore(
+    tx: AsyncConnection, formers: Sequence[BeforeRedrive], *, even_leased: bool = False
+) -> list[UUID]:
     """Put redriven events that have not come to rest back as the dead letters they were.
 
     *even_leased* is for whoever knows that no worker runs any more: a lease then binds nobody.
     Returns those that were put back. One that is missing has come to rest, or a worker holds it.
     """
-    columns = {f"{field.name}s": [getattr(each, field.name) for each in formers] for field in fields(Former)}
+    columns = {
+        f"{field.name}s": [getattr(each, field.name) for each in formers] for field in fields(BeforeRedrive)
+    }
     columns["ids"] = [UUID(each.id) for each in formers]
     rows = await tx.execute(_SQL["restore"], columns | {"even_leased": even_leased})
     put_back = {row.id for row in rows}

@@ -23,7 +23,7 @@ _SQL = queries("intake")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class Allowance:
     """What may still be taken: of some kinds, and of all together; None where that has no limit."""
 
     of_all: int | None
@@ -40,13 +40,13 @@ async def is_there(tx: AsyncConnection) -> bool:
     return there
 
 
-async def room(tx: AsyncConnection) -> Room | None:
+async def allowance(tx: AsyncConnection) -> Allowance | None:
     """What the limits in force still allow, held for this transaction alone; None where none is in force."""
     if not (await tx.execute(_SQL["hold_limits"])).all():
         return None
     rows = (await tx.execute(_SQL["room"])).all()
     left = {row.entity_type: int(row.room) for row in rows}
-    return Room(
+    return Allowance(
         of_all=left.get(ALL),
         of_kind={ENTITY_TYPES[name]: number for name, number in left.items() if name in ENTITY_TYPES},
     )

@@ -57,7 +57,7 @@ EVENTS: dict[bytes, Operation] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arrival:
+class Webhook:
     """One record that came in, ready to be written."""
 
     entity: EntityType
@@ -89,7 +89,7 @@ def operation_of(values: list[bytes]) -> Operation:
     return operation
 
 
-def arrivals(entity: EntityType, body: str, operation: Operation) -> list[Arrival]:
+def arrivals(entity: EntityType, body: str, operation: Operation) -> list[Webhook]:
     """Every record of *body*. Refuses the whole where one of them cannot be named: half a call is no call."""
     try:
         records = registry.unwrap(entity, body)
@@ -115,7 +115,7 @@ def _is_json(body: str) -> bool:
     return True
 
 
-def _arrival(entity: EntityType, record: Data, operation: Operation) -> Arrival:
+def _arrival(entity: EntityType, record: Data, operation: Operation) -> Webhook:
     handler = registry.handler(entity)
     key = handler.source_key(record)
     if len(key) > _KEY_MAX:
@@ -124,7 +124,7 @@ def _arrival(entity: EntityType, record: Data, operation: Operation) -> Arrival:
     said = {name: _plain(value) for name, value in record.items() if name in stored}
     content = blake2b(f"{entity}\n{key}\n{operation is Operation.DELETE}\n".encode(), digest_size=32)
     content.update(_SORTED(said))
-    return Arrival(
+    return Webhook(
         entity=entity,
         key=key,
         operation=operation,

@@ -12,7 +12,7 @@ from handlers.queue.diagnose import is_gone
 Result = TypeVar("Result")
 
 
-class Line:
+class KeptConnection:
     """One connection of *engine*, for one transaction after the other."""
 
     def __init__(self, engine: AsyncEngine) -> None:

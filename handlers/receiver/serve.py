@@ -16,7 +16,7 @@ from handlers.environment.model import Database
 from handlers.errors import Refused
 from handlers.receiver.application import Settings, application
 from handlers.receiver.connection import Connection
-from handlers.worker.engine import collect_seldom
+from handlers.worker.engine import tune_garbage_collector
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ async def serve(
     *trusted_proxies* are the addresses, with commas between them, whose word about the caller counts.
     """
     check(settings.secret, host)
-    collect_seldom()
+    tune_garbage_collector()
     engine = _engine(database)
     config = server_config(application(engine, settings), trusted_proxies=trusted_proxies)
     config.host, config.port = host, port

@@ -22,8 +22,8 @@ from handlers.database.queries import queries
 from handlers.queue.diagnose import Diagnosis, diagnose, is_gone
 from handlers.queue.event import QUEUE_NAMES, EntityType
 from handlers.queue.redrive import CHANNEL
-from handlers.receiver.intake import Arrival
-from handlers.receiver.kept_connection import Line
+from handlers.receiver.intake import Webhook
+from handlers.receiver.kept_connection import KeptConnection
 from handlers.receiver.rejected import Rejected, later
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _SQL = queries("receiver")
 class Call:
     """One webhook as it came in: its records, and what is kept about how it came."""
 
-    arrivals: Sequence[Arrival]
+    arrivals: Sequence[Webhook]
     headers: str
     """As JSON text."""
     address: str | None
@@ -68,7 +68,7 @@ class Writer:
     def __init__(
         self, engine: AsyncEngine, *, seconds: float = 4.0, bytes_max: int = 64 * 1024 * 1024
     ) -> None:
-        self._line = Line(engine)
+        self._line = KeptConnection(engine)
         self._seconds = seconds
         self._bytes_max = bytes_max
         self._waiting: deque[_Waiting] = deque()
@@ -191,7 +191,7 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[Written]:
     return told
 
 
-def _questions(arrivals: Sequence[Arrival]) -> list[bool | None]:
+def _questions(arrivals: Sequence[Webhook]) -> list[bool | None]:
     """For each arrival: whether the database must be asked if it is new; None where this group knows that it is not.
 
     The first of a record asks. A later one without a stamp is new when it differs from the one before it.

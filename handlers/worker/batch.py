@@ -13,13 +13,22 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.database.transaction import spoken
+from handlers.database.transaction import translated_errors
 from handlers.errors import DatabaseDown
 from handlers.queue import settle, wake
 from handlers.queue.diagnose import RowsRefused, diagnose, is_gone
 from handlers.queue.event import DRAIN_ORDER, ErrorClass, Event, Outcome, Result, Status
 from handlers.queue.settle import Failure, LeaseLost
-from handlers.worker.isolate import Done, Found, Tally, failure, not_applied, put_blame, set_aside, tell
+from handlers.worker.isolate import (
+    BatchResult,
+    Isolation,
+    Tally,
+    failure,
+    log_failures,
+    not_applied,
+    record_failure,
+    without_refused,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +46,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     Only a failure to open it is translated: what happens inside may be an event's fault and is seen as it is.
     """
     async with AsyncExitStack() as stack:
-        with spoken(engine):
+        with translated_errors(engine):
             tx = await stack.enter_async_context(engine.begin())
         yield tx
 
@@ -59,7 +68,7 @@ class Settler:
             async with transaction(self.engine) as tx:
                 done = await self._apply(tx, events)
         except Exception as error:  # whatever one event raised: the others must not suffer for it
-            _unless_gone(error)
+            _raise_if_gone(error)
             log.info("a batch of %d events failed (%s): isolating", len(events), type(error).__name__)
             # Without its traceback, which holds our own frame and so itself, and all rows of the batch.
             reason = error.with_traceback(None)
@@ -69,14 +78,14 @@ class Settler:
         try:
             found = await self._isolate(events, reason)
         except Exception as error:
-            _unless_gone(error)
+            _raise_if_gone(error)
             # Not even event by event, as when only the commit is refused: all share what is known.
-            found = Found(failures=[failure(event, error) for event in events])
+            found = Isolation(failures=[failure(event, error) for event in events])
         tally = found.tally + await self._record(found)
         await self._wake(found)
         return tally
 
-    async def _wake(self, done: Done) -> None:
+    async def _wake(self, done: BatchResult) -> None:
         """Look once more, after the commit, for children and parents that were in two hands at the same time.
 
         Neither saw the other then: the child found no parent, and the parent no child that waits. Whoever commits last
@@ -91,7 +100,7 @@ class Settler:
         except Exception as error:
             log.info("could not wake waiting events: %s", diagnose(error).message)
 
-    async def _apply(self, tx: AsyncConnection, events: Sequence[Event]) -> Done:
+    async def _apply(self, tx: AsyncConnection, events: Sequence[Event]) -> BatchResult:
         """Write the rows of *events* and settle them in one transaction, or raise: then roll it back."""
         results = await self.apply(tx, events)
         silent = [event for event in events if event.id not in results]
@@ -111,25 +120,25 @@ class Settler:
         came = {event.key for event in events if results[event.id].outcome is Outcome.APPLIED}
         await wake.wake_children(tx, came)
         waiting = [each.id for each in failures if each.error_class is ErrorClass.MISSING_PARENT]
-        return Done(tally=tally, came=came, waiting=waiting)
+        return BatchResult(tally=tally, came=came, waiting=waiting)
 
-    async def _isolate(self, events: Sequence[Event], reason: Exception) -> Found:
+    async def _isolate(self, events: Sequence[Event], reason: Exception) -> Isolation:
         """Apply the good ones of a batch that failed for *reason*, parents before children.
 
         Where the database has named the bad ones, all others are applied at once; what nobody has named is looked for
         in pieces.
         """
-        found = Found()
-        left = sorted(events, key=_in_order_of_locks)
+        found = Isolation()
+        left = sorted(events, key=_lock_order)
         several: list[Event] = []
         async with transaction(self.engine) as tx:
             while left and isinstance(reason, RowsRefused):
-                left = set_aside(left, reason, found, several)
+                left = without_refused(left, reason, found, several)
                 try:
                     async with tx.begin_nested():
                         done = await self._apply(tx, left)
                 except Exception as error:  # perhaps other rows, which could not be seen before
-                    _still_there(tx, error)
+                    _raise_if_transaction_gone(tx, error)
                     reason = error.with_traceback(None)
                 else:
                     found.add(done)
@@ -138,16 +147,16 @@ class Settler:
         if several:
             # By themselves: they would take locks of kinds that this transaction has long left behind.
             async with transaction(self.engine) as tx:
-                await self._divide_all(tx, sorted(several, key=_in_order_of_locks), found)
+                await self._divide_all(tx, sorted(several, key=_lock_order), found)
         return found
 
-    async def _divide_all(self, tx: AsyncConnection, events: Sequence[Event], found: Found) -> None:
+    async def _divide_all(self, tx: AsyncConnection, events: Sequence[Event], found: Isolation) -> None:
         """Apply *events* piece by piece, each behind a savepoint: the pieces are of the square root's size."""
         size = max(1, isqrt(len(events)))
         for start in range(0, len(events), size):
             await self._divide(tx, events[start : start + size], found)
 
-    async def _divide(self, tx: AsyncConnection, events: Sequence[Event], found: Found) -> None:
+    async def _divide(self, tx: AsyncConnection, events: Sequence[Event], found: Isolation) -> None:
         """Apply *events* behind one savepoint; when that fails, in pieces: the square root of their number.
 
         A few bad events among 500 then cost tens of statements, where one savepoint each would cost 500.
@@ -160,16 +169,16 @@ class Settler:
             async with tx.begin_nested():
                 done = await self._apply(tx, ready)
         except Exception as error:  # recorded below, with the event that caused it
-            _still_there(tx, error)
+            _raise_if_transaction_gone(tx, error)
             if len(ready) == 1:
-                put_blame(ready[0], error, found)
+                record_failure(ready[0], error, found)
                 return
         else:
             found.add(done)
             return
         await self._divide_all(tx, ready, found)
 
-    async def _record(self, found: Found) -> Tally:
+    async def _record(self, found: Isolation) -> Tally:
         """Write down in a new transaction why events failed, and give back those that must wait for them."""
         async with transaction(self.engine) as tx:
             tally = await self._fail(tx, found.failures)
@@ -196,11 +205,11 @@ class Settler:
                 cap_seconds=self.backoff_cap_seconds,
             )
             tally += Counter(status.value for status in told.values())
-        tell(failures)
+        log_failures(failures)
         return tally
 
 
-def _in_order_of_locks(event: Event) -> tuple[int, str, datetime, UUID]:
+def _lock_order(event: Event) -> tuple[int, str, datetime, UUID]:
     """Parents before children, then by record, as a whole batch locks them; the events of a record in their order.
 
     Two workers that both look for a bad event would otherwise wait for each other's rows in a circle.
@@ -208,13 +217,13 @@ def _in_order_of_locks(event: Event) -> tuple[int, str, datetime, UUID]:
     return DRAIN_ORDER.index(event.entity), event.key, event.created_at, event.id
 
 
-def _still_there(tx: AsyncConnection, error: Exception) -> None:
+def _raise_if_transaction_gone(tx: AsyncConnection, error: Exception) -> None:
     """Raise DatabaseDown when *error* means that the database is away, and the transaction with it."""
     if tx.invalidated or is_gone(error):
         raise DatabaseDown("the database went away while a batch was applied") from error
 
 
-def _unless_gone(error: Exception) -> None:
+def _raise_if_gone(error: Exception) -> None:
     """Raise DatabaseDown when *error* means that the database is away."""
     if is_gone(error):
         raise DatabaseDown("the database went away while a batch was settled") from error

@@ -11,7 +11,7 @@ _NEW_OBJECTS = 50_000
 """A batch of events is some hundred thousand objects, none of them in a circle."""
 
 
-def collect_seldom() -> None:
+def tune_garbage_collector() -> None:
     """Let Python look for circular garbage seldom: in a process that does nothing but read payloads it is 7 % of all.
 
     What is there already lives as long as the process, and is left out for good.

@@ -21,11 +21,11 @@ OWNER_PATTERN = "-[0-9]+-[0-9a-f]{8}$"
 """How the tokens of our own workers end (`worker.new_owner`)."""
 
 
-class InOtherHands(TryAgain):
+class RecordInUse(TryAgain):
     """Somebody else is at a newer event of the same record: which of both is written last would be chance."""
 
 
-def minding_others(apply: Apply, owner: str) -> Apply:
+def with_foreign_events(apply: Apply, owner: str) -> Apply:
     """*apply*, so that the older never stands over the newer that another worker has applied."""
 
     async def minded(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
@@ -51,7 +51,7 @@ async def _newer(tx: AsyncConnection, owner: str, events: Sequence[Event]) -> li
     ).all()
     for row in rows:
         if row.in_hand:
-            raise InOtherHands(
+            raise RecordInUse(
                 f"{row.locked_by} is at a newer event of {ENTITY_TYPES[row.entity_type].value} {row.source_entity_id}"
             )
     found = {row.id: event_of(row[: len(Event._fields)]) for row in rows}

@@ -19,7 +19,7 @@ Tally = Counter[str]
 
 
 @dataclass(kw_only=True)
-class Done:
+class BatchResult:
     """What became of some events, and who must be woken once it is committed."""
 
     tally: Tally = field(default_factory=Counter)
@@ -28,7 +28,7 @@ class Done:
     waiting: list[UUID] = field(default_factory=list)
     """Events that wait for a parent."""
 
-    def add(self, other: Done) -> None:
+    def add(self, other: BatchResult) -> None:
         """Take over what became of other events."""
         self.tally += other.tally
         self.came |= other.came
@@ -36,7 +36,7 @@ class Done:
 
 
 @dataclass(kw_only=True)
-class Found(Done):
+class Isolation(BatchResult):
     """What isolating a failed batch has found out so far."""
 
     failures: list[Failure] = field(default_factory=list)
@@ -45,8 +45,8 @@ class Found(Done):
     held: set[tuple[EntityType, str]] = field(default_factory=set)
 
 
-def set_aside(
-    events: Sequence[Event], refused: RowsRefused, found: Found, several: list[Event]
+def without_refused(
+    events: Sequence[Event], refused: RowsRefused, found: Isolation, several: list[Event]
 ) -> list[Event]:
     """Blame the events whose records are *refused*. Returns the others.
 
@@ -56,7 +56,7 @@ def set_aside(
     times = Counter(event.key for event in bad)
     for event in bad:
         if times[event.key] == 1:
-            put_blame(event, refused.errors[event.key], found)
+            record_failure(event, refused.errors[event.key], found)
         else:
             several.append(event)
     return [
@@ -64,7 +64,7 @@ def set_aside(
     ]
 
 
-def put_blame(event: Event, error: Exception, found: Found) -> None:
+def record_failure(event: Event, error: Exception, found: Isolation) -> None:
     """Note that *event* raised *error*; what is tried again holds back the newer events of its record."""
     if isinstance(error, LeaseLost):
         found.tally["lost"] += 1
@@ -101,12 +101,12 @@ def not_applied(id_: UUID, result: Result) -> Failure:
     )
 
 
-def sentence(tally: Tally) -> str:
+def describe(tally: Tally) -> str:
     """What became of some events, in words."""
     return ", ".join(f"{count} {word}" for word, count in sorted(tally.items())) or "nothing"
 
 
-def tell(failures: Sequence[Failure]) -> None:
+def log_failures(failures: Sequence[Failure]) -> None:
     """One line for each kind of failure, with masked values: payloads hold customers' data."""
     kinds = Counter((each.error_class.value, each.code, fingerprint(each.message)) for each in failures)
     for (error_class, code, text), times in kinds.most_common():

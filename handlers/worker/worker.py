@@ -29,10 +29,10 @@ from handlers.queue.event import SETTLED, EntityType, ErrorClass
 from handlers.queue.look import EventState
 from handlers.queue.wake import wake_arrived
 from handlers.worker.batch import Apply, Settler, transaction
-from handlers.worker.engine import collect_seldom, make_engine
-from handlers.worker.foreign import minding_others
+from handlers.worker.engine import make_engine, tune_garbage_collector
+from handlers.worker.foreign import with_foreign_events
 from handlers.worker.heartbeat import Heartbeat
-from handlers.worker.isolate import Tally, sentence
+from handlers.worker.isolate import Tally, describe
 from handlers.worker.listen import listen
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Worker:
             engine=engine,
             owner=owner,
             revision=revision,
-            apply=minding_others(apply, owner),
+            apply=with_foreign_events(apply, owner),
             backoff_seconds=backoff_seconds,
             backoff_cap_seconds=backoff_cap_seconds,
         )
@@ -117,7 +117,7 @@ class Worker:
             listener.cancel()
             await asyncio.wait({listener}, timeout=_CANCEL_SECONDS)
             await self._say_farewell()
-            log.info("worker %s ends: %s", self.owner, sentence(self.tally))
+            log.info("worker %s ends: %s", self.owner, describe(self.tally))
 
     async def run_until_settled(self, ids: Sequence[UUID], limit_seconds: float) -> list[EventState]:
         """Work on exactly the events *ids* until they have come to rest or time is up; says where they stand.
@@ -169,7 +169,7 @@ class Worker:
             self.tally += tally
             # Else a batch that is too slow for its lease is done in vain, again and again.
             self._at_once = max(1, limit // 4) if tally["lost"] else min(self._batch_size, 2 * self._at_once)
-            log.info("%s of %d events in %.3f s", sentence(tally), len(events), time.perf_counter() - began)
+            log.info("%s of %d events in %.3f s", describe(tally), len(events), time.perf_counter() - began)
         self._unfinished -= 1
         return len(events), len(events) >= limit
 
@@ -264,7 +264,7 @@ async def serve(
     poll_seconds: float = 1.0,
 ) -> None:
     """Run one worker until SIGTERM or SIGINT; over within ten seconds of it. *owner* is a name for people."""
-    collect_seldom()
+    tune_garbage_collector()
     engine = make_engine(database_url, lease_seconds=lease_seconds)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -19,10 +19,11 @@ from typing import Any
 import asyncpg
 import httpx
 
-from handlers import beginning, preflight
 from handlers.core import open_core
 from handlers.environment.load import load_environment
-from handlers.release import Release
+from handlers.phases import begin
+from handlers.phases.plan import make_plan
+from handlers.release.phase import Release
 from rehearsal.target import Target
 from rehearsal.traffic import traffic
 
@@ -82,8 +83,8 @@ class Place:
     async def plan(self, revision: str | None = None, requested_by: str = "tests") -> Release:
         """Write a release down, as `runbook release` does before it starts its driver."""
         async with open_core(load_environment(self.environment)) as core:
-            made = await preflight.plan(core, revision or self.target.revision)
-            return await beginning.write_down(
+            made = await make_plan(core, revision or self.target.revision)
+            return await begin.record_release(
                 core, made, requested_by=requested_by, reason="a test", speed=self.speed
             )
 

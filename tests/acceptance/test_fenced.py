@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from killing import WHY, Place, Point, end
 
-from handlers import lock
 from handlers.core import open_core
 from handlers.environment.load import load_environment
 from handlers.errors import LockLost
 from handlers.host.command import Command
 from handlers.host.operations import run_operation
 from handlers.host.ssh import open_hosts
+from handlers.release import lock
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,11 +13,11 @@ import pytest_asyncio
 from killing import Place, Point, last
 
 from flows import release, rollback
-from handlers import moved
 from handlers.core import open_core
 from handlers.environment.load import load_environment
 from handlers.errors import ExitCode
-from handlers.release import Phase, exit_code
+from handlers.phases import drift
+from handlers.release.phase import Phase, exit_code
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -92,7 +92,7 @@ async def test_a_plan_that_lay_while_the_world_moved_is_refused(place: Place) ->
     run = await place.plan(place.target.revisions["treacherous"])
     await place.ledger.execute(TEN_MINUTES_AGO, run.id)
     async with open_core(load_environment(place.environment)) as core:
-        assert await moved.since_planned(core, run) == ""
+        assert await drift.since_planned(core, run) == ""
     [gone] = await place.rows("SELECT id FROM tds_sync_queue WHERE status = 'dead_letter' LIMIT 1")
     await place.ledger.execute("UPDATE tds_sync_queue SET status = 'completed' WHERE id = $1", gone["id"])
     try:

@@ -20,9 +20,9 @@ import yaml
 from local_prefect import ROOT, Project, marked
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.ledger import dead_letters, intents, releases
-from handlers.ledger.records import files
-from handlers.release import Phase
+from handlers.release.ledger import dead_letters, intents, releases
+from handlers.release.ledger.records import files
+from handlers.release.phase import Phase
 from rehearsal.target import Target
 from rehearsal.traffic import traffic
 

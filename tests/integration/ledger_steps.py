@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import lock
-from handlers.ledger import releases
-from handlers.release import Phase, Release
+from handlers.release import lock
+from handlers.release.ledger import releases
+from handlers.release.phase import Phase, Release
 
 
 async def begun(engine: AsyncEngine, environment: str = "staging") -> Release:

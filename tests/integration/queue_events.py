@@ -16,7 +16,7 @@ from handlers.queue.event import EntityType, ErrorClass, Event, Outcome, Result
 
 APPLIED = Result(outcome=Outcome.APPLIED, target="7")
 
-FORMER = [field.name for field in fields(redrive.Former) if field.name not in ("id", "attempt_count")]
+FORMER = [field.name for field in fields(redrive.BeforeRedrive) if field.name not in ("id", "attempt_count")]
 """What a redrive wipes and a restore puts back, besides the attempts."""
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.adopt import adopt, needed
+from handlers.erp.adopt import adopt, needed
 from handlers.errors import Refused, TryAgain
 from tests.conftest import engine_for
 
@@ -87,8 +87,8 @@ async def test_a_table_in_use_is_not_waited_for_long(
     erp: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The application goes before: adoption gives up, keeps what it has done, and the next one does the rest."""
-    monkeypatch.setattr("handlers.adopt.LOCK_TRIES", 2)
-    monkeypatch.setattr("handlers.adopt.LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("handlers.erp.adopt.LOCK_TRIES", 2)
+    monkeypatch.setattr("handlers.erp.adopt.LOCK_WAIT_SECONDS", 0.1)
     wanted = await adopt(erp, dry_run=True)
     async with erp.connect() as application:
         await application.execute(text("SELECT 1 FROM vendors"))
@@ -144,7 +144,7 @@ async def test_an_index_waits_a_bounded_time_for_open_transactions(
     """One that is left open keeps an index from being finished; once it has ended, the next adoption finishes it."""
     await adopt(erp)
     await run(erp, f"DROP INDEX {INDEX}")
-    monkeypatch.setattr("handlers.adopt.INDEX_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("handlers.erp.adopt.INDEX_WAIT_SECONDS", 0.2)
     async with erp.connect() as forgotten:
         await forgotten.execute(text("SELECT 1 FROM tds_sync_queue"))
         with pytest.raises(TryAgain, match=INDEX):

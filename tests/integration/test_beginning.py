@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from ledger_steps import deploying
 
-from handlers.beginning import write_down
 from handlers.core import open_core
 from handlers.environment.load import parse
 from handlers.errors import Refused
-from handlers.ledger import records, releases
-from handlers.plan import EVERYTHING, Plan
+from handlers.phases.begin import record_release
+from handlers.release.ledger import records, releases
+from handlers.release.planned import EVERYTHING, Plan
 
 
 def planned(to_revision: str) -> Plan:
@@ -51,5 +51,5 @@ async def test_a_quarantine_that_the_plan_did_not_know_refuses(database_url: str
         left = await deploying(core.database)
         await records.quarantine(core.database, left, "7 of 7 failed")
         with pytest.raises(Refused, match=r"was left by release .* \(7 of 7 failed\).*runbook lift"):
-            await write_down(core, planned(left.to_revision), requested_by="ops", reason="again")
+            await record_release(core, planned(left.to_revision), requested_by="ops", reason="again")
         assert len(await releases.history(core.database, "staging")) == 1

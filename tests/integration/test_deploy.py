@@ -19,8 +19,8 @@ from handlers.host import operations
 from handlers.host.fleet import deploy
 from handlers.host.operations import OperationOutcome
 from handlers.host.ssh import Shell, open_hosts
-from handlers.host.step import Change, activate, prepare, stop_workers
-from handlers.release import Conclusion, Verdict
+from handlers.host.step import HostChange, activate, prepare, stop_workers
+from handlers.release.phase import Conclusion, Verdict
 
 UNITS = ("tsh-erp", "tsh-erp-workers")
 
@@ -64,9 +64,9 @@ async def shells_of(target: Target, **changes: dict[str, Any]) -> AsyncIterator[
         yield shells
 
 
-def change(revision: str, notes: Notes | None = None, **values: Any) -> Change:
+def change(revision: str, notes: Notes | None = None, **values: Any) -> HostChange:
     """A change of release r1."""
-    return Change(
+    return HostChange(
         **{"release": "r1", "token": 1, "revision": revision, "recorder": notes or Notes()} | values
     )
 

@@ -16,7 +16,7 @@ from handlers.host import operations
 from handlers.host.facts import inspect
 from handlers.host.operations import OperationOutcome
 from handlers.host.ssh import Shell
-from handlers.host.step import Change, activate, prepare
+from handlers.host.step import HostChange, activate, prepare
 
 
 class _Nobody:
@@ -30,9 +30,9 @@ class _Nobody:
 _SERVICES: dict[str, Any] = {"command": ["true"], "web": [], "workers": []}
 
 
-def change(revision: str, **values: Any) -> Change:
+def change(revision: str, **values: Any) -> HostChange:
     """A change of release r1."""
-    return Change(**{"release": "r1", "token": 1, "revision": revision, "recorder": _Nobody()} | values)
+    return HostChange(**{"release": "r1", "token": 1, "revision": revision, "recorder": _Nobody()} | values)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from queue_events import dead_letter, event
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import doctor
+from handlers.erp import doctor
 from handlers.worker.worker import Worker, new_owner
 
 OLD: dict[str, Any] = {"status": "completed", "completed_at": "sql:clock_timestamp()"}

@@ -12,8 +12,8 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.adopt import adopt
 from handlers.entities.registry import HANDLERS
+from handlers.erp.adopt import adopt
 from handlers.errors import Refused
 from handlers.queue.event import EntityType, Outcome
 from tests.conftest import engine_for

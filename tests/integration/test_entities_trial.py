@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from handlers.erp.trial import Trial, try_bodies
 from handlers.errors import DatabaseDown, Refused
 from handlers.queue.event import EntityType, Outcome
-from handlers.trial import Trial, try_bodies
 from tests.integration.entity_events import PAYLOADS, applied, event, parent
 
 PRODUCT, INVOICE = EntityType.PRODUCT, EntityType.INVOICE

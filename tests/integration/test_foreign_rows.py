@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.entities.compare import differences, uncomparable
 from handlers.gate.rules import judge_canary
-from handlers.gate.values import CanarySeen, Thresholds
+from handlers.gate.values import CanaryMeasurement, Thresholds
 from handlers.queue.event import EntityType
 
 PRODUCT = json.dumps({"item_id": "1", "name": "A", "sku": "", "rate": "", "status": "active"})
@@ -101,7 +101,7 @@ async def test_a_table_that_we_may_not_read_is_told(tx: AsyncConnection) -> None
 
 def test_a_canary_says_that_its_row_was_not_compared() -> None:
     """Less was proven then, and whoever reads the report must see it."""
-    seen = CanarySeen(
+    seen = CanaryMeasurement(
         entity="Product",
         key="1",
         status="completed",

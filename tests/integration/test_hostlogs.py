@@ -13,9 +13,9 @@ from ledger_steps import deploying
 from sqlalchemy.ext.asyncio import AsyncEngine
 from ssh_target import Target, serve
 
-from handlers import evidence, report
 from handlers.core import Core, open_core
 from handlers.host import logs
+from handlers.report import evidence, gather
 
 READ = """awk -v since="$1" -v until="$2" '$1 >= since && $1 <= until' "$HOME/$3.log" | tail -n "$4" """
 SECRET = "s3ntinel-passw0rd"
@@ -88,7 +88,7 @@ async def test_the_report_shows_the_errors_of_the_logs(core: Core, target: Targe
     """In all its forms, with what could not be read."""
     release = await deploying(core.database, "test")
     wrote(target, "web-1", (0, "ERROR no rate for item 31"))
-    written = await report.write(core, release)
+    written = await gather.write(core, release)
     for form in ("md", "html", "json"):
         text = written[form].read_text()
         assert "no rate for item" in text

@@ -11,13 +11,13 @@ from ledger_steps import begun, deploying, locked
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import lock
 from handlers.errors import LockLost, Refused
 from handlers.gate import rules
 from handlers.gate.values import Count, Finding, Measurement, Thresholds
-from handlers.ledger import dead_letters, intents, records, releases
-from handlers.ledger.intents import LedgerRecorder
-from handlers.release import Phase, Release
+from handlers.release import lock
+from handlers.release.ledger import dead_letters, intents, records, releases
+from handlers.release.ledger.intents import LedgerRecorder
+from handlers.release.phase import Phase, Release
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from ledger_steps import begun, deploying
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import lock
 from handlers.errors import LockLost, Refused
-from handlers.ledger.releases import get
+from handlers.release import lock
+from handlers.release.ledger.releases import get
 
 
 async def test_taking_the_lock_gives_the_release_a_token(engine: AsyncEngine) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.database.migrate import pending, upgrade
 from handlers.errors import DatabaseDown, Refused
-from handlers.release import LIVE, Phase
+from handlers.release.phase import LIVE, Phase
 from rehearsal.postgres import Postgres
 
 _TABLES = text("SELECT count(*) FROM pg_tables WHERE schemaname = 'runbook'")

@@ -12,10 +12,10 @@ from ledger_steps import begun, deploying, locked
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import lock
 from handlers.errors import LockLost, Refused
-from handlers.ledger.releases import enter, get, hold, latest, live, note, phase_records, plan, resume
-from handlers.release import FINISHED, Phase, Verdict
+from handlers.release import lock
+from handlers.release.ledger.releases import enter, get, hold, latest, live, note, phase_records, plan, resume
+from handlers.release.phase import FINISHED, Phase, Verdict
 
 
 async def test_a_release_is_written_down_before_anything_is_done(engine: AsyncEngine) -> None:

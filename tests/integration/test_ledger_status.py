@@ -12,15 +12,15 @@ from ledger_steps import begun, deploying, locked
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from handlers import lock
 from handlers.errors import Refused
 from handlers.gate import rules
 from handlers.gate.values import Count, Measurement, Thresholds
-from handlers.ledger import records, releases
-from handlers.release import Phase, Release, Verdict
-from handlers.status import read
-from handlers.status_lines import lines
-from handlers.status_view import HostView, StatusView, StepState, StepView
+from handlers.release import lock
+from handlers.release.ledger import records, releases
+from handlers.release.phase import Phase, Release, Verdict
+from handlers.status.lines import lines
+from handlers.status.snapshot import read
+from handlers.status.view import HostView, StatusView, StepState, StepView
 
 
 async def watching(engine: AsyncEngine) -> Release:

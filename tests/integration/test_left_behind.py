@@ -13,13 +13,18 @@ from ledger_steps import begun, deploying
 from queue_events import change, dead_letter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import left_behind, preflight, report, rollback, status, status_lines
 from handlers.core import Core, open_core
 from handlers.environment.load import parse
-from handlers.ledger import dead_letters, releases
-from handlers.ledger.intents import LedgerRecorder
+from handlers.phases import rollback
+from handlers.phases.plan import make_plan
 from handlers.queue.event import EntityType
-from handlers.release import Conclusion, Phase, Release, Verdict
+from handlers.release import left_behind
+from handlers.release.ledger import dead_letters, releases
+from handlers.release.ledger.intents import LedgerRecorder
+from handlers.release.phase import Conclusion, Phase, Release, Verdict
+from handlers.report import gather
+from handlers.status import snapshot
+from handlers.status.lines import lines
 
 DRAIN = (Phase.PROBING, Phase.CANARY, Phase.DRAINING)
 
@@ -97,10 +102,10 @@ async def test_the_rollbacks_words_status_and_report_name_them_with_the_command(
     await releases.enter(
         core.database, told.release, Phase.ROLLBACK_FAILED, verdict=ended.verdict, sentence="back"
     )
-    shown = " ".join(" ".join(status_lines.lines(await status.read(core.database, "staging"))).split())
+    shown = " ".join(" ".join(lines(await snapshot.read(core.database, "staging"))).split())
     assert "Left 3 live events became dead letters" in shown
     assert command in shown
-    written = await report.write(core, told.release)
+    written = await gather.write(core, told.release)
     for form in ("md", "html"):
         text = written[form].read_text()
         assert "Left behind" in text
@@ -109,10 +114,10 @@ async def test_the_rollbacks_words_status_and_report_name_them_with_the_command(
 
 async def test_drain_takes_exactly_what_a_release_has_left_behind(core: Core, told: Told) -> None:
     """Of six dead letters those three, and the plan says how many it leaves alone."""
-    plan = await preflight.plan(core, None, DRAIN, left_by=told.release.id)
+    plan = await make_plan(core, None, DRAIN, left_by=told.release.id)
     assert {UUID(event.id) for event in plan.events} == told.left
     assert plan.set_aside == {f"not left behind by release {told.release.id}": 3}
-    whole = await preflight.plan(core, None, DRAIN)
+    whole = await make_plan(core, None, DRAIN)
     assert len(whole.events) == 6
 
 
@@ -123,13 +128,13 @@ async def test_nothing_is_drained_where_nothing_was_left(core: Core, told: Told)
         (unbegun.id, "has left nothing behind"),
         ("2020-01-01.1", "there is no release 2020-01-01.1"),
     ):
-        plan = await preflight.plan(core, None, DRAIN, left_by=release)
+        plan = await make_plan(core, None, DRAIN, left_by=release)
         assert words in plan.refusal
         assert plan.events == ()
     for id_ in told.left:
         await change(core.database, id_, status="completed")
     assert await left_behind.kinds(core.database, told.release) == ()
-    plan = await preflight.plan(core, None, DRAIN, left_by=told.release.id)
+    plan = await make_plan(core, None, DRAIN, left_by=told.release.id)
     assert "has left nothing behind" in plan.refusal
 
 
@@ -141,12 +146,12 @@ async def test_a_release_under_way_is_not_told_what_it_leaves(engine: AsyncEngin
     await change(engine, id_, started_at="sql:clock_timestamp()")
     if phase is Phase.ROLLING_BACK:
         await releases.enter(engine, release, phase)
-    assert (await status.read(engine, "staging")).left_behind == ()
+    assert (await snapshot.read(engine, "staging")).left_behind == ()
 
 
 async def test_what_was_drained_in_vain_is_still_its_own(core: Core, told: Told) -> None:
     """A drain of what it left died of it again, long after the release went back: the next drain takes the same."""
-    plan = await preflight.plan(core, None, DRAIN, left_by=told.release.id)
+    plan = await make_plan(core, None, DRAIN, left_by=told.release.id)
     again = await releases.begin(
         core.database,
         environment="staging",

@@ -23,7 +23,7 @@ from handlers.host.command import Command
 from handlers.host.facts import inspect
 from handlers.host.health import HostHealth, look_once, runs, until_healthy
 from handlers.host.ssh import open_hosts
-from handlers.release import Verdict
+from handlers.release.phase import Verdict
 
 SHA = "4f2c9e1" + "0" * 33
 OTHER = "41aa07c" + "0" * 33

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.queue import look, settle
 from handlers.queue.event import EntityType, Status
-from handlers.queue.redrive import CHANNEL, Former, insert_event, redrive, restore
+from handlers.queue.redrive import CHANNEL, BeforeRedrive, insert_event, redrive, restore
 
 
 class TestRedrive:
@@ -69,7 +69,7 @@ class TestRedrive:
             kept = json.dumps([asdict(former) for former in await redrive(tx, ids)])
         assert await bytes_of(engine, ids) != before
         async with engine.begin() as tx:
-            formers = [Former(**each) for each in json.loads(kept)]
+            formers = [BeforeRedrive(**each) for each in json.loads(kept)]
             assert sorted(await restore(tx, formers)) == sorted(ids)
         assert await bytes_of(engine, ids) == before
 

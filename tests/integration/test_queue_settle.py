@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.queue import look, settle
 from handlers.queue.event import ErrorClass, Outcome, Result, Status
-from handlers.queue.redrive import Former, redrive, restore
+from handlers.queue.redrive import BeforeRedrive, redrive, restore
 
 
 class TestSettle:
@@ -133,7 +133,7 @@ class TestSettle:
         await claim(engine)
         async with engine.begin() as tx:
             await settle.retry_later(tx, owner="a", revision="r1", failures=[failure(id_)])
-            former = Former(id=str(id_), attempt_count=3, **dict.fromkeys(FORMER))
+            former = BeforeRedrive(id=str(id_), attempt_count=3, **dict.fromkeys(FORMER))
         await change(engine, id_, next_retry_at="sql:now()", locked_by="worker-1")
         assert await claim(engine, owner="b") == []
         async with engine.begin() as tx:

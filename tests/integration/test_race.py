@@ -22,8 +22,8 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.adopt import adopt
 from handlers.database.migrate import upgrade
+from handlers.erp.adopt import adopt
 from handlers.queue.event import QUEUE_NAMES, EntityType, Event
 from handlers.worker.worker import Worker
 from rehearsal.postgres import Postgres

@@ -23,19 +23,20 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from handlers import evidence, report
 from handlers.core import Clock, Core
 from handlers.environment.load import parse
 from handlers.gate import rules
 from handlers.gate.values import Count, Finding, Measurement, Thresholds
-from handlers.ledger import dead_letters, records, releases
-from handlers.ledger.intents import LedgerRecorder
-from handlers.private import redact
 from handlers.queue import look
 from handlers.queue.event import EntityType
 from handlers.queue.redrive import insert_event, redrive
-from handlers.release import Phase, Release, Verdict
-from handlers.report_text import as_html, as_markdown
+from handlers.release.ledger import dead_letters, records, releases
+from handlers.release.ledger.intents import LedgerRecorder
+from handlers.release.phase import Phase, Release, Verdict
+from handlers.report import evidence
+from handlers.report.files import redact
+from handlers.report.gather import gather, write
+from handlers.report.render import as_html, as_markdown
 
 SENTINEL = "s3ntinel-passw0rd"
 NASTY = "<script>alert(1)</script> | `x` \n# heading"
@@ -132,7 +133,7 @@ async def told(core: Core) -> tuple[Release, list[UUID]]:
 async def test_the_report_says_what_became_of_everything(core: Core) -> None:
     """Queue, dead letters, batches, times, types, errors, hosts, judgements and operations add up."""
     release, _ = await told(core)
-    told_of = await report.gather(core, release)
+    told_of = await gather(core, release)
     assert told_of["outcome"] == "rolling_back"
     assert told_of["exit_code"] == 4
     assert told_of["queue"] == {
@@ -161,7 +162,7 @@ async def test_the_report_says_what_became_of_everything(core: Core) -> None:
 async def test_waiting_is_told_apart_from_processing(core: Core) -> None:
     """A live event's wait counts from its arrival, a replayed one's from its redrive."""
     release, _ = await told(core)
-    times = {one["entity"]: one for one in (await report.gather(core, release))["processing"]}
+    times = {one["entity"]: one for one in (await gather(core, release))["processing"]}
     assert times["Invoice"]["applying_p50"] == pytest.approx(2, abs=0.01)
     assert times["Invoice"]["waiting_p50"] == pytest.approx(4, abs=0.01)
     assert times["Product"]["applying_p50"] == pytest.approx(2, abs=0.1)
@@ -171,7 +172,7 @@ async def test_waiting_is_told_apart_from_processing(core: Core) -> None:
 async def test_equal_errors_are_one_line(core: Core) -> None:
     """Numbers in an error do not make it another error."""
     release, _ = await told(core)
-    errors = (await report.gather(core, release))["errors"]
+    errors = (await gather(core, release))["errors"]
     [rate] = [error for error in errors if "rate" in error["fingerprint"]]
     assert rate["events"] == 2
     assert rate["kinds"] == {"Invoice failed": 2}
@@ -180,7 +181,7 @@ async def test_equal_errors_are_one_line(core: Core) -> None:
 async def test_a_report_is_private_and_its_checksum_is_in_the_ledger(core: Core) -> None:
     """Mode 0600 in a folder 0700, three forms, each proved."""
     release, _ = await told(core)
-    written = await report.write(core, release)
+    written = await write(core, release)
     proofs = {file.path: file.sha256 for file in await records.files(core.database, release)}
     assert set(written) == {"json", "md", "html"}
     for path in written.values():
@@ -194,7 +195,7 @@ async def test_the_evidence_is_named_by_its_way_from_the_report(core: Core) -> N
     """A rehearsal's folder is copied and its target removed: the names must still lead there."""
     release, _ = await told(core)
     await evidence.save(core, release)
-    written = await report.write(core, release)
+    written = await write(core, release)
     moved = written["json"].parent.rename(core.environment.reports.directory / "elsewhere")
     files = json.loads((moved / "report.json").read_text(encoding="utf-8"))["files"]
     assert {"evidence/events.csv", "evidence/operations.json"} <= {file["path"] for file in files}
@@ -209,7 +210,7 @@ async def test_no_secret_and_no_payload_reaches_a_file(core: Core) -> None:
     """A planted password, a password in an address and the customers' payloads are in none of them."""
     release, _ = await told(core)
     await evidence.save(core, release)
-    await report.write(core, release)
+    await write(core, release)
     files = [path for path in core.environment.reports.directory.rglob("*") if path.is_file()]
     assert len(files) == 7
     for path in files:
@@ -222,7 +223,7 @@ async def test_no_secret_and_no_payload_reaches_a_file(core: Core) -> None:
 async def test_text_from_outside_cannot_break_the_page(core: Core) -> None:
     """No script, no extra table cell, no heading out of an error."""
     release, _ = await told(core)
-    written = await report.write(core, release)
+    written = await write(core, release)
     page = written["html"].read_text(encoding="utf-8")
     assert "<script" not in page
     opened: list[str] = []
@@ -300,7 +301,7 @@ async def test_a_reports_folder_that_cannot_be_made_is_named(core: Core, tmp_pat
 async def test_an_empty_release_has_a_report_too(core: Core) -> None:
     """Nothing planned, nothing drained, nothing judged: every form can still be written."""
     release = await begun(core.database)
-    written = await report.write(core, release)
+    written = await write(core, release)
     assert "0 planned, 0 drained" in written["md"].read_text(encoding="utf-8")
 
 
@@ -314,9 +315,7 @@ async def test_freshness_is_told_for_tables_that_exist(core: Core) -> None:
             )
         )
         await tx.execute(text("DROP TABLE IF EXISTS bills CASCADE"))
-    fresh = {
-        row["table"]: row for row in (await report.gather(core, await begun(core.database)))["freshness"]
-    }
+    fresh = {row["table"]: row for row in (await gather(core, await begun(core.database)))["freshness"]}
     assert "bills" not in fresh
     assert 0 < fresh["zoho_users"]["age_seconds"] < 86_400
     assert fresh["products"] == {"table": "products", "newest": None, "age_seconds": None, "note": ""}
@@ -325,7 +324,7 @@ async def test_freshness_is_told_for_tables_that_exist(core: Core) -> None:
 async def test_the_same_report_reads_the_same(core: Core) -> None:
     """Markdown and HTML are made from the JSON alone."""
     release, _ = await told(core)
-    stored = json.loads(json.dumps(await report.gather(core, release)))
+    stored = json.loads(json.dumps(await gather(core, release)))
     assert as_markdown(stored) == as_markdown(stored)
     assert release.id in as_html(stored)
 

@@ -8,9 +8,9 @@ from decimal import Decimal
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers import synthetic
 from handlers.entities.compare import expected
 from handlers.entities.registry import HANDLERS
+from handlers.phases import synthetic
 from handlers.queue.event import EntityType
 
 

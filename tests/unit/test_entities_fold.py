@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.entities.fold import Change, Folded, Stored, digest, fold, shape
+from handlers.entities.fold import Folded, RecordChange, Stored, digest, fold, shape
 
 NOON = datetime(2025, 11, 4, 12, tzinfo=UTC)
 
 
-def change(minute: int, *, deleted: bool = False, **data: Any) -> Change:
-    return Change(data={"id": "1", **data}, stamp=NOON + timedelta(minutes=minute), deleted=deleted)
+def change(minute: int, *, deleted: bool = False, **data: Any) -> RecordChange:
+    return RecordChange(data={"id": "1", **data}, stamp=NOON + timedelta(minutes=minute), deleted=deleted)
 
 
 def stored(folded: Folded) -> Stored:
@@ -26,7 +26,7 @@ def stored(folded: Folded) -> Stored:
     )
 
 
-def one_by_one(changes: list[Change]) -> Stored:
+def one_by_one(changes: list[RecordChange]) -> Stored:
     """What is stored after the changes came each in a batch of its own."""
     state: Stored | None = None
     for each in changes:
@@ -50,7 +50,9 @@ _CHANGES = st.lists(
 
 
 @given(_CHANGES, st.randoms(use_true_random=False))
-def test_any_order_any_number_of_times_gives_the_same_record(changes: list[Change], chance: Any) -> None:
+def test_any_order_any_number_of_times_gives_the_same_record(
+    changes: list[RecordChange], chance: Any
+) -> None:
     """Partial payloads, equal stamps and deletes included: the history has one outcome."""
     again = changes + [chance.choice(changes) for _ in range(3)]
     chance.shuffle(again)

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from handlers.gate import rules, values
 from handlers.gate.rules import judge, judge_batch, judge_canary, judge_watch
-from handlers.gate.values import Baseline, CanarySeen, Count, Finding, Judgement, Measurement, Thresholds
+from handlers.gate.values import (
+    Baseline,
+    CanaryMeasurement,
+    Count,
+    Finding,
+    Judgement,
+    Measurement,
+    Thresholds,
+)
 
 LIMITS = Thresholds()
 
@@ -44,7 +52,7 @@ def canary(**values: Any) -> Judgement:
         "limit_seconds": 60.0,
         "wanted_revision": "9f3c2e1" + "0" * 33,
     }
-    return judge_canary(CanarySeen(**{**seen, **values}), LIMITS)
+    return judge_canary(CanaryMeasurement(**{**seen, **values}), LIMITS)
 
 
 @pytest.mark.parametrize("judged", [watched, drained])

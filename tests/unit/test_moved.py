@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from handlers.database.transaction import as_json
-from handlers.moved import differences
-from handlers.plan import EVERYTHING, Check, Plan, PlannedEvent, PlannedHost
+from handlers.phases.drift import differences
 from handlers.queue.event import EntityType
+from handlers.release.planned import EVERYTHING, Check, Plan, PlannedEvent, PlannedHost
 
 
 def event(id_: str) -> PlannedEvent:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flows.cli.planned import lines
-from handlers.plan import EVERYTHING, Check, Plan
-from handlers.release import Phase
+from handlers.release.phase import Phase
+from handlers.release.planned import EVERYTHING, Check, Plan
 
 GOOD = Check(name="database", good=True, sentence="answers")
 PLAN = Plan(

@@ -15,7 +15,7 @@ from handlers.entities import document
 from handlers.entities.registry import source_key, unwrap
 from handlers.queue.event import EntityType, Operation
 from handlers.receiver import body, rate, signature
-from handlers.receiver.intake import KINDS, Arrival, arrivals, kind_of, operation_of
+from handlers.receiver.intake import KINDS, Webhook, arrivals, kind_of, operation_of
 from handlers.receiver.rejected import Rejected
 from handlers.receiver.serve import check, is_loopback
 
@@ -23,7 +23,7 @@ TRANSPORT = Path(__file__).parents[1] / "payloads" / "_transport"
 ITEM = {"item_id": "17", "name": "Mouse", "rate": "12.50", "last_modified_time": "2025-11-04T15:20:11+0300"}
 
 
-def one(record: dict[str, Any], operation: Operation = Operation.UPSERT) -> Arrival:
+def one(record: dict[str, Any], operation: Operation = Operation.UPSERT) -> Webhook:
     (arrival,) = arrivals(EntityType.PRODUCT, json.dumps({"item": record}), operation)
     return arrival
 

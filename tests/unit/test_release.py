@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handlers.errors import ExitCode
-from handlers.release import EXIT_CODES, FINISHED, LIVE, NEXT, Phase, exit_code, short
+from handlers.release.phase import EXIT_CODES, FINISHED, LIVE, NEXT, Phase, exit_code, short
 
 DRAWING = Path(__file__).parents[2] / "docs" / "state_machine.md"
 _ARROW = re.compile(r"^\s*(\w+) --> (\w+)", re.MULTILINE)

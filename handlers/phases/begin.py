@@ -1,0 +1,92 @@
+"""Writing a planned release down, and the two ways of leaving one: aborting it, or taking it back."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from handlers.core import Core
+from handlers.database import migrate
+from handlers.database.transaction import transaction
+from handlers.errors import Refused
+from handlers.phases.plan import why_quarantined
+from handlers.release import lock
+from handlers.release.ledger import dead_letters, releases
+from handlers.release.phase import LIVE, NEXT, Phase, Release, short
+from handlers.release.planned import Plan
+
+
+async def record_release(
+    core: Core, plan: Plan, *, requested_by: str, reason: str, speed: float = 1.0
+) -> Release:
+    """Put a planned release into the ledger, with exactly the dead letters that it may touch.
+
+    Refused when a check failed. Brings the ledger's schema up to date first: it is ours alone.
+    """
+    if not plan.good:
+        raise Refused(plan.refusal)
+    await migrate.upgrade(core.database)
+    # Once more, because the plan may be older than the quarantine, or the ledger could not be asked before.
+    deploys = plan.from_revision != plan.to_revision
+    if deploys and (why := await why_quarantined(core, plan.to_revision)) is not None:
+        raise Refused(why)
+    async with transaction(core.database) as tx:
+        run = await releases.begin(
+            tx,
+            environment=plan.environment,
+            from_revision=plan.from_revision,
+            to_revision=plan.to_revision,
+            requested_by=requested_by,
+            plan={**plan.as_json(), "reason": reason},
+            plan_hash=plan.hash,
+            speed=speed,
+        )
+        events = [
+            (position, UUID(event.id), event.entity.value, event.key)
+            for position, event in enumerate(plan.events)
+        ]
+        await dead_letters.plan_events(tx, run, events)
+    return run
+
+
+async def abort(database: AsyncEngine, run: Release, *, by: str, reason: str) -> Release:
+    """End a planned or held release; what is deployed stays deployed. Refused in any other phase."""
+    if Phase.ABORTED not in NEXT[run.phase]:
+        raise Refused(
+            f"release {run.id} is {run.phase}: only a planned or held one can be aborted; "
+            "`runbook rollback` takes any other back"
+        )
+    holder = await lock.holder(database, run.environment)
+    if holder is not None and holder.alive:
+        raise Refused(
+            f"{holder.name} carries release {holder.release_id} out just now: stop that process first"
+        )
+    async with transaction(database) as tx:
+        token = await lock.take(tx, run.environment, run.id, f"abort by {by}")
+        now = await releases.get(tx, run.id)
+        sentence = f"aborted by {by}: {reason}"
+        ended = await releases.enter(tx, now, Phase.ABORTED, sentence=sentence)
+        await lock.free(tx, run.environment, token)
+    return ended
+
+
+async def rollback_candidate(database: AsyncEngine, environment: str) -> Release:
+    """The release that a rollback would take back: the live one, else the newest that changed a host.
+
+    Refused when there is none, or when it has been taken back already.
+    """
+    run = await releases.live(database, environment)
+    if run is not None:
+        return run
+    for past in await releases.history(database, environment, limit=50):
+        if past.from_revision == past.to_revision or past.phase in (Phase.ABORTED, Phase.REFUSED):
+            continue
+        if past.phase in LIVE or Phase.ROLLING_BACK in NEXT[past.phase]:
+            return past
+        if past.phase is Phase.ROLLED_BACK:
+            raise Refused(
+                f"release {past.id} of {environment} has been rolled back already, to {short(past.from_revision)}"
+            )
+        break
+    raise Refused(f"{environment} has no release that could be rolled back")

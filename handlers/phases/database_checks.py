@@ -1,0 +1,128 @@
+"""What the database must have before a release: reachable, the queue as the ERP made it, our schema possible."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from handlers.core import Core
+from handlers.database import migrate
+from handlers.database.queries import queries
+from handlers.database.transaction import begin, message_of
+from handlers.erp import adopt
+from handlers.errors import Refused, RunbookError
+from handlers.queue import diagnose, look
+from handlers.queue.event import ENTITY_TYPES
+from handlers.queue.look import DeadLetter
+from handlers.release.planned import Check
+
+SQL = queries("readiness")
+BASELINE_HOURS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueSnapshot:
+    """The queue at one moment, or why it could not be seen."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    dead: list[DeadLetter] = field(default_factory=list)
+    failed: dict[str, int] = field(default_factory=dict)
+    baseline: dict[str, int] | None = None
+    newest_at: datetime | None = None
+    problem: str | None = None
+
+
+async def look_at_queue(database: AsyncEngine) -> QueueSnapshot:
+    """Count the queue, list its dead letters, and say what the last day was like."""
+    try:
+        async with begin(database) as tx:
+            counts = await look.counts(tx)
+            dead = await look.dead_letters(tx)
+            failed = Counter(
+                _failed_kind(row.raw_type, row.error_code, row.error_message)
+                for row in await tx.execute(SQL["failed"])
+            )
+            since = datetime.now(UTC) - timedelta(hours=BASELINE_HOURS)
+            before = await look.outcomes_since(tx, since=since, late_seconds=BASELINE_HOURS * 3600)
+            newest_at = (await tx.execute(SQL["newest"])).scalar_one()
+    except RunbookError as error:
+        return QueueSnapshot(problem=str(error))
+    except ProgrammingError as error:
+        return QueueSnapshot(
+            problem=f"the queue cannot be read: {message_of(error)}; is database.url the ERP's database, "
+            "and may its user read tds_sync_queue?"
+        )
+    return QueueSnapshot(
+        counts={str(status): count for status, count in counts.items()},
+        dead=dead,
+        failed=dict(failed),
+        baseline={
+            "completed": sum(each.completed for each in before),
+            "failed": sum(each.failed for each in before),
+        },
+        newest_at=newest_at,
+    )
+
+
+async def database_checks(core: Core, seen: QueueSnapshot) -> list[Check]:
+    """The checks of the database, of measuring, and of the ERP's tables."""
+    if seen.problem is not None:
+        return [Check(name="database", good=False, sentence=seen.problem)]
+    where = core.environment.database.shown()
+    checks = [Check(name="database", good=True, sentence=f"{where} answers")]
+    newest = "the queue is empty"
+    if seen.newest_at is not None:
+        age = (datetime.now(UTC) - seen.newest_at).total_seconds()
+        newest = f"newest event {_age(age)} old"
+    told = ", ".join(f"{count} {status}" for status, count in seen.counts.items() if count) or "no events"
+    checks.append(Check(name="queue", good=True, sentence=f"{told}; {newest}"))
+    checks.append(await _schema_check(core))
+    checks.append(await _tables_check(core))
+    return checks
+
+
+async def _schema_check(core: Core) -> Check:
+    pending = await migrate.pending(core.database)
+    async with begin(core.database) as tx:
+        may = (await tx.execute(SQL["may_keep_a_ledger"])).scalar_one()
+    if pending and not may:
+        return Check(
+            name="ledger",
+            good=False,
+            sentence="the database's user may not create the schema runbook: grant it CREATE on the database, "
+            "or let its owner run `runbook db upgrade`",
+        )
+    state = "will be created or migrated" if pending else "up to date"
+    return Check(name="ledger", good=True, sentence=f"schema runbook {state}")
+
+
+async def _tables_check(core: Core) -> Check:
+    """Our core needs columns beside the ERP's; another worker of the ERP's may do without."""
+    inline = core.environment.execution == "inline"
+    try:
+        missing = await adopt.needed(core.database)
+    except Refused as error:
+        return Check(name="tables", good=not inline, sentence=str(error))
+    if not missing:
+        return Check(name="tables", good=True, sentence="have all that the core needs")
+    sentence = (
+        f"{len(missing)} additions to the ERP's tables are missing: `runbook db adopt` shows and makes them; "
+        "needed where the workers are `runbook worker`"
+    )
+    return Check(name="tables", good=not inline, sentence=sentence)
+
+
+def _failed_kind(raw_type: str, code: str | None, message: str | None) -> str:
+    kind = ENTITY_TYPES.get(raw_type, raw_type)
+    return f"{kind}, error {code or diagnose.fingerprint(message or '')[:60] or 'not recorded'}"
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"

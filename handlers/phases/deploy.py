@@ -1,0 +1,163 @@
+"""A release on its hosts: forward to the released revision, or back to the one before, written down and proven."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from handlers.core import Core
+from handlers.environment.model import Host
+from handlers.errors import Fenced, LockLost, RunbookError
+from handlers.host.facts import inspect
+from handlers.host.fleet import deploy
+from handlers.host.health import HostHealth, OnLook, until_healthy
+from handlers.host.operations import OperationResult
+from handlers.host.ssh import Shell, open_hosts
+from handlers.host.step import FENCED, HostChange, stop_workers
+from handlers.phases.drain import give_back
+from handlers.release.ledger import intents, releases
+from handlers.release.ledger.intents import LedgerRecorder
+from handlers.release.phase import Conclusion, Phase, Release, Verdict
+
+
+async def forward(core: Core, release: Release) -> Conclusion:
+    """Deploy the released revision: one host first, proven by its own answer, then the others."""
+    change = await _change(core, release, back=False)
+    async with open_hosts(core.environment) as shells:
+        former = await _pids(shells, release.to_revision)
+
+        async def healthy(hosts: Sequence[Host]) -> Conclusion:
+            chosen = [shell for shell in shells if shell.host in hosts]
+            return await until_healthy(
+                core,
+                release.to_revision,
+                hosts=hosts,
+                shells=chosen,
+                former=former,
+                workers=False,
+                on_look=_noting(core, release),
+            )
+
+        try:
+            concluded = await deploy(shells, change, healthy)
+        except Fenced as error:
+            return await _turned_away(core, release, error)
+    detail = dict(concluded.detail)
+    # An earlier attempt of this release may have changed what this one has not come to.
+    detail["changed"] = bool(detail["changed"]) or await _has_changed(core, release)
+    return _told(Conclusion(verdict=concluded.verdict, sentence=concluded.sentence, detail=detail))
+
+
+async def prove(core: Core, release: Release, revision: str) -> Conclusion:
+    """Wait until every host is healthy on *revision*, its units and its workers included."""
+    async with open_hosts(core.environment, connected=False) as shells:
+        concluded = await until_healthy(core, revision, shells=shells, on_look=_noting(core, release))
+    # The hosts are noted already, with the time of the last look: the note is what the status view reads.
+    detail = {key: value for key, value in concluded.detail.items() if key != "hosts"}
+    return Conclusion(verdict=concluded.verdict, sentence=concluded.sentence, detail=detail)
+
+
+async def back(core: Core, release: Release) -> Conclusion:
+    """Stop the workers, put back what they had not finished, and activate the former revision everywhere.
+
+    A host that fails does not keep the others from going back; the sentence tells about each.
+    """
+    change = await _change(core, release, back=True)
+    async with open_hosts(core.environment, connected=False) as shells:
+        stopped = await _stop_everywhere(shells, change)
+        returned = await give_back(core, release, workers_stopped=stopped)
+        concluded = await deploy(shells, change)
+    told = _told(concluded)
+    put_back = f"; {returned} unfinished dead letters are back as they were" if returned else ""
+    return Conclusion(verdict=told.verdict, sentence=told.sentence + put_back, detail=told.detail)
+
+
+async def _turned_away(core: Core, release: Release, error: Fenced) -> Conclusion:
+    """Somebody whom our ledger does not know changes these hosts: end where nothing was begun, else let a person see.
+
+    Going back by itself is no way out: the host would refuse that as well.
+    """
+    if not await _has_changed(core, release):
+        sentence = f"{error}; nothing that runs has changed"
+        return Conclusion(verdict=Verdict.FAIL, sentence=sentence, detail={"changed": False})
+    sentence = f"{error}; some hosts may be changed already: find out who that is, then resume or roll back"
+    return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=sentence, detail={"changed": True})
+
+
+async def _has_changed(core: Core, release: Release) -> bool:
+    """Whether the release has ever begun to change something that runs; preparing does not, nor what was fenced."""
+    return any(
+        operation.kind != "prepare" and operation.exit_status != FENCED
+        for operation in await intents.operations(core.database, release)
+    )
+
+
+async def _stop_everywhere(shells: Sequence[Shell], change: HostChange) -> bool:
+    """Whether certainly no worker runs any more. The deploy that follows finds these operations done."""
+    if not shells[0].environment.services.workers:
+        return False
+    ends = await asyncio.gather(*(stop_workers(shell, change) for shell in shells), return_exceptions=True)
+    for end in ends:
+        if isinstance(end, LockLost) or (
+            isinstance(end, BaseException) and not isinstance(end, RunbookError)
+        ):
+            raise end
+    return all(isinstance(end, OperationResult) and end.done for end in ends)
+
+
+async def _change(core: Core, release: Release, *, back: bool) -> HostChange:
+    """The attempt counts how often a person asked for it: a resumed deploy is a new one, a restarted is not."""
+    phase = Phase.ROLLING_BACK if back else Phase.DEPLOYING
+    records = await releases.phase_records(core.database, release)
+    assert release.token is not None
+    return HostChange(
+        release=release.id,
+        token=release.token,
+        revision=release.from_revision if back else release.to_revision,
+        recorder=LedgerRecorder(engine=core.database, release=release),
+        back=back,
+        attempt=max(1, sum(record.phase is phase for record in records)),
+    )
+
+
+async def _pids(shells: Sequence[Shell], revision: str) -> dict[str, dict[str, int]]:
+    """The processes that a switch must replace. A host that a deploy before a restart has switched has none."""
+    facts = await asyncio.gather(*(inspect(shell) for shell in shells))
+    return {one.host: one.pids() for one in facts if one.revision != revision}
+
+
+def _noting(core: Core, release: Release) -> OnLook:
+    """Keep what each look saw, so that the status view shows want beside have."""
+
+    async def note(seen: list[HostHealth], streak: dict[str, int]) -> None:
+        await releases.note(core.database, release, {"hosts": noted(seen, streak)})
+
+    return note
+
+
+def noted(
+    seen: Sequence[HostHealth], streak: Mapping[str, int] | None = None
+) -> dict[str, dict[str, object]]:
+    """What a look saw, in the words of the status view."""
+    now = datetime.now(UTC).isoformat()
+    return {
+        health.host: {
+            "have": health.revision,
+            "ok": health.good,
+            "note": "" if health.good else health.said,
+            "seen_at": now,
+            "in_a_row": (streak or {}).get(health.host, 0),
+        }
+        for health in seen
+    }
+
+
+def _told(concluded: Conclusion) -> Conclusion:
+    """The steps under a name of their own: `hosts` is what the status view reads."""
+    detail = {key: value for key, value in concluded.detail.items() if key not in ("hosts", "probe")}
+    return Conclusion(
+        verdict=concluded.verdict,
+        sentence=concluded.sentence,
+        detail={**detail, "steps": concluded.detail.get("hosts", {})},
+    )

@@ -1,0 +1,1 @@
+"""What is written about a release: the verification report and the evidence."""

@@ -1,0 +1,83 @@
+"""Private files: readable by their owner alone, written whole or not at all, with secrets masked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+from sqlalchemy.engine import make_url
+
+from handlers.environment.model import Environment
+
+MASK = "***"
+SECRET_LENGTH_MIN = 4
+"""A shorter secret would be found in the middle of innocent words, and masking it would tell what it is."""
+_IN_ADDRESS = re.compile(r"(?<=://)([^\s:/@]*):([^\s@]+)(?=@)")
+_ASSIGNED = re.compile(
+    r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key|authorization)[\"']?\s*[=:]\s*[\"']?)"
+    r"(?:bearer\s+)?([^\s\"',;&]+)"
+)
+
+
+def private_folder(parent: Path, name: str) -> Path:
+    """The private folder *name* below *parent*; what is missing is made."""
+    path = parent / name
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def write_private(path: Path, text: str) -> str:
+    """Write *text* to *path* with mode 0600 in one rename; return its SHA-256."""
+    data = text.encode("utf-8", "replace")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return hashlib.sha256(data).hexdigest()
+
+
+def known_secrets(environment: Environment) -> frozenset[str]:
+    """Every secret that an environment's settings hold, the one inside the database's address included."""
+    found = _secrets(environment)
+    password = make_url(environment.database.url).password
+    if isinstance(password, str):
+        found.add(password)
+    return frozenset(secret for secret in found if len(secret) >= SECRET_LENGTH_MIN)
+
+
+def _secrets(settings: BaseModel) -> set[str]:
+    found: set[str] = set()
+    for _, value in settings:
+        items = value if isinstance(value, tuple | list) else (value,)
+        for item in items:
+            if isinstance(item, SecretStr):
+                found.add(item.get_secret_value())
+            elif isinstance(item, BaseModel):
+                found |= _secrets(item)
+    return found
+
+
+def redact(value: Any, known: frozenset[str]) -> Any:
+    """*value* (text, or JSON-like with texts in it) without *known* secrets and what looks like one."""
+    if isinstance(value, dict):
+        return {key: redact(item, known) for key, item in value.items()}
+    if isinstance(value, list):
+        return [redact(item, known) for item in value]
+    return _masked(value, known) if isinstance(value, str) else value
+
+
+def _masked(text: str, known: frozenset[str]) -> str:
+    for secret in sorted(known, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return _ASSIGNED.sub(rf"\1{MASK}", _IN_ADDRESS.sub(rf"\1:{MASK}", text))

@@ -1,0 +1,57 @@
+"""The report as Markdown and as one HTML page, from its JSON. Pure: nothing is looked up here."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from handlers.release.phase import short
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """The report for a pull request or a ticket."""
+    return _templates(escape=False).get_template("report.md").render(report=report)
+
+
+def as_html(report: dict[str, Any]) -> str:
+    """The report as a page of its own: no script, no address outside it."""
+    return _templates(escape=True).get_template("report.html").render(report=report)
+
+
+@cache
+def _templates(*, escape: bool) -> Environment:
+    templates = Environment(
+        loader=PackageLoader("handlers.report", "templates"),
+        autoescape=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters |= {"clock": _clock, "seconds": _seconds, "cell": _cell, "short": short}
+    return templates
+
+
+def _clock(moment: str | None) -> str:
+    return f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M:%S} UTC" if moment else "–"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 120:
+        return f"{value:.1f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def _cell(value: object) -> str:
+    """Text that cannot leave its Markdown cell, nor become a heading, a link or HTML."""
+    flat = " ".join(str(value).split())
+    for char in "\\`*_[]<>|#":
+        flat = flat.replace(char, f"\\{char}")
+    return flat

@@ -1,0 +1,1 @@
+"""How a release stands, for people."""
