@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.phases.deploy import forward
+from handlers.phases.deploy import deploy_release
 from handlers.release.phase import Conclusion, Release
 from tasks.policy import CHANGE, step
 from tasks.tools import tools
@@ -12,4 +12,4 @@ from tasks.tools import tools
 async def deploy(run: Release) -> Conclusion:
     """Deploy: workers stop everywhere, one host first, then growing groups; a second try finds the first one."""
     async with tools(run) as core:
-        return await forward(core, run)
+        return await deploy_release(core, run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.phases import deploy
+from handlers.phases.probe import prove
 from handlers.release.phase import Conclusion, Release
 from tasks.policy import LOOK, step
 from tasks.tools import tools
@@ -12,4 +12,4 @@ from tasks.tools import tools
 async def probe(run: Release) -> Conclusion:
     """Wait until every host is healthy and answers with the released revision, or the limit has passed."""
     async with tools(run) as core:
-        return await deploy.prove(core, run, run.to_revision)
+        return await prove(core, run, run.to_revision)

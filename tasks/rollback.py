@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.phases import begin, deploy, rollback
+from handlers.phases import begin, rollback
 from handlers.release.phase import Conclusion, Release
 from handlers.report import evidence
 from tasks.policy import CHANGE, KEEP, LOOK, step
@@ -27,7 +27,7 @@ async def save_evidence(run: Release) -> str:
 async def activate(run: Release) -> Conclusion:
     """Stop the workers, put unfinished dead letters back, and activate the former revision on every host."""
     async with tools(run) as core:
-        return await deploy.back(core, run)
+        return await rollback.activate_previous(core, run)
 
 
 @step(LOOK)

@@ -22,7 +22,7 @@ Healthy = Callable[[Sequence[Host]], Awaitable[Conclusion]]
 Verb = Callable[[Shell, HostChange], Awaitable[OperationResult]]
 
 
-async def deploy(shells: Sequence[Shell], change: HostChange, healthy: Healthy | None = None) -> Conclusion:
+async def roll_out(shells: Sequence[Shell], change: HostChange, healthy: Healthy | None = None) -> Conclusion:
     """Activate the revision: prepare everywhere, stop all workers, switch in groups, start all workers.
 
     Old and new workers never share the queue. Forward, the first failure ends it. Back, every host that can

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 
 from handlers.core import Core
 from handlers.environment.model import Host
-from handlers.errors import Fenced, LockLost, RunbookError
+from handlers.errors import Fenced
 from handlers.host.facts import inspect
-from handlers.host.fleet import deploy
-from handlers.host.health import HostHealth, OnLook, until_healthy
-from handlers.host.operations import OperationResult
+from handlers.host.fleet import roll_out
+from handlers.host.health import until_healthy
 from handlers.host.ssh import Shell, open_hosts
-from handlers.host.step import FENCED, HostChange, stop_workers
-from handlers.phases.drain import give_back
+from handlers.host.step import FENCED, HostChange
+from handlers.phases.probe import keep_looks
 from handlers.release.ledger import intents, releases
 from handlers.release.ledger.intents import LedgerRecorder
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 
 
-async def forward(core: Core, release: Release) -> Conclusion:
+async def deploy_release(core: Core, release: Release) -> Conclusion:
     """Deploy the released revision: one host first, proven by its own answer, then the others."""
-    change = await _change(core, release, back=False)
+    change = await host_change(core, release, back=False)
     async with open_hosts(core.environment) as shells:
         former = await _pids(shells, release.to_revision)
 
@@ -36,41 +34,17 @@ async def forward(core: Core, release: Release) -> Conclusion:
                 shells=chosen,
                 former=former,
                 workers=False,
-                on_look=_noting(core, release),
+                on_look=keep_looks(core, release),
             )
 
         try:
-            concluded = await deploy(shells, change, healthy)
+            concluded = await roll_out(shells, change, healthy)
         except Fenced as error:
             return await _turned_away(core, release, error)
     detail = dict(concluded.detail)
     # An earlier attempt of this release may have changed what this one has not come to.
     detail["changed"] = bool(detail["changed"]) or await _has_changed(core, release)
-    return _told(Conclusion(verdict=concluded.verdict, sentence=concluded.sentence, detail=detail))
-
-
-async def prove(core: Core, release: Release, revision: str) -> Conclusion:
-    """Wait until every host is healthy on *revision*, its units and its workers included."""
-    async with open_hosts(core.environment, connected=False) as shells:
-        concluded = await until_healthy(core, revision, shells=shells, on_look=_noting(core, release))
-    # The hosts are noted already, with the time of the last look: the note is what the status view reads.
-    detail = {key: value for key, value in concluded.detail.items() if key != "hosts"}
-    return Conclusion(verdict=concluded.verdict, sentence=concluded.sentence, detail=detail)
-
-
-async def back(core: Core, release: Release) -> Conclusion:
-    """Stop the workers, put back what they had not finished, and activate the former revision everywhere.
-
-    A host that fails does not keep the others from going back; the sentence tells about each.
-    """
-    change = await _change(core, release, back=True)
-    async with open_hosts(core.environment, connected=False) as shells:
-        stopped = await _stop_everywhere(shells, change)
-        returned = await give_back(core, release, workers_stopped=stopped)
-        concluded = await deploy(shells, change)
-    told = _told(concluded)
-    put_back = f"; {returned} unfinished dead letters are back as they were" if returned else ""
-    return Conclusion(verdict=told.verdict, sentence=told.sentence + put_back, detail=told.detail)
+    return with_steps(Conclusion(verdict=concluded.verdict, sentence=concluded.sentence, detail=detail))
 
 
 async def _turned_away(core: Core, release: Release, error: Fenced) -> Conclusion:
@@ -93,20 +67,7 @@ async def _has_changed(core: Core, release: Release) -> bool:
     )
 
 
-async def _stop_everywhere(shells: Sequence[Shell], change: HostChange) -> bool:
-    """Whether certainly no worker runs any more. The deploy that follows finds these operations done."""
-    if not shells[0].environment.services.workers:
-        return False
-    ends = await asyncio.gather(*(stop_workers(shell, change) for shell in shells), return_exceptions=True)
-    for end in ends:
-        if isinstance(end, LockLost) or (
-            isinstance(end, BaseException) and not isinstance(end, RunbookError)
-        ):
-            raise end
-    return all(isinstance(end, OperationResult) and end.done for end in ends)
-
-
-async def _change(core: Core, release: Release, *, back: bool) -> HostChange:
+async def host_change(core: Core, release: Release, *, back: bool) -> HostChange:
     """The attempt counts how often a person asked for it: a resumed deploy is a new one, a restarted is not."""
     phase = Phase.ROLLING_BACK if back else Phase.DEPLOYING
     records = await releases.phase_records(core.database, release)
@@ -127,33 +88,7 @@ async def _pids(shells: Sequence[Shell], revision: str) -> dict[str, dict[str, i
     return {one.host: one.pids() for one in facts if one.revision != revision}
 
 
-def _noting(core: Core, release: Release) -> OnLook:
-    """Keep what each look saw, so that the status view shows want beside have."""
-
-    async def note(seen: list[HostHealth], streak: dict[str, int]) -> None:
-        await releases.note(core.database, release, {"hosts": noted(seen, streak)})
-
-    return note
-
-
-def noted(
-    seen: Sequence[HostHealth], streak: Mapping[str, int] | None = None
-) -> dict[str, dict[str, object]]:
-    """What a look saw, in the words of the status view."""
-    now = datetime.now(UTC).isoformat()
-    return {
-        health.host: {
-            "have": health.revision,
-            "ok": health.good,
-            "note": "" if health.good else health.said,
-            "seen_at": now,
-            "in_a_row": (streak or {}).get(health.host, 0),
-        }
-        for health in seen
-    }
-
-
-def _told(concluded: Conclusion) -> Conclusion:
+def with_steps(concluded: Conclusion) -> Conclusion:
     """The steps under a name of their own: `hosts` is what the status view reads."""
     detail = {key: value for key, value in concluded.detail.items() if key not in ("hosts", "probe")}
     return Conclusion(

@@ -11,7 +11,7 @@ from handlers.errors import DatabaseDown
 from handlers.gate.rules import judge_watch
 from handlers.gate.values import Finding, Judgement, Measurement
 from handlers.host import health
-from handlers.phases import deploy
+from handlers.phases import probe
 from handlers.phases.measure import baseline, concluded, of_traffic, thresholds
 from handlers.queue.look import outcomes_since
 from handlers.release.ledger import dead_letters, releases
@@ -65,7 +65,7 @@ async def look(core: Core, release: Release, window: Window) -> Conclusion:
             {
                 "looked": judgement.sentence,
                 "next": _next(core, window.interval_seconds),
-                "hosts": deploy.noted(hosts),
+                "hosts": probe.as_note(hosts),
             },
         )
     except DatabaseDown as error:

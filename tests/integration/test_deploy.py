@@ -16,7 +16,7 @@ from ssh_target import Target, free_port, git, serve, unit
 from handlers.environment.model import Host
 from handlers.errors import LockLost
 from handlers.host import operations
-from handlers.host.fleet import deploy
+from handlers.host.fleet import roll_out
 from handlers.host.operations import OperationOutcome
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import HostChange, activate, prepare, stop_workers
@@ -105,7 +105,7 @@ async def test_a_deploy_prepares_all_stops_all_and_switches_one_by_one(target: T
 
     before = await pid(target)
     async with shells_of(target) as shells:
-        conclusion = await deploy(shells, change(sha, notes), healthy)
+        conclusion = await roll_out(shells, change(sha, notes), healthy)
         state = await operations.read_state(shells[0])
     assert conclusion.verdict is Verdict.PASS, conclusion.sentence
     assert probed == [["web-1"], ["web-2"]]
@@ -129,7 +129,7 @@ async def test_every_change_is_intended_before_and_confirmed_after(target: Targe
     """Each operation has its intention, then its outcome, and no page of shell stands in the ledger."""
     sha, notes = target.commit("second"), Notes()
     async with shells_of(target) as shells:
-        await deploy(shells, change(sha, notes))
+        await roll_out(shells, change(sha, notes))
     for operation in notes.intended():
         mine = [word for word, line in notes.lines if line == f"r1-{operation}"]
         assert mine == ["intend", "done"]
@@ -140,9 +140,9 @@ async def test_the_same_change_again_does_nothing(target: Target) -> None:
     """A release that is resumed finds what was done and restarts nothing."""
     sha = target.commit("second")
     async with shells_of(target) as shells:
-        await deploy(shells, change(sha))
+        await roll_out(shells, change(sha))
         before = [await pid(target, name=name) for name in UNITS]
-        again = await deploy(shells, change(sha, token=2))
+        again = await roll_out(shells, change(sha, token=2))
     assert again.verdict is Verdict.PASS
     assert [await pid(target, name=name) for name in UNITS] == before
 
@@ -152,7 +152,7 @@ async def test_a_controller_that_was_killed_is_followed_by_one_that_finishes(tar
     sha = target.commit("second")
     slow = deploy_keys(after_activate=['echo "$REVISION" >>"$HOME/hook"; sleep 1'])
     async with shells_of(target, **slow) as shells:
-        first = asyncio.create_task(deploy(shells, change(sha)))
+        first = asyncio.create_task(roll_out(shells, change(sha)))
         async with asyncio.timeout(20):
             while not (target.hosts["web-1"] / "hook").exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -160,7 +160,7 @@ async def test_a_controller_that_was_killed_is_followed_by_one_that_finishes(tar
         with pytest.raises(asyncio.CancelledError):
             await first
     async with shells_of(target, **slow) as shells:
-        conclusion = await deploy(shells, change(sha, token=2))
+        conclusion = await roll_out(shells, change(sha, token=2))
     assert conclusion.verdict is Verdict.PASS, conclusion.sentence
     for host in target.hosts:
         assert (target.hosts[host] / "hook").read_text() == f"{sha}\n"
@@ -173,7 +173,7 @@ async def test_one_host_that_cannot_keeps_all_as_they_are(target: Target) -> Non
     (target.tree("web-2") / "app.txt").write_text("hand-made")
     before = [await pid(target, name=name) for name in UNITS]
     async with shells_of(target) as shells:
-        conclusion = await deploy(shells, change(sha))
+        conclusion = await roll_out(shells, change(sha))
     assert conclusion.verdict is Verdict.FAIL
     assert conclusion.detail["changed"] is False
     assert "local changes" in conclusion.sentence
@@ -191,11 +191,11 @@ async def test_an_unhealthy_first_host_keeps_the_others_from_the_revision(target
         return Conclusion(verdict=Verdict.FAIL, sentence="web-1: HTTP 503")
 
     async with shells_of(target) as shells:
-        conclusion = await deploy(shells, change(sha), ill)
+        conclusion = await roll_out(shells, change(sha), ill)
         assert conclusion.verdict is Verdict.FAIL
         assert "HTTP 503" in conclusion.sentence
         assert (target.head("web-1"), target.head("web-2")) == (sha, old)
-        back = await deploy(shells, change(old, back=True))
+        back = await roll_out(shells, change(old, back=True))
         state = await operations.read_state(shells[0])
     assert back.verdict is Verdict.PASS, back.sentence
     assert target.head("web-1") == target.head("web-2") == old
@@ -210,14 +210,14 @@ async def test_back_works_with_the_origin_gone_and_one_host_down(
     """The way back asks the origin for nothing, and a dead host keeps no other one on the bad revision."""
     old, sha = target.head(), target.commit("second")
     async with shells_of(target) as shells:
-        await deploy(shells, change(sha))
+        await roll_out(shells, change(sha))
         target.origin.rename(target.folder / "gone.git")
     environment = target.environment()
     dead = environment.hosts[1].model_copy(update={"port": free_port()})
     broken = environment.model_copy(update={"hosts": (environment.hosts[0], dead)})
     monkeypatch.setattr(operations, "_FIRST_CONTACT_SECONDS", 0.5)
     async with open_hosts(broken, connected=False) as shells:
-        conclusion = await deploy(shells, change(old, back=True))
+        conclusion = await roll_out(shells, change(old, back=True))
     assert conclusion.verdict is Verdict.FAIL
     assert "web-2" in conclusion.sentence
     assert "1 of 2 hosts" in conclusion.sentence
@@ -230,9 +230,9 @@ async def test_local_changes_are_kept_and_do_not_stop_the_way_back(target: Targe
     """What somebody edited in the incident is saved before it is overwritten."""
     old, sha = target.head(), target.commit("second")
     async with shells_of(target) as shells:
-        await deploy(shells, change(sha))
+        await roll_out(shells, change(sha))
         (target.tree() / "app.txt").write_text("edited in a hurry")
-        back = await deploy(shells, change(old, back=True))
+        back = await roll_out(shells, change(old, back=True))
     assert back.verdict is Verdict.PASS, back.sentence
     assert (target.tree() / "app.txt").read_text() == "first"
     kept = target.state() / "jobs" / "r1-back-activate-web-1-1" / "lost.diff"
@@ -258,7 +258,7 @@ async def test_a_newer_controller_ends_an_older_one(target: Target) -> None:
     async with shells_of(target) as shells:
         await prepare(shells[0], change(sha, release="r2", token=9))
         with pytest.raises(LockLost):
-            await deploy(shells, change(sha, notes, token=8))
+            await roll_out(shells, change(sha, notes, token=8))
     assert ("failed", "r1-prepare-web-1-1") in notes.lines
     assert target.head() != sha
 
@@ -268,11 +268,11 @@ async def test_a_crash_loop_does_not_spend_the_way_backs_restarts(target: Target
     old, sha = target.head(), target.commit("second")
     unit(target.hosts["web-1"], "tsh-erp", "/bin/false")
     async with shells_of(target) as shells:
-        failed = await deploy(shells, change(sha))
+        failed = await roll_out(shells, change(sha))
         for _ in range(6):
             await manage(target.hosts["web-1"], "restart", "tsh-erp")
         unit(target.hosts["web-1"], "tsh-erp", "/bin/sleep 1000")
-        back = await deploy(shells, change(old, back=True))
+        back = await roll_out(shells, change(old, back=True))
     assert failed.detail["changed"] is True
     assert back.verdict is Verdict.PASS, back.sentence
     assert await pid(target) != "0"
