@@ -24,8 +24,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import server, up
-from flows.state import STATE
+from flows.local import server, up
+from flows.local.state import STATE
 from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, RunbookError
 

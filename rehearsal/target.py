@@ -28,11 +28,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.database.migrate import upgrade
 from handlers.erp.adopt import adopt
+from handlers.signals import ended_by_sigterm, undisturbed
 from rehearsal import backlog, erp, lifecycle, processes
 from rehearsal.environment import write_environment
 from rehearsal.host import RehearsalHost
 from rehearsal.postgres import Postgres
-from rehearsal.running import ended_by_sigterm, in_thread, together, undisturbed
+from rehearsal.running import in_thread, together
 from rehearsal.sshd import Kind, make_key
 
 HOST_NAMES = ("web-1", "web-2")

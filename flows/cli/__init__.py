@@ -43,13 +43,13 @@ def _register() -> None:
     So does a trial: it is called for one payload after the other.
     """
     if sys.argv[1:3] == ["queue", "try"]:
-        from flows.cli import trying  # noqa: F401
+        from flows.cli import try_
 
         return
-    from flows.cli import serving  # noqa: F401
+    from flows.cli import serve  # noqa: F401
 
     if sys.argv[1:2] != ["worker"]:
-        from flows.cli import deciding, looking, queueing, rehearsing, releasing  # noqa: F401
+        from flows.cli import db, decide, queue, rehearse, release, status, try_  # noqa: F401
 
 
 def _click_error(error: Exception) -> str | None:

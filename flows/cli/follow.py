@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.state import STATE
+from flows.local.state import STATE
 from handlers.errors import DatabaseDown, ExitCode, Refused, RunbookError
 from handlers.release.phase import FINISHED, Phase
 from handlers.status import snapshot

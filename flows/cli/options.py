@@ -10,6 +10,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from handlers.errors import Refused
+from handlers.queue.event import EntityType
+
 EnvironmentOption = Annotated[
     str,
     typer.Option(
@@ -98,3 +101,12 @@ def _options(group: Any) -> list[inspect.Parameter]:
         )
         for each in fields(group)
     ]
+
+
+def entity_called(name: str) -> EntityType:
+    """The kind of record that a person means."""
+    wanted = name.replace("_", "").replace("-", "").lower()
+    for kind in EntityType:
+        if kind.value.lower() == wanted:
+            return kind
+    raise Refused(f"there is no entity {name!r}: it may be {', '.join(EntityType)}")

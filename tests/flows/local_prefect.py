@@ -15,8 +15,8 @@ from pathlib import Path
 
 import httpx
 
-from flows.part import holder
-from flows.server import child_environment, free_port, prefect_settings
+from flows.local.process import holder
+from flows.local.server import child_environment, free_port, prefect_settings
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -46,7 +46,7 @@ deployments:
 DRIVER = """
 import asyncio, sys
 from pathlib import Path
-from flows.up import up
+from flows.local.up import up
 from handlers.errors import RunbookError
 
 state, port, deploy, seconds = sys.argv[1:]

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from flows.server import prefect_settings, temporary_server
+from flows.local.server import prefect_settings, temporary_server
 
 
 async def main(folder: Path) -> None:

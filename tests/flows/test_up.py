@@ -19,8 +19,8 @@ import pytest
 import pytest_asyncio
 from local_prefect import ROOT, Project, Running, marked, until
 
-from flows.server import child_environment, free_port, is_free, prefect_settings, temporary_server
-from flows.up import api_url_if_running
+from flows.local.server import child_environment, free_port, is_free, prefect_settings, temporary_server
+from flows.local.up import api_url_if_running
 from handlers.errors import RunbookError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leftovers are looked for in /proc")
@@ -229,7 +229,7 @@ async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
 def test_a_temporary_server_dies_with_a_killed_run(project: Project) -> None:
     """Whoever is killed cannot end its server, so the kernel does."""
     script = (
-        "import asyncio, sys\nfrom pathlib import Path\nfrom flows.server import temporary_server\n"
+        "import asyncio, sys\nfrom pathlib import Path\nfrom flows.local.server import temporary_server\n"
         "async def main():\n"
         "    async with temporary_server(Path(sys.argv[1])):\n"
         "        print('ready', flush=True)\n"

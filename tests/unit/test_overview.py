@@ -7,12 +7,14 @@ import sys
 
 import pytest
 
-import flows.cli.deciding
-import flows.cli.looking
-import flows.cli.queueing
-import flows.cli.rehearsing
-import flows.cli.releasing
-import flows.cli.serving  # noqa: F401
+import flows.cli.db
+import flows.cli.decide
+import flows.cli.queue
+import flows.cli.rehearse
+import flows.cli.release
+import flows.cli.serve
+import flows.cli.status
+import flows.cli.try_  # noqa: F401
 from flows.cli.app import SHELVES, app
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flows.cli.planned import lines
+from flows.cli.plan_text import lines
 from handlers.release.phase import Phase
 from handlers.release.planned import EVERYTHING, Check, Plan
 

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from flows import part
-from flows.house import Say, StopRequest, Supervisor, end_leftovers
-from flows.server import child_environment, is_free, prefect_settings
-from flows.state import STATE as CONTROLLER
+from flows.local import process
+from flows.local.server import child_environment, is_free, prefect_settings
+from flows.local.state import STATE as CONTROLLER
+from flows.local.supervisor import Say, StopRequest, Supervisor, end_leftovers
 from handlers.errors import Refused, RunbookError
 
 STATE = CONTROLLER / "prefect"
@@ -38,7 +38,7 @@ async def up(
                     await house.start(say)
                     if deploy:
                         await deploy_all(state, house.api_url, say)
-                    part.write(claim, json.dumps({"pid": os.getpid(), "api_url": house.api_url}))
+                    process.write(claim, json.dumps({"pid": os.getpid(), "api_url": house.api_url}))
                     await house.announce(say)
                     await house.keep_running(say)
                 finally:
@@ -48,7 +48,7 @@ async def up(
 
 def api_url_if_running(state: Path = STATE) -> str | None:
     """The API address of the server that `runbook up` runs over *state*; None when none is ready."""
-    claim = part.holder(state / "up.lock")
+    claim = process.holder(state / "up.lock")
     address: str | None = json.loads(claim).get("api_url") if claim else None
     return address
 
@@ -58,7 +58,7 @@ async def deploy_all(state: Path, api_url: str, say: Say = print) -> None:
     checkout = _checkout()
     say(f"deploying the flows of {checkout / 'prefect.yaml'}")
     log = _fresh(state / "deploy.log")
-    deploying = await part.start(
+    deploying = await process.start(
         [sys.executable, "-m", "prefect", "deploy", "--all", "--no-prompt"],
         environment=child_environment(prefect_settings(state, api_url)),
         log=log,
@@ -69,7 +69,7 @@ async def deploy_all(state: Path, api_url: str, say: Say = print) -> None:
     finally:
         await deploying.stop()
     if status:
-        raise RunbookError(f"prefect deploy failed: {part.last_lines(log)}")
+        raise RunbookError(f"prefect deploy failed: {process.last_lines(log)}")
 
 
 @asynccontextmanager
@@ -103,8 +103,8 @@ async def _stoppable(seconds: float) -> AsyncIterator[StopRequest]:
 @contextmanager
 def _claimed(state: Path) -> Iterator[int]:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with part.locked(state / "up.lock", _already_up) as claim:
-        part.write(claim, json.dumps({"pid": os.getpid()}))
+    with process.locked(state / "up.lock", _already_up) as claim:
+        process.write(claim, json.dumps({"pid": os.getpid()}))
         yield claim
 
 
@@ -112,8 +112,8 @@ def _claimed(state: Path) -> Iterator[int]:
 def _parts(state: Path) -> Iterator[tuple[int, int]]:
     """The locks that server and worker share with us while they live."""
     with (
-        part.locked(state / "server.lock", _in_the_way) as server,
-        part.locked(state / "worker.lock", _in_the_way) as worker,
+        process.locked(state / "server.lock", _in_the_way) as server,
+        process.locked(state / "worker.lock", _in_the_way) as worker,
     ):
         yield server, worker
 
@@ -132,7 +132,7 @@ def _in_the_way(pid: str) -> Refused:
 
 def _checkout() -> Path:
     """The folder with prefect.yaml: the working directory, or the checkout that this code runs from."""
-    for folder in (Path.cwd(), Path(__file__).parent.parent):
+    for folder in (Path.cwd(), Path(__file__).parents[2]):
         if (folder / "prefect.yaml").is_file():
             return folder
     raise Refused("there is no prefect.yaml here: run this in a checkout of tds-runbook")

@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli.app import queue_app
-from flows.cli.options import JsonOption
+from flows.cli.options import JsonOption, entity_called
 from flows.cli.output import print_json
+from flows.local.embedded import empty_erp_database
 from handlers.core import engine
 from handlers.entities.document import BODY_BYTES_MAX, Refusal
 from handlers.environment.load import load_environment
 from handlers.erp import trial
-from handlers.errors import ExitCode, Refused
-from handlers.queue.event import EntityType
-from rehearsal.running import ended_by_sigterm, undisturbed
+from handlers.errors import ExitCode
+from handlers.signals import ended_by_sigterm
 
 STDIN = "-"
 
@@ -70,15 +69,6 @@ def try_(
     return ExitCode.GOOD
 
 
-def entity_called(name: str) -> EntityType:
-    """The kind of record that a person means."""
-    wanted = name.replace("_", "").replace("-", "").lower()
-    for kind in EntityType:
-        if kind.value.lower() == wanted:
-            return kind
-    raise Refused(f"there is no entity {name!r}: it may be {', '.join(EntityType)}")
-
-
 @asynccontextmanager
 async def _tables(environment: str | None) -> AsyncIterator[AsyncEngine]:
     """The environment's database, or an empty embedded one that exists for as long as this command."""
@@ -89,18 +79,8 @@ async def _tables(environment: str | None) -> AsyncIterator[AsyncEngine]:
         finally:
             await database.dispose()
         return
-    from rehearsal import empty
-
-    async with AsyncExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tds-try-"))
-        database = create_async_engine(await stack.enter_async_context(empty.database(Path(folder))))
-        stack.push_async_callback(database.dispose)
-        try:
-            yield database
-        finally:
-            # Ctrl-C twice must not leave the server or its folder behind.
-            with undisturbed():
-                await stack.aclose()
+    async with empty_erp_database() as database:
+        yield database
 
 
 def _bodies(files: Iterable[str], unread: list[str]) -> Iterator[tuple[str, str | Refusal]]:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import httpx
 
-from flows import part
-from flows.part import Process
+from flows.local import process
+from flows.local.process import Process
 from handlers.errors import RunbookError
 
 START_SECONDS = 120.0
@@ -64,7 +64,7 @@ async def temporary_server(folder: Path, *, template: Path | None = None) -> Asy
     database = _prepare(folder, empty)
     port = free_port()
     api_url = f"http://127.0.0.1:{port}/api"
-    server = await part.start(
+    server = await process.start(
         server_command(port, "--no-services", "--no-ui"),
         environment=child_environment(prefect_settings(folder, api_url)),
         log=folder / "server.log",
@@ -91,7 +91,7 @@ async def until_ready(server: Process, api_url: str) -> None:
             async with asyncio.timeout(START_SECONDS):
                 while not await _answers(http, api_url):
                     if server.process.returncode is not None:
-                        words = part.last_lines(server.log)
+                        words = process.last_lines(server.log)
                         raise RunbookError(f"the Prefect server ended while starting: {words}")
                     await asyncio.sleep(0.05)
         except TimeoutError:

@@ -9,7 +9,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli.app import app
-from flows.cli.carrying import carry, must_be_free, unfinished
+from flows.cli.carry import carry, must_be_free, unfinished
 from flows.cli.options import (
     ByOption,
     EnvironmentOption,

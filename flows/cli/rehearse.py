@@ -12,11 +12,12 @@ from rich.console import Console
 from flows.cli.app import app
 from flows.cli.options import JsonOption, PlainOption
 from flows.cli.output import console, print_json
+from flows.local.embedded import require_rehearsal
 from handlers.errors import ExitCode, Refused
 from handlers.release.phase import short
 
 if TYPE_CHECKING:
-    from flows.rehearse import Rehearsed
+    from flows.local.rehearse import Rehearsed
 
 
 @app.command()
@@ -35,21 +36,11 @@ def rehearse(
     plain: PlainOption = False,
 ) -> int:
     """Rehearse a whole release on a real target on this machine: no root, no service, nothing left behind."""
-    _require_extra()
+    require_rehearsal("a rehearsal")
     out = None if json else console(plain=plain)
     if end:
         return _end(end, json=json)
     return _rehearse(story, speed=speed, keep=keep, out=out)
-
-
-def _require_extra() -> None:
-    """The rehearsal's parts are an extra: a production install has none of them."""
-    try:
-        import rehearsal.target  # noqa: F401
-    except ImportError as error:
-        raise Refused(
-            f"a rehearsal needs more packages ({error.name} is missing): pip install 'tds-runbook[rehearsal]'"
-        ) from error
 
 
 def _end(target_id: str, *, json: bool) -> ExitCode:
@@ -67,7 +58,7 @@ def _end(target_id: str, *, json: bool) -> ExitCode:
 
 def _rehearse(story: str, *, speed: float, keep: bool, out: Console | None) -> int:
     # Imported here: it loads Prefect's server and the rehearsal, which no other command needs.
-    from flows.rehearse import ENDS, rehearse
+    from flows.local.rehearse import ENDS, rehearse
 
     if story not in ENDS:
         raise Refused(f"there is no story {story!r}: it may be {', '.join(ENDS)}")

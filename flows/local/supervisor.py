@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from flows import part
-from flows.part import Leftover, Process
-from flows.pool import POOL, Pool, open_pool
-from flows.server import child_environment, prefect_settings, server_command, until_ready
+from flows.local import process
+from flows.local.pool import POOL, Pool, open_pool
+from flows.local.process import Leftover, Process
+from flows.local.server import child_environment, prefect_settings, server_command, until_ready
 from handlers.environment.load import DIRECTORY_VARIABLE, directory
 from handlers.errors import RunbookError, TryAgain
 
@@ -86,7 +86,7 @@ class Supervisor:
         deaths: deque[float] = deque(maxlen=DEATHS_MAX + 1)
         while True:
             name = await self._first_to_die()
-            words = part.last_lines(self.parts[name].log, 1)
+            words = process.last_lines(self.parts[name].log, 1)
             deaths.append(time.monotonic())
             if len(deaths) > DEATHS_MAX and deaths[-1] - deaths[0] < DEATHS_SECONDS:
                 raise RunbookError(f"the {name} keeps dying: {words}")
@@ -116,7 +116,7 @@ class Supervisor:
         files = {DIRECTORY_VARIABLE: str(directory().resolve())}
         settings = prefect_settings(self.state, self.api_url) | files
         environment = child_environment(settings)
-        return await part.start(command, environment=environment, log=self.state / log, lock=lock)
+        return await process.start(command, environment=environment, log=self.state / log, lock=lock)
 
     async def _first_to_die(self) -> str:
         waits = {asyncio.create_task(p.process.wait()): name for name, p in self.parts.items()}
@@ -181,7 +181,7 @@ async def _until_online(worker: Process, pool: Pool) -> None:
         async with asyncio.timeout(WORKER_SECONDS):
             while not await pool.has_worker():
                 if worker.process.returncode is not None:
-                    raise RunbookError(f"the worker ended while starting: {part.last_lines(worker.log)}")
+                    raise RunbookError(f"the worker ended while starting: {process.last_lines(worker.log)}")
                 await asyncio.sleep(0.2)
     except TimeoutError:
         raise RunbookError(f"no worker came online in {WORKER_SECONDS:.0f} s: see {worker.log}") from None

@@ -17,9 +17,9 @@ from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import follow
-from flows.cli.planned import lines
-from flows.server import prefect_settings, temporary_server
-from flows.state import STATE
+from flows.cli.plan_text import lines
+from flows.local.server import prefect_settings, temporary_server
+from flows.local.state import STATE
 from handlers.core import open_core
 from handlers.database.transaction import begin
 from handlers.environment.load import load_environment

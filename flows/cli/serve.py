@@ -104,7 +104,7 @@ def up(
     ] = 60,
 ) -> int:
     """Run a local Prefect server and worker, so that releases can be started from its page."""
-    from flows.up import up as run_up
+    from flows.local.up import up as run_up
 
     asyncio.run(run_up(port=port, deploy=deploy, stop_seconds=stop_seconds, say=console().print))
     return 0

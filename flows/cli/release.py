@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import app
-from flows.cli.carrying import carry
+from flows.cli.carry import carry
 from flows.cli.options import EnvironmentOption, JsonOption, RequestOptions, RunOptions, expand_options
 from flows.cli.output import console, failure, person, print_json
-from flows.cli.planned import lines
+from flows.cli.plan_text import lines
 from handlers.core import open_core
 from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, Refused

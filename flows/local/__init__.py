@@ -1,0 +1,1 @@
+"""The local Prefect: its server, its worker and the processes that they run in."""

@@ -1,0 +1,41 @@
+"""The rehearsal's parts for a command: an extra that a production install does not have, loaded only on demand."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from handlers.errors import Refused
+from handlers.signals import undisturbed
+
+
+def require_rehearsal(what: str) -> None:
+    """Refused, with the command that installs it, where the extra `rehearsal` is missing. *what* needs it."""
+    try:
+        import rehearsal.target  # noqa: F401
+    except ImportError as error:
+        raise Refused(
+            f"{what} needs more packages ({error.name} is missing): pip install 'tds-runbook[rehearsal]'"
+        ) from error
+
+
+@asynccontextmanager
+async def empty_erp_database() -> AsyncIterator[AsyncEngine]:
+    """An embedded database with the ERP's adopted tables and no rows, removed at the end."""
+    require_rehearsal("a trial without an environment")
+    from rehearsal import empty
+
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tds-try-"))
+        database = create_async_engine(await stack.enter_async_context(empty.database(Path(folder))))
+        stack.push_async_callback(database.dispose)
+        try:
+            yield database
+        finally:
+            # A second Ctrl-C must not leave the server or its folder behind.
+            with undisturbed():
+                await stack.aclose()
