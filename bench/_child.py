@@ -33,13 +33,14 @@ async def worker(task: Task) -> None:
     from _sql import NARROW_HANDLERS
     from sqlalchemy.engine import make_url
 
+    from handlers.database.engine import worker_engine
     from handlers.entities.apply import apply_events
-    from handlers.worker.engine import make_engine, tune_garbage_collector
+    from handlers.process import tune_garbage_collector
     from handlers.worker.worker import Worker, new_owner
 
     apply = partial(apply_events, handlers=NARROW_HANDLERS) if task.get("narrow") else apply_events
     tune_garbage_collector()
-    engine = make_engine(make_url(task["url"]))
+    engine = worker_engine(make_url(task["url"]))
     batch = {"batch_size": task["batch"]} if "batch" in task else {}
     one = Worker(engine, owner=new_owner("bench"), revision="bench", apply=apply, **batch)
     stop = asyncio.Event()

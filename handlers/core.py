@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import httpx
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from handlers.database.engine import controller_engine
 from handlers.environment.model import Environment
 
 
@@ -57,7 +58,7 @@ class Core:
 @asynccontextmanager
 async def open_core(environment: Environment, *, speed: float = 1.0) -> AsyncIterator[Core]:
     """Open the tools for *environment* and close them at the end, whatever happened in between."""
-    database = engine(environment)
+    database = controller_engine(environment.database)
     try:
         async with httpx.AsyncClient(timeout=environment.probe.answer_seconds, trust_env=False) as http:
             yield Core(
@@ -69,23 +70,3 @@ async def open_core(environment: Environment, *, speed: float = 1.0) -> AsyncIte
             )
     finally:
         await database.dispose()
-
-
-def engine(environment: Environment) -> AsyncEngine:
-    """An engine on the environment's database, by SQLAlchemy over asyncpg, in UTC."""
-    return create_async_engine(
-        environment.database.sqlalchemy_url(),
-        pool_size=environment.database.pool_size,
-        max_overflow=0,
-        pool_pre_ping=True,
-        connect_args={
-            "timeout": environment.database.connect_seconds,
-            "command_timeout": environment.database.statement_seconds,
-            "server_settings": {
-                "application_name": "tds-runbook",
-                "timezone": "UTC",
-                # Applying events inline claims with a limit: a plan made for any limit reads the whole queue.
-                "plan_cache_mode": "force_custom_plan",
-            },
-        },
-    )

@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.database.migrate import upgrade
 from handlers.erp.adopt import adopt
-from handlers.signals import ended_by_sigterm, undisturbed
+from handlers.process import ended_by_sigterm, undisturbed
 from rehearsal import backlog, erp, lifecycle, processes
 from rehearsal.environment import write_environment
 from rehearsal.host import RehearsalHost

@@ -56,12 +56,12 @@ async def held(run: Release, *, take_over: str = "") -> AsyncIterator[Release]:
 @step(KEEP)
 async def _take(run: Release, take_over: str) -> Release:
     async with tools(run) as core:
-        place, name = core.database, run.environment
+        bind, name = core.database, run.environment
         if take_over:
-            token = await lock.steal(place, name, run.id, holder(), reason=take_over)
+            token = await lock.steal(bind, name, run.id, holder(), reason=take_over)
         else:
-            token = await lock.take(place, name, run.id, holder())
-        return dataclasses.replace(await releases.get(place, run.id), token=token)
+            token = await lock.take(bind, name, run.id, holder())
+        return dataclasses.replace(await releases.get(bind, run.id), token=token)
 
 
 async def _beat(run: Release, work: asyncio.Task[object], lost: list[LockLost]) -> None:

@@ -10,7 +10,7 @@ import typer
 from flows.cli.app import db_app
 from flows.cli.options import EnvironmentOption, JsonOption
 from flows.cli.output import console, print_json
-from handlers.core import engine
+from flows.cli.session import open_database
 from handlers.environment.load import load_environment
 from handlers.erp.adopt import adopt
 from handlers.errors import ExitCode
@@ -23,11 +23,8 @@ def upgrade(environment: EnvironmentOption, json: JsonOption = False) -> int:
     from handlers.database import migrate
 
     async def go() -> int:
-        database = engine(load_environment(environment))
-        try:
+        async with open_database(load_environment(environment)) as database:
             applied = await migrate.upgrade(database)
-        finally:
-            await database.dispose()
         if json:
             print_json({"applied": applied})
         else:
@@ -47,8 +44,7 @@ def adopt_(
     """Add to the ERP's tables what the core needs: additive, printed first, and repeatable."""
 
     async def go() -> int:
-        database = engine(load_environment(environment))
-        try:
+        async with open_database(load_environment(environment)) as database:
             wanted = await adopt(database, dry_run=True)
             if not json:
                 for statement in wanted:
@@ -63,8 +59,6 @@ def adopt_(
             if not yes and not json:
                 typer.confirm(f"run these {len(wanted)} statements?", abort=True)
             done = await adopt(database)
-        finally:
-            await database.dispose()
         print_json({"ddl": done, "done": True}) if json else console().print(f"{len(done)} statements done")
         return ExitCode.GOOD
 

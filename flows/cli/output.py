@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import getpass
-import json
 import sys
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
 
+from handlers.database.jsonable import as_json
 from handlers.errors import ExitCode
 
 
@@ -29,7 +26,7 @@ def wants_json() -> bool:
 
 def print_json(value: object) -> None:
     """One object on one line."""
-    sys.stdout.write(json.dumps(as_plain(value), ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(as_json(value) + "\n")
     sys.stdout.flush()
 
 
@@ -54,22 +51,3 @@ def person(given: str) -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
-
-
-def as_plain(value: object) -> Any:
-    """*value* as JSON can hold it: dataclasses as objects, times as ISO text, enums and ids as text."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: as_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    match value:
-        case str():
-            return str(value)
-        case None | bool() | int() | float():
-            return value
-        case datetime():
-            return value.isoformat()
-        case Mapping():
-            return {str(key): as_plain(item) for key, item in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [as_plain(item) for item in value]
-        case _:
-            return str(value)

@@ -10,8 +10,8 @@ import typer
 from flows.cli.app import queue_app
 from flows.cli.options import ByOption, EnvironmentOption, JsonOption, ReasonOption, entity_called
 from flows.cli.output import console, person, print_json
-from handlers.core import engine
-from handlers.database.transaction import begin
+from flows.cli.session import open_database
+from handlers.database.transaction import transaction
 from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, Refused
 from handlers.queue import limits as queue_limits
@@ -23,14 +23,10 @@ def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
     """Count the queue by status, and its dead letters by type and error; says what holds it back."""
 
     async def go() -> int:
-        database = engine(load_environment(environment))
-        try:
-            async with begin(database) as tx:
-                counts = await look.counts(tx)
-                dead = await look.dead_letters(tx)
-                limits = await queue_limits.limits(tx)
-        finally:
-            await database.dispose()
+        async with open_database(load_environment(environment)) as database, transaction(database) as tx:
+            counts = await look.counts(tx)
+            dead = await look.dead_letters(tx)
+            limits = await queue_limits.limits(tx)
         groups: dict[tuple[str, str, str], int] = {}
         for letter in dead:
             group = (letter.entity or letter.raw_type, letter.error_code or "", letter.fingerprint)
@@ -76,13 +72,10 @@ def limit(
         raise Refused("say with --reason why the queue is held back: others will wonder")
 
     async def go() -> int:
-        database = engine(load_environment(environment))
-        try:
+        async with open_database(load_environment(environment)) as database:
             set_ = await queue_limits.limit(
                 database, kind, per_ten_seconds=per_ten_seconds, seconds=seconds, by=who, reason=reason
             )
-        finally:
-            await database.dispose()
         print_json(set_) if json else console().print(_limit_line(set_))
         return ExitCode.GOOD
 
@@ -101,14 +94,11 @@ def unlimit(
     kind = entity_called(entity) if entity else None
 
     async def go() -> int:
-        database = engine(load_environment(environment))
-        try:
+        async with open_database(load_environment(environment)) as database:
             lifted = await (
                 queue_limits.lift_all(database) if kind is None else queue_limits.lift(database, kind)
             )
             left = await queue_limits.limits(database)
-        finally:
-            await database.dispose()
         if json:
             print_json({"lifted": lifted, "left": left})
         else:

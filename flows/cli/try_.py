@@ -16,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from flows.cli.app import queue_app
 from flows.cli.options import JsonOption, entity_called
 from flows.cli.output import print_json
+from flows.cli.session import open_database
 from flows.local.embedded import empty_erp_database
-from handlers.core import engine
 from handlers.entities.document import BODY_BYTES_MAX, Refusal
 from handlers.environment.load import load_environment
 from handlers.erp import trial
 from handlers.errors import ExitCode
-from handlers.signals import ended_by_sigterm
+from handlers.process import ended_by_sigterm
 
 STDIN = "-"
 
@@ -73,11 +73,8 @@ def try_(
 async def _tables(environment: str | None) -> AsyncIterator[AsyncEngine]:
     """The environment's database, or an empty embedded one that exists for as long as this command."""
     if environment is not None:
-        database = engine(load_environment(environment))
-        try:
+        async with open_database(load_environment(environment)) as database:
             yield database
-        finally:
-            await database.dispose()
         return
     async with empty_erp_database() as database:
         yield database

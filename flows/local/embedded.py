@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.errors import Refused
-from handlers.signals import undisturbed
+from handlers.process import undisturbed
 
 
 def require_rehearsal(what: str) -> None:

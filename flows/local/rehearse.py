@@ -21,7 +21,7 @@ from flows.cli.plan_text import lines
 from flows.local.server import prefect_settings, temporary_server
 from flows.local.state import STATE
 from handlers.core import open_core
-from handlers.database.transaction import begin
+from handlers.database.transaction import transaction
 from handlers.environment.load import load_environment
 from handlers.errors import Refused
 from handlers.phases.begin import record_release
@@ -115,7 +115,7 @@ async def _what_is_true(
     target: Target, database: AsyncEngine, run: Release, *, seconds: float, began: float
 ) -> Rehearsed:
     """Ask the hosts and the queue themselves, not the release."""
-    async with begin(database) as tx:
+    async with transaction(database) as tx:
         counts = await look.counts(tx)
     hosts = {}
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:

@@ -19,7 +19,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.database.transaction import message_of, sqlstate, transaction
+from handlers.database.sqlstate import NOT_PERMITTED, message_of, sqlstate
+from handlers.database.transaction import transaction
 from handlers.errors import Refused
 
 SCHEMA = "runbook"
@@ -99,7 +100,7 @@ def _create_schema(connection: Connection) -> None:
     try:
         connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
     except ProgrammingError as error:
-        if sqlstate(error) != "42501":
+        if sqlstate(error) != NOT_PERMITTED:
             raise
         raise Refused(
             f"the database user may not create the schema {SCHEMA} ({message_of(error)}): "

@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.queries import queries
-from handlers.database.transaction import begin, message_of, sqlstate, translated_errors
+from handlers.database.sqlstate import LOCK_TIMEOUT, NOT_PERMITTED, UNIQUE_VIOLATION, message_of, sqlstate
+from handlers.database.transaction import transaction, translated_errors
 from handlers.entities.base import Handlers
 from handlers.entities.registry import HANDLERS
 from handlers.erp.additions import QUEUE, SchemaChange, ddl, keys
@@ -66,10 +67,10 @@ def _owned(table: str, places: dict[str, Relation]) -> str:
 
 async def _read(engine: AsyncEngine, handlers: Handlers) -> Catalog:
     try:
-        async with begin(engine) as tx:
+        async with transaction(engine) as tx:
             return await read_catalog(tx, keys(handlers))
     except DBAPIError as error:
-        if sqlstate(error) == "42501":
+        if sqlstate(error) == NOT_PERMITTED:
             raise Refused(f"{message_of(error)}: adopt as the role that owns the ERP's tables") from error
         raise
 
@@ -104,22 +105,22 @@ async def _run(connection: AsyncConnection, change: SchemaChange) -> None:
         try:
             await connection.execute(text(change.statement))
         except DBAPIError as error:
-            match sqlstate(error):
-                case "55P03" | "40P01" if attempt < tries:
-                    await asyncio.sleep(_PAUSE_SECONDS)
-                case "55P03" | "40P01":
-                    raise TryAgain(
-                        f"the application has had a transaction open too long; what is done stays, adopt again: {first}"
-                    ) from error
-                case "42501":
-                    raise Refused(
-                        f"{message_of(error)}: adopt as the role that owns the ERP's tables ({first})"
-                    ) from error
-                case "23505":
-                    raise Refused(
-                        f"{message_of(error)}: decide which row is it, and adopt again ({first})"
-                    ) from error
-                case _:
-                    raise
+            state = sqlstate(error)
+            if state in LOCK_TIMEOUT and attempt < tries:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            if state in LOCK_TIMEOUT:
+                raise TryAgain(
+                    f"the application has had a transaction open too long; what is done stays, adopt again: {first}"
+                ) from error
+            if state == NOT_PERMITTED:
+                raise Refused(
+                    f"{message_of(error)}: adopt as the role that owns the ERP's tables ({first})"
+                ) from error
+            if state == UNIQUE_VIOLATION:
+                raise Refused(
+                    f"{message_of(error)}: decide which row is it, and adopt again ({first})"
+                ) from error
+            raise
         else:
             return

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database import migrate
 from handlers.database.queries import queries
-from handlers.database.transaction import begin
+from handlers.database.transaction import transaction
 from handlers.release.phase import short
 
 SQL = queries("doctor")
@@ -30,7 +30,7 @@ async def examine(database: AsyncEngine) -> list[Oddity]:
         has_ledger = False
     else:
         has_ledger = True
-    async with begin(database) as tx:
+    async with transaction(database) as tx:
         for row in await tx.execute(SQL["redundant_indexes"]):
             found.append(
                 Oddity(

@@ -19,7 +19,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.database.transaction import message_of, sqlstate, translated_errors
+from handlers.database.sqlstate import NOT_ADOPTED, is_away, message_of, sqlstate
+from handlers.database.transaction import translated_errors
 from handlers.entities import spec, statements, write
 from handlers.entities.apply import apply_events, look_up, read_rows
 from handlers.entities.base import Handlers
@@ -29,11 +30,8 @@ from handlers.entities.registry import HANDLERS, unwrap_each
 from handlers.entities.resolve import Ids, build, map_event, merge_versions
 from handlers.entities.rows import pack
 from handlers.errors import Refused
-from handlers.queue.diagnose import diagnose, is_gone
+from handlers.queue.diagnose import diagnose
 from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
-
-_NOT_ADOPTED = ("42P01", "42703", "42P10", "42501")
-"""SQLSTATEs of a table, column or key that is missing, or may not be used: no fault of any record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +108,9 @@ async def _try(
         result = (await apply_events(tx, [event], handlers=handlers))[event.id]
         row = await _row(tx, event, result, handlers)
     except DBAPIError as error:
-        if is_gone(error):
+        if is_away(error):
             raise
-        if sqlstate(error) in _NOT_ADOPTED:
+        if sqlstate(error) in NOT_ADOPTED:
             raise Refused(
                 f"the ERP's tables are not ready for the core ({message_of(error)}): see runbook db adopt --dry-run"
             ) from error

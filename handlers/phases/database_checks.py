@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.core import Core
 from handlers.database import migrate
 from handlers.database.queries import queries
-from handlers.database.transaction import begin, message_of
+from handlers.database.sqlstate import message_of
+from handlers.database.transaction import transaction
 from handlers.erp import adopt
 from handlers.errors import Refused, RunbookError
 from handlers.queue import diagnose, look
@@ -39,7 +40,7 @@ class QueueSnapshot:
 async def look_at_queue(database: AsyncEngine) -> QueueSnapshot:
     """Count the queue, list its dead letters, and say what the last day was like."""
     try:
-        async with begin(database) as tx:
+        async with transaction(database) as tx:
             counts = await look.counts(tx)
             dead = await look.dead_letters(tx)
             failed = Counter(
@@ -87,7 +88,7 @@ async def database_checks(core: Core, seen: QueueSnapshot) -> list[Check]:
 
 async def _schema_check(core: Core) -> Check:
     pending = await migrate.pending(core.database)
-    async with begin(core.database) as tx:
+    async with transaction(core.database) as tx:
         may = (await tx.execute(SQL["may_keep_a_ledger"])).scalar_one()
     if pending and not may:
         return Check(

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import httpx
-from sqlalchemy.exc import DBAPIError
-
-from handlers.database.transaction import clean
-from handlers.errors import DatabaseDown, TryAgain
+from handlers.database.jsonable import clean
+from handlers.database.sqlstate import AWAY, FOREIGN_KEY_VIOLATION, TRANSIENT, chain, root_of, sqlstate
+from handlers.errors import TryAgain
 from handlers.queue.event import EntityType, ErrorClass
-
-_GONE = ("08", "53", "57P", "58", "25006")
-"""Connection, resources, shutdown, input/output, and a server that became read-only: no event can help it."""
-
-_TRANSIENT = ("40", "55", "57014")
-"""Serialization and deadlock, locks and objects in use, a statement that was cancelled."""
 
 _MESSAGE_MAX = 2000
 
@@ -57,26 +49,14 @@ class RowsRefused(Exception):
 
 def diagnose(error: BaseException) -> Diagnosis:
     """Name the class, the SQLSTATE and the column of *error*, however often it was wrapped."""
-    root = _root(error)
-    sqlstate = _sqlstate(error)
+    root = root_of(error)
+    state = sqlstate(error)
     return Diagnosis(
-        error_class=_class(error, sqlstate),
-        code=(sqlstate or type(root).__name__)[:50],
+        error_class=_class(error, state),
+        code=(state or type(root).__name__)[:50],
         message=clean(f"{type(root).__name__}: {root}")[:_MESSAGE_MAX],
-        sqlstate=sqlstate,
+        sqlstate=state,
         field=getattr(root, "column_name", None) or getattr(root, "constraint_name", None),
-    )
-
-
-def is_gone(error: BaseException) -> bool:
-    """Whether the database itself is away or cannot work: nobody's fault, so no attempt may be burnt."""
-    sqlstate = _sqlstate(error)
-    if sqlstate is not None:
-        return sqlstate.startswith(_GONE)
-    return any(
-        isinstance(each, ConnectionError | DatabaseDown)
-        or (isinstance(each, DBAPIError) and each.connection_invalidated)
-        for each in _chain(error)
     )
 
 
@@ -87,44 +67,10 @@ def fingerprint(text: str) -> str:
     return text.strip()[:300]
 
 
-def _class(error: BaseException, sqlstate: str | None) -> ErrorClass:
-    if sqlstate == "23503":
+def _class(error: BaseException, state: str | None) -> ErrorClass:
+    if state == FOREIGN_KEY_VIOLATION:
         return ErrorClass.MISSING_PARENT
-    if sqlstate is not None:
-        return ErrorClass.TRANSIENT if sqlstate.startswith(_TRANSIENT + _GONE) else ErrorClass.PERMANENT
-    for each in _chain(error):
-        match each:
-            case httpx.HTTPStatusError():
-                status = each.response.status_code
-                return ErrorClass.UPSTREAM if status == 429 or status >= 500 else ErrorClass.PERMANENT
-            case httpx.TransportError():
-                return ErrorClass.UPSTREAM
-            case TryAgain() | OSError():
-                return ErrorClass.TRANSIENT
-            case _:
-                continue
-    return ErrorClass.PERMANENT
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """*error* and what it was made from, outermost first: `orig` of a wrapped error, else its `__cause__`."""
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        yield each
-        seen.add(id(each))
-        original = getattr(each, "orig", None)
-        each = original if isinstance(original, BaseException) else each.__cause__
-
-
-def _root(error: BaseException) -> BaseException:
-    """The innermost error: its text says what happened without the statement and its parameters."""
-    return list(_chain(error))[-1]
-
-
-def _sqlstate(error: BaseException) -> str | None:
-    for each in _chain(error):
-        state = getattr(each, "sqlstate", None)
-        if isinstance(state, str) and len(state) == 5:
-            return state
-    return None
+    if state is not None:
+        return ErrorClass.TRANSIENT if state.startswith(TRANSIENT + AWAY) else ErrorClass.PERMANENT
+    is_transient = any(isinstance(link, TryAgain | OSError) for link in chain(error))
+    return ErrorClass.TRANSIENT if is_transient else ErrorClass.PERMANENT

@@ -144,5 +144,4 @@ class ErrorClass(StrEnum):
 
     TRANSIENT = "transient"
     PERMANENT = "permanent"
-    UPSTREAM = "upstream"
     MISSING_PARENT = "missing_parent"

@@ -12,8 +12,9 @@ from typing import Self
 
 from sqlalchemy import RowMapping
 
+from handlers.database.jsonable import clean
 from handlers.database.queries import queries
-from handlers.database.transaction import Bind, clean, transaction
+from handlers.database.transaction import Bind, transaction
 from handlers.errors import Refused
 from handlers.queue import redrive
 from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
@@ -44,7 +45,7 @@ class Limit:
 
 
 async def limit(
-    place: Bind, entity: EntityType | None, *, per_ten_seconds: int, seconds: float, by: str, reason: str
+    bind: Bind, entity: EntityType | None, *, per_ten_seconds: int, seconds: float, by: str, reason: str
 ) -> Limit:
     """Let workers take at most so many events of *entity*, or of all kinds together, in any ten seconds.
 
@@ -61,30 +62,30 @@ async def limit(
         "by": clean(by),
         "reason": clean(reason),
     }
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         return Limit.from_row((await tx.execute(_SQL["limit"], values)).mappings().one())
 
 
-async def lift(place: Bind, entity: EntityType | None) -> list[Limit]:
+async def lift(bind: Bind, entity: EntityType | None) -> list[Limit]:
     """End the limit of *entity*, or the one on all kinds together. Returns it; empty where none was in force."""
-    return await _lift(place, _name(entity))
+    return await _lift(bind, _name(entity))
 
 
-async def lift_all(place: Bind) -> list[Limit]:
+async def lift_all(bind: Bind) -> list[Limit]:
     """End every limit. Returns those that were in force."""
-    return await _lift(place, None)
+    return await _lift(bind, None)
 
 
-async def limits(place: Bind) -> list[Limit]:
+async def limits(bind: Bind) -> list[Limit]:
     """The limits in force; none where the ledger is older than limits."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         if not await is_there(tx):
             return []
         return [Limit.from_row(row) for row in (await tx.execute(_SQL["limits"])).mappings()]
 
 
-async def _lift(place: Bind, name: str | None) -> list[Limit]:
-    async with transaction(place) as tx:
+async def _lift(bind: Bind, name: str | None) -> list[Limit]:
+    async with transaction(bind) as tx:
         rows = (await tx.execute(_SQL["lift"], {"entity": name})).mappings().all()
         # What was held has become due.
         await redrive.notify(tx)

@@ -14,8 +14,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handlers.database.jsonable import clean
 from handlers.database.queries import queries
-from handlers.database.transaction import clean
 from handlers.errors import TryAgain
 from handlers.queue.diagnose import fingerprint
 from handlers.queue.event import (

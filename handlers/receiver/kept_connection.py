@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.queue.diagnose import is_gone
+from handlers.database.sqlstate import is_away
 
 Result = TypeVar("Result")
 
@@ -28,7 +28,7 @@ class KeptConnection:
         try:
             return await self._once(work)
         except Exception as error:
-            if not (kept and is_gone(error)):
+            if not (kept and is_away(error)):
                 raise
         return await self._once(work)
 

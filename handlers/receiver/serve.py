@@ -10,13 +10,13 @@ import signal
 import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from handlers.database.engine import receiver_engine
 from handlers.environment.model import Database
 from handlers.errors import Refused
+from handlers.process import tune_garbage_collector
 from handlers.receiver.application import Settings, application
 from handlers.receiver.connection import Connection
-from handlers.worker.engine import tune_garbage_collector
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ async def serve(
     """
     check(settings.secret, host)
     tune_garbage_collector()
-    engine = _engine(database)
+    engine = receiver_engine(database)
     config = server_config(application(engine, settings), trusted_proxies=trusted_proxies)
     config.host, config.port = host, port
     server = uvicorn.Server(config)
@@ -81,25 +81,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _engine(database: Database) -> AsyncEngine:
-    """A small pool whose waits are all shorter than the time in which the source wants an answer."""
-    return create_async_engine(
-        database.sqlalchemy_url(),
-        pool_size=3,
-        max_overflow=0,
-        pool_timeout=3,
-        pool_pre_ping=True,
-        hide_parameters=True,
-        connect_args={
-            "timeout": 3,
-            "command_timeout": 4,
-            "server_settings": {
-                "application_name": "tds-receiver",
-                "timezone": "UTC",
-                # Plans are kept, and one made while the tables were empty would read them whole ever after.
-                "enable_seqscan": "off",
-            },
-        },
-    )

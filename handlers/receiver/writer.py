@@ -19,7 +19,8 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.queries import queries
-from handlers.queue.diagnose import Diagnosis, diagnose, is_gone
+from handlers.database.sqlstate import CONTENT, is_away
+from handlers.queue.diagnose import Diagnosis, diagnose
 from handlers.queue.event import QUEUE_NAMES, EntityType
 from handlers.queue.redrive import CHANNEL
 from handlers.receiver.intake import Webhook
@@ -139,7 +140,7 @@ class Writer:
                 written = await self._line.transaction(partial(write, calls=[each.call for each in group]))
         except Exception as error:  # whatever it is, the source must hear that nothing was kept
             told = diagnose(error)
-            if is_gone(error) or isinstance(error, TimeoutError) or not _is_content(told):
+            if is_away(error) or isinstance(error, TimeoutError) or not _is_content(told):
                 log.warning("%d webhooks not written: %s", len(group), told.message.splitlines()[0])
                 sentence = "the webhook could not be written down: send it again"
                 _refuse(group, later("database", sentence, _RETRY_AFTER_SECONDS))
@@ -213,7 +214,7 @@ def _questions(arrivals: Sequence[Webhook]) -> list[bool | None]:
 
 def _is_content(told: Diagnosis) -> bool:
     """Whether the values themselves were refused: a class of SQLSTATE that says so, or a limit of the server."""
-    return told.sqlstate is not None and told.sqlstate.startswith(("22", "23", "54"))
+    return told.sqlstate is not None and told.sqlstate.startswith(CONTENT)
 
 
 def _refuse(group: Sequence[_Waiting], no: Rejected) -> None:

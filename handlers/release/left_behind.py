@@ -34,10 +34,10 @@ class LeftBehind:
     oldest_at: datetime
 
 
-async def kinds(place: Bind, release: Release) -> tuple[LeftBehind, ...]:
+async def kinds(bind: Bind, release: Release) -> tuple[LeftBehind, ...]:
     """What the revision of *release* has left behind and is still there, the most common first."""
     found: dict[tuple[str, str | None, str], LeftBehind] = {}
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         for row in await tx.execute(SQL["kinds"], await _time_range(tx, release)):
             entity = str(ENTITY_TYPES.get(row.raw_type, row.raw_type))
             one = LeftBehind(
@@ -55,9 +55,9 @@ async def kinds(place: Bind, release: Release) -> tuple[LeftBehind, ...]:
     return tuple(sorted(found.values(), key=lambda one: (-one.events, one.entity)))
 
 
-async def ids(place: Bind, environment: str, release_id: str) -> frozenset[UUID]:
+async def ids(bind: Bind, environment: str, release_id: str) -> frozenset[UUID]:
     """Exactly those dead letters; Refused when the release is none of this environment."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         release = await releases.get(tx, release_id)
         if release.environment != environment:
             raise Refused(f"release {release_id} belongs to {release.environment}, not to {environment}")

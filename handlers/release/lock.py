@@ -13,8 +13,9 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handlers.database.jsonable import clean
 from handlers.database.queries import queries
-from handlers.database.transaction import Bind, clean, transaction
+from handlers.database.transaction import Bind, transaction
 from handlers.errors import LockLost, Refused
 
 SQL = queries("lock")
@@ -44,12 +45,12 @@ class Holder:
         return cls(name=values.pop("holder"), **values)
 
 
-async def take(place: Bind, environment: str, release_id: str, holder: str, ttl: float = TTL_SECONDS) -> int:
+async def take(bind: Bind, environment: str, release_id: str, holder: str, ttl: float = TTL_SECONDS) -> int:
     """Take the lock for a release and return its token, which the release's row then carries as well.
 
     *holder* names one process: the same one may take again, for a new token. Refused while another lives.
     """
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         token = await _take(tx, environment, release_id, holder, ttl, by_force=False)
         if token is None:
             raise Refused(held(await _holder(tx, environment), environment))
@@ -57,12 +58,12 @@ async def take(place: Bind, environment: str, release_id: str, holder: str, ttl:
 
 
 async def steal(
-    place: Bind, environment: str, release_id: str, holder: str, *, reason: str, ttl: float = TTL_SECONDS
+    bind: Bind, environment: str, release_id: str, holder: str, *, reason: str, ttl: float = TTL_SECONDS
 ) -> int:
     """Take the lock away from whoever has it, and keep who did so and why. The former one is fenced off."""
     if not reason.strip():
         raise Refused("taking over the lock needs a reason: it stays in the ledger")
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         former = await _holder(tx, environment)
         token = await _take(tx, environment, release_id, holder, ttl, by_force=True)
         if token is None:
@@ -81,24 +82,24 @@ async def steal(
         return token
 
 
-async def renew(place: Bind, environment: str, token: int, ttl: float = TTL_SECONDS) -> None:
+async def renew(bind: Bind, environment: str, token: int, ttl: float = TTL_SECONDS) -> None:
     """Give a sign of life. LockLost when somebody else has the lock by now."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         row = await tx.execute(SQL["renew"], {"environment": environment, "token": token, "ttl": float(ttl)})
         if row.one_or_none() is None:
             raise LockLost(_lost(await _holder(tx, environment), environment, token))
 
 
-async def free(place: Bind, environment: str, token: int) -> bool:
+async def free(bind: Bind, environment: str, token: int) -> bool:
     """Give the lock back; False when it was no longer ours, which harms nobody."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         row = await tx.execute(SQL["free"], {"environment": environment, "token": token})
         return row.one_or_none() is not None
 
 
-async def holder(place: Bind, environment: str) -> Holder | None:
+async def holder(bind: Bind, environment: str) -> Holder | None:
     """Who holds the lock, dead or alive; None when it is free."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         return await _holder(tx, environment)
 
 

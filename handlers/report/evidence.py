@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from handlers.core import Core
+from handlers.database.jsonable import as_plain
 from handlers.database.queries import queries
-from handlers.database.transaction import as_json, begin
+from handlers.database.transaction import transaction
 from handlers.host import logs
 from handlers.queue.event import ENTITY_TYPES
 from handlers.release.ledger import intents, records
@@ -100,7 +101,7 @@ async def _operations(core: Core, release: Release, known: frozenset[str]) -> st
 
 
 async def _events(core: Core, release: Release, known: frozenset[str]) -> str:
-    async with begin(core.database) as tx:
+    async with transaction(core.database) as tx:
         rows = await tx.execute(SQL["failed_events"], {"release_id": release.id, "since": release.created_at})
         table = io.StringIO()
         writer = csv.writer(table)
@@ -130,4 +131,4 @@ def _keep(where: Path, name: str, text: str) -> str:
 
 
 def _pretty(values: object, known: frozenset[str]) -> str:
-    return json.dumps(files.redact(json.loads(as_json(values)), known), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(files.redact(as_plain(values), known), indent=2, ensure_ascii=False) + "\n"

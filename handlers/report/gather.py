@@ -17,8 +17,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.core import Core
+from handlers.database.jsonable import as_plain
 from handlers.database.queries import queries
-from handlers.database.transaction import as_json, begin, message_of
+from handlers.database.sqlstate import message_of
+from handlers.database.transaction import transaction
 from handlers.entities.registry import HANDLERS
 from handlers.host import logs
 from handlers.queue import diagnose, look
@@ -60,7 +62,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
     now = view.release or release
     # Before the transaction: none is held across SSH.
     log_errors = await _log_errors(core, now)
-    async with begin(core.database) as tx:
+    async with transaction(core.database) as tx:
         whose = {"release_id": now.id, "since": now.created_at}
         report = {
             "written_at": view.at,
@@ -88,7 +90,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
                 if file.kind != "report"
             ],
         }
-    plain: dict[str, Any] = json.loads(as_json(report))
+    plain: dict[str, Any] = as_plain(report)
     return plain
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.queries import queries
-from handlers.database.transaction import begin
+from handlers.database.transaction import transaction
 from handlers.errors import Refused
 from handlers.release import left_behind, lock
 from handlers.release.ledger import dead_letters, releases
@@ -61,7 +61,7 @@ _NEEDS: dict[Phase, str] = {
 
 async def read(engine: AsyncEngine, environment: str, release_id: str | None = None) -> StatusView:
     """How the release named, else the live one, else the newest of the environment stands."""
-    async with begin(engine) as tx:
+    async with transaction(engine) as tx:
         await tx.execute(SQL["look_at_one_moment"])
         at: datetime = (await tx.execute(SQL["now"])).scalar_one()
         held = await lock.holder(tx, environment)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from handlers.database.transaction import as_json
+from handlers.database.jsonable import as_plain
 from handlers.release.ledger.dead_letters import Batch
 from handlers.release.left_behind import LeftBehind
 from handlers.release.lock import Holder
@@ -77,5 +76,5 @@ class StatusView:
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON has it, times as text."""
-        values: dict[str, Any] = json.loads(as_json(asdict(self)))
+        values: dict[str, Any] = as_plain(self)
         return values

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import isqrt
@@ -13,10 +12,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.database.transaction import translated_errors
+from handlers.database.sqlstate import is_away
+from handlers.database.transaction import transaction
 from handlers.errors import DatabaseDown
 from handlers.queue import settle, wake
-from handlers.queue.diagnose import RowsRefused, diagnose, is_gone
+from handlers.queue.diagnose import RowsRefused, diagnose
 from handlers.queue.event import DRAIN_ORDER, ErrorClass, Event, Outcome, Result, Status
 from handlers.queue.settle import Failure, LeaseLost
 from handlers.worker.isolate import (
@@ -39,18 +39,6 @@ It raises what only the database refuses. It never begins, commits or rolls back
 """
 
 
-@asynccontextmanager
-async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A new transaction that commits at the end.
-
-    Only a failure to open it is translated: what happens inside may be an event's fault and is seen as it is.
-    """
-    async with AsyncExitStack() as stack:
-        with translated_errors(engine):
-            tx = await stack.enter_async_context(engine.begin())
-        yield tx
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settler:
     """Settles batches in the name of one owner."""
@@ -65,7 +53,7 @@ class Settler:
     async def settle(self, events: Sequence[Event]) -> Tally:
         """Apply and complete *events*. Raises DatabaseDown, with nothing changed, when it is away."""
         try:
-            async with transaction(self.engine) as tx:
+            async with transaction(self.engine, raw_errors=True) as tx:
                 done = await self._apply(tx, events)
         except Exception as error:  # whatever one event raised: the others must not suffer for it
             _raise_if_gone(error)
@@ -92,7 +80,7 @@ class Settler:
         sees both. Children that nobody wakes come back by themselves, so a failure here is no failure of the batch.
         """
         try:
-            async with transaction(self.engine) as tx:
+            async with transaction(self.engine, raw_errors=True) as tx:
                 if done.came:
                     await wake.wake_children(tx, done.came)
                 if done.waiting:
@@ -131,7 +119,7 @@ class Settler:
         found = Isolation()
         left = sorted(events, key=_lock_order)
         several: list[Event] = []
-        async with transaction(self.engine) as tx:
+        async with transaction(self.engine, raw_errors=True) as tx:
             while left and isinstance(reason, RowsRefused):
                 left = without_refused(left, reason, found, several)
                 try:
@@ -146,7 +134,7 @@ class Settler:
             await self._divide_all(tx, left, found)
         if several:
             # By themselves: they would take locks of kinds that this transaction has long left behind.
-            async with transaction(self.engine) as tx:
+            async with transaction(self.engine, raw_errors=True) as tx:
                 await self._divide_all(tx, sorted(several, key=_lock_order), found)
         return found
 
@@ -180,7 +168,7 @@ class Settler:
 
     async def _record(self, found: Isolation) -> Tally:
         """Write down in a new transaction why events failed, and give back those that must wait for them."""
-        async with transaction(self.engine) as tx:
+        async with transaction(self.engine, raw_errors=True) as tx:
             tally = await self._fail(tx, found.failures)
             back = await settle.release(tx, owner=self.owner, ids=found.back) if found.back else set()
         tally["given back"] = len(back)
@@ -219,11 +207,11 @@ def _lock_order(event: Event) -> tuple[int, str, datetime, UUID]:
 
 def _raise_if_transaction_gone(tx: AsyncConnection, error: Exception) -> None:
     """Raise DatabaseDown when *error* means that the database is away, and the transaction with it."""
-    if tx.invalidated or is_gone(error):
+    if tx.invalidated or is_away(error):
         raise DatabaseDown("the database went away while a batch was applied") from error
 
 
 def _raise_if_gone(error: Exception) -> None:
     """Raise DatabaseDown when *error* means that the database is away."""
-    if is_gone(error):
+    if is_away(error):
         raise DatabaseDown("the database went away while a batch was settled") from error

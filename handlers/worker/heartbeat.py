@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database.queries import queries
-from handlers.worker.batch import transaction
+from handlers.database.transaction import transaction
 from handlers.worker.isolate import Tally
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Heartbeat:
 
     async def beat(self, tally: Tally) -> None:
         """Renew the row, with what has become of all events so far."""
-        async with transaction(self.engine) as tx:
+        async with transaction(self.engine, raw_errors=True) as tx:
             if not self._table_there:
                 there = bool((await tx.execute(_SQL["can_beat"])).scalar_one())
                 if not there and self._table_there is None:
@@ -50,5 +50,5 @@ class Heartbeat:
         """Say that the worker has ended of its own will."""
         if self._table_there:
             await self.beat(tally)
-            async with transaction(self.engine) as tx:
+            async with transaction(self.engine, raw_errors=True) as tx:
                 await tx.execute(_SQL["stop"], {"owner": self.owner})

@@ -20,16 +20,19 @@ from uuid import UUID
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from handlers.database.engine import worker_engine
+from handlers.database.sqlstate import is_away
+from handlers.database.transaction import transaction
 from handlers.entities.apply import apply_events
 from handlers.errors import DatabaseDown
+from handlers.process import tune_garbage_collector
 from handlers.queue import look, settle
 from handlers.queue.claim import claim
-from handlers.queue.diagnose import diagnose, is_gone
+from handlers.queue.diagnose import diagnose
 from handlers.queue.event import SETTLED, EntityType, ErrorClass
 from handlers.queue.look import EventState
 from handlers.queue.wake import wake_arrived
-from handlers.worker.batch import Apply, Settler, transaction
-from handlers.worker.engine import make_engine, tune_garbage_collector
+from handlers.worker.batch import Apply, Settler
 from handlers.worker.foreign import with_foreign_events
 from handlers.worker.heartbeat import Heartbeat
 from handlers.worker.isolate import Tally, describe
@@ -105,7 +108,7 @@ class Worker:
                     worked = await self._until_stopped(self._burst(stop), stop)
                     pause = _PAUSE_FIRST_SECONDS
                 except Exception as error:
-                    if not (is_gone(error) or diagnose(error).error_class is ErrorClass.TRANSIENT):
+                    if not (is_away(error) or diagnose(error).error_class is ErrorClass.TRANSIENT):
                         raise
                     log.warning("no work for %.1f s: %s", pause, diagnose(error).message)
                     await _first_of(pause, stop)
@@ -127,7 +130,7 @@ class Worker:
         deadline = time.monotonic() + limit_seconds
         try:
             while True:
-                async with transaction(self._engine) as tx:
+                async with transaction(self._engine, raw_errors=True) as tx:
                     await settle.expire_leases(tx)
                     found = await look.states(tx, ids)
                 open_ids = [each.id for each in found if each.status not in SETTLED]
@@ -139,7 +142,7 @@ class Worker:
                         if not await self.step(ids=open_ids):
                             await asyncio.sleep(self._poll_seconds)
         except Exception as error:
-            if is_gone(error):
+            if is_away(error):
                 raise DatabaseDown("the queue's database went away") from error
             raise
         finally:
@@ -155,7 +158,7 @@ class Worker:
         began = time.perf_counter()
         limit = self._at_once
         self._unfinished += 1
-        async with transaction(self._engine) as tx:
+        async with transaction(self._engine, raw_errors=True) as tx:
             events = await claim(
                 tx,
                 owner=self.owner,
@@ -227,7 +230,7 @@ class Worker:
             await self._heartbeat.beat(self.tally)
         if now >= self._house_due:
             self._house_due = now + min(30.0, self._lease_seconds / 2)
-            async with transaction(self._engine) as tx:
+            async with transaction(self._engine, raw_errors=True) as tx:
                 expired = await settle.expire_leases(tx)
                 strange = await settle.refuse_unknown(tx)
                 # A worker that was killed after it brought a parent has woken nobody.
@@ -236,7 +239,7 @@ class Worker:
                 log.warning("%d leases ran out, %d events of unknown kind buried", len(expired), len(strange))
 
     async def _give_back(self) -> None:
-        async with transaction(self._engine) as tx:
+        async with transaction(self._engine, raw_errors=True) as tx:
             back = await settle.release(tx, owner=self.owner)
         self._unfinished = 0
         if back:
@@ -265,7 +268,7 @@ async def serve(
 ) -> None:
     """Run one worker until SIGTERM or SIGINT; over within ten seconds of it. *owner* is a name for people."""
     tune_garbage_collector()
-    engine = make_engine(database_url, lease_seconds=lease_seconds)
+    engine = worker_engine(database_url, lease_seconds=lease_seconds)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -15,8 +15,8 @@ import pytest
 import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from handlers.database.engine import worker_engine
 from handlers.queue.event import EntityType, Event, Operation, Outcome
-from handlers.worker.engine import make_engine
 from handlers.worker.worker import Worker, new_owner
 from rehearsal.postgres import Postgres
 from tests.conftest import engine_for
@@ -107,7 +107,7 @@ def arriving(events: Sequence[Event], chance: random.Random) -> list[Event]:
 async def work(url: str, *, workers: int, batch_size: int, seconds: float = 40) -> None:
     """Let *workers* work until all is settled. What waits has minutes to wait, unless it is woken."""
     stop = asyncio.Event()
-    engines = [make_engine(url) for _ in range(workers)]
+    engines = [worker_engine(url) for _ in range(workers)]
     running = [
         asyncio.create_task(
             Worker(engine, owner=new_owner("test"), revision="r1", batch_size=batch_size).run(stop)

@@ -11,11 +11,11 @@ from queue_events import change, event, row
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from handlers.database.engine import worker_engine
 from handlers.entities.apply import apply_events
 from handlers.queue import look, settle
 from handlers.queue.claim import claim
 from handlers.queue.event import EntityType, ErrorClass, Event, Result, Status
-from handlers.worker.engine import make_engine
 from handlers.worker.worker import Worker, new_owner
 
 LEASE_SECONDS = 2.0
@@ -51,8 +51,8 @@ async def test_a_worker_that_stands_still_keeps_no_record_from_the_others(
         return results
 
     stop = asyncio.Event()
-    first_engine = make_engine(database_url, lease_seconds=LEASE_SECONDS)
-    second_engine = make_engine(database_url, lease_seconds=LEASE_SECONDS)
+    first_engine = worker_engine(database_url, lease_seconds=LEASE_SECONDS)
+    second_engine = worker_engine(database_url, lease_seconds=LEASE_SECONDS)
     first = Worker(
         first_engine,
         owner=new_owner("first"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncpg
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError, MissingGreenlet
 
+from handlers.database.sqlstate import is_away
 from handlers.errors import DatabaseDown, TryAgain
-from handlers.queue.diagnose import diagnose, fingerprint, is_gone
+from handlers.queue.diagnose import diagnose, fingerprint
 from handlers.queue.event import ErrorClass
 
 
@@ -51,28 +51,10 @@ def test_a_wrapped_error_has_the_class_of_its_sqlstate(
         (MissingGreenlet("greenlet_spawn has not been called"), ErrorClass.PERMANENT),
         (TimeoutError(), ErrorClass.TRANSIENT),
         (TryAgain("x"), ErrorClass.TRANSIENT),
-        (httpx.ConnectError("x"), ErrorClass.UPSTREAM),
-        (httpx.ReadTimeout("x"), ErrorClass.UPSTREAM),
     ],
 )
 def test_another_error_has_the_class_of_its_type(error: Exception, expected: ErrorClass) -> None:
     """Words like timeout in a permanent error do not make it transient."""
-    assert diagnose(error).error_class is expected
-
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        (429, ErrorClass.UPSTREAM),
-        (500, ErrorClass.UPSTREAM),
-        (503, ErrorClass.UPSTREAM),
-        (404, ErrorClass.PERMANENT),
-    ],
-)
-def test_an_upstream_answer_is_judged_by_its_status(status: int, expected: ErrorClass) -> None:
-    """Too many requests and server errors are the upstream's; a refusal is ours."""
-    request = httpx.Request("GET", "http://upstream.invalid")
-    error = httpx.HTTPStatusError("x", request=request, response=httpx.Response(status, request=request))
     assert diagnose(error).error_class is expected
 
 
@@ -92,8 +74,8 @@ def test_an_upstream_answer_is_judged_by_its_status(status: int, expected: Error
 )
 def test_a_database_that_is_away_is_nobodys_fault(error: Exception) -> None:
     """Connection lost, shutdown, start-up, no room: no event can help it."""
-    assert is_gone(error)
-    assert is_gone(wrapped(error))
+    assert is_away(error)
+    assert is_away(wrapped(error))
 
 
 @pytest.mark.parametrize(
@@ -109,8 +91,8 @@ def test_a_database_that_is_away_is_nobodys_fault(error: Exception) -> None:
 )
 def test_an_events_own_error_is_not_mistaken_for_a_lost_database(error: Exception) -> None:
     """Else a poisoned event would go back and come again for ever, without an attempt burnt."""
-    assert not is_gone(error)
-    assert not is_gone(wrapped(error))
+    assert not is_away(error)
+    assert not is_away(wrapped(error))
 
 
 def test_a_message_never_shows_the_statement_or_its_parameters() -> None:

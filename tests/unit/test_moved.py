@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from handlers.database.transaction import as_json
+from handlers.database.jsonable import as_json
 from handlers.phases.drift import differences
 from handlers.queue.event import EntityType
 from handlers.release.planned import EVERYTHING, Check, Plan, PlannedEvent, PlannedHost

@@ -13,7 +13,8 @@ from uuid import UUID
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.database.transaction import Bind, as_json, clean, transaction
+from handlers.database.jsonable import as_json, clean
+from handlers.database.transaction import Bind, transaction
 from handlers.errors import Refused
 from handlers.gate.values import Finding
 from handlers.release import lock
@@ -95,10 +96,10 @@ class Batch:
         return cls(**{**row._mapping, "finding": Finding(row.finding) if row.finding else None})
 
 
-async def plan_events(place: Bind, release: Release, events: Iterable[tuple[int, UUID, str, str]]) -> None:
+async def plan_events(bind: Bind, release: Release, events: Iterable[tuple[int, UUID, str, str]]) -> None:
     """Write down which dead letters may be touched: (position, event, entity type, source key) each."""
     planned = list(events)
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         await tx.execute(
             SQL["plan_events"],
             {
@@ -111,19 +112,19 @@ async def plan_events(place: Bind, release: Release, events: Iterable[tuple[int,
         )
 
 
-async def undrained(place: Bind, release: Release, limit: int | None = None) -> list[ReleaseEvent]:
+async def undrained(bind: Bind, release: Release, limit: int | None = None) -> list[ReleaseEvent]:
     """Planned events that have not been redriven, in the planned order."""
-    return await _events(place, "undrained", {"release_id": release.id, "limit": limit})
+    return await _events(bind, "undrained", {"release_id": release.id, "limit": limit})
 
 
-async def unsettled(place: Bind, release: Release) -> list[ReleaseEvent]:
+async def unsettled(bind: Bind, release: Release) -> list[ReleaseEvent]:
     """Redriven events that have not come to rest, with what they were before."""
-    return await _events(place, "unsettled", {"release_id": release.id})
+    return await _events(bind, "unsettled", {"release_id": release.id})
 
 
-async def events(place: Bind, release: Release) -> list[ReleaseEvent]:
+async def events(bind: Bind, release: Release) -> list[ReleaseEvent]:
     """Every planned event and what became of it."""
-    return await _events(place, "events", {"release_id": release.id})
+    return await _events(bind, "events", {"release_id": release.id})
 
 
 async def record_batch(
@@ -154,7 +155,7 @@ async def record_batch(
 
 
 async def settle_batch(
-    place: Bind,
+    bind: Bind,
     release: Release,
     number: int,
     *,
@@ -168,7 +169,7 @@ async def settle_batch(
     """
     rested = [state for state in states if state.status == _GOOD or state.status in _BAD]
     completed = sum(state.status == _GOOD for state in rested)
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         await lock.fence(tx, release.environment, release.token)
         await tx.execute(
             SQL["mark_settled"],
@@ -202,12 +203,12 @@ async def mark_returned(tx: AsyncConnection, release: Release, event_ids: Sequen
     return marked.rowcount
 
 
-async def batches(place: Bind, release: Release) -> list[Batch]:
+async def batches(bind: Bind, release: Release) -> list[Batch]:
     """The release's batches in order."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         return [Batch.from_row(row) for row in await tx.execute(SQL["batches"], {"release_id": release.id})]
 
 
-async def _events(place: Bind, query: str, values: dict[str, object]) -> list[ReleaseEvent]:
-    async with transaction(place) as tx:
+async def _events(bind: Bind, query: str, values: dict[str, object]) -> list[ReleaseEvent]:
+    async with transaction(bind) as tx:
         return [ReleaseEvent.from_row(row) for row in await tx.execute(SQL[query], values)]

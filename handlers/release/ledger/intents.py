@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.database.transaction import Bind, clean, transaction
+from handlers.database.jsonable import clean
+from handlers.database.transaction import Bind, transaction
 from handlers.errors import Refused
 from handlers.release import lock
 from handlers.release.ledger.releases import SQL
@@ -43,10 +44,10 @@ class OperationRecord:
 
 
 async def intend(
-    place: Bind, release: Release, *, operation_id: str, host: str, kind: str, command: str
+    bind: Bind, release: Release, *, operation_id: str, host: str, kind: str, command: str
 ) -> None:
     """Write an intention down, provided the lock is ours. The same id again is the same intention."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         await lock.fence(tx, release.environment, release.token)
         await tx.execute(
             SQL["intend"],
@@ -69,13 +70,13 @@ async def intend(
 
 
 async def confirm(
-    place: Bind, operation_id: str, *, outcome: str, exit_status: int | None, output: str = ""
+    bind: Bind, operation_id: str, *, outcome: str, exit_status: int | None, output: str = ""
 ) -> None:
     """Write down what came of an operation; a certain outcome is never overwritten.
 
     Needs no lock: it is a fact about the past, and worth having from whoever knows it.
     """
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         await tx.execute(
             SQL["confirm"],
             {
@@ -89,16 +90,16 @@ async def confirm(
             raise Refused(f"operation {operation_id} was never intended: nothing to confirm")
 
 
-async def open_operations(place: Bind, release: Release) -> list[OperationRecord]:
+async def open_operations(bind: Bind, release: Release) -> list[OperationRecord]:
     """Operations whose outcome is not certain: the hosts must be asked about them before anything else."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         rows = await tx.execute(SQL["open_operations"], {"release_id": release.id})
         return [OperationRecord.from_row(row) for row in rows]
 
 
-async def operations(place: Bind, release: Release) -> list[OperationRecord]:
+async def operations(bind: Bind, release: Release) -> list[OperationRecord]:
     """Every operation of a release, in order."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         rows = await tx.execute(SQL["operations"], {"release_id": release.id})
         return [OperationRecord.from_row(row) for row in rows]
 

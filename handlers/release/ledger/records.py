@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from handlers.database.transaction import Bind, as_json, clean, transaction
+from handlers.database.jsonable import as_json, clean
+from handlers.database.transaction import Bind, transaction
 from handlers.errors import Refused
 from handlers.gate.values import Finding, Judgement
 from handlers.release.ledger.releases import SQL
@@ -64,9 +65,9 @@ class FileRecord:
     written_at: datetime
 
 
-async def record_judgement(place: Bind, release: Release, judgement: Judgement) -> JudgementRecord:
+async def record_judgement(bind: Bind, release: Release, judgement: Judgement) -> JudgementRecord:
     """Keep a judgement, under the phase in which the release stands."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         row = await tx.execute(
             SQL["record_judgement"],
             {
@@ -80,16 +81,16 @@ async def record_judgement(place: Bind, release: Release, judgement: Judgement) 
         return JudgementRecord.from_row(row.one())
 
 
-async def judgements(place: Bind, release: Release) -> list[JudgementRecord]:
+async def judgements(bind: Bind, release: Release) -> list[JudgementRecord]:
     """Every judgement about the release, in order."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         rows = await tx.execute(SQL["judgements"], {"release_id": release.id})
         return [JudgementRecord.from_row(row) for row in rows]
 
 
-async def quarantine(place: Bind, release: Release, reason: str) -> None:
+async def quarantine(bind: Bind, release: Release, reason: str) -> None:
     """Set the released revision aside until a named person lifts this; doing so twice is the same as once."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         await tx.execute(
             SQL["quarantine"],
             {
@@ -101,23 +102,23 @@ async def quarantine(place: Bind, release: Release, reason: str) -> None:
         )
 
 
-async def is_quarantined(place: Bind, environment: str, revision: str) -> Quarantine | None:
+async def is_quarantined(bind: Bind, environment: str, revision: str) -> Quarantine | None:
     """Why the revision is set aside in this environment; None when it is not."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         row = (
             await tx.execute(SQL["quarantined"], {"environment": environment, "revision": revision})
         ).one_or_none()
     return Quarantine(**row._mapping) if row else None
 
 
-async def lift(place: Bind, environment: str, revision: str, *, lifted_by: str) -> str:
+async def lift(bind: Bind, environment: str, revision: str, *, lifted_by: str) -> str:
     """Let a revision be released again, named whole or by how it begins; returns the whole one.
 
     Refused when nobody is named, and when not exactly one revision that is set aside begins like that.
     """
     if not lifted_by.strip():
         raise Refused("lifting a quarantine needs the name of a person")
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         left = (await tx.execute(SQL["set_aside"], {"environment": environment})).scalars().all()
         meant = [one for one in left if one.startswith(revision.lower()) and len(revision) >= SHORTEST]
         if len(meant) != 1:
@@ -132,17 +133,17 @@ async def lift(place: Bind, environment: str, revision: str, *, lifted_by: str) 
     return whole
 
 
-async def record_file(place: Bind, release: Release, *, kind: str, path: str, sha256: str) -> None:
+async def record_file(bind: Bind, release: Release, *, kind: str, path: str, sha256: str) -> None:
     """Keep where a file about the release is, and the hash that proves it unchanged."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         await tx.execute(
             SQL["record_file"], {"release_id": release.id, "kind": kind, "path": path, "sha256": sha256}
         )
 
 
-async def files(place: Bind, release: Release) -> list[FileRecord]:
+async def files(bind: Bind, release: Release) -> list[FileRecord]:
     """The files about the release, oldest first."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         return [
             FileRecord(**row._mapping) for row in await tx.execute(SQL["files"], {"release_id": release.id})
         ]

@@ -12,8 +12,9 @@ from sqlalchemy import Row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handlers.database.jsonable import as_json, clean
 from handlers.database.queries import queries
-from handlers.database.transaction import Bind, as_json, clean, transaction
+from handlers.database.transaction import Bind, transaction
 from handlers.errors import LockLost, Refused
 from handlers.release import lock
 from handlers.release.phase import FINISHED, LIVE, NEXT, Phase, Release, Verdict
@@ -50,7 +51,7 @@ class PhaseRecord:
 
 
 async def begin(
-    place: Bind,
+    bind: Bind,
     *,
     environment: str,
     from_revision: str,
@@ -61,7 +62,7 @@ async def begin(
     speed: float = 1.0,
 ) -> Release:
     """Write a new release down as planned. Its id is the day and the day's next number, race or no race."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         await tx.execute(SQL["serialize_ids"])
         new = (await tx.execute(SQL["next_id"])).scalar_one()
         await tx.execute(
@@ -81,38 +82,38 @@ async def begin(
         return await get(tx, new)
 
 
-async def get(place: Bind, release_id: str) -> Release:
+async def get(bind: Bind, release_id: str) -> Release:
     """The release with this id; Refused when there is none."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         row = (await tx.execute(SQL["get"], {"id": release_id})).one_or_none()
     if row is None:
         raise _unknown(release_id)
     return _release(row)
 
 
-async def latest(place: Bind, environment: str) -> Release | None:
+async def latest(bind: Bind, environment: str) -> Release | None:
     """The newest release of an environment, in whatever phase."""
-    found = await history(place, environment, limit=1)
+    found = await history(bind, environment, limit=1)
     return found[0] if found else None
 
 
-async def live(place: Bind, environment: str) -> Release | None:
+async def live(bind: Bind, environment: str) -> Release | None:
     """The release that owns the environment now."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         row = (await tx.execute(SQL["live"], {"environment": environment})).one_or_none()
     return _release(row) if row else None
 
 
-async def history(place: Bind, environment: str, limit: int = 20) -> list[Release]:
+async def history(bind: Bind, environment: str, limit: int = 20) -> list[Release]:
     """The newest releases of an environment, newest first."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         rows = await tx.execute(SQL["history"], {"environment": environment, "limit": limit})
         return [_release(row) for row in rows]
 
 
-async def plan(place: Bind, release_id: str) -> dict[str, Any]:
+async def plan(bind: Bind, release_id: str) -> dict[str, Any]:
     """What the release set out to do."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         row = (await tx.execute(SQL["plan"], {"id": release_id})).one_or_none()
     if row is None:
         raise _unknown(release_id)
@@ -121,7 +122,7 @@ async def plan(place: Bind, release_id: str) -> dict[str, Any]:
 
 
 async def enter(
-    place: Bind,
+    bind: Bind,
     release: Release,
     to: Phase,
     *,
@@ -141,7 +142,7 @@ async def enter(
         raise Refused(
             f"release {release.id} cannot become {to} before it has the lock of {release.environment}"
         )
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         now = await _look_and_hold(tx, release)
         if now.phase is not release.phase and now.phase is to and now.token == release.token is not None:
             return now
@@ -163,30 +164,30 @@ async def enter(
 
 
 async def hold(
-    place: Bind, release: Release, sentence: str, *, detail: Mapping[str, object] | None = None
+    bind: Bind, release: Release, sentence: str, *, detail: Mapping[str, object] | None = None
 ) -> Release:
     """Stop and let a person decide; the release remembers the phase in which it would go on."""
     return await enter(
-        place, release, Phase.HELD, verdict=Verdict.INCONCLUSIVE, sentence=sentence, detail=detail
+        bind, release, Phase.HELD, verdict=Verdict.INCONCLUSIVE, sentence=sentence, detail=detail
     )
 
 
-async def resume(place: Bind, release: Release, sentence: str = "resumed") -> Release:
+async def resume(bind: Bind, release: Release, sentence: str = "resumed") -> Release:
     """Go on with a held release where it stopped. Take the lock first."""
     if release.phase is not Phase.HELD or release.resume_phase is None:
         raise Refused(f"release {release.id} is {release.phase}: only a held release can be resumed")
-    return await enter(place, release, release.resume_phase, sentence=sentence)
+    return await enter(bind, release, release.resume_phase, sentence=sentence)
 
 
-async def note(place: Bind, release: Release, detail: Mapping[str, object]) -> None:
+async def note(bind: Bind, release: Release, detail: Mapping[str, object]) -> None:
     """Add to what the running phase knows (hosts seen, the next look), for whoever watches."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         await tx.execute(SQL["note"], {"release_id": release.id, "detail": as_json(detail)})
 
 
-async def phase_records(place: Bind, release: Release) -> list[PhaseRecord]:
+async def phase_records(bind: Bind, release: Release) -> list[PhaseRecord]:
     """Every phase that the release has been in, in order."""
-    async with transaction(place) as tx:
+    async with transaction(bind) as tx:
         rows = await tx.execute(SQL["phase_records"], {"release_id": release.id})
         return [PhaseRecord.from_row(row) for row in rows]
 

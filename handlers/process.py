@@ -1,9 +1,10 @@
-"""Signals in an asyncio process: SIGTERM cancels the work, and a clean-up is not interrupted."""
+"""What a process of ours sets up for itself: signals that end its work, and the garbage collector."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -51,3 +52,16 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+_NEW_OBJECTS = 50_000
+"""A batch of events is some hundred thousand objects, none of them in a reference cycle."""
+
+
+def tune_garbage_collector() -> None:
+    """Run the cyclic garbage collector rarely: in a process that only reads payloads it takes 7 % of the time.
+
+    What exists already lives as long as the process, and is left out permanently.
+    """
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS, 20, 50)
