@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from handlers.errors import Refused
 from handlers.release.ledger import releases
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from tasks.policy import KEEP, step
@@ -50,12 +49,7 @@ async def get(environment: str, release_id: str) -> Release:
 async def unfinished(environment: str) -> Release:
     """The release of the environment that can go on; Refused when there is none."""
     async with tools(environment) as core:
-        run = await releases.live(core.database, environment) or await releases.latest(
-            core.database, environment
-        )
-    if run is None or run.finished_at is not None:
-        raise Refused(f"no release of {environment} is held or under way: there is nothing to go on with")
-    return run
+        return await releases.unfinished(core.database, environment)
 
 
 @step(KEEP)

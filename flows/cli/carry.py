@@ -11,7 +11,7 @@ from flows.cli.options import RunOptions
 from flows.cli.output import console, print_json
 from handlers.errors import DatabaseDown, ExitCode, Refused
 from handlers.release import lock
-from handlers.release.ledger import records, releases
+from handlers.release.ledger import records
 from handlers.release.phase import LIVE, Phase, Release, exit_code
 
 UNTIL = frozenset(Phase) - (LIVE - {Phase.HELD}) - {Phase.PLANNED, Phase.APPROVED}
@@ -61,14 +61,6 @@ async def must_be_free(database: AsyncEngine, environment: str, *, take_over: st
     holder = await lock.holder(database, environment)
     if holder is not None and holder.alive and not take_over:
         raise Refused(lock.held(holder, environment))
-
-
-async def unfinished(database: AsyncEngine, environment: str) -> Release:
-    """The release that can go on; Refused when there is none."""
-    run = await releases.live(database, environment) or await releases.latest(database, environment)
-    if run is None or run.finished_at is not None:
-        raise Refused(f"no release of {environment} is held or under way: there is nothing to go on with")
-    return run
 
 
 def _waiting(run: Release, sentence: str, *, json: bool) -> ExitCode:

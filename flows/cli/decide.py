@@ -9,7 +9,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli.app import app
-from flows.cli.carry import carry, must_be_free, unfinished
+from flows.cli.carry import carry, must_be_free
 from flows.cli.options import (
     ByOption,
     EnvironmentOption,
@@ -37,7 +37,7 @@ def resume(environment: EnvironmentOption, *, take_over: TakeOverOption = "", go
     """Go on with a release that is held, or whose controller died, from the phase in the ledger."""
 
     async def go(database: AsyncEngine, settings: Environment) -> int:
-        run = await unfinished(database, settings.name)
+        run = await releases.unfinished(database, settings.name)
         await must_be_free(database, settings.name, take_over=take_over)
         return await carry(database, environment, run, "carry_out", [], going, take_over=take_over)
 
@@ -80,7 +80,11 @@ def abort(
     """End a planned or held release without doing anything more; what is deployed stays deployed."""
 
     async def go(database: AsyncEngine, settings: Environment) -> int:
-        run = await releases.get(database, release) if release else await unfinished(database, settings.name)
+        run = (
+            await releases.get(database, release)
+            if release
+            else await releases.unfinished(database, settings.name)
+        )
         ended = await begin.abort(database, run, by=person(by), reason=reason)
         if json:
             print_json({"release": ended.id, "phase": ended.phase, "exit_code": 0})

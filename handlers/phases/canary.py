@@ -16,14 +16,13 @@ from handlers.phases import synthetic
 from handlers.phases.follow import until_settled
 from handlers.phases.measure import concluded, thresholds
 from handlers.queue import look
-from handlers.queue.event import ENTITY_TYPES, EntityType, Status
+from handlers.queue.event import Status
 from handlers.queue.look import EventState
 from handlers.queue.redrive import redrive
 from handlers.release.ledger import dead_letters, releases
-from handlers.release.ledger.dead_letters import ReleaseEvent
 from handlers.release.ledger.records import record_judgement
 from handlers.release.phase import Conclusion, Release, Verdict
-from handlers.release.planned import PlannedEvent, canary_of
+from handlers.release.planned import canary_of, planned_event
 
 NUMBER = 0
 """The canary is the release's batch 0; the drain counts from 1."""
@@ -52,7 +51,7 @@ async def choose(core: Core, release: Release) -> Chosen:
     now = datetime.now(UTC)
     ages = {id_: (now - letter.created_at).total_seconds() for id_, letter in dead.items()}
     planned = tuple(
-        _as_planned(event, dead[event.event_id])
+        planned_event(dead[event.event_id])
         for event in await dead_letters.undrained(core.database, release)
         if event.event_id in dead
     )
@@ -186,14 +185,3 @@ async def _row(core: Core, state: EventState, *, by_us: bool) -> tuple[tuple[str
             tx, state.entity, state.key, carried.payload, read_at=carried.created_at, by_us=by_us
         )
         return tuple(said), ""
-
-
-def _as_planned(event: ReleaseEvent, letter: look.DeadLetter) -> PlannedEvent:
-    entity = ENTITY_TYPES.get(event.entity_type) or EntityType(event.entity_type)
-    return PlannedEvent(
-        id=str(event.event_id),
-        entity=entity,
-        key=event.source_entity_id,
-        error_code=letter.error_code or "none",
-        fingerprint=letter.fingerprint,
-    )

@@ -20,6 +20,7 @@ from handlers.queue import diagnose, look
 from handlers.queue.event import ENTITY_TYPES
 from handlers.queue.look import DeadLetter
 from handlers.release.planned import Check
+from handlers.status.lines import age
 
 SQL = queries("readiness")
 BASELINE_HOURS = 24
@@ -77,8 +78,8 @@ async def database_checks(core: Core, seen: QueueSnapshot) -> list[Check]:
     checks = [Check(name="database", good=True, sentence=f"{where} answers")]
     newest = "the queue is empty"
     if seen.newest_at is not None:
-        age = (datetime.now(UTC) - seen.newest_at).total_seconds()
-        newest = f"newest event {_age(age)} old"
+        seconds = (datetime.now(UTC) - seen.newest_at).total_seconds()
+        newest = f"newest event {age(seconds)} old"
     told = ", ".join(f"{count} {status}" for status, count in seen.counts.items() if count) or "no events"
     checks.append(Check(name="queue", good=True, sentence=f"{told}; {newest}"))
     checks.append(await _schema_check(core))
@@ -120,10 +121,3 @@ async def _tables_check(core: Core) -> Check:
 def _failed_kind(raw_type: str, code: str | None, message: str | None) -> str:
     kind = ENTITY_TYPES.get(raw_type, raw_type)
     return f"{kind}, error {code or diagnose.fingerprint(message or '')[:60] or 'not recorded'}"
-
-
-def _age(seconds: float) -> str:
-    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"

@@ -132,7 +132,19 @@ def sort_out(dead: list[DeadLetter]) -> tuple[tuple[PlannedEvent, ...], dict[str
         else:
             events.append((DRAIN_ORDER.index(letter.entity), letter.created_at, letter))
     events.sort(key=lambda each: (each[0], each[1], str(each[2].id)))
-    return tuple(_planned(letter) for _, _, letter in events), dict(aside)
+    return tuple(planned_event(letter) for _, _, letter in events), dict(aside)
+
+
+def planned_event(letter: DeadLetter) -> PlannedEvent:
+    """A dead letter of a known kind, as a plan names it."""
+    assert letter.entity is not None
+    return PlannedEvent(
+        id=str(letter.id),
+        entity=letter.entity,
+        key=letter.key,
+        error_code=letter.error_code or "none",
+        fingerprint=letter.fingerprint,
+    )
 
 
 def canary_of(events: tuple[PlannedEvent, ...], ages: dict[UUID, float]) -> PlannedEvent | None:
@@ -187,17 +199,6 @@ def expected_seconds(environment: Environment, scope: tuple[Phase, ...], events:
         Phase.WATCHING: environment.watch.window_seconds,
     }
     return sum(seconds for phase, seconds in parts.items() if phase in scope)
-
-
-def _planned(letter: DeadLetter) -> PlannedEvent:
-    assert letter.entity is not None
-    return PlannedEvent(
-        id=str(letter.id),
-        entity=letter.entity,
-        key=letter.key,
-        error_code=letter.error_code or "none",
-        fingerprint=letter.fingerprint,
-    )
 
 
 def _error_class(event: PlannedEvent) -> tuple[str, str, str]:

@@ -11,7 +11,6 @@ import io
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from handlers.core import Core
@@ -76,7 +75,7 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
                 text = await gather(core, release, known)
                 if not text:
                     continue
-                saved[name] = await asyncio.to_thread(_keep, where, name, text)
+                saved[name] = await asyncio.to_thread(files.keep, where / name, text)
                 await records.record_file(
                     core.database, release, kind="evidence", path=str(where / name), sha256=saved[name]
                 )
@@ -88,7 +87,7 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
             missing.append(f"{name}: {error}".splitlines()[0])
     if saved:
         sums = "".join(f"{sha256}  {name}\n" for name, sha256 in saved.items())
-        await asyncio.to_thread(_keep, where, "SHA256SUMS", sums)
+        await asyncio.to_thread(files.keep, where / "SHA256SUMS", sums)
     return Evidence(folder=str(where), files=tuple(saved), missing=tuple(missing))
 
 
@@ -109,7 +108,7 @@ async def _events(core: Core, release: Release, known: frozenset[str]) -> str:
         for row in rows:
             values = list(row)
             values[1] = ENTITY_TYPES.get(row.raw_type, row.raw_type)
-            writer.writerow([_cell(files.redact(value, known)) for value in values])
+            writer.writerow([_csv_cell(files.redact(value, known)) for value in values])
         return table.getvalue()
 
 
@@ -119,15 +118,11 @@ async def _logs(core: Core, release: Release, known: frozenset[str]) -> str:
     return str(files.redact(logs.as_text(found), known))
 
 
-def _cell(value: Any) -> Any:
+def _csv_cell(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula: keys and errors come from outside."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return f"'{value}"
     return value
-
-
-def _keep(where: Path, name: str, text: str) -> str:
-    return files.write_private(files.private_folder(where.parent, where.name) / name, text)
 
 
 def _pretty(values: object, known: frozenset[str]) -> str:

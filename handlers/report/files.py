@@ -47,6 +47,11 @@ def write_private(path: Path, text: str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def keep(path: Path, text: str) -> str:
+    """Write *text* to *path* in a private folder of its own; return its SHA-256."""
+    return write_private(private_folder(path.parent.parent, path.parent.name) / path.name, text)
+
+
 def known_secrets(environment: Environment) -> frozenset[str]:
     """Every secret that an environment's settings hold, the one inside the database's address included."""
     found = _secrets(environment)

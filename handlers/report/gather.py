@@ -29,7 +29,7 @@ from handlers.release import left_behind
 from handlers.release.ledger import intents, releases
 from handlers.release.ledger.records import files, judgements, record_file
 from handlers.release.phase import Phase, Release, exit_code
-from handlers.report.files import known_secrets, private_folder, redact, write_private
+from handlers.report.files import keep, known_secrets, redact
 from handlers.report.render import as_html, as_markdown
 from handlers.status import snapshot
 
@@ -50,7 +50,7 @@ async def write(core: Core, release: Release) -> dict[str, Path]:
     written = {}
     for form, content in texts.items():
         path = core.environment.reports.directory / release.id / f"report.{form}"
-        sha256 = await asyncio.to_thread(_keep, path, content)
+        sha256 = await asyncio.to_thread(keep, path, content)
         await record_file(core.database, release, kind="report", path=str(path), sha256=sha256)
         written[form] = path
     return written
@@ -194,7 +194,3 @@ def _beside(core: Core, release: Release, path: str) -> str:
     """A file by its way from the report: the folder of both may be copied, moved and archived."""
     folder = core.environment.reports.directory / release.id
     return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
-
-
-def _keep(path: Path, content: str) -> str:
-    return write_private(private_folder(path.parent.parent, path.parent.name) / path.name, content)

@@ -31,7 +31,7 @@ def _templates(*, escape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {"clock": _clock, "seconds": _seconds, "cell": _cell, "short": short}
+    templates.filters |= {"clock": _clock, "seconds": _seconds, "cell": _markdown_cell, "short": short}
     return templates
 
 
@@ -49,7 +49,7 @@ def _seconds(value: float | None) -> str:
     return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-def _cell(value: object) -> str:
+def _markdown_cell(value: object) -> str:
     """Text that cannot leave its Markdown cell, nor become a heading, a link or HTML."""
     flat = " ".join(str(value).split())
     for char in "\\`*_[]<>|#":

@@ -104,9 +104,9 @@ def _versions(view: StatusView) -> str:
 def _host(host: HostView, at: datetime) -> str:
     state = {True: "ok", False: "NOT OK", None: "not asked yet"}[host.good]
     old = (at - host.seen_at).total_seconds() if host.seen_at else 0
-    age = f", seen {_age(old)} ago" if old > _FRESH_SECONDS else ""
+    seen = f", seen {age(old)} ago" if old > _FRESH_SECONDS else ""
     note = f" ({host.note})" if host.note else ""
-    return f"{host.name} {short(host.have)} {state}{note}{age}"
+    return f"{host.name} {short(host.have)} {state}{note}{seen}"
 
 
 def _lock(view: StatusView, width: int) -> list[str]:
@@ -119,7 +119,7 @@ def _lock(view: StatusView, width: int) -> list[str]:
 
 def _holder(holder: Holder) -> str:
     life = "renewed" if holder.alive else "RUN OUT, last renewed"
-    ago = f"{life} {_age(holder.silent_seconds)} ago"
+    ago = f"{life} {age(holder.silent_seconds)} ago"
     return f"{holder.name} since {holder.taken_at:%H:%M}, {ago}, token {holder.token}"
 
 
@@ -129,12 +129,12 @@ def _step(step: StepView, width: int) -> list[str]:
     return _wrapped(head, step.sentence, width, indent=len(head))
 
 
-def _age(seconds: float) -> str:
-    if seconds < 120:
-        return f"{max(0, seconds):.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h"
+def age(seconds: float) -> str:
+    """A time span in the largest unit of which there are at least two: `119 s`, `2 min`, `47 h`, `2 days`."""
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
 
 
 def _labelled(label: str, sentence: str, width: int) -> list[str]:

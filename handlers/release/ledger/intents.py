@@ -83,7 +83,7 @@ async def confirm(
                 "id": operation_id,
                 "outcome": outcome,
                 "exit_status": exit_status,
-                "output": _shortened(clean(output)),
+                "output": _head_and_tail(clean(output)),
             },
         )
         if (await tx.execute(SQL["operation"], {"id": operation_id})).one_or_none() is None:
@@ -122,7 +122,7 @@ class LedgerRecorder:
         await confirm(self.engine, operation_id, outcome=outcome, exit_status=exit_status, output=output)
 
 
-def _shortened(output: str) -> str:
+def _head_and_tail(output: str) -> str:
     if len(output) <= OUTPUT_MAX:
         return output
     half = OUTPUT_MAX // 2

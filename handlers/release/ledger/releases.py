@@ -104,6 +104,14 @@ async def live(bind: Bind, environment: str) -> Release | None:
     return _release(row) if row else None
 
 
+async def unfinished(bind: Bind, environment: str) -> Release:
+    """The release of the environment that can go on. Refused when there is none."""
+    run = await live(bind, environment) or await latest(bind, environment)
+    if run is None or run.finished_at is not None:
+        raise Refused(f"no release of {environment} is held or under way: there is nothing to go on with")
+    return run
+
+
 async def history(bind: Bind, environment: str, limit: int = 20) -> list[Release]:
     """The newest releases of an environment, newest first."""
     async with transaction(bind) as tx:
