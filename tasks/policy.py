@@ -35,8 +35,6 @@ LOOK = Patience(pauses=(0.5, 1, 2, 4, 8, 15), limit_seconds=1200)
 """Reading: often and soon. The limit only stops what every limit below it has missed."""
 CHANGE = Patience(pauses=(1, 5), limit_seconds=3600)
 """Changing something under an operation id: a second try finds the first one."""
-DECIDE = Patience(pauses=(), limit_seconds=60)
-"""Writing a decision into the ledger: once, or the caller must look what is true."""
 KEEP = Patience(pauses=(0.5, 1, 2, 4, 8, 15, 30, 60, 60, 60, 60), limit_seconds=60)
 """Bookkeeping that is harmless to repeat and must not be lost to a short absence of the database."""
 

@@ -13,18 +13,26 @@ COMMITS_SHOWN = 8
 
 def lines(plan: Plan, width: int = 80) -> Iterator[str]:
     """The plan, a fact a line: from what to what, the checks, the dead letters, and the steps."""
-    deploys = Phase.DEPLOYING in plan.scope
-    moves = f"{short(plan.from_revision)} -> {short(plan.to_revision)}"
-    stays = f"{short(plan.to_revision)} stays: nothing is deployed"
-    yield f"plan {plan.hash}  {plan.environment}  {moves if deploys else stays}"
-    for commit in plan.commits[:COMMITS_SHOWN]:
-        yield f"   {textwrap.shorten(f'{commit[:1]} {commit[1:]}', width - 3, placeholder=' ...')}"
-    if len(plan.commits) > COMMITS_SHOWN:
-        yield f"   ... and {len(plan.commits) - COMMITS_SHOWN} more commits"
+    yield from _head(plan, width)
     yield "Checks"
     for check in plan.checks:
         yield from _wrapped(f" {check.mark} {check.name:<12} ", check.sentence, width)
     yield "Dead letters"
+    yield from _dead_letters(plan, width)
+    yield from _steps(plan, width)
+
+
+def _head(plan: Plan, width: int) -> Iterator[str]:
+    moves = f"{short(plan.from_revision)} -> {short(plan.to_revision)}"
+    stays = f"{short(plan.to_revision)} stays: nothing is deployed"
+    yield f"plan {plan.hash}  {plan.environment}  {moves if _deploys(plan) else stays}"
+    for commit in plan.commits[:COMMITS_SHOWN]:
+        yield f"   {textwrap.shorten(f'{commit[:1]} {commit[1:]}', width - 3, placeholder=' ...')}"
+    if len(plan.commits) > COMMITS_SHOWN:
+        yield f"   ... and {len(plan.commits) - COMMITS_SHOWN} more commits"
+
+
+def _dead_letters(plan: Plan, width: int) -> Iterator[str]:
     for (entity, code), count in sorted(plan.by_type_and_error().items()):
         yield f" {count:>6} {entity}, error {code}"
     for reason, count in sorted(plan.set_aside.items()):
@@ -33,6 +41,9 @@ def lines(plan: Plan, width: int = 80) -> Iterator[str]:
         yield from _wrapped(f" {count:>6} ", f"in status failed, left to a person: {kind}", width)
     if not plan.events and not plan.set_aside and not plan.failed:
         yield "      0 in the queue"
+
+
+def _steps(plan: Plan, width: int) -> Iterator[str]:
     if not plan.good:
         failed = sum(not check.good for check in plan.checks)
         none = f"none: {failed} of {len(plan.checks)} checks failed; mend what they say, then plan again"
@@ -42,15 +53,15 @@ def lines(plan: Plan, width: int = 80) -> Iterator[str]:
     for number, step in enumerate(plan.steps, start=1):
         yield from _wrapped(f" {number}. ", step, width)
     bars = plan.thresholds
-    yield from _wrapped(
-        "Gate     ",
-        f"good from {bars['good_percent']:g} %, {'rolled back' if deploys else 'held'} below "
-        f"{bars['roll_back_percent']:g} %; "
-        f"about {plan.seconds_expected / 60:.0f} min",
-        width,
-    )
-    if deploys:
+    below = "rolled back" if _deploys(plan) else "held"
+    gate = f"good from {bars['good_percent']:g} %, {below} below {bars['roll_back_percent']:g} %"
+    yield from _wrapped("Gate     ", f"{gate}; about {plan.seconds_expected / 60:.0f} min", width)
+    if _deploys(plan):
         yield f"Rollback to {short(plan.from_revision)}, present on {_present(plan)}"
+
+
+def _deploys(plan: Plan) -> bool:
+    return Phase.DEPLOYING in plan.scope
 
 
 def _present(plan: Plan) -> str:

@@ -48,26 +48,15 @@ async def apply_kind(
 
     Raises RowsRefused when the database refuses rows, unless the event is *alone* in its batch: see `writing.write`.
     """
-    results: dict[UUID, Result] = {}
-    by_key: dict[str, list[MappedEvent]] = defaultdict(list)
-    for number, event in enumerate(events, start=1):
-        if not number % _READ_AT_ONCE:
-            # Another batch in hand may be waiting for us to send the database its next statement.
-            await asyncio.sleep(0)
-        try:
-            arrival = map_event(handler, event)
-        except Refusal as refusal:
-            results[event.id] = Result(outcome=Outcome.REFUSED, reason=str(refusal), field=refusal.field)
-        else:
-            by_key[event.key].append(arrival)
-    await look_up(tx, (arrival.mapped for group in by_key.values() for arrival in group), ids, handlers)
+    by_key, results = await _map_events(handler, events)
+    await look_up(tx, (mapped.mapped for group in by_key.values() for mapped in group), ids, handlers)
     open_keys = sorted(by_key)
     for _ in range(_ROUNDS_MAX):
         found = await read_rows(tx, handler, open_keys, by_key)
         rows: list[Row] = []
         for key in open_keys:
-            row, told = resolve(handler, by_key[key], found.get(key), ids)
-            results |= told
+            row, resolved = resolve(handler, by_key[key], found.get(key), ids)
+            results |= resolved
             if row is not None:
                 rows.append(row)
         # A folded record points at parents that this batch has not mentioned.
@@ -77,12 +66,33 @@ async def apply_kind(
         ids.setdefault(handler.entity, {}).update(own)
         open_keys = [row.key for row in rows if row.key not in own]
         if not open_keys:
-            break
-    else:
-        raise RuntimeError(
-            f"{handler.table.name}: rows keep appearing while they are written: {open_keys[:3]}"
-        )
-    targets = ids[handler.entity]
+            return _with_targets(events, results, ids[handler.entity])
+    raise RuntimeError(f"{handler.table.name}: rows keep appearing while they are written: {open_keys[:3]}")
+
+
+async def _map_events(
+    handler: Handler, events: Sequence[Event]
+) -> tuple[dict[str, list[MappedEvent]], dict[UUID, Result]]:
+    """The mapped events by record, and the results of those whose payload was refused."""
+    by_key: dict[str, list[MappedEvent]] = defaultdict(list)
+    refused: dict[UUID, Result] = {}
+    for number, event in enumerate(events, start=1):
+        if not number % _READ_AT_ONCE:
+            # Another batch in hand may be waiting to send the database its next statement.
+            await asyncio.sleep(0)
+        try:
+            mapped = map_event(handler, event)
+        except Refusal as refusal:
+            refused[event.id] = Result(outcome=Outcome.REFUSED, reason=str(refusal), field=refusal.field)
+        else:
+            by_key[event.key].append(mapped)
+    return by_key, refused
+
+
+def _with_targets(
+    events: Sequence[Event], results: Mapping[UUID, Result], targets: Mapping[str, str]
+) -> dict[UUID, Result]:
+    """The results, those that were applied with the id of the ERP's row."""
     return {
         event.id: Result(Outcome.APPLIED, target=targets.get(event.key))
         if results[event.id] == _APPLIED

@@ -93,45 +93,65 @@ def _fold(stored: Stored | None, changes: Sequence[RecordChange]) -> Folded:
     if stored is None and len(changes) == 1:
         return alone(changes[0])
     if stored is not None and len(changes) == 1 and _again(stored, changes[0]):
-        return Folded(
-            stamp=stored.stamp,
-            deleted_at=stored.deleted_at,
-            data=stored.data,
-            changed=False,
-            newest=0,
-            owned=(stored.data.keys(),),
-        )
-    owner: dict[str, Version] = {}
-    data: Data = {}
-    if stored is not None:
-        newest_part = {key: value for key, value in stored.data.items() if key not in stored.versions}
-        top = (stored.stamp, digest(newest_part))
-        owner = {key: stored.versions.get(key, top) for key in stored.data}
-        data = dict(stored.data)
-    before = dict(owner)
+        return _unchanged(stored)
+    before = _owners(stored)
     versions = [(change.stamp, digest(change.data)) for change in changes]
-    for change, version in zip(changes, versions, strict=True):
-        for key, value in change.data.items():
-            if key not in owner or owner[key] < version:
-                owner[key] = version
-                data[key] = value
-    newest = max(owner.values())
+    owners = dict(before)
+    data = _newest_values(stored, changes, versions, owners)
+    newest = max(owners.values())
     deleted_at = _deletion(stored, changes, newest[0])
     whole = next(
-        (at for at, version in enumerate(versions) if all(owned == version for owned in owner.values())), None
+        (at for at, version in enumerate(versions) if all(owner == version for owner in owners.values())),
+        None,
     )
     return Folded(
         stamp=newest[0],
         deleted_at=deleted_at,
         data=data,
-        versions={key: version for key, version in owner.items() if version != newest},
-        changed=owner != before or stored is None or deleted_at != stored.deleted_at,
+        versions={key: version for key, version in owners.items() if version != newest},
+        changed=stored is None or owners != before or deleted_at != stored.deleted_at,
         newest=whole,
         owned=tuple(
-            frozenset(key for key in change.data if owner[key] == version)
+            frozenset(key for key in change.data if owners[key] == version)
             for change, version in zip(changes, versions, strict=True)
         ),
     )
+
+
+def _unchanged(stored: Stored) -> Folded:
+    return Folded(
+        stamp=stored.stamp,
+        deleted_at=stored.deleted_at,
+        data=stored.data,
+        changed=False,
+        newest=0,
+        owned=(stored.data.keys(),),
+    )
+
+
+def _owners(stored: Stored | None) -> dict[str, Version]:
+    """Which version each key of the stored record comes from."""
+    if stored is None:
+        return {}
+    newest_part = {key: value for key, value in stored.data.items() if key not in stored.versions}
+    top = (stored.stamp, digest(newest_part))
+    return {key: stored.versions.get(key, top) for key in stored.data}
+
+
+def _newest_values(
+    stored: Stored | None,
+    changes: Sequence[RecordChange],
+    versions: Sequence[Version],
+    owners: dict[str, Version],
+) -> Data:
+    """The newest value of each key; *owners* learns which version it comes from."""
+    data: Data = dict(stored.data) if stored is not None else {}
+    for change, version in zip(changes, versions, strict=True):
+        for key, value in change.data.items():
+            if key not in owners or owners[key] < version:
+                owners[key] = version
+                data[key] = value
+    return data
 
 
 def _again(stored: Stored, change: RecordChange) -> bool:

@@ -30,7 +30,7 @@ from handlers.entities.registry import HANDLERS, unwrap_each
 from handlers.entities.resolve import Ids, build, map_event, merge_versions
 from handlers.entities.rows import pack
 from handlers.errors import Refused
-from handlers.queue.diagnose import diagnose
+from handlers.queue.diagnose import Diagnosis, diagnose
 from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
 
 
@@ -93,28 +93,13 @@ async def _try(
         key = handlers[entity].source_key(data)
     except Refusal as refusal:
         return _refused(file, entity, None, str(refusal), refusal.field)
-    event = Event(
-        id=uuid4(),
-        entity=entity,
-        key=key,
-        operation=Operation.UPSERT,
-        payload=dump(data),
-        attempt=1,
-        attempts_max=1,
-        created_at=datetime.now(UTC),
-    )
+    event = _event(entity, key, data)
     savepoint = await tx.begin_nested()
     try:
         result = (await apply_events(tx, [event], handlers=handlers))[event.id]
         row = await _row(tx, event, result, handlers)
     except DBAPIError as error:
-        if is_away(error):
-            raise
-        if sqlstate(error) in NOT_ADOPTED:
-            raise Refused(
-                f"the ERP's tables are not ready for the core ({message_of(error)}): see runbook db adopt --dry-run"
-            ) from error
-        diagnosis = diagnose(error)
+        diagnosis = _refusal_of_the_database(error)
         return _refused(file, entity, key, f"the database refuses it: {diagnosis.message}", diagnosis.field)
     finally:
         if savepoint.is_active:
@@ -128,6 +113,30 @@ async def _try(
         field=result.field,
         row=row,
     )
+
+
+def _event(entity: EntityType, key: str, data: spec.Data) -> Event:
+    return Event(
+        id=uuid4(),
+        entity=entity,
+        key=key,
+        operation=Operation.UPSERT,
+        payload=dump(data),
+        attempt=1,
+        attempts_max=1,
+        created_at=datetime.now(UTC),
+    )
+
+
+def _refusal_of_the_database(error: DBAPIError) -> Diagnosis:
+    """What the database says against the record. Raises what is no fault of any record."""
+    if is_away(error):
+        raise error
+    if sqlstate(error) in NOT_ADOPTED:
+        raise Refused(
+            f"the ERP's tables are not ready for the core ({message_of(error)}): see runbook db adopt --dry-run"
+        ) from error
+    return diagnose(error)
 
 
 def _refused(file: str, entity: EntityType, key: str | None, reason: str, field: str | None) -> Trial:

@@ -95,29 +95,38 @@ class Attempt:
                 channel_timeout=limit,
             )
         except _UnknownHostKeyError as error:
-            raise Refused(
-                f"{self._name} has the host key {error}, which {self._ssh.known_hosts_file} does not know: "
-                f"compare it on the host (ssh-keygen -lf on its public host key) and add it"
-            ) from error
+            raise self._unknown_key(error) from error
         except paramiko.BadHostKeyException as error:
-            raise Refused(
-                f"{self._name} shows another host key ({error.key.fingerprint}) than "
-                f"{self._ssh.known_hosts_file} has ({error.expected_key.fingerprint}): "
-                f"somebody may be in between. If the host was set up anew, replace its line there"
-            ) from error
+            raise self._changed_key(error) from error
         except paramiko.AuthenticationException as error:
-            if "timeout" in str(error).lower():
-                raise Unreachable(f"{self._name} did not answer the login in time") from error
-            raise Refused(
-                f"{self._name} does not let {self._user!r} in with {self._ssh.key_file} "
-                f"(ssh.user, ssh.key_file): add its public key to that user's authorized_keys, "
-                f"or name the right one"
-            ) from error
+            raise self._no_login(error) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             what = str(error) or type(error).__name__
             raise Unreachable(
                 f"{self._name} accepts connections but SSH does not come about: {what}"
             ) from error
+
+    def _unknown_key(self, error: _UnknownHostKeyError) -> Refused:
+        return Refused(
+            f"{self._name} has the host key {error}, which {self._ssh.known_hosts_file} does not know: "
+            f"compare it on the host (ssh-keygen -lf on its public host key) and add it"
+        )
+
+    def _changed_key(self, error: paramiko.BadHostKeyException) -> Refused:
+        return Refused(
+            f"{self._name} shows another host key ({error.key.fingerprint}) than "
+            f"{self._ssh.known_hosts_file} has ({error.expected_key.fingerprint}): "
+            f"somebody may be in between. If the host was set up anew, replace its line there"
+        )
+
+    def _no_login(self, error: paramiko.AuthenticationException) -> Refused | Unreachable:
+        if "timeout" in str(error).lower():
+            return Unreachable(f"{self._name} did not answer the login in time")
+        return Refused(
+            f"{self._name} does not let {self._user!r} in with {self._ssh.key_file} "
+            f"(ssh.user, ssh.key_file): add its public key to that user's authorized_keys, "
+            f"or name the right one"
+        )
 
     def _key(self) -> paramiko.PKey:
         file, secret = self._ssh.key_file, self._ssh.key_passphrase

@@ -96,11 +96,11 @@ async def without_server(server: Any) -> dict[str, Any]:
     from prefect import flow
 
     from handlers.errors import Refused
-    from tasks.policy import DECIDE, step
+    from tasks.policy import Patience, step
 
     calls: Counter[str] = Counter()
 
-    @step(DECIDE)
+    @step(Patience(pauses=(), limit_seconds=60))
     async def counted(name: str) -> str:
         calls[name] += 1
         if name == "refused":
