@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from story_runs import Stories, Told
+
+from tests.acceptance.story_runs import Stories, Told
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from killing import Place, last
 
 from rehearsal.host import RehearsalHost
 from rehearsal.sshd import make_key
+from tests.acceptance.killing import Place, last
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from killing import WHY, Place, Point, end
 
 from handlers.core import open_core
 from handlers.environment.load import load_environment
@@ -18,6 +17,7 @@ from handlers.host.command import Command
 from handlers.host.operations import run_operation
 from handlers.host.ssh import open_hosts
 from handlers.release import lock
+from tests.acceptance.killing import WHY, Place, Point, end
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from killing import WHY, Place, Point, end, last
+
+from tests.acceptance.killing import WHY, Place, Point, end, last
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -12,9 +12,9 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from story_runs import Stories, Told
 
 from handlers.environment.load import load_environment
+from tests.acceptance.story_runs import Stories, Told
 
 pytestmark = pytest.mark.timeout(900)
 

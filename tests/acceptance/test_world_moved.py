@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from killing import Place, Point, last
 
 from flows import release, rollback
 from handlers.core import open_core
@@ -18,6 +17,7 @@ from handlers.environment.load import load_environment
 from handlers.errors import ExitCode
 from handlers.phases import drift
 from handlers.release.phase import Phase, exit_code
+from tests.acceptance.killing import Place, Point, last
 
 pytestmark = pytest.mark.timeout(300)
 

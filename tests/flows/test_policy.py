@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_prefect import ROOT
+
+from tests.flows.local_prefect import ROOT
 
 PLACES = pytest.mark.parametrize("place", ["inside", "outside"])
 

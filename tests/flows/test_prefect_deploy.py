@@ -17,7 +17,6 @@ import httpx
 import pytest
 import pytest_asyncio
 import yaml
-from local_prefect import ROOT, Project, marked
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.release.ledger import dead_letters, intents, releases
@@ -25,6 +24,7 @@ from handlers.release.ledger.records import files
 from handlers.release.phase import Phase
 from rehearsal.target import Target
 from rehearsal.traffic import traffic
+from tests.flows.local_prefect import ROOT, Project, marked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leftovers are looked for in /proc")
 

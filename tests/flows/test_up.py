@@ -17,11 +17,11 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
-from local_prefect import ROOT, Project, Running, marked, until
 
 from flows.local.server import child_environment, free_port, is_free, prefect_settings, temporary_server
 from flows.local.up import api_url_if_running
 from handlers.errors import RunbookError
+from tests.flows.local_prefect import ROOT, Project, Running, marked, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leftovers are looked for in /proc")
 

@@ -1,0 +1,156 @@
+"""Asking a host what is true, and what a revision means there, without changing anything that runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from handlers.errors import Refused
+from handlers.host.command import Command
+from handlers.host.facts import commits_between, denied, inspect, resolve
+from handlers.host.ssh import Shell
+from tests.integration.host.ssh_target import Target, open_host, serve, unit
+
+
+@pytest.fixture
+async def target(tmp_path: Path) -> AsyncIterator[Target]:
+    """One host."""
+    async with serve(tmp_path, kind="asyncssh") as target:
+        yield target
+
+
+@pytest.fixture
+async def shell(target: Target) -> AsyncIterator[Shell]:
+    """A connection to it."""
+    environment = target.environment()
+    async with open_host(environment, environment.hosts[0]) as shell:
+        yield shell
+
+
+async def test_a_clean_host_is_told_as_it_is(target: Target, shell: Shell) -> None:
+    """Revision, clean tree, room, clock, units and no state yet."""
+    unit(target.hosts["web-1"], "tsh-erp", "/bin/sleep 1000")
+    await shell.run(Command("systemctl", "start", "tsh-erp"))
+    facts = await inspect(shell)
+    assert facts.revision == target.head()
+    assert facts.clean
+    assert facts.problem == ""
+    assert facts.free_bytes > 0
+    assert abs(facts.clock_skew_seconds) < 2
+    assert facts.state is None
+    web, workers = facts.units
+    assert (web.name, web.loaded, web.active, web.main_pid is not None) == ("tsh-erp", True, True, True)
+    assert (workers.loaded, workers.active, workers.main_pid) == (False, False, None)
+
+
+async def test_a_local_change_is_seen_and_shown(target: Target, shell: Shell) -> None:
+    """A dirty tree is told with its diff; an untracked file alone is no dirt."""
+    (target.tree() / "notes.txt").write_text("mine")
+    assert (await inspect(shell)).clean
+    (target.tree() / "app.txt").write_text("hand-made")
+    facts = await inspect(shell)
+    assert not facts.clean
+    assert "+hand-made" in facts.dirt
+
+
+async def test_a_huge_local_change_is_shortened(target: Target, shell: Shell) -> None:
+    """A sentence about a dirty tree stays a sentence."""
+    (target.tree() / "app.txt").write_text("x\n" * 1_000_000)
+    assert 100 < len((await inspect(shell)).dirt) < 10_000
+
+
+async def test_a_password_in_the_remote_address_is_not_shown(target: Target, shell: Shell) -> None:
+    """The address is worth showing, what is hidden in it is not."""
+    target.git("remote", "set-url", "origin", "https://deploy:hunter2@git.example/erp.git", at=target.tree())
+    facts = await inspect(shell)
+    assert facts.remote_url == "https://***@git.example/erp.git"
+
+
+async def test_a_host_without_the_checkout_says_so(target: Target, shell: Shell) -> None:
+    """A missing folder is a problem with a name, not an error."""
+    target.tree().rename(target.hosts["web-1"] / "elsewhere")
+    facts = await inspect(shell)
+    assert "there is no folder" in facts.problem
+    assert facts.revision is None
+
+
+async def test_presence_of_a_revision_is_told(target: Target, shell: Shell) -> None:
+    """The way back must be known to be there before the first change."""
+    assert (await inspect(shell, target.head())).present is True
+    assert (await inspect(shell, "0" * 40)).present is False
+    assert (await inspect(shell)).present is None
+
+
+async def test_a_revision_is_found_by_hash_branch_and_tag(target: Target, shell: Shell) -> None:
+    """An abbreviated hash, a branch and a tag all lead to the whole id of what the origin has now."""
+    sha = target.commit("second")
+    target.git("tag", "v2")
+    target.git("push", "-q", "origin", "v2")
+    for name in (sha, sha[:7], sha[:12], "main", "v2"):
+        assert await resolve(shell, name) == sha
+    assert target.head() != sha
+
+
+async def test_a_stale_local_branch_is_never_meant(target: Target, shell: Shell) -> None:
+    """The host's own branch of that name is old; the origin's counts."""
+    sha = target.commit("second")
+    assert target.git("rev-parse", "main", at=target.tree()) != sha
+    assert await resolve(shell, "main") == sha
+
+
+@pytest.mark.parametrize("name", ["nonsense", "0123456789", "f" * 40])
+async def test_an_unknown_revision_is_refused(shell: Shell, name: str) -> None:
+    """The sentence names the revision, the host, the branch and what to do."""
+    with pytest.raises(Refused) as caught:
+        await resolve(shell, name)
+    for word in (name, "web-1", "origin/main", "push it"):
+        assert word in str(caught.value)
+
+
+async def test_a_revision_off_the_branch_is_refused(target: Target, shell: Shell) -> None:
+    """A commit that exists but was never merged is not released."""
+    sha = target.commit("experiment", branch="side")
+    target.git("fetch", "-q", "origin", at=target.tree())
+    with pytest.raises(Refused, match="is not on origin/main"):
+        await resolve(shell, sha)
+
+
+async def test_a_missing_branch_is_refused_with_the_keys(target: Target) -> None:
+    """A branch that the origin has not is a matter of the environment file."""
+    environment = target.environment(deploy={"branch": "gone", "directory": "~/erp it's"})
+    async with open_host(environment, environment.hosts[0]) as shell:
+        with pytest.raises(Refused, match=r"deploy\.branch"):
+            await resolve(shell, "gone")
+
+
+async def test_the_log_tells_what_is_gained_and_what_is_lost(target: Target, shell: Shell) -> None:
+    """Going forward gains commits, going back loses them."""
+    first = target.head()
+    second = target.commit("second: it's $(here)")
+    await resolve(shell, "main")
+    assert await commits_between(shell, first, second) == [f">{second[:7]} second: it's $(here)"]
+    assert await commits_between(shell, second, first) == [f"<{second[:7]} second: it's $(here)"]
+
+
+SUDO = """#!/bin/sh
+[ "$1 $2 $3" = "-l -n systemctl" ] || { : >"$HOME/did-something"; exit 9; }
+[ "$4 $5" = "restart tsh-erp" ] || [ "$4 $5" = "stop tsh-erp-workers" ]
+"""
+
+
+async def test_what_sudo_would_refuse_is_known_without_doing_it(target: Target, tmp_path: Path) -> None:
+    """A forgotten line in the sudoers must be told by the check, not by a deploy that has stopped the workers."""
+    sudo = tmp_path / "sudo"
+    sudo.write_text(SUDO)
+    sudo.chmod(0o755)
+    environment = target.environment(services={"command": [str(sudo), "-n", "systemctl"]})
+    async with open_host(environment, environment.hosts[0]) as shell:
+        assert await denied(shell) == ("restart tsh-erp-workers",)
+    assert not (target.hosts["web-1"] / "did-something").exists()
+
+
+async def test_where_no_sudo_decides_nothing_is_asked(shell: Shell) -> None:
+    """Units of the SSH user itself need no rights."""
+    assert await denied(shell) == ()

@@ -1,0 +1,289 @@
+"""Deploying: nothing changes before all can, each step is proven, nothing is done twice, back works."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handlers.environment.model import Host
+from handlers.errors import LockLost
+from handlers.host import operations
+from handlers.host.fleet import roll_out
+from handlers.host.operations import OperationOutcome
+from handlers.host.ssh import Shell, open_hosts
+from handlers.host.step import HostChange, activate, prepare, stop_workers
+from handlers.release.phase import Conclusion, Verdict
+from tests.integration.host.ssh_target import Target, free_port, git, serve, unit
+
+UNITS = ("tsh-erp", "tsh-erp-workers")
+
+
+@dataclass
+class Notes:
+    """A recorder that keeps everything in order."""
+
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+    async def intend(self, operation_id: str, host: str, kind: str, command: str) -> None:
+        """Before the change."""
+        self.lines.append(("intend", operation_id))
+        self.commands.append(command)
+
+    async def confirm(self, operation_id: str, outcome: str, exit_status: int | None, output: str) -> None:
+        """After it."""
+        self.lines.append((str(outcome), operation_id))
+
+    def intended(self) -> list[str]:
+        """What was set out to be done, in order, without the release's name."""
+        return [line.removeprefix("r1-") for word, line in self.lines if word == "intend"]
+
+
+@pytest.fixture
+async def target(tmp_path: Path) -> AsyncIterator[Target]:
+    """Two hosts with units that run."""
+    async with serve(tmp_path, "web-1", "web-2") as target:
+        for home in target.hosts.values():
+            for name in UNITS:
+                unit(home, name, "/bin/sleep 1000")
+            await manage(home, "start", *UNITS)
+        yield target
+
+
+@asynccontextmanager
+async def shells_of(target: Target, **changes: dict[str, Any]) -> AsyncIterator[list[Shell]]:
+    """Connections to the hosts."""
+    async with open_hosts(target.environment(**changes)) as shells:
+        yield shells
+
+
+def change(revision: str, notes: Notes | None = None, **values: Any) -> HostChange:
+    """A change of release r1."""
+    return HostChange(
+        **{"release": "r1", "token": 1, "revision": revision, "recorder": notes or Notes()} | values
+    )
+
+
+async def manage(home: Path, *words: str) -> str:
+    """The host's service manager, from inside."""
+    done = await asyncio.to_thread(
+        subprocess.run, [str(home / "bin/systemctl"), *words], check=False, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+async def pid(target: Target, host: str = "web-1", name: str = "tsh-erp") -> str:
+    """The main process of a unit, 0 when there is none."""
+    return await manage(target.hosts[host], "show", name, "-p", "MainPID", "--value")
+
+
+async def well(_hosts: Sequence[Host]) -> Conclusion:
+    """A probe that is content."""
+    return Conclusion(verdict=Verdict.PASS, sentence="healthy")
+
+
+def deploy_keys(**keys: Any) -> dict[str, dict[str, Any]]:
+    """The deploy section with further keys."""
+    return {"deploy": {"directory": "~/erp it's", "state_directory": "~/state dir", **keys}}
+
+
+async def test_a_deploy_prepares_all_stops_all_and_switches_one_by_one(target: Target) -> None:
+    """The order is the promise: all prepare, all workers stop, one host goes first, workers start last."""
+    sha, notes, probed = target.commit("second"), Notes(), []
+
+    async def healthy(hosts: Sequence[Host]) -> Conclusion:
+        probed.append([host.name for host in hosts])
+        assert await pid(target, "web-1", "tsh-erp-workers") == "0"
+        return await well(hosts)
+
+    before = await pid(target)
+    async with shells_of(target) as shells:
+        conclusion = await roll_out(shells, change(sha, notes), healthy)
+        state = await operations.read_state(shells[0])
+    assert conclusion.verdict is Verdict.PASS, conclusion.sentence
+    assert probed == [["web-1"], ["web-2"]]
+    intended = notes.intended()
+    assert sorted(intended[:2]) == ["prepare-web-1-1", "prepare-web-2-1"]
+    assert sorted(intended[2:4]) == ["stop-workers-web-1-1", "stop-workers-web-2-1"]
+    assert intended[4:6] == ["activate-web-1-1", "activate-web-2-1"]
+    assert sorted(intended[6:]) == ["start-workers-web-1-1", "start-workers-web-2-1"]
+    assert target.head("web-1") == target.head("web-2") == sha
+    assert await pid(target) not in ("0", before)
+    assert await pid(target, "web-2", "tsh-erp-workers") != "0"
+    assert state is not None
+    assert (state.release, state.current, state.previous) == (
+        "r1",
+        sha,
+        git("rev-parse", f"{sha}^", at=target.tree()),
+    )
+
+
+async def test_every_change_is_intended_before_and_confirmed_after(target: Target) -> None:
+    """Each operation has its intention, then its outcome, and no page of shell stands in the ledger."""
+    sha, notes = target.commit("second"), Notes()
+    async with shells_of(target) as shells:
+        await roll_out(shells, change(sha, notes))
+    for operation in notes.intended():
+        mine = [word for word, line in notes.lines if line == f"r1-{operation}"]
+        assert mine == ["intend", "done"]
+    assert max(map(len, notes.commands)) < 400
+
+
+async def test_the_same_change_again_does_nothing(target: Target) -> None:
+    """A release that is resumed finds what was done and restarts nothing."""
+    sha = target.commit("second")
+    async with shells_of(target) as shells:
+        await roll_out(shells, change(sha))
+        before = [await pid(target, name=name) for name in UNITS]
+        again = await roll_out(shells, change(sha, token=2))
+    assert again.verdict is Verdict.PASS
+    assert [await pid(target, name=name) for name in UNITS] == before
+
+
+async def test_a_controller_that_was_killed_is_followed_by_one_that_finishes(target: Target) -> None:
+    """Killed in the middle of the switch; the next one attaches to what runs and goes on."""
+    sha = target.commit("second")
+    slow = deploy_keys(after_activate=['echo "$REVISION" >>"$HOME/hook"; sleep 1'])
+    async with shells_of(target, **slow) as shells:
+        first = asyncio.create_task(roll_out(shells, change(sha)))
+        async with asyncio.timeout(20):
+            while not (target.hosts["web-1"] / "hook").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+    async with shells_of(target, **slow) as shells:
+        conclusion = await roll_out(shells, change(sha, token=2))
+    assert conclusion.verdict is Verdict.PASS, conclusion.sentence
+    for host in target.hosts:
+        assert (target.hosts[host] / "hook").read_text() == f"{sha}\n"
+        assert target.head(host) == sha
+
+
+async def test_one_host_that_cannot_keeps_all_as_they_are(target: Target) -> None:
+    """A dirty tree on the second host: the first one's workers go on as if nothing had been."""
+    sha, old = target.commit("second"), target.head()
+    (target.tree("web-2") / "app.txt").write_text("hand-made")
+    before = [await pid(target, name=name) for name in UNITS]
+    async with shells_of(target) as shells:
+        conclusion = await roll_out(shells, change(sha))
+    assert conclusion.verdict is Verdict.FAIL
+    assert conclusion.detail["changed"] is False
+    assert "local changes" in conclusion.sentence
+    assert "web-2" in conclusion.sentence
+    assert target.head() == old
+    assert [await pid(target, name=name) for name in UNITS] == before
+    assert (target.tree("web-2") / "app.txt").read_text() == "hand-made"
+
+
+async def test_an_unhealthy_first_host_keeps_the_others_from_the_revision(target: Target) -> None:
+    """The first group's probe decides; and the way back leads to where all were."""
+    sha, old = target.commit("second"), target.head()
+
+    async def ill(_hosts: Sequence[Host]) -> Conclusion:
+        return Conclusion(verdict=Verdict.FAIL, sentence="web-1: HTTP 503")
+
+    async with shells_of(target) as shells:
+        conclusion = await roll_out(shells, change(sha), ill)
+        assert conclusion.verdict is Verdict.FAIL
+        assert "HTTP 503" in conclusion.sentence
+        assert (target.head("web-1"), target.head("web-2")) == (sha, old)
+        back = await roll_out(shells, change(old, back=True))
+        state = await operations.read_state(shells[0])
+    assert back.verdict is Verdict.PASS, back.sentence
+    assert target.head("web-1") == target.head("web-2") == old
+    assert await pid(target, "web-2", "tsh-erp-workers") != "0"
+    assert state is not None
+    assert (state.current, state.previous) == (old, old)
+
+
+async def test_back_works_with_the_origin_gone_and_one_host_down(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way back asks the origin for nothing, and a dead host keeps no other one on the bad revision."""
+    old, sha = target.head(), target.commit("second")
+    async with shells_of(target) as shells:
+        await roll_out(shells, change(sha))
+        target.origin.rename(target.folder / "gone.git")
+    environment = target.environment()
+    dead = environment.hosts[1].model_copy(update={"port": free_port()})
+    broken = environment.model_copy(update={"hosts": (environment.hosts[0], dead)})
+    monkeypatch.setattr(operations, "_FIRST_CONTACT_SECONDS", 0.5)
+    async with open_hosts(broken, connected=False) as shells:
+        conclusion = await roll_out(shells, change(old, back=True))
+    assert conclusion.verdict is Verdict.FAIL
+    assert "web-2" in conclusion.sentence
+    assert "1 of 2 hosts" in conclusion.sentence
+    assert target.head("web-1") == old
+    assert target.head("web-2") == sha
+    assert await pid(target, "web-1", "tsh-erp-workers") != "0"
+
+
+async def test_local_changes_are_kept_and_do_not_stop_the_way_back(target: Target) -> None:
+    """What somebody edited in the incident is saved before it is overwritten."""
+    old, sha = target.head(), target.commit("second")
+    async with shells_of(target) as shells:
+        await roll_out(shells, change(sha))
+        (target.tree() / "app.txt").write_text("edited in a hurry")
+        back = await roll_out(shells, change(old, back=True))
+    assert back.verdict is Verdict.PASS, back.sentence
+    assert (target.tree() / "app.txt").read_text() == "first"
+    kept = target.state() / "jobs" / "r1-back-activate-web-1-1" / "lost.diff"
+    assert "+edited in a hurry" in kept.read_text()
+
+
+async def test_workers_that_came_back_by_themselves_are_stopped_again(target: Target) -> None:
+    """A host that was started anew runs old workers: what was done long ago is looked at again."""
+    sha, notes = target.commit("second"), Notes()
+    async with shells_of(target) as shells:
+        await prepare(shells[0], change(sha, notes))
+        await stop_workers(shells[0], change(sha, notes))
+        await manage(target.hosts["web-1"], "start", "tsh-erp-workers")
+        result = await stop_workers(shells[0], change(sha, notes))
+    assert result.done
+    assert notes.intended()[-1] == "stop-workers-web-1-1r"
+    assert await pid(target, "web-1", "tsh-erp-workers") == "0"
+
+
+async def test_a_newer_controller_ends_an_older_one(target: Target) -> None:
+    """The older one learns that it has lost the lock, and that is written down."""
+    sha, notes = target.commit("second"), Notes()
+    async with shells_of(target) as shells:
+        await prepare(shells[0], change(sha, release="r2", token=9))
+        with pytest.raises(LockLost):
+            await roll_out(shells, change(sha, notes, token=8))
+    assert ("failed", "r1-prepare-web-1-1") in notes.lines
+    assert target.head() != sha
+
+
+async def test_a_crash_loop_does_not_spend_the_way_backs_restarts(target: Target) -> None:
+    """A unit that systemd has given up is restarted all the same: its failures are forgotten first."""
+    old, sha = target.head(), target.commit("second")
+    unit(target.hosts["web-1"], "tsh-erp", "/bin/false")
+    async with shells_of(target) as shells:
+        failed = await roll_out(shells, change(sha))
+        for _ in range(6):
+            await manage(target.hosts["web-1"], "restart", "tsh-erp")
+        unit(target.hosts["web-1"], "tsh-erp", "/bin/sleep 1000")
+        back = await roll_out(shells, change(old, back=True))
+    assert failed.detail["changed"] is True
+    assert back.verdict is Verdict.PASS, back.sentence
+    assert await pid(target) != "0"
+
+
+async def test_a_unit_that_is_not_there_is_named(target: Target) -> None:
+    """A misspelt unit fails with its name."""
+    sha = target.commit("second")
+    async with shells_of(target, services={"command": ["systemctl"], "web": ["tsh-epr"]}) as shells:
+        result = await activate(shells[0], change(sha))
+        await prepare(shells[0], change(sha))
+        result = await activate(shells[0], change(sha, attempt=2))
+    assert result.outcome is OperationOutcome.FAILED
+    assert "tsh-epr" in result.sentence

@@ -1,0 +1,307 @@
+"""The probe believes only answers with the released revision in them, several in a row, from every host."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from handlers.core import Clock, Core
+from handlers.environment.load import parse
+from handlers.environment.model import Environment
+from handlers.host.command import Command
+from handlers.host.facts import inspect
+from handlers.host.health import HostHealth, look_once, runs, until_healthy
+from handlers.host.ssh import open_hosts
+from handlers.release.phase import Verdict
+from tests.integration.host.ssh_target import free_port, serve, unit
+
+SHA = "4f2c9e1" + "0" * 33
+OTHER = "41aa07c" + "0" * 33
+
+
+class Web:
+    """A web process whose answer the test decides, again for each call."""
+
+    def __init__(self) -> None:
+        self.answers: Callable[[int], tuple[int, Any]] = lambda _: (200, {"revision": SHA, "database": "ok"})
+        self.calls = 0
+        self.delay = 0.0
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Its health address."""
+        assert self._server
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/health"
+
+    async def __aenter__(self) -> Web:
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server
+        self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            status, answer = self.answers(self.calls)
+            self.calls += 1
+            await asyncio.sleep(self.delay)
+            body = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+            head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+def environment(*urls: str, **probe: Any) -> Environment:
+    """An environment with a host for each address."""
+    values = {
+        "name": "test",
+        "database": {"url": "postgresql://nobody@127.0.0.1:1/none"},
+        "ssh": {"user": "x", "key_file": "/none", "known_hosts_file": "/none"},
+        "hosts": [
+            {"name": f"web-{n}", "address": "127.0.0.1", "health_url": url} for n, url in enumerate(urls, 1)
+        ],
+        "deploy": {"directory": "/none"},
+        "services": {},
+        "probe": {
+            "consecutive": 3,
+            "interval_seconds": 0.05,
+            "answer_seconds": 0.5,
+            "limit_seconds": 0.6,
+            "database_field": "database",
+            **probe,
+        },
+    }
+    return parse(values, source="test")
+
+
+@asynccontextmanager
+async def core_of(environment: Environment) -> AsyncIterator[Core]:
+    """The tools of a step; nothing here asks the database."""
+    engine = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    async with httpx.AsyncClient(trust_env=False) as http:
+        yield Core(
+            environment=environment, database=engine, http=http, clock=Clock(), random=random.Random(1)
+        )
+    await engine.dispose()
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[Web]:
+    """One web process."""
+    async with Web() as web:
+        yield web
+
+
+async def conclude(web: Web, answer: Any, status: int = 200, **probe: Any) -> tuple[Verdict, str]:
+    """What the probe concludes from an answer that never changes."""
+    web.answers = lambda _: (status, answer)
+    async with core_of(environment(web.url, **probe)) as core:
+        conclusion = await until_healthy(core, SHA)
+    return conclusion.verdict, conclusion.sentence
+
+
+async def test_good_answers_in_a_row_pass(web: Web) -> None:
+    """As many as asked for, and no more are waited for."""
+    verdict, sentence = await conclude(web, {"revision": SHA[:7], "database": "ok"})
+    assert verdict is Verdict.PASS
+    assert web.calls == 3
+    assert "3 good answers in a row" in sentence
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "words"),
+    [
+        (503, {"revision": SHA, "database": "ok"}, "HTTP 503"),
+        (503, {"revision": SHA, "database": "down"}, "HTTP 503, database down"),
+        (200, {"revision": SHA, "database": "down"}, "database down"),
+        (200, {"revision": SHA, "database": 1}, "database 1"),
+        (200, {"revision": SHA}, "no 'database' in its answer"),
+        (200, {"revision": OTHER, "database": "ok"}, "revision 41aa07c instead of 4f2c9e1"),
+        (200, {"revision": SHA[:6], "database": "ok"}, "instead of"),
+        (200, {"revision": "", "database": "ok"}, "instead of"),
+        (200, {"revision": None, "database": "ok"}, "instead of"),
+        (200, {"revision": SHA + "0", "database": "ok"}, "instead of"),
+        (200, {"database": "ok"}, "no 'revision' in its answer"),
+        (200, [], "no 'revision' in its answer"),
+        (200, "healthy", "no JSON"),
+        (302, {"revision": SHA, "database": "ok"}, "HTTP 302"),
+        (404, "nothing here", "HTTP 404"),
+    ],
+)
+async def test_any_other_answer_fails_and_is_told(web: Web, status: int, answer: Any, words: str) -> None:
+    """The sentence says per host what was seen last."""
+    verdict, sentence = await conclude(web, answer, status)
+    assert verdict is Verdict.FAIL
+    assert "web-1: " in sentence
+    assert words in sentence
+
+
+async def test_a_host_that_does_not_answer_fails(web: Web) -> None:
+    """Nobody listening, and somebody who never answers, are told apart."""
+    web.delay = 5
+    gone = f"http://127.0.0.1:{free_port()}/health"
+    async with core_of(environment(web.url, gone)) as core:
+        began = monotonic()
+        conclusion = await until_healthy(core, SHA)
+    assert conclusion.verdict is Verdict.FAIL
+    assert "web-1: no answer within 0.5 s" in conclusion.sentence
+    assert "web-2: nothing listens" in conclusion.sentence
+    assert monotonic() - began < 5
+
+
+async def test_a_service_that_flaps_does_not_pass(web: Web) -> None:
+    """One bad answer starts the count anew."""
+    good, bad = (200, {"revision": SHA, "database": "ok"}), (503, {"revision": SHA, "database": "ok"})
+    web.answers = lambda call: bad if call % 3 == 2 else good
+    async with core_of(environment(web.url)) as core:
+        conclusion = await until_healthy(core, SHA)
+    assert conclusion.verdict is Verdict.FAIL
+    assert web.calls > 6
+
+
+async def test_a_service_that_is_slow_to_come_up_passes(web: Web) -> None:
+    """Bad answers at first are no reason to fail within the limit."""
+    web.answers = lambda call: (503, "") if call < 3 else (200, {"revision": SHA, "database": "ok"})
+    async with core_of(environment(web.url, limit_seconds=10)) as core:
+        assert (await until_healthy(core, SHA)).verdict is Verdict.PASS
+    assert web.calls == 6
+
+
+async def test_every_host_must_be_good(web: Web) -> None:
+    """One good host does not speak for the other."""
+    async with Web() as other:
+        other.answers = lambda _: (200, {"revision": OTHER, "database": "ok"})
+        async with core_of(environment(web.url, other.url)) as core:
+            conclusion = await until_healthy(core, SHA)
+    assert conclusion.verdict is Verdict.FAIL
+    assert "web-1: good" in conclusion.sentence
+    assert "web-2: revision 41aa07c" in conclusion.sentence
+
+
+async def test_no_host_at_all_does_not_pass(web: Web) -> None:
+    """Were nobody asked, this would not say yes."""
+    async with core_of(environment(web.url)) as core:
+        assert (await until_healthy(core, SHA, hosts=())).verdict is Verdict.FAIL
+
+
+async def test_fields_may_lie_deep(web: Web) -> None:
+    """Dotted names walk into the answer."""
+    answer = {"build": {"git": {"sha": SHA}}, "deps": {"db": {"up": True}}}
+    fields = {"revision_field": "build.git.sha", "database_field": "deps.db.up"}
+    assert (await conclude(web, answer, **fields))[0] is Verdict.PASS
+    answer["deps"]["db"]["up"] = False
+    assert (await conclude(web, answer, **fields))[0] is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("workers", "field", "words"),
+    [
+        ([{"id": 1, "sha": SHA}, {"id": 2, "sha": SHA}], "workers.sha", ""),
+        ([{"id": 1, "sha": SHA}, {"id": 2, "sha": OTHER}], "workers.*.sha", "workers on 41aa07c"),
+        ({"a": {"sha": SHA}, "b": {"sha": SHA}}, "workers.*.sha", ""),
+        ([{"id": 1}], "workers.sha", "no list"),
+        ([], "workers.sha", "no live worker"),
+        ({"alive": 2, "sha": SHA}, "workers.sha", ""),
+        ({"alive": 0, "sha": None}, "workers.sha", "no list"),
+    ],
+)
+async def test_workers_may_be_told_in_other_forms(web: Web, workers: Any, field: str, words: str) -> None:
+    """A list of objects, an object of objects, or one revision for all: nobody rewrites a health answer for us."""
+    web.answers = lambda _: (200, {"revision": SHA, "database": "ok", "workers": workers})
+    async with core_of(environment(web.url, worker_revisions_field=field)) as core:
+        (seen,) = await look_once(core, SHA)
+    assert seen.good is (not words)
+    assert words in seen.said
+
+
+@pytest.mark.parametrize(
+    ("workers", "words"),
+    [
+        ([SHA, SHA[:10]], ""),
+        ({"a": SHA}, ""),
+        ([SHA, OTHER], "workers on 41aa07c"),
+        ([], "no live worker"),
+        (None, "no list"),
+        ([None], "workers on None"),
+    ],
+)
+async def test_every_live_worker_must_run_the_revision(web: Web, workers: Any, words: str) -> None:
+    """A worker of the old revision, or none at all, is not healthy; in a deploy nobody asks for them."""
+    web.answers = lambda _: (200, {"revision": SHA, "database": "ok", "workers": workers})
+    async with core_of(environment(web.url, worker_revisions_field="workers")) as core:
+        (seen,) = await look_once(core, SHA)
+        assert seen.good is (not words)
+        assert words in seen.said
+        (without,) = await look_once(core, SHA, workers=False)
+        assert without.good
+
+
+async def test_each_look_is_told(web: Web) -> None:
+    """Whoever watches sees every look and the count."""
+    told: list[int] = []
+
+    async def on_look(seen: list[HostHealth], in_a_row: dict[str, int]) -> None:
+        told.append(in_a_row[seen[0].host])
+
+    async with core_of(environment(web.url)) as core:
+        await until_healthy(core, SHA, on_look=on_look)
+    assert told == [1, 2, 3]
+
+
+async def test_a_dead_unit_or_an_old_process_is_not_healthy(web: Web, tmp_path: Path) -> None:
+    """The answer may come from the process that was to be replaced: its pid gives it away."""
+    async with serve(tmp_path) as target:
+        home = target.hosts["web-1"]
+        for name in ("tsh-erp", "tsh-erp-workers"):
+            unit(home, name, "/bin/sleep 1000")
+        base = target.environment()
+        host = base.hosts[0].model_copy(update={"health_url": web.url})
+        probe = environment(web.url).probe
+        place = base.model_copy(update={"hosts": (host,), "probe": probe})
+        async with core_of(place) as core, open_hosts(place) as shells:
+            await shells[0].run(Command("systemctl", "start", "tsh-erp"))
+            former = {"web-1": (await inspect(shells[0])).pids()}
+            (seen,) = await look_once(core, SHA, shells=shells)
+            assert "unit tsh-erp-workers inactive" in seen.said
+            (seen,) = await look_once(core, SHA, shells=shells, workers=False)
+            assert seen.good
+            await shells[0].run(Command("systemctl", "start", "tsh-erp-workers"))
+            (seen,) = await look_once(core, SHA, shells=shells, former=former)
+            assert "still runs the process from before" in seen.said
+            await shells[0].run(Command("systemctl", "restart", "tsh-erp"))
+            (seen,) = await look_once(core, SHA, shells=shells, former=former)
+            assert seen.good, seen.said
+
+
+@pytest.mark.parametrize(
+    ("answer", "same"),
+    [
+        (SHA, True),
+        (SHA[:7], True),
+        (SHA[:7].upper(), True),
+        (SHA[:6], False),
+        (OTHER, False),
+        (7, False),
+        (None, False),
+    ],
+)
+def test_an_abbreviated_revision_is_the_same_one(answer: object, same: bool) -> None:
+    """Seven digits are enough, six are not."""
+    assert runs(answer, SHA) is same

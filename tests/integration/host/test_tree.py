@@ -1,0 +1,300 @@
+"""Switching the tree: refused while there is reason, proven by content, mended after accidents."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handlers.host import operations
+from handlers.host.facts import inspect
+from handlers.host.operations import OperationOutcome
+from handlers.host.ssh import Shell
+from handlers.host.step import HostChange, activate, prepare
+from tests.integration.host.ssh_target import Target, git, open_host, serve
+
+
+class _Nobody:
+    async def intend(self, operation_id: str, host: str, kind: str, command: str) -> None:
+        """Not of interest here."""
+
+    async def confirm(self, operation_id: str, outcome: str, exit_status: int | None, output: str) -> None:
+        """Not of interest here."""
+
+
+_SERVICES: dict[str, Any] = {"command": ["true"], "web": [], "workers": []}
+
+
+def change(revision: str, **values: Any) -> HostChange:
+    """A change of release r1."""
+    return HostChange(**{"release": "r1", "token": 1, "revision": revision, "recorder": _Nobody()} | values)
+
+
+@pytest.fixture
+async def target(tmp_path: Path) -> AsyncIterator[Target]:
+    """One host without units: this is about the tree."""
+    async with serve(tmp_path, kind="asyncssh") as target:
+        target.changed = {"services": _SERVICES}
+        yield target
+
+
+@pytest.fixture
+async def shell(target: Target) -> AsyncIterator[Shell]:
+    """A connection to it."""
+    environment = target.environment()
+    async with open_host(environment, environment.hosts[0]) as shell:
+        yield shell
+
+
+def tree_of(target: Target) -> dict[str, str]:
+    """Every file of the checkout with its content."""
+    root = target.tree()
+    return {
+        str(path.relative_to(root)): path.read_text()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and ".git" not in path.relative_to(root).parts
+    }
+
+
+async def test_preparing_does_not_touch_the_tree(target: Target, shell: Shell) -> None:
+    """After it the host has the revision and runs what it ran."""
+    old, before, sha = target.head(), tree_of(target), target.commit("second")
+    assert (await prepare(shell, change(sha))).done
+    assert (target.head(), tree_of(target)) == (old, before)
+    assert (await inspect(shell, sha)).present
+
+
+async def test_a_switch_leaves_exactly_the_revision(target: Target, shell: Shell) -> None:
+    """Files that are gone in it are gone, new ones are there, ignored and untracked ones stay."""
+    target.git("rm", "-q", "keep/a.txt")
+    sha = target.commit("second", files={"app.txt": "second", "new/b.txt": "b"})
+    (target.tree() / "server.log").write_text("log")
+    (target.tree() / ".env").write_text("SECRET=1")
+    await prepare(shell, change(sha))
+    result = await activate(shell, change(sha))
+    assert result.done, result.sentence
+    assert tree_of(target) == {
+        ".env": "SECRET=1",
+        ".gitignore": "*.log\n",
+        "app.txt": "second",
+        "new/b.txt": "b",
+        "server.log": "log",
+    }
+
+
+async def test_a_dirty_tree_is_refused_with_its_diff(target: Target, shell: Shell) -> None:
+    """Local changes are shown and stay where they are."""
+    sha = target.commit("second")
+    (target.tree() / "app.txt").write_text("hand-made")
+    for verb in (prepare, activate):
+        result = await verb(shell, change(sha))
+        assert (result.outcome, result.exit_status) == (OperationOutcome.FAILED, 65)
+        assert "local changes" in result.sentence
+    assert "+hand-made" in result.output
+    assert (target.tree() / "app.txt").read_text() == "hand-made"
+
+
+async def test_an_untracked_file_in_the_way_is_refused(target: Target, shell: Shell) -> None:
+    """A file that nobody committed is not overwritten by one that somebody did."""
+    sha = target.commit("second", files={"settings.py": "theirs"})
+    (target.tree() / "settings.py").write_text("mine")
+    result = await prepare(shell, change(sha))
+    assert result.exit_status == 65
+    assert "settings.py" in result.output
+    assert (target.tree() / "settings.py").read_text() == "mine"
+
+
+@pytest.mark.parametrize("where", ["index.lock", "HEAD.lock", "refs/remotes/origin/main.lock"])
+async def test_a_lock_of_a_dead_git_is_taken_away(target: Target, shell: Shell, where: str) -> None:
+    """What a killed git left behind does not stop a release."""
+    sha = target.commit("second")
+    (target.tree() / ".git" / where).write_text("")
+    assert (await prepare(shell, change(sha))).done
+    (target.tree() / ".git" / "index.lock").write_text("")
+    result = await activate(shell, change(sha))
+    assert result.done, result.sentence
+    assert "taking away" in result.output
+
+
+async def test_a_lock_of_a_living_git_is_left_alone(target: Target, shell: Shell) -> None:
+    """While a git process works in the tree its lock is its own."""
+    sha = target.commit("second")
+    (target.tree() / ".git" / "index.lock").write_text("")
+    living = await asyncio.create_subprocess_exec(
+        *("git", "cat-file", "--batch"), cwd=target.tree(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    try:
+        result = await prepare(shell, change(sha))
+    finally:
+        living.terminate()
+        await living.wait()
+    assert result.exit_status == 69
+    assert "another git process" in result.sentence
+    assert (target.tree() / ".git" / "index.lock").exists()
+
+
+async def test_an_unknown_and_an_unmerged_revision_are_refused(target: Target, shell: Shell) -> None:
+    """The host checks for itself what the plan has promised."""
+    assert "is not on origin/main" in (await prepare(shell, change("f" * 40))).sentence
+    side = target.commit("side", branch="side")
+    target.git("fetch", "-q", "origin", at=target.tree())
+    result = await prepare(shell, change(side, attempt=2))
+    assert result.exit_status == 65
+    assert "is not on origin/main" in result.sentence
+
+
+async def test_an_origin_that_is_gone_changes_nothing(target: Target, shell: Shell) -> None:
+    """A fetch that fails may be tried again later, and says what it could not do."""
+    target.origin.rename(target.folder / "gone.git")
+    result = await prepare(shell, change(target.head()))
+    assert result.exit_status == 69
+    assert "cannot fetch main from origin" in result.sentence
+
+
+def half_switched(target: Target, sha: str) -> None:
+    """What a kill in the middle of a checkout leaves: new files, the old HEAD, a lock, and our own mark."""
+    git("--work-tree=.", "checkout", sha, "--", ".", at=target.tree())
+    git("reset", "-q", at=target.tree())
+    (target.tree() / ".git" / "index.lock").write_text("")
+    target.state().mkdir(exist_ok=True)
+    (target.state() / "switching").write_text(f"{sha}\n")
+
+
+@pytest.mark.parametrize("back", [False, True])
+async def test_a_switch_that_was_killed_half_way_is_mended(target: Target, shell: Shell, back: bool) -> None:
+    """Whether one goes on or back, the tree is then exactly one revision, without files of the other."""
+    old, before = target.head(), tree_of(target)
+    sha = target.commit("second", files={"app.txt": "second", "new/b.txt": "b"})
+    await prepare(shell, change(sha))
+    half_switched(target, sha)
+    facts = await inspect(shell)
+    assert not facts.clean
+    assert facts.switching_to == sha
+    goal = old if back else sha
+    assert (await prepare(shell, change(goal, back=back, attempt=2))).done
+    result = await activate(shell, change(goal, back=back))
+    assert result.done, result.sentence
+    assert (await inspect(shell)).clean
+    assert target.head() == goal
+    if back:
+        assert tree_of(target) == before
+    else:
+        assert tree_of(target)["new/b.txt"] == "b"
+
+
+async def test_a_lying_index_does_not_prove_a_tree(target: Target, shell: Shell) -> None:
+    """A file that is wrong while git status is content is found before the switch and after it."""
+    sha = target.commit("second", files={"other.txt": "the switch has no reason to touch app.txt"})
+    git("update-index", "--skip-worktree", "app.txt", at=target.tree())
+    (target.tree() / "app.txt").write_text("hidden")
+    assert git("status", "--porcelain", at=target.tree()) == ""
+    refused = await prepare(shell, change(sha))
+    assert refused.exit_status == 65
+    assert "app.txt: needs update" in refused.output
+    result = await activate(shell, change(sha, back=True))
+    assert not result.done
+    assert result.exit_status == 81
+    assert "app.txt: needs update" in result.output
+
+
+async def test_hooks_run_in_the_new_tree_with_the_revision(target: Target) -> None:
+    """Before the switch in a copy of the new tree, after it in the tree itself; quotes in them are theirs."""
+    sha = target.commit("second")
+    target.changed["deploy"] = {
+        "directory": "~/erp it's",
+        "state_directory": "~/state dir",
+        "before_activate": [
+            """echo "before '$REVISION' $(cat app.txt) $RUNBOOK_DIRECTION" >>"$HOME/hooks" """
+        ],
+        "after_activate": ["""echo "after '$REVISION' $(cat app.txt) $(pwd)" >>"$HOME/hooks" """],
+    }
+    environment = target.environment()
+    async with open_host(environment, environment.hosts[0]) as shell:
+        assert (await prepare(shell, change(sha))).done
+        assert (await activate(shell, change(sha))).done
+    assert (target.hosts["web-1"] / "hooks").read_text().splitlines() == [
+        f"before '{sha}' second forward",
+        f"after '{sha}' second {target.tree()}",
+    ]
+    assert not (target.state() / "trees").exists()
+
+
+async def test_a_failing_hook_before_the_switch_keeps_the_tree(target: Target) -> None:
+    """The hook's status and name are told, and nothing was switched."""
+    sha, old = target.commit("second"), target.head()
+    target.changed["deploy"] = {
+        "directory": "~/erp it's",
+        "state_directory": "~/state dir",
+        "before_activate": ["echo fine", "echo no wheel; exit 9"],
+    }
+    environment = target.environment()
+    async with open_host(environment, environment.hosts[0]) as shell:
+        result = await prepare(shell, change(sha))
+    assert result.exit_status == 80
+    assert "status 9" in result.sentence
+    assert "no wheel" in result.output
+    assert target.head() == old
+
+
+async def test_a_hook_of_the_repository_does_not_run(target: Target, shell: Shell) -> None:
+    """Git's own hooks on the host have no say in a release."""
+    hook = target.tree() / ".git/hooks/post-checkout"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    sha = target.commit("second")
+    await prepare(shell, change(sha))
+    assert (await activate(shell, change(sha))).done
+
+
+async def test_the_releases_strategy_switches_one_link(target: Target) -> None:
+    """A folder for each revision, the link moved in one rename, and back the same way."""
+    base = target.hosts["web-1"] / "app"
+    base.mkdir()
+    git("clone", "-q", "--bare", str(target.origin), "repository", at=base)
+    old, sha = target.head(), target.commit("second")
+    keys = {"strategy": "releases", "directory": "~/app", "state_directory": "~/state dir"}
+    target.changed["deploy"] = keys
+    environment = target.environment()
+    async with open_host(environment, environment.hosts[0]) as shell:
+        assert "prepare it first" in (await activate(shell, change(old))).sentence
+        for number, revision in enumerate((old, sha)):
+            attempt = number + 2
+            assert (await prepare(shell, change(revision, attempt=attempt))).done
+            result = await activate(shell, change(revision, attempt=attempt))
+            assert result.done, result.sentence
+            assert (base / "current" / "REVISION").read_text() == f"{revision}\n"
+            assert (await inspect(shell)).revision == revision
+        assert (base / "current" / "app.txt").read_text() == "second"
+        target.origin.rename(target.folder / "gone.git")
+        assert (await prepare(shell, change(old, back=True))).done
+        assert (await activate(shell, change(old, back=True))).done
+        state = await operations.read_state(shell)
+    assert os.readlink(base / "current") == f"releases/{old}"
+    assert state is not None
+    assert (state.current, state.previous) == (old, old)
+
+
+async def test_a_release_folder_that_is_not_whole_is_made_anew(target: Target) -> None:
+    """An export that was killed has no REVISION and is never activated."""
+    base = target.hosts["web-1"] / "app"
+    base.mkdir()
+    git("clone", "-q", "--bare", str(target.origin), "repository", at=base)
+    sha = target.head()
+    (base / "releases" / sha).mkdir(parents=True)
+    (base / "releases" / sha / "rubbish").write_text("half")
+    target.changed["deploy"] = {
+        "strategy": "releases",
+        "directory": "~/app",
+        "state_directory": "~/state dir",
+    }
+    environment = target.environment()
+    async with open_host(environment, environment.hosts[0]) as shell:
+        assert "not whole" in (await activate(shell, change(sha))).sentence
+        assert (await prepare(shell, change(sha))).done
+        assert (await activate(shell, change(sha, attempt=2))).done
+    assert not (base / "current" / "rubbish").exists()

@@ -1,0 +1,55 @@
+"""Writing a release down: what has become true since its plan was made is looked at once more."""
+
+from __future__ import annotations
+
+import pytest
+
+from handlers.core import open_core
+from handlers.environment.load import parse
+from handlers.errors import Refused
+from handlers.phases.begin import record_release
+from handlers.release.ledger import records, releases
+from handlers.release.planned import EVERYTHING, Plan
+from tests.integration.release.steps import deploying
+
+
+def planned(to_revision: str) -> Plan:
+    """A plan that every check was content with."""
+    return Plan(
+        environment="staging",
+        requested=to_revision,
+        from_revision="a" * 40,
+        to_revision=to_revision,
+        scope=EVERYTHING,
+        commits=(),
+        hosts=(),
+        events=(),
+        set_aside={},
+        queue={},
+        failed={},
+        checks=(),
+        thresholds={},
+        baseline=None,
+        seconds_expected=1,
+    )
+
+
+async def test_a_quarantine_that_the_plan_did_not_know_refuses(database_url: str) -> None:
+    """A plan cannot ask a ledger that waits for its migration: the first release after an upgrade asks then."""
+    environment = parse(
+        {
+            "name": "staging",
+            "database": {"url": database_url},
+            "ssh": {"user": "x", "key_file": "/none", "known_hosts_file": "/none"},
+            "hosts": [{"name": "web-1", "address": "127.0.0.1", "health_url": "http://127.0.0.1:1/"}],
+            "deploy": {"directory": "/srv/erp"},
+            "services": {"web": ["tsh-erp"]},
+        },
+        source="test",
+    )
+    async with open_core(environment) as core:
+        left = await deploying(core.database)
+        await records.quarantine(core.database, left, "7 of 7 failed")
+        with pytest.raises(Refused, match=r"was left by release .* \(7 of 7 failed\).*runbook lift"):
+            await record_release(core, planned(left.to_revision), requested_by="ops", reason="again")
+        assert len(await releases.history(core.database, "staging")) == 1

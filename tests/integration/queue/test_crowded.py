@@ -1,0 +1,99 @@
+"""Claims when there is much of one thing: thousands of events of one record, a batch full of what must wait."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from handlers.queue import look, settle
+from handlers.queue.claim import claim
+from handlers.queue.event import ErrorClass, Status
+from tests.integration.queue.events import change, event
+
+
+async def rows_read(tx: AsyncConnection) -> int:
+    """Rows of the queue that this transaction has read."""
+    found = await tx.execute(
+        text(
+            "SELECT coalesce(idx_tup_fetch, 0) + seq_tup_read FROM pg_stat_xact_user_tables"
+            " WHERE relname = 'tds_sync_queue'"
+        )
+    )
+    return int(found.scalar_one())
+
+
+async def crowd(engine: AsyncEngine, events: int) -> None:
+    """So many pending events of one record, one second after the other."""
+    await event(engine, "1", age=events)
+    async with engine.begin() as tx:
+        await tx.execute(
+            text(
+                "INSERT INTO tds_sync_queue (id, inbox_event_id, entity_type, source_entity_id, operation_type,"
+                " validated_payload, status, priority, created_at)"
+                " SELECT gen_random_uuid(), inbox_event_id, entity_type, source_entity_id, operation_type,"
+                " validated_payload, status, priority, created_at + n * interval '1 second'"
+                " FROM tds_sync_queue, generate_series(1, :more) n"
+            ),
+            {"more": events - 1},
+        )
+    async with engine.connect() as connection:
+        autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await autocommit.execute(text("ANALYZE tds_sync_queue"))
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_claim_reads_the_events_of_a_record_a_few_times_and_not_for_each(
+    engine: AsyncEngine, held: bool
+) -> None:
+    """A thousand events of one record in the queue, and half of them in hand elsewhere: a claim stays a claim."""
+    await crowd(engine, 1000)
+    if held:
+        async with engine.begin() as tx:
+            assert len(await claim(tx, owner="other", limit=500, lease_seconds=60)) == 500
+    async with engine.begin() as tx:
+        claimed = await claim(tx, owner="me", limit=500, lease_seconds=60)
+        assert len(claimed) == (0 if held else 500)
+        assert await rows_read(tx) < 20 * 1000
+
+
+async def two_of_one_record(engine: AsyncEngine, key: str, newer: dict[str, object]) -> tuple[UUID, UUID]:
+    first = await event(engine, key, age=60)
+    second = await event(engine, key, age=30)
+    await change(engine, second, **newer)
+    return first, second
+
+
+RETRY = {"status": "retry", "next_retry_at": "sql:now() - interval '1 minute'"}
+
+
+@pytest.mark.parametrize("newer", [RETRY, {"priority": 1}], ids=["a due retry", "a better priority"])
+async def test_a_batch_full_of_what_must_wait_takes_what_it_waits_for(
+    engine: AsyncEngine, newer: dict[str, object]
+) -> None:
+    """What would be chosen first must wait for an older event of its record: then that one is taken.
+
+    Chosen and then dropped, such events would fill every batch: nothing would ever move again.
+    """
+    pairs = [await two_of_one_record(engine, str(n), newer) for n in range(6)]
+    taken: list[UUID] = []
+    for _ in range(6):
+        async with engine.begin() as tx:
+            batch = await claim(tx, owner="me", limit=2, lease_seconds=60)
+            await settle.bury(
+                tx,
+                owner="me",
+                revision="r1",
+                failures=[
+                    settle.Failure(id=each.id, error_class=ErrorClass.PERMANENT, code="x", message="x")
+                    for each in batch
+                ],
+            )
+        assert batch, "a claim came back empty while events were due"
+        taken += [each.id for each in batch]
+    assert sorted(taken) == sorted(id_ for pair in pairs for id_ in pair)
+    assert all(taken.index(first) < taken.index(second) for first, second in pairs)
+    async with engine.connect() as tx:
+        assert (await look.counts(tx))[Status.DEAD_LETTER] == 12

@@ -1,0 +1,264 @@
+"""The status view: from the ledger alone, at one moment, and readable in 80 columns."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from handlers.errors import Refused
+from handlers.gate import rules
+from handlers.gate.values import Count, Measurement, Thresholds
+from handlers.release import lock
+from handlers.release.ledger import records, releases
+from handlers.release.phase import Phase, Release, Verdict
+from handlers.status.lines import lines
+from handlers.status.snapshot import read
+from handlers.status.view import HostView, StatusView, StepState, StepView
+from tests.integration.release.steps import begun, deploying, locked
+
+
+async def watching(engine: AsyncEngine) -> Release:
+    """A release that has come as far as the watch."""
+    release = await deploying(engine)
+    await releases.note(
+        engine,
+        release,
+        {
+            "hosts": {
+                "web-1": {"have": "b" * 40, "ok": True, "seen_at": datetime.now(UTC)},
+                "web-2": {"ok": False},
+            }
+        },
+    )
+    for phase, sentence in (
+        (Phase.PROBING, "web-1 then web-2, 38 s"),
+        (Phase.CANARY, "2 of 2 hosts"),
+        (Phase.DRAINING, "product 26 completed, 1.8 s"),
+        (Phase.WATCHING, "57 of 57 settled"),
+    ):
+        release = await releases.enter(engine, release, phase, verdict=Verdict.PASS, sentence=sentence)
+    return release
+
+
+async def test_an_environment_without_a_release_says_so(engine: AsyncEngine) -> None:
+    """Nothing is not an error."""
+    view = await read(engine, "staging")
+    assert view.release is None
+    assert lines(view) == ["staging: no release yet"]
+
+
+async def test_the_view_says_why_and_what_comes_next(engine: AsyncEngine) -> None:
+    """Judgement, minute, next look, wanted beside present revisions, lock and steps."""
+    release = await watching(engine)
+    judgement = rules.judge_watch(Measurement(counts=(Count(entity="Product", completed=12),)), Thresholds())
+    await records.record_judgement(engine, release, judgement)
+    await releases.note(
+        engine,
+        release,
+        {
+            "window_seconds": 1800,
+            "next": {"what": "next check", "at": datetime.now(UTC) + timedelta(seconds=41)},
+        },
+    )
+    view = await read(engine, "staging")
+    assert view.why == judgement.sentence
+    assert view.findings == {"INCONCLUSIVE": 1}
+    assert [(host.name, (host.have or "")[:1], host.good) for host in view.hosts] == [
+        ("web-1", "b", True),
+        ("web-2", "", False),
+    ]
+    assert {host.want for host in view.hosts} == {"b" * 40}
+    assert view.lock is not None
+    assert {step.name: step.state for step in view.steps} == {
+        "plan": StepState.DONE,
+        "approval": StepState.DONE,
+        "deploy": StepState.DONE,
+        "probe": StepState.DONE,
+        "canary": StepState.DONE,
+        "drain": StepState.DONE,
+        "watch": StepState.RUNNING,
+        "rollback": StepState.ARMED,
+    }
+    text = "\n".join(lines(view))
+    assert f"release {release.id}  WATCHING  minute 0 of 30, next check in 00:4" in text
+    assert "8 more must complete before" in text
+    assert "want bbbbbbb" in text
+    assert "web-2 unknown NOT OK" in text
+    assert "[armed]   rollback         to aaaaaaa" in text
+    assert json.loads(json.dumps(view.as_json()))["release"]["phase"] == "watching"
+
+
+async def test_a_planned_release_shows_the_way_before_it(engine: AsyncEngine) -> None:
+    """What has not begun is next or later, and nothing is armed before anything has changed."""
+    await begun(engine)
+    view = await read(engine, "staging")
+    states = [step.state for step in view.steps]
+    assert states == [StepState.RUNNING, StepState.NEXT, *[StepState.LATER] * 5]
+    assert view.need == "the plan must be approved"
+
+
+async def test_a_phase_that_has_told_nothing_yet_says_what_it_is_busy_with(engine: AsyncEngine) -> None:
+    """Before its first look a phase is no silent wait: the running step has a sentence in each of them."""
+    release = await deploying(engine)
+    for phase in (Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.ROLLING_BACK, None):
+        [running] = [s for s in (await read(engine, "staging")).steps if s.state is StepState.RUNNING]
+        assert running.sentence, release.phase
+        if phase is not None:
+            verdict = Verdict.FAIL if phase is Phase.ROLLING_BACK else Verdict.PASS
+            release = await releases.enter(engine, release, phase, verdict=verdict, sentence="went on")
+
+
+async def test_why_is_about_the_phase_that_runs(engine: AsyncEngine) -> None:
+    """What the phase before it came to is that phase's line; a fresh one says what it does, a rollback why it began."""
+    release = await deploying(engine)
+    for phase in (Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING):
+        sentence = f"{release.phase} went well"
+        release = await releases.enter(engine, release, phase, verdict=Verdict.PASS, sentence=sentence)
+        view = await read(engine, "staging")
+        assert view.why != sentence
+        assert view.why == next(step.sentence for step in view.steps if step.state is StepState.RUNNING)
+    await releases.enter(
+        engine, release, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence="3 of 9 completed"
+    )
+    assert (await read(engine, "staging")).why == "3 of 9 completed"
+
+
+async def test_a_rollback_wants_the_previous_revision(engine: AsyncEngine) -> None:
+    """While going back, and afterwards, the wanted revision is the one before."""
+    release = await watching(engine)
+    release = await releases.enter(
+        engine, release, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence="3 of 9 completed"
+    )
+    release = await releases.enter(
+        engine, release, Phase.ROLLBACK_FAILED, verdict=Verdict.FAIL, sentence="web-2 does not answer"
+    )
+    view = await read(engine, "staging")
+    assert {host.want for host in view.hosts} == {"a" * 40}
+    assert [(step.name, step.state) for step in view.steps[-2:]] == [
+        ("watch", StepState.FAILED),
+        ("rollback", StepState.FAILED),
+    ]
+    assert "somebody must look at the hosts now" in view.need
+    assert view.lock is None
+
+
+async def test_a_held_release_says_what_a_person_can_do(engine: AsyncEngine) -> None:
+    """Why it was held and the three ways on."""
+    await releases.hold(engine, await watching(engine), "the database did not answer for 10 min")
+    view = await read(engine, "staging")
+    assert view.why == "the database did not answer for 10 min"
+    assert "runbook resume" in view.need
+
+
+async def test_the_live_release_is_shown_before_a_newer_plan(engine: AsyncEngine) -> None:
+    """Whoever only planned does not hide what is going on; by its id the plan can be seen too."""
+    live = await deploying(engine)
+    newer = await begun(engine)
+    first = (await read(engine, "staging")).release
+    second = (await read(engine, "staging", newer.id)).release
+    assert first is not None
+    assert second is not None
+    assert (first.id, second.id) == (live.id, newer.id)
+    with pytest.raises(Refused, match="belongs to staging"):
+        await read(engine, "production", newer.id)
+
+
+async def test_reading_changes_nothing_and_needs_no_lock(engine: AsyncEngine) -> None:
+    """A view while somebody holds the release's row is not kept waiting."""
+    release = await locked(engine, await begun(engine))
+    async with engine.begin() as tx:
+        await lock.fence(tx, "staging", release.token)
+        await releases.enter(tx, release, Phase.APPROVED)
+        view = await read(engine, "staging")
+    assert view.release == release
+
+
+async def test_a_database_without_a_ledger_says_what_to_do(erp_url: str) -> None:
+    """A missing schema is a sentence."""
+    bare = create_async_engine(make_url(erp_url).set(drivername="postgresql+asyncpg"))
+    try:
+        with pytest.raises(Refused, match=r"the ledger in .* is missing"):
+            await read(bare, "staging")
+    finally:
+        await bare.dispose()
+
+
+def release_at(at: datetime, reason: str) -> Release:
+    """A release that watches."""
+    return Release(
+        id="2025-11-14.3",
+        environment="staging",
+        from_revision="a" * 40,
+        to_revision="b" * 40,
+        requested_by="ops",
+        phase=Phase.WATCHING,
+        resume_phase=None,
+        token=1,
+        speed=1,
+        reason=reason,
+        created_at=at,
+        finished_at=None,
+    )
+
+
+@given(
+    sentence=st.text(max_size=400),
+    name=st.text(min_size=1, max_size=60),
+    width=st.integers(min_value=60, max_value=120),
+)
+def test_no_line_is_wider_than_it_may_be(sentence: str, name: str, width: int) -> None:
+    """Whatever text came from hosts and payloads: no long line, no control character."""
+    at = datetime(2025, 11, 14, 14, 2, tzinfo=UTC)
+    release = release_at(at, sentence)
+    view = StatusView(
+        environment="staging",
+        at=at,
+        release=release,
+        why=sentence,
+        need=sentence,
+        hosts=(HostView(name=name, want="b", have="c", good=True, note=sentence, seen_at=at),),
+        steps=(StepView(name="watch", state=StepState.RUNNING, at=at, sentence=sentence),),
+        findings={"HEALTHY": 3},
+    )
+    told = lines(view, width)
+    assert max(len(line) for line in told) <= width
+    assert not any(ord(char) < 32 for line in told for char in line)
+
+
+@pytest.mark.parametrize("height", [40, 23, 12, 6])
+def test_the_view_fits_a_low_terminal_and_keeps_what_matters(height: int) -> None:
+    """What is over and what comes later gives way; the phase, why, need and what runs are on any screen."""
+    at = datetime(2025, 11, 14, 14, 2, tzinfo=UTC)
+    long = "a sentence that goes on and on, because somebody wanted to know everything about it and then some more"
+    states = [*[StepState.DONE] * 6, StepState.RUNNING, StepState.ARMED]
+    names = ["plan", "approval", "deploy", "probe", "canary", "drain", "watch", "rollback"]
+    steps = [
+        StepView(name=name, state=state, at=at, sentence=long)
+        for name, state in zip(names, states, strict=True)
+    ]
+    view = StatusView(
+        environment="staging",
+        at=at,
+        release=release_at(at, long),
+        why="97 of 97 completed",
+        need="nothing",
+        hosts=(HostView(name="web-1", want="b", have="c", good=True, note=long, seen_at=at),),
+        steps=tuple(steps),
+        findings={"HEALTHY": 3},
+    )
+    whole, told = lines(view), lines(view, 80, height)
+    assert len(told) <= height
+    assert (told == whole) == (len(whole) <= height)
+    assert max(len(line) for line in told) <= 80
+    text = "\n".join(told)
+    for needed in ("WATCHING", "97 of 97 completed", "Need", "[running] watch"):
+        assert needed in text
+    assert ("[done]    drain" in text) == (height > 6)
+    if height == 12:
+        assert "[armed]   rollback" in text
