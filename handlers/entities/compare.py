@@ -21,7 +21,7 @@ from handlers.entities.registry import HANDLERS
 from handlers.entities.spec import Column, Data
 from handlers.queue.event import EntityType
 
-SQL = queries("comparing")
+SQL = queries(__name__)
 _SHOWN_MAX = 12
 
 

@@ -14,7 +14,7 @@ from handlers.database.queries import queries
 from handlers.database.transaction import transaction
 from handlers.release.phase import short
 
-SQL = queries("doctor")
+SQL = queries(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

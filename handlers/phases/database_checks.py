@@ -22,7 +22,7 @@ from handlers.queue.look import DeadLetter
 from handlers.release.planned import Check
 from handlers.status.lines import age
 
-SQL = queries("readiness")
+SQL = queries(__name__)
 BASELINE_HOURS = 24
 
 

@@ -22,7 +22,7 @@ from handlers.queue.room import ALL, is_there
 
 SECONDS_MAX = 24 * 3600.0
 
-_SQL = queries("intake")
+_SQL = queries("handlers.queue.room")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ ALL = "*"
 """Stands in the table for all kinds of record together."""
 _LOOK_AGAIN_SECONDS = 1.0
 
-_SQL = queries("intake")
+_SQL = queries(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from handlers.queue.event import (
 LEASES_LOST_MAX = 10
 """An event that was being worked on when so many leases ran out is taken for their cause."""
 
-_SQL = queries("queue")
+_SQL = queries(__name__)
 
 
 class LeaseLost(TryAgain):

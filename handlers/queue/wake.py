@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
 
-_SQL = queries("queue")
+_SQL = queries("handlers.queue.settle")
 
 
 async def wake_children(tx: AsyncConnection, keys: Collection[str]) -> set[UUID]:

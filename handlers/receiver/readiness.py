@@ -46,7 +46,7 @@ class Health:
     async def _look(self) -> Database:
         try:
             async with asyncio.timeout(_LOOK_SECONDS), self._engine.connect() as tx:
-                there = (await tx.execute(queries("receiver")["can_receive"])).scalar_one()
+                there = (await tx.execute(queries("handlers.receiver.writer")["can_receive"])).scalar_one()
         except Exception as error:  # whatever it is, the answer is no
             log.warning("the database does not answer: %s", type(error).__name__)
             return Database.DOWN

@@ -34,7 +34,7 @@ GROUP_MAX = 500
 _RETRY_AFTER_SECONDS = 10
 _CLOSE_SECONDS = 5.0
 
-_SQL = queries("receiver")
+_SQL = queries(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

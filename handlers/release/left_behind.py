@@ -17,7 +17,7 @@ from handlers.queue.event import ENTITY_TYPES
 from handlers.release.ledger import releases
 from handlers.release.phase import Release
 
-SQL = queries("left_behind")
+SQL = queries(__name__)
 KINDS_TOLD = 4
 ERROR_TOLD = 70
 

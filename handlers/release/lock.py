@@ -18,7 +18,7 @@ from handlers.database.queries import queries
 from handlers.database.transaction import Bind, transaction
 from handlers.errors import LockLost, Refused
 
-SQL = queries("lock")
+SQL = queries(__name__)
 TTL_SECONDS = 60.0
 """A holder that gives no sign of life for so long is taken for dead."""
 

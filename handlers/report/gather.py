@@ -33,7 +33,7 @@ from handlers.report.files import keep, known_secrets, redact
 from handlers.report.render import as_html, as_markdown
 from handlers.status import snapshot
 
-SQL = queries("report")
+SQL = queries(__name__)
 OUTPUT_MAX = 2000
 """Characters of an operation's output that the report shows; the ledger has more."""
 

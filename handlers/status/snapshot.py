@@ -24,7 +24,7 @@ from handlers.release.lock import Holder
 from handlers.release.phase import FINISHED, LIVE, Phase, Release, Verdict, short
 from handlers.status.view import HostView, StatusView, StepState, StepView
 
-SQL = queries("status")
+SQL = queries(__name__)
 
 STEPS: dict[str, Phase] = {
     "plan": Phase.PLANNED,

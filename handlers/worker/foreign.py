@@ -46,7 +46,8 @@ async def _newer(tx: AsyncConnection, owner: str, events: Sequence[Event]) -> li
     ids = [event.id for event in events]
     rows = (
         await tx.execute(
-            queries("queue")["in_other_hands"], {"ids": ids, "owner": owner, "ours": OWNER_PATTERN}
+            queries("handlers.queue.settle")["in_other_hands"],
+            {"ids": ids, "owner": owner, "ours": OWNER_PATTERN},
         )
     ).all()
     for row in rows:

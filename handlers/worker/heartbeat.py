@@ -15,7 +15,7 @@ from handlers.worker.isolate import Tally
 
 log = logging.getLogger(__name__)
 
-_SQL = queries("worker")
+_SQL = queries(__name__)
 
 
 @dataclass(kw_only=True)

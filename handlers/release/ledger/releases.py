@@ -19,7 +19,7 @@ from handlers.errors import LockLost, Refused
 from handlers.release import lock
 from handlers.release.phase import FINISHED, LIVE, NEXT, Phase, Release, Verdict
 
-SQL = queries("ledger")
+SQL = queries(__name__)
 
 _NEEDS_LOCK = LIVE - {Phase.HELD}
 
