@@ -123,10 +123,25 @@ def test_defaults_in_the_reference_are_the_defaults() -> None:
 
 @pytest.mark.parametrize("file", SQL, ids=module_of)
 def test_every_query_is_used(file: Path) -> None:
-    """A query that no code asks for by its name is dead."""
-    code = "\n".join(module.read_text(encoding="utf-8") for module in tracked(".py"))
+    """A query that the Python file beside it does not ask for by its name is dead, or somebody else's."""
+    code = file.with_suffix(".py").read_text(encoding="utf-8")
     unused = [name for name in queries(module_of(file)) if not re.search(rf"""["']{name}["']""", code)]
     assert unused == []
+
+
+def test_nobody_runs_the_queries_of_another_module() -> None:
+    """Each module asks for its own file: who needs a query of another calls that module's function."""
+    code = {
+        file: file.read_text(encoding="utf-8") for file in tracked(".py") if ROOT / "handlers" in file.parents
+    }
+    asked = [call for text in code.values() for call in re.findall(r"(?<!def )\bqueries\(([^)]*)\)", text)]
+    beside = [file for file, text in code.items() if "queries(__name__)" in text]
+    assert set(asked) == {"__name__"}
+    assert sorted(file.with_suffix(".sql") for file in beside) == SQL
+    imported = [
+        file.name for file, text in code.items() if re.search(r"^from .* import .*\b_?SQL\b", text, re.M)
+    ]
+    assert imported == []
 
 
 @pytest.mark.parametrize("file", SQL, ids=module_of)
@@ -134,6 +149,7 @@ def test_every_query_has_its_sentence(file: Path) -> None:
     """The line below a query's name says what it is for."""
     text = file.read_text(encoding="utf-8")
     assert re.findall(r"^-- (\w+) --\n(?!-- \w)", text, re.MULTILINE) == []
+    assert queries(module_of(file)), "a file without queries would pass by saying nothing"
 
 
 def test_the_pinned_prefect_is_installed() -> None:

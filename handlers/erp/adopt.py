@@ -24,6 +24,8 @@ from handlers.erp.additions import QUEUE, SchemaChange, ddl, keys
 from handlers.erp.catalog import Catalog, Relation, read_catalog
 from handlers.errors import Refused, TryAgain
 
+_SQL = queries(__name__)
+
 LOCK_WAIT_SECONDS, LOCK_TRIES = 1.0, 10
 """Whoever waits for a table makes all others wait behind it: wait shortly, let them pass, and try again."""
 _PAUSE_SECONDS = 0.5
@@ -82,7 +84,7 @@ async def _turn(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             try:
                 for _ in range(round(_TURN_SECONDS / _PAUSE_SECONDS)):
-                    if (await connection.execute(queries("handlers.erp.catalog")["take_turn"])).scalar_one():
+                    if (await connection.execute(_SQL["take_turn"])).scalar_one():
                         break
                     await asyncio.sleep(_PAUSE_SECONDS)
                 else:
@@ -100,7 +102,7 @@ async def _run(connection: AsyncConnection, change: SchemaChange) -> None:
     wait_seconds, tries = (INDEX_WAIT_SECONDS, 1) if change.waits_for_all else (LOCK_WAIT_SECONDS, LOCK_TRIES)
     first = change.statement.partition("\n")[0]
     waits = {"milliseconds": str(round(wait_seconds * 1000))}
-    await connection.execute(queries("handlers.erp.catalog")["wait_at_most"], waits)
+    await connection.execute(_SQL["wait_at_most"], waits)
     for attempt in range(1, tries + 1):
         try:
             await connection.execute(text(change.statement))

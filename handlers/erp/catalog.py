@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
 
+_SQL = queries(__name__)
+
 KINDS = {
     "v": "a view",
     "m": "a materialized view",
@@ -62,14 +64,14 @@ async def read_catalog(tx: AsyncConnection, keys: Mapping[str, str | None]) -> C
     names = {"tables": list(keys)}
     places = {
         row.name: Relation(kind=row.kind, owner=row.owner, is_ours=bool(row.is_ours), elsewhere=row.elsewhere)
-        for row in await tx.execute(queries(__name__)["places"], names)
+        for row in await tx.execute(_SQL["places"], names)
     }
     tables: dict[str, dict[str, ExistingColumn]] = defaultdict(dict)
-    for row in await tx.execute(queries(__name__)["columns"], names):
+    for row in await tx.execute(_SQL["columns"], names):
         tables[row.table_name][row.column_name] = ExistingColumn(
             type_name=row.type_name, not_null=row.not_null, has_default=row.has_default
         )
-    indexes = (await tx.execute(queries(__name__)["indexes"], names)).all()
+    indexes = (await tx.execute(_SQL["indexes"], names)).all()
     whole = [row for row in indexes if row.is_whole and not row.is_partial]
     unique = frozenset((row.table_name, row.column_name) for row in whole if row.is_unique)
     twice = {}

@@ -1,5 +1,3 @@
--- What `runbook db adopt` looks at before it adds to the ERP's tables.
-
 -- places --
 -- What each of the names in :tables stands for on the search path, and where else it is when it is not there: a table
 -- made anew beside the ERP's own, in another schema, would be filled and read by nobody.
@@ -36,12 +34,3 @@ JOIN pg_class c ON c.oid = i.indrelid
 JOIN pg_class x ON x.oid = i.indexrelid
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
 WHERE c.oid = ANY (ARRAY(SELECT to_regclass(name)::oid FROM unnest(CAST(:tables AS text[])) AS n (name)));
-
--- take_turn --
--- Whether nobody else is adopting; it is then our turn for as long as this connection lives. Asked again and again
--- instead of waited for: a waiting statement would itself be waited for by the indexes that the other one makes.
-SELECT pg_try_advisory_lock(hashtext('runbook adopt'));
-
--- wait_at_most --
--- How long each of the next statements waits for a table that the application holds, in milliseconds.
-SELECT set_config('lock_timeout', CAST(:milliseconds AS text), false);

@@ -10,10 +10,11 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handlers.database.queries import queries
 from handlers.queue import room as intake_room
 from handlers.queue.event import QUEUE_NAMES, EntityType, Event, event_of
-from handlers.queue.settle import _SQL
 
+_SQL = queries(__name__)
 _CLAIM_UNLIMITED = text(
     _SQL["claim"].text.replace(
         "-- [unless intake is limited]", "AND NOT EXISTS (SELECT FROM runbook.intake WHERE until > now())"

@@ -22,7 +22,7 @@ from handlers.queue.room import ALL, is_there
 
 SECONDS_MAX = 24 * 3600.0
 
-_SQL = queries("handlers.queue.room")
+_SQL = queries(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from handlers.database.queries import queries
 from handlers.queue.diagnose import fingerprint
 from handlers.queue.event import ENTITY_TYPES, EntityType, Status
 
-_SQL = queries("handlers.queue.settle")
+_SQL = queries(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from handlers.queue.event import QUEUE_NAMES, EntityType, Operation
 CHANNEL = "tds_sync_queue"
 """The channel on which a transaction that adds work wakes the workers."""
 
-_SQL = queries("handlers.queue.settle")
+_SQL = queries(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
 
-_SQL = queries("handlers.queue.settle")
+_SQL = queries(__name__)
 
 
 async def wake_children(tx: AsyncConnection, keys: Collection[str]) -> set[UUID]:

@@ -13,6 +13,7 @@ from handlers.database.queries import queries
 
 log = logging.getLogger(__name__)
 
+_SQL = queries(__name__)
 _LOOK_SECONDS = 2.0
 _FRESH_SECONDS = 1.0
 """Whoever asks more often gets the last answer, so that asking never takes the connections from writing."""
@@ -46,7 +47,7 @@ class Health:
     async def _look(self) -> Database:
         try:
             async with asyncio.timeout(_LOOK_SECONDS), self._engine.connect() as tx:
-                there = (await tx.execute(queries("handlers.receiver.writer")["can_receive"])).scalar_one()
+                there = (await tx.execute(_SQL["can_receive"])).scalar_one()
         except Exception as error:  # whatever it is, the answer is no
             log.warning("the database does not answer: %s", type(error).__name__)
             return Database.DOWN

@@ -1,5 +1,3 @@
--- What the receiver writes: many webhooks in one transaction.
-
 -- one_at_a_time --
 -- Let nobody else write about these records until this transaction ends: the same webhook may be delivered to two
 -- receivers at once. In one order, so that two of them never wait for each other; nobody waits long.
@@ -55,7 +53,3 @@ WITH arriving AS (
     RETURNING id
 )
 SELECT id, pg_notify(:channel, '') FROM queued;
-
--- can_receive --
--- Whether the database answers and has what a receiver writes to.
-SELECT to_regclass('tds_inbox_events') IS NOT NULL AND to_regclass('tds_sync_queue') IS NOT NULL AS can_receive;

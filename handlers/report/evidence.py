@@ -23,7 +23,7 @@ from handlers.release.ledger import intents, records
 from handlers.release.phase import Release
 from handlers.report import files
 
-SQL = queries("handlers.report.gather")
+SQL = queries(__name__)
 LIMIT_SECONDS = 10.0
 """A rollback does not wait longer than this for its evidence."""
 COLUMNS = (

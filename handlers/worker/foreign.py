@@ -17,6 +17,8 @@ from handlers.errors import TryAgain
 from handlers.queue.event import ENTITY_TYPES, Event, Result, event_of
 from handlers.worker.batch import Apply
 
+_SQL = queries(__name__)
+
 OWNER_PATTERN = "-[0-9]+-[0-9a-f]{8}$"
 """How the tokens of our own workers end (`worker.new_owner`)."""
 
@@ -46,7 +48,7 @@ async def _newer(tx: AsyncConnection, owner: str, events: Sequence[Event]) -> li
     ids = [event.id for event in events]
     rows = (
         await tx.execute(
-            queries("handlers.queue.settle")["in_other_hands"],
+            _SQL["in_other_hands"],
             {"ids": ids, "owner": owner, "ours": OWNER_PATTERN},
         )
     ).all()

@@ -14,12 +14,14 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.jsonable import as_json, clean
+from handlers.database.queries import queries
 from handlers.database.transaction import Bind, transaction
 from handlers.errors import Refused
 from handlers.gate.values import Finding
 from handlers.release import lock
-from handlers.release.ledger.releases import SQL
 from handlers.release.phase import Release
+
+SQL = queries(__name__)
 
 _GOOD = "completed"
 _BAD = frozenset({"failed", "dead_letter"})

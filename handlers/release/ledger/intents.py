@@ -10,12 +10,13 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database.jsonable import clean
+from handlers.database.queries import queries
 from handlers.database.transaction import Bind, transaction
 from handlers.errors import Refused
 from handlers.release import lock
-from handlers.release.ledger.releases import SQL
 from handlers.release.phase import Phase, Release
 
+SQL = queries(__name__)
 OUTPUT_MAX = 20_000
 """Characters of output that are kept; of more, the beginning and the end."""
 

@@ -10,12 +10,13 @@ from typing import Any
 from sqlalchemy import Row
 
 from handlers.database.jsonable import as_json, clean
+from handlers.database.queries import queries
 from handlers.database.transaction import Bind, transaction
 from handlers.errors import Refused
 from handlers.gate.values import Finding, Judgement
-from handlers.release.ledger.releases import SQL
 from handlers.release.phase import Phase, Release, short
 
+SQL = queries(__name__)
 SHORTEST = 7
 """A commit may be named by so many of its first digits, as git shows them."""
 

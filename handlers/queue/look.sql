@@ -1,0 +1,58 @@
+-- payloads --
+-- What these events carry, as text, and since when: for a record without a stamp that is its version.
+SELECT id, validated_payload::text AS payload, created_at FROM tds_sync_queue WHERE id = ANY(CAST(:ids AS uuid[]));
+
+-- states --
+-- Where these events stand now.
+SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id AS key, q.status::text AS status, q.attempt_count,
+    q.error_code, q.error_message, q.started_at, q.completed_at, q.processing_result::text AS processing_result
+FROM tds_sync_queue q
+WHERE q.id = ANY (CAST(:ids AS uuid[]))
+ORDER BY q.created_at, q.id;
+
+-- dead_letters --
+-- All dead letters, oldest first, without their payloads.
+SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id AS key, q.created_at, q.attempt_count AS attempts,
+    q.error_code, q.error_message
+FROM tds_sync_queue q
+WHERE q.status = 'dead_letter'
+ORDER BY q.created_at, q.id;
+
+-- counts --
+-- How many events stand in each status.
+SELECT q.status::text AS status, count(*) AS events
+FROM tds_sync_queue q
+GROUP BY q.status;
+
+-- outcomes_since --
+-- What became of the events that arrived since :since, apart from :excluding, by kind of record. The unit is one
+-- record, by the first of its events that came to rest: a record that fails again and again is one failure. An
+-- unfinished record older than :late_seconds is late. Digits in the samples are masked, so that they repeat.
+WITH arrived AS (
+    SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id, q.created_at, q.error_message,
+        q.status = 'completed' AS completed,
+        q.status IN ('failed', 'dead_letter') AS failed
+    FROM tds_sync_queue q
+    WHERE q.created_at >= CAST(:since AS timestamptz) AND q.id <> ALL (CAST(:excluding AS uuid[]))
+), first AS (
+    SELECT DISTINCT ON (a.raw_type, a.source_entity_id)
+        a.raw_type, a.created_at, a.error_message, a.completed, a.failed
+    FROM arrived a
+    ORDER BY a.raw_type, a.source_entity_id, (a.completed OR a.failed) DESC, a.created_at, a.id
+), judged AS (
+    SELECT f.raw_type, f.error_message, f.completed, f.failed,
+        NOT f.completed AND NOT f.failed
+            AND f.created_at <= clock_timestamp() - make_interval(secs => CAST(:late_seconds AS double precision))
+            AS late
+    FROM first f
+)
+SELECT j.raw_type,
+    count(*) FILTER (WHERE j.completed) AS completed,
+    count(*) FILTER (WHERE j.failed) AS failed,
+    count(*) FILTER (WHERE NOT j.completed AND NOT j.failed AND NOT j.late) AS open,
+    count(*) FILTER (WHERE j.late) AS late,
+    coalesce((array_agg(DISTINCT left(regexp_replace(j.error_message, '[0-9]+', '0', 'g'), 500))
+              FILTER (WHERE j.failed AND j.error_message IS NOT NULL))[1:50], '{}') AS error_samples
+FROM judged j
+GROUP BY j.raw_type
+ORDER BY j.raw_type;
