@@ -44,7 +44,7 @@ def with_foreign_events(apply: Apply, owner: str) -> Apply:
 
 
 async def _newer(tx: AsyncConnection, owner: str, events: Sequence[Event]) -> list[Event]:
-    """Newer events of the same records that others have applied. Raises InOtherHands while they are at one."""
+    """Newer events of the same records that others have applied. Raises RecordInUse while they are at one."""
     ids = [event.id for event in events]
     rows = (
         await tx.execute(

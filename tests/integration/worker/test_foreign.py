@@ -108,7 +108,7 @@ async def test_while_an_old_worker_is_at_a_newer_event_ours_waits(engine: AsyncE
     await old_worker_writes(engine, "1", "v2")
     await worker(engine).step()
     now = await row(engine, older)
-    assert (now["status"], now["error_code"]) == ("retry", "InOtherHands")
+    assert (now["status"], now["error_code"]) == ("retry", "RecordInUse")
     assert "worker-1 is at a newer event of Product 1" in now["error_message"]
     assert await stored(engine, "1") == ("v2", None)
     assert (await row(engine, other))["status"] == "completed"
