@@ -32,11 +32,16 @@ LINES_MAX = {"tests": 600}
 LINES_MAX_ELSEWHERE = 300
 
 
-def tracked(*suffixes: str) -> list[Path]:
-    """The files that git knows or would add, by suffix."""
-    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
-    files = [ROOT / name for name in listed if name]
+def tracked(*suffixes: str, root: Path = ROOT) -> list[Path]:
+    """The files that git tracks, by suffix. What merely lies in the folder is nobody's: `git add` makes it ours."""
+    listing = subprocess.run(
+        ["git", "-C", str(root), "ls-files", "-z"], capture_output=True, text=True, check=False
+    )
+    if listing.returncode or not listing.stdout:
+        pytest.skip(
+            f"git tracks nothing in {root}: an unpacked archive cannot be told from what lies beside it"
+        )
+    files = [root / name for name in listing.stdout.split("\0") if name]
     return [file for file in files if file.is_file() and (not suffixes or file.suffix in suffixes)]
 
 
@@ -266,3 +271,18 @@ def test_no_path_of_a_machine_is_in_the_tree() -> None:
             continue
         found += [f"{file.relative_to(ROOT)}: {hit[0]}" for hit in paths.finditer(text)]
     assert found == []
+
+
+def test_only_what_git_tracks_is_checked(tmp_path: Path) -> None:
+    """A log that lies in a clone is no file of the project; a file counts from `git add` on."""
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    for name in ("ours.py", "lying.log"):
+        (tmp_path / name).touch()
+    subprocess.run(["git", "-C", str(tmp_path), "add", "ours.py"], check=True)
+    assert tracked(root=tmp_path) == [tmp_path / "ours.py"]
+
+
+def test_an_unpacked_archive_is_not_taken_for_a_checkout(tmp_path: Path) -> None:
+    """Where git tracks nothing the checks say that they saw nothing, and do not pass."""
+    with pytest.raises(pytest.skip.Exception, match="git tracks nothing"):
+        tracked(root=tmp_path)
