@@ -14,8 +14,35 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.database.migrate import upgrade
+from handlers.environment import load
 from handlers.erp.adopt import adopt
 from rehearsal.postgres import Postgres
+from tests import process_state
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """Fail a test that leaves the process changed for the others, and set back what it changed.
+
+    Fixtures of a module or a session come before this one and end after it: what they set up is theirs.
+    """
+    before = process_state.read()
+    yield
+    if changed := process_state.restore(before):
+        pytest.fail(
+            f"this test changed the process for all others: {', '.join(changed)}. "
+            "Change it with monkeypatch, or in a process of its own.",
+            pytrace=False,
+        )
+
+
+@pytest.fixture(autouse=True)
+def environment_files_forgotten(process_as_before: None) -> Iterator[None]:
+    """Forget which environment files a test loaded: another may have one of the same name."""
+    known = dict(load._BY_NAME)
+    yield
+    load._BY_NAME.clear()
+    load._BY_NAME.update(known)
 
 
 def engine_for(url: str) -> AsyncEngine:

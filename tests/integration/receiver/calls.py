@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -48,6 +49,9 @@ async def receiver(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a receiver that writes to *engine*'s database."""
     app = application(engine, Settings(secret=SecretStr(secret) if secret else None, **settings))
+    # uvicorn mutes this logger for the whole process, in which other tests run as well.
+    access_log = logging.getLogger("uvicorn.access")
+    propagated = access_log.propagate
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = _Server(server_config(app))
         task = asyncio.create_task(server.serve(sockets=[listening]))
@@ -60,6 +64,7 @@ async def receiver(
         finally:
             server.should_exit = True
             await task
+            access_log.propagate = propagated
 
 
 def body(record: object, wrapper: str = "item") -> bytes:

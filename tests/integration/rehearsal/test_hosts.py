@@ -104,14 +104,11 @@ async def test_input_reaches_the_command_and_ends(sshd: Sshd) -> None:
     assert str(answer.stdout).strip() == "300000"
 
 
-async def test_command_runs_on_the_host(sshd: Sshd) -> None:
+async def test_command_runs_on_the_host(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command begins in the host's folder with the host's environment and nothing of ours."""
-    os.environ["OUR_OWN_SECRET"] = "x"
-    try:
-        async with connect(sshd) as connection:
-            answer = await connection.run('pwd; echo "$HOME $HOST_NAME ${OUR_OWN_SECRET:-none}"')
-    finally:
-        del os.environ["OUR_OWN_SECRET"]
+    monkeypatch.setenv("OUR_OWN_SECRET", "x")
+    async with connect(sshd) as connection:
+        answer = await connection.run('pwd; echo "$HOME $HOST_NAME ${OUR_OWN_SECRET:-none}"')
     pwd, words = str(answer.stdout).splitlines()
     assert words == f"{pwd} web-1 none"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -92,13 +91,10 @@ async def test_database_that_is_down_shows_in_health(place: Target) -> None:
     assert (await health(host))[0] == 200
 
 
-def test_revisions_have_the_same_ids_everywhere(tmp_path: Path) -> None:
+def test_revisions_have_the_same_ids_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the clock, nor the machine, nor the user's git settings reach a commit's id."""
-    os.environ["GIT_AUTHOR_NAME"] = "somebody"
-    try:
-        first, second = (erp.write_origin(tmp_path / name) for name in ("a", "b"))
-    finally:
-        del os.environ["GIT_AUTHOR_NAME"]
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "somebody")
+    first, second = (erp.write_origin(tmp_path / name) for name in ("a", "b"))
     assert first == second
     assert list(first) == ["broken", "sick", "slow", "treacherous", "fixed"]
     assert len(set(first.values())) == 5
