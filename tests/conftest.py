@@ -18,6 +18,14 @@ from handlers.environment import load
 from handlers.erp.adopt import adopt
 from rehearsal.postgres import Postgres
 from tests import process_state
+from tests.run_folder import Run
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run a folder, with whose end everything ends that was started in it; workers inherit it."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Run.begin())
 
 
 @pytest.fixture(autouse=True)

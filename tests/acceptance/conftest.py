@@ -19,8 +19,7 @@ def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
         for mark in item.iter_markers("story"):
             if mark.args[0] not in wanted:
                 wanted.append(mark.args[0])
-    # A short folder of our own: the socket of a database must not be deeper than 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="tds-a-", dir="/tmp") as home:
+    with tempfile.TemporaryDirectory(prefix="tds-a-") as home:
         told = Stories(Path(home).resolve(), wanted)
         try:
             yield told

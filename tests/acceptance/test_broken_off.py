@@ -17,9 +17,8 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A short path: the target's sockets are below it."""
-    folder = Path("/tmp") / f"tds-c-{tmp_path_factory.mktemp('broken-off').name}"
-    folder.mkdir(mode=0o700)
+    """The place of the user's state and of the target."""
+    folder = tmp_path_factory.mktemp("broken-off")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -22,8 +21,7 @@ pytestmark = pytest.mark.timeout(900)
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     """One target for all: each test mends what it breaks."""
-    home = Path("/tmp") / f"tds-b-{tmp_path_factory.mktemp('bad').name}"
-    home.mkdir(mode=0o700, exist_ok=True)
+    home = tmp_path_factory.mktemp("bad")
     try:
         async with Place.make(home, "good") as made:
             yield made

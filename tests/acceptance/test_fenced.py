@@ -45,8 +45,7 @@ async def refused_everywhere(place: Place, token: int) -> None:
 
 async def test_a_former_controller_that_wakes_up_changes_nothing_and_ends() -> None:
     """Asleep while a host is switched and another one takes over: awake again it is refused, and ends by itself."""
-    # A short folder of our own: the socket of a database must not be deeper than 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="tds-f-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="tds-f-") as folder:
         async with Place.make(Path(folder).resolve(), "good") as place:
             run = await place.plan()
             async with place.live_traffic(run):

@@ -201,7 +201,7 @@ HISTORIES: dict[str, tuple[str, Callable[[Place, Told], Awaitable[None]]]] = {
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def told(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[str], Awaitable[Told]]]:
     """The histories, begun at once; each is there when it has come to its end."""
-    with tempfile.TemporaryDirectory(prefix="tds-k-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="tds-k-") as folder:
 
         async def tell(name: str) -> Told:
             story, history = HISTORIES[name]

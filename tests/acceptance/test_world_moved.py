@@ -6,7 +6,6 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -33,8 +32,7 @@ A_LATER_TOKEN = 99_999_999_999
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     """One target for all: each test leaves its hosts on the broken revision."""
-    home = Path("/tmp") / f"tds-w-{tmp_path_factory.mktemp('moved').name}"
-    home.mkdir(mode=0o700)
+    home = tmp_path_factory.mktemp("moved")
     try:
         async with Place.make(home, "good") as made:
             yield made

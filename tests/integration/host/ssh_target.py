@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -107,6 +108,8 @@ async def serve(folder: Path, *names: str, kind: Any = None) -> AsyncIterator[Ta
                 "HOME": str(home),
                 "PATH": f"{home}/bin:/usr/local/bin:/usr/bin:/bin",
                 "GIT_CONFIG_NOSYSTEM": "1",
+                # By it the run of the tests finds whatever was detached on a host.
+                "TMPDIR": tempfile.gettempdir(),
             }
             target.servers[name] = await Sshd.start(
                 folder=folder / f"{name}-sshd",

@@ -39,7 +39,13 @@ async def sshd(request: pytest.FixtureRequest, short_folder: Path) -> AsyncItera
         pytest.skip("this machine has no sshd")
     home = short_folder / "home"
     home.mkdir()
-    environment = {"HOME": str(home), "PATH": f"{home}/bin:/usr/bin:/bin", "HOST_NAME": "web-1"}
+    environment = {
+        "HOME": str(home),
+        "PATH": f"{home}/bin:/usr/bin:/bin",
+        "HOST_NAME": "web-1",
+        # By it the run of the tests finds whatever was detached here.
+        "TMPDIR": str(short_folder),
+    }
     try:
         server = await Sshd.start(
             folder=short_folder / "ssh",
@@ -219,7 +225,12 @@ class Host:
         return subprocess.run(
             [str(self.folder / "bin" / "systemctl"), *words],
             capture_output=True, text=True, check=False, timeout=30,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "SECRET_OF_THE_SESSION": "x"},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "HOME": str(self.folder),
+                "TMPDIR": str(self.folder),
+                "SECRET_OF_THE_SESSION": "x",
+            },
         )  # fmt: skip
 
     def show(self, name: str) -> dict[str, str]:

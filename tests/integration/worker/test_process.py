@@ -6,6 +6,7 @@ import asyncio
 import random
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -40,7 +41,7 @@ async def process(
     """A worker process whose handler takes *seconds* for each event; killed at the end if it still lives."""
     words = [str(PROCESS), url, str(seconds), str(batch), str(lease)]
     child = await asyncio.create_subprocess_exec(
-        sys.executable, *words, env={"PYTHONPATH": str(PROCESS.parents[3])}
+        sys.executable, *words, env={"PYTHONPATH": str(PROCESS.parents[3]), "TMPDIR": tempfile.gettempdir()}
     )
     try:
         yield child
