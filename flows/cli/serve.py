@@ -15,7 +15,7 @@ from handlers.entities.apply import apply_events
 from handlers.environment.load import load_environment
 from handlers.environment.model import Database, Secret
 from handlers.errors import Refused
-from handlers.worker import worker as core_worker
+from handlers.worker import service as core_worker
 
 
 @app.command()

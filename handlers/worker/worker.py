@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import socket
 import time
 from collections import Counter
@@ -17,15 +16,12 @@ from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.database.engine import worker_engine
 from handlers.database.sqlstate import is_away
 from handlers.database.transaction import transaction
 from handlers.entities.apply import apply_events
 from handlers.errors import DatabaseDown
-from handlers.process import tune_garbage_collector
 from handlers.queue import look, settle
 from handlers.queue.claim import claim
 from handlers.queue.diagnose import diagnose
@@ -254,40 +250,6 @@ class Worker:
                 await self._heartbeat.stop(self.tally)
         except (DatabaseDown, TimeoutError) as error:
             log.warning("could not say farewell: %s", error or type(error).__name__)
-
-
-async def serve(
-    database_url: str | URL,
-    *,
-    revision: str,
-    apply: Apply = apply_events,
-    owner: str | None = None,
-    batch_size: int = 1000,
-    lease_seconds: float = 300,
-    poll_seconds: float = 1.0,
-) -> None:
-    """Run one worker until SIGTERM or SIGINT; over within ten seconds of it. *owner* is a name for people."""
-    tune_garbage_collector()
-    engine = worker_engine(database_url, lease_seconds=lease_seconds)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    worker = Worker(
-        engine,
-        owner=new_owner(owner),
-        revision=revision,
-        apply=apply,
-        batch_size=batch_size,
-        lease_seconds=lease_seconds,
-        poll_seconds=poll_seconds,
-    )
-    try:
-        await worker.run(stop)
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        await engine.dispose()
 
 
 def new_owner(name: str | None = None) -> str:

@@ -11,7 +11,7 @@ from reorder import handlers
 from revision import REVISION
 
 from handlers.entities.apply import apply_events
-from handlers.worker.worker import serve
+from handlers.worker.service import serve
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.queue.event import Event
-from handlers.worker import worker
+from handlers.worker import service
 from handlers.worker.batch import Settler
 
 _as_it_is = Settler._apply
@@ -33,4 +33,4 @@ async def _killed(self: Settler, done: Any) -> None:
 if __name__ == "__main__":
     Settler._apply = _held_up  # type: ignore[method-assign]
     Settler._wake = _killed  # type: ignore[method-assign]
-    asyncio.run(worker.serve(sys.argv[1], revision="r1", owner="dying", poll_seconds=0.1))
+    asyncio.run(service.serve(sys.argv[1], revision="r1", owner="dying", poll_seconds=0.1))

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.queue.event import Event, Outcome, Result
-from handlers.worker import worker
+from handlers.worker import service
 
 
 async def slowly(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
@@ -28,7 +28,7 @@ async def slowly(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     asyncio.run(
-        worker.serve(
+        service.serve(
             sys.argv[1],
             revision="r1",
             apply=slowly,
