@@ -43,14 +43,12 @@ async def what_moved(run: Release) -> str:
 async def scope(run: Release) -> tuple[Phase, ...]:
     """The phases that this release goes through; the others are left out."""
     async with tools(run) as core:
-        stored = await releases.plan(core.database, run.id)
-    return tuple(Phase(phase) for phase in stored["scope"])
+        return (await releases.plan(core.database, run.id)).scope
 
 
 @step(KEEP)
 async def summary(run: Release) -> str:
     """The plan in one sentence, for the status view."""
     async with tools(run) as core:
-        stored = await releases.plan(core.database, run.id)
-    checks, events = len(stored["checks"]), len(stored["events"])
-    return f"{stored['hash']}: {checks} checks passed, {events} dead letters to drain"
+        made = await releases.plan(core.database, run.id)
+    return f"{made.hash}: {len(made.checks)} checks passed, {len(made.events)} dead letters to drain"

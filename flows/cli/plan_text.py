@@ -54,7 +54,7 @@ def _steps(plan: Plan, width: int) -> Iterator[str]:
         yield from _wrapped(f" {number}. ", step, width)
     bars = plan.thresholds
     below = "rolled back" if _deploys(plan) else "held"
-    gate = f"good from {bars['good_percent']:g} %, {below} below {bars['roll_back_percent']:g} %"
+    gate = f"good from {bars.good_percent:g} %, {below} below {bars.roll_back_percent:g} %"
     yield from _wrapped("Gate     ", f"{gate}; about {plan.seconds_expected / 60:.0f} min", width)
     if _deploys(plan):
         yield f"Rollback to {short(plan.from_revision)}, present on {_present(plan)}"

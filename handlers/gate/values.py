@@ -108,8 +108,8 @@ class CanaryMeasurement:
 class Thresholds:
     """The bars. 95 and 80 are the runbook's numbers."""
 
-    good_percent: float = 95
-    roll_back_percent: float = 80
+    good_percent: float = 95.0
+    roll_back_percent: float = 80.0
     outcomes_min: int = 20
     """So many events must have completed before a watch can pass."""
     failures_min: int = 3

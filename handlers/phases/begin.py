@@ -32,16 +32,7 @@ async def record_release(
     if deploys and (why := await why_quarantined(core, plan.to_revision)) is not None:
         raise Refused(why)
     async with transaction(core.database) as tx:
-        run = await releases.begin(
-            tx,
-            environment=plan.environment,
-            from_revision=plan.from_revision,
-            to_revision=plan.to_revision,
-            requested_by=requested_by,
-            plan={**plan.as_json(), "reason": reason},
-            plan_hash=plan.hash,
-            speed=speed,
-        )
+        run = await releases.begin(tx, plan=plan, requested_by=requested_by, reason=reason, speed=speed)
         events = [
             (position, UUID(event.id), event.entity.value, event.key)
             for position, event in enumerate(plan.events)

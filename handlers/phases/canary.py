@@ -132,8 +132,7 @@ async def _sent_before(core: Core, release: Release) -> Chosen | None:
 
 
 async def _only_failed(core: Core, release: Release, count: int) -> Conclusion:
-    stored = (await releases.plan(core.database, release.id)).get("failed")
-    kinds = stored if isinstance(stored, dict) else {}
+    kinds = (await releases.plan(core.database, release.id)).failed
     what = "; ".join(f"{number} {kind}" for kind, number in kinds.items()) or f"{count} events"
     return Conclusion(
         verdict=Verdict.INCONCLUSIVE,

@@ -16,6 +16,7 @@ from handlers.database.sqlstate import message_of
 from handlers.database.transaction import transaction
 from handlers.erp import adopt
 from handlers.errors import Refused, RunbookError
+from handlers.gate.values import Baseline
 from handlers.queue import diagnose, look
 from handlers.queue.event import ENTITY_TYPES
 from handlers.queue.look import DeadLetter
@@ -33,7 +34,7 @@ class QueueSnapshot:
     counts: dict[str, int] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
     failed: dict[str, int] = field(default_factory=dict)
-    baseline: dict[str, int] | None = None
+    baseline: Baseline | None = None
     newest_at: datetime | None = None
     problem: str | None = None
 
@@ -62,10 +63,9 @@ async def look_at_queue(database: AsyncEngine) -> QueueSnapshot:
         counts={str(status): count for status, count in counts.items()},
         dead=dead,
         failed=dict(failed),
-        baseline={
-            "completed": sum(each.completed for each in before),
-            "failed": sum(each.failed for each in before),
-        },
+        baseline=Baseline(
+            completed=sum(each.completed for each in before), failed=sum(each.failed for each in before)
+        ),
         newest_at=newest_at,
     )
 

@@ -9,7 +9,7 @@ from handlers.database.transaction import transaction
 from handlers.gate.rules import judge_batch
 from handlers.gate.values import Finding, Measurement
 from handlers.phases.follow import until_settled
-from handlers.phases.measure import baseline, concluded, of_replays, thresholds
+from handlers.phases.measure import concluded, of_replays, thresholds
 from handlers.queue import look
 from handlers.queue.redrive import BeforeRedrive, redrive, restore
 from handlers.release.ledger import dead_letters, records, releases
@@ -56,7 +56,7 @@ async def settle(core: Core, release: Release, number: int) -> Conclusion:
     judgement = judge_batch(
         Measurement(
             counts=of_replays(await dead_letters.events(core.database, release), states),
-            baseline=baseline(await releases.plan(core.database, release.id)),
+            baseline=(await releases.plan(core.database, release.id)).baseline,
         ),
         thresholds(core.environment),
     )
@@ -75,7 +75,7 @@ async def conclude(core: Core, release: Release) -> Conclusion:
         return Conclusion(verdict=Verdict.PASS, sentence="no dead letter to drain")
     judgement = judge_batch(
         Measurement(
-            counts=of_replays(events), baseline=baseline(await releases.plan(core.database, release.id))
+            counts=of_replays(events), baseline=(await releases.plan(core.database, release.id)).baseline
         ),
         thresholds(core.environment),
     )

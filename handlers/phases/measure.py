@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from handlers.environment.model import Environment
-from handlers.gate.values import Baseline, Count, Finding, Judgement, Thresholds
+from handlers.gate.values import Count, Finding, Judgement, Thresholds
 from handlers.queue.event import SETTLED, Status
 from handlers.queue.look import EventState, OutcomeCount
 from handlers.release.ledger.dead_letters import ReleaseEvent
@@ -17,12 +17,6 @@ ERROR_SAMPLES_MAX = 5
 def thresholds(environment: Environment) -> Thresholds:
     """The environment's bars, as the gate takes them."""
     return Thresholds(**environment.gate.model_dump())
-
-
-def baseline(plan: dict[str, object]) -> Baseline | None:
-    """What the previous revision did before the release, as the plan recorded it."""
-    stored = plan.get("baseline")
-    return Baseline(**stored) if isinstance(stored, dict) else None
 
 
 def of_replays(events: Sequence[ReleaseEvent], fresh: Sequence[EventState] = ()) -> tuple[Count, ...]:

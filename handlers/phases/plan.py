@@ -14,6 +14,7 @@ from handlers.errors import Refused, RunbookError, TryAgain
 from handlers.host.facts import HostFacts, commits_between, denied, inspect, resolve
 from handlers.host.ssh import Shell, open_hosts
 from handlers.phases.database_checks import QueueSnapshot, database_checks, look_at_queue
+from handlers.phases.measure import thresholds
 from handlers.queue.look import DeadLetter
 from handlers.release import left_behind, lock
 from handlers.release.ledger import records, releases
@@ -72,7 +73,7 @@ async def make_plan(
         queue=queue_seen.counts,
         failed=queue_seen.failed,
         checks=tuple(seen.checks),
-        thresholds=environment.gate.model_dump(mode="json"),
+        thresholds=thresholds(environment),
         baseline=queue_seen.baseline,
         seconds_expected=expected_seconds(environment, scope, len(events)),
         steps=steps(environment, scope, len(events), seen.wanted or seen.current),

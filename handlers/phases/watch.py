@@ -12,7 +12,7 @@ from handlers.gate.rules import judge_watch
 from handlers.gate.values import Finding, Judgement, Measurement
 from handlers.host import health
 from handlers.phases import probe
-from handlers.phases.measure import baseline, concluded, of_traffic, thresholds
+from handlers.phases.measure import concluded, of_traffic, thresholds
 from handlers.queue.look import outcomes_since
 from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import record_judgement
@@ -107,5 +107,5 @@ async def _judge(core: Core, release: Release, window: Window) -> Judgement:
             excluding=replayed,
             late_seconds=core.environment.watch.late_seconds,
         )
-    before = baseline(await releases.plan(core.database, release.id))
+    before = (await releases.plan(core.database, release.id)).baseline
     return judge_watch(Measurement(counts=of_traffic(counted), baseline=before), thresholds(core.environment))

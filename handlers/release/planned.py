@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from handlers.environment.model import Environment
+from handlers.gate.values import Baseline, Thresholds
 from handlers.queue.event import DRAIN_ORDER, EntityType
 from handlers.queue.look import DeadLetter
 from handlers.release.phase import Phase, short
+from handlers.release.stored import known, moment
 
 EVERYTHING = (Phase.DEPLOYING, Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
 """The scope of a whole release; a canary, a drain or a watch by hand is a release with a smaller one."""
@@ -55,6 +58,17 @@ class PlannedEvent:
     error_code: str
     fingerprint: str
 
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> PlannedEvent:
+        """From the ledger."""
+        return cls(
+            id=stored["id"],
+            entity=EntityType(stored["entity"]),
+            key=stored["key"],
+            error_code=stored["error_code"],
+            fingerprint=stored["fingerprint"],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -78,9 +92,9 @@ class Plan:
     failed: dict[str, int]
     """Events in status failed, counted by what is wrong with them: nobody redrives those without a person."""
     checks: tuple[Check, ...]
-    thresholds: dict[str, Any]
-    """The environment's bars, as the gate takes them."""
-    baseline: dict[str, int] | None
+    thresholds: Thresholds
+    """The environment's bars."""
+    baseline: Baseline | None
     """What became of live events in the 24 h before: completed and failed."""
     seconds_expected: float
     steps: tuple[str, ...] = field(default=())
@@ -109,13 +123,42 @@ class Plan:
             "scope": self.scope,
             "hosts": sorted(host.name for host in self.hosts),
             "events": [event.id for event in self.events],
-            "thresholds": self.thresholds,
+            "thresholds": asdict(self.thresholds),
         }
         return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()[:12]
 
     def as_json(self) -> dict[str, object]:
         """As the ledger keeps it."""
         return {**asdict(self), "good": self.good, "hash": self.hash}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Plan:
+        """From the ledger, also one that an older program wrote: what it did not know is empty or as by default.
+
+        Numbers stay as they are written there: 95 and 95.0 are one bar, but two hashes.
+        """
+        told = stored.get
+        baseline = told("baseline")
+        return cls(
+            environment=stored["environment"],
+            requested=told("requested") or "",
+            from_revision=stored["from_revision"],
+            to_revision=stored["to_revision"],
+            scope=tuple(Phase(phase) for phase in stored["scope"]),
+            commits=tuple(told("commits") or ()),
+            hosts=tuple(PlannedHost(**known(PlannedHost, host)) for host in stored["hosts"]),
+            events=tuple(PlannedEvent.from_json(event) for event in stored["events"]),
+            set_aside=told("set_aside") or {},
+            queue=told("queue") or {},
+            failed=told("failed") or {},
+            checks=tuple(Check(**known(Check, check)) for check in told("checks") or ()),
+            thresholds=_thresholds(told("thresholds") or {}),
+            baseline=Baseline(**known(Baseline, baseline)) if baseline else None,
+            seconds_expected=told("seconds_expected") or 0.0,
+            steps=tuple(told("steps") or ()),
+            left_by=told("left_by") or "",
+            looked_at=moment(told("looked_at")),
+        )
 
     def by_type_and_error(self) -> Counter[tuple[str, str]]:
         """The planned dead letters counted by kind of record and error code."""
@@ -199,6 +242,13 @@ def expected_seconds(environment: Environment, scope: tuple[Phase, ...], events:
         Phase.WATCHING: environment.watch.window_seconds,
     }
     return sum(seconds for phase, seconds in parts.items() if phase in scope)
+
+
+def _thresholds(stored: Mapping[str, Any]) -> Thresholds:
+    values = known(Thresholds, stored)
+    if "instant_errors" in values:
+        values["instant_errors"] = tuple(values["instant_errors"])
+    return Thresholds(**values)
 
 
 def _error_class(event: PlannedEvent) -> tuple[str, str, str]:

@@ -107,7 +107,7 @@ async def _dead_letters(tx: AsyncConnection, release: Release) -> dict[str, Any]
         "drained": totals["completed"] + totals["failed"] + totals["open"],
         **totals,
         "by_type": by_type,
-        "set_aside": plan.get("set_aside") or {},
+        "set_aside": plan.set_aside,
         "why_left": f"{release.phase}: {release.reason}" if totals["left"] else "",
     }
 

@@ -22,6 +22,7 @@ from handlers.release.ledger.records import JudgementRecord, judgements
 from handlers.release.ledger.releases import PhaseRecord
 from handlers.release.lock import Holder
 from handlers.release.phase import FINISHED, LIVE, Phase, Release, Verdict, short
+from handlers.release.planned import Plan
 from handlers.status.view import HostView, StatusView, StepState, StepView
 
 SQL = queries(__name__)
@@ -155,13 +156,10 @@ def _step(name: str, record: PhaseRecord) -> StepView:
     return StepView(name=name, state=state, at=at, sentence=record.sentence)
 
 
-def _hosts(release: Release, records: list[PhaseRecord], plan: dict[str, Any]) -> tuple[HostView, ...]:
+def _hosts(release: Release, records: list[PhaseRecord], plan: Plan) -> tuple[HostView, ...]:
     """Each host as last noted by any phase; before that, as the plan found it."""
     want = release.from_revision if release.phase in _BACK else release.to_revision
-    seen: dict[str, dict[str, Any]] = {}
-    for host in plan.get("hosts") or ():
-        if isinstance(host, dict) and "name" in host:
-            seen[str(host["name"])] = {"have": host.get("current")}
+    seen: dict[str, dict[str, Any]] = {host.name: {"have": host.current} for host in plan.hosts}
     for record in records:
         for name, noted in (record.detail.get("hosts") or {}).items():
             seen[name] = dict(noted)

@@ -18,6 +18,7 @@ from handlers.database.transaction import Bind, transaction
 from handlers.errors import LockLost, Refused
 from handlers.release import lock
 from handlers.release.phase import FINISHED, LIVE, NEXT, Phase, Release, Verdict
+from handlers.release.planned import Plan
 
 SQL = queries(__name__)
 
@@ -53,12 +54,9 @@ class PhaseRecord:
 async def begin(
     bind: Bind,
     *,
-    environment: str,
-    from_revision: str,
-    to_revision: str,
+    plan: Plan,
     requested_by: str,
-    plan: Mapping[str, object],
-    plan_hash: str,
+    reason: str = "",
     speed: float = 1.0,
 ) -> Release:
     """Write a new release down as planned. Its id is the day and the day's next number, race or no race."""
@@ -69,13 +67,13 @@ async def begin(
             SQL["begin"],
             {
                 "id": new,
-                "environment": environment,
-                "from_revision": from_revision,
-                "to_revision": to_revision,
+                "environment": plan.environment,
+                "from_revision": plan.from_revision,
+                "to_revision": plan.to_revision,
                 "requested_by": clean(requested_by),
                 "speed": float(speed),
-                "plan": as_json(plan),
-                "plan_hash": plan_hash,
+                "plan": as_json({**plan.as_json(), "reason": reason}),
+                "plan_hash": plan.hash,
             },
         )
         await tx.execute(SQL["open_phase"], {"release_id": new, "phase": Phase.PLANNED})
@@ -119,14 +117,13 @@ async def history(bind: Bind, environment: str, limit: int = 20) -> list[Release
         return [_release(row) for row in rows]
 
 
-async def plan(bind: Bind, release_id: str) -> dict[str, Any]:
+async def plan(bind: Bind, release_id: str) -> Plan:
     """What the release set out to do."""
     async with transaction(bind) as tx:
         row = (await tx.execute(SQL["plan"], {"id": release_id})).one_or_none()
     if row is None:
         raise _unknown(release_id)
-    stored: dict[str, Any] = json.loads(row.plan)
-    return stored
+    return Plan.from_json(json.loads(row.plan))
 
 
 async def enter(

@@ -9,29 +9,7 @@ from handlers.environment.load import parse
 from handlers.errors import Refused
 from handlers.phases.begin import record_release
 from handlers.release.ledger import records, releases
-from handlers.release.planned import EVERYTHING, Plan
-from tests.integration.release.steps import deploying
-
-
-def planned(to_revision: str) -> Plan:
-    """A plan that every check was content with."""
-    return Plan(
-        environment="staging",
-        requested=to_revision,
-        from_revision="a" * 40,
-        to_revision=to_revision,
-        scope=EVERYTHING,
-        commits=(),
-        hosts=(),
-        events=(),
-        set_aside={},
-        queue={},
-        failed={},
-        checks=(),
-        thresholds={},
-        baseline=None,
-        seconds_expected=1,
-    )
+from tests.integration.release.steps import deploying, plan_of
 
 
 async def test_a_quarantine_that_the_plan_did_not_know_refuses(database_url: str) -> None:
@@ -51,5 +29,7 @@ async def test_a_quarantine_that_the_plan_did_not_know_refuses(database_url: str
         left = await deploying(core.database)
         await records.quarantine(core.database, left, "7 of 7 failed")
         with pytest.raises(Refused, match=r"was left by release .* \(7 of 7 failed\).*runbook lift"):
-            await record_release(core, planned(left.to_revision), requested_by="ops", reason="again")
+            await record_release(
+                core, plan_of(to_revision=left.to_revision), requested_by="ops", reason="again"
+            )
         assert len(await releases.history(core.database, "staging")) == 1

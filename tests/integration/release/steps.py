@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from handlers.gate.values import Thresholds
 from handlers.release import lock
 from handlers.release.ledger import releases
 from handlers.release.phase import Phase, Release
+from handlers.release.planned import EVERYTHING, Plan
+
+
+def plan_of(environment: str = "staging", to_revision: str = "b" * 40) -> Plan:
+    """A plan that every check was content with."""
+    return Plan(
+        environment=environment,
+        requested=to_revision,
+        from_revision="a" * 40,
+        to_revision=to_revision,
+        scope=EVERYTHING,
+        commits=(),
+        hosts=(),
+        events=(),
+        set_aside={},
+        queue={},
+        failed={},
+        checks=(),
+        thresholds=Thresholds(),
+        baseline=None,
+        seconds_expected=1,
+    )
 
 
 async def begun(engine: AsyncEngine, environment: str = "staging") -> Release:
     """A planned release."""
-    plan: Mapping[str, object] = {"hosts": ["web-1", "web-2"]}
-    return await releases.begin(
-        engine,
-        environment=environment,
-        from_revision="a" * 40,
-        to_revision="b" * 40,
-        requested_by="ops-a",
-        plan=plan,
-        plan_hash="7be1",
-        speed=1.0,
-    )
+    return await releases.begin(engine, plan=plan_of(environment), requested_by="ops-a")
 
 
 async def locked(engine: AsyncEngine, release: Release, holder: str = "ops-a:1") -> Release:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -154,12 +154,8 @@ async def test_what_was_drained_in_vain_is_still_its_own(core: Core, told: Told)
     plan = await make_plan(core, None, DRAIN, left_by=told.release.id)
     again = await releases.begin(
         core.database,
-        environment="staging",
-        from_revision="a" * 40,
-        to_revision="a" * 40,
+        plan=replace(plan, from_revision="a" * 40, to_revision="a" * 40),
         requested_by="ops-a",
-        plan=plan.as_json(),
-        plan_hash=plan.hash,
     )
     planned = [(n, UUID(event.id), event.entity, event.key) for n, event in enumerate(plan.events)]
     await dead_letters.plan_events(core.database, again, planned)

@@ -15,7 +15,7 @@ from handlers.errors import LockLost, Refused
 from handlers.release import lock
 from handlers.release.ledger.releases import enter, get, hold, latest, live, note, phase_records, plan, resume
 from handlers.release.phase import FINISHED, Phase, Verdict
-from tests.integration.release.steps import begun, deploying, locked
+from tests.integration.release.steps import begun, deploying, locked, plan_of
 
 
 async def test_a_release_is_written_down_before_anything_is_done(engine: AsyncEngine) -> None:
@@ -25,7 +25,7 @@ async def test_a_release_is_written_down_before_anything_is_done(engine: AsyncEn
     assert release.token is None
     assert await get(engine, release.id) == release == await latest(engine, "staging")
     assert await live(engine, "staging") is None
-    assert await plan(engine, release.id) == {"hosts": ["web-1", "web-2"]}
+    assert await plan(engine, release.id) == plan_of()
     [record] = await phase_records(engine, release)
     assert (record.phase, record.finished_at) == (Phase.PLANNED, None)
 

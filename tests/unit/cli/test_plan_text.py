@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flows.cli.plan_text import lines
+from handlers.gate.values import Thresholds
 from handlers.release.phase import Phase
 from handlers.release.planned import EVERYTHING, Check, Plan
 
@@ -22,7 +23,7 @@ PLAN = Plan(
     queue={},
     failed={},
     checks=(GOOD,),
-    thresholds={"good_percent": 95.0, "roll_back_percent": 80.0},
+    thresholds=Thresholds(),
     baseline=None,
     seconds_expected=60,
     steps=("deploy bbbbbbb to web-1", "watch: 30 min"),

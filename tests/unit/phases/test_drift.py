@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from handlers.database.jsonable import as_json
+from handlers.gate.values import Thresholds
 from handlers.phases.drift import differences
 from handlers.queue.event import EntityType
 from handlers.release.planned import EVERYTHING, Check, Plan, PlannedEvent, PlannedHost
@@ -37,11 +38,11 @@ PLAN = Plan(
     queue={},
     failed={},
     checks=(Check(name="database", good=True, sentence="answers"),),
-    thresholds={"good_percent": 95.0, "roll_back_percent": 80.0},
+    thresholds=Thresholds(good_percent=95.0),
     baseline=None,
     seconds_expected=1,
 )
-STORED = json.loads(as_json(PLAN.as_json()))
+STORED = Plan.from_json(json.loads(as_json(PLAN.as_json())))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,9 @@ STORED = json.loads(as_json(PLAN.as_json()))
         ({"hosts": (host("web-1"),)}, "web-2 is in the plan and cannot be seen"),
         ({"hosts": (*PLAN.hosts, host("web-3"))}, "web-3 is not in the plan"),
         ({"events": (event("1"),)}, "1 of 2 planned dead letters are none any more"),
-        ({"thresholds": PLAN.thresholds | {"good_percent": 50.0}}, "gate.good_percent is 50.0 now, it was 95.0"),
+        ({"thresholds": Thresholds(good_percent=50.0)}, "gate.good_percent is 50.0 now, it was 95.0"),
+        ({"thresholds": Thresholds(good_percent=95.0, instant_errors=("a", "b"))},
+         "gate.instant_errors is ['a', 'b'] now, it was ['greenlet_spawn']"),
         ({"checks": (Check(name="web-1", good=False, sentence="web-1 has local changes"),)}, "web-1 has local changes"),
     ],
 )  # fmt: skip
@@ -76,7 +79,7 @@ def test_each_part_of_the_hash_is_compared() -> None:
         {"from_revision": "c" * 40},
         {"hosts": (host("web-1"),)},
         {"events": (event("1"),)},
-        {"thresholds": {}},
+        {"thresholds": Thresholds(roll_back_percent=70)},
     ]
     for move in moves:
         moved = replace(PLAN, **move)
