@@ -120,7 +120,7 @@ async def _one_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
     match conclusion.verdict:
         case Verdict.PASS:
             return await ledger.enter(run, onward, conclusion)
-        case Verdict.FAIL if run.phase is Phase.DEPLOYING and conclusion.detail.get("changed") is False:
+        case Verdict.FAIL if run.phase is Phase.DEPLOYING and not conclusion.touched_hosts:
             return await ledger.enter(run, Phase.REFUSED, conclusion)
         case Verdict.FAIL if Phase.DEPLOYING in scope:
             return await ledger.enter(run, Phase.ROLLING_BACK, conclusion)

@@ -20,7 +20,7 @@ async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, s
             to,
             verdict=conclusion.verdict,
             sentence=conclusion.sentence,
-            detail=conclusion.detail,
+            note=conclusion.note,
         )
 
 
@@ -28,7 +28,7 @@ async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, s
 async def hold(run: Release, conclusion: Conclusion) -> Release:
     """Stop and let a person decide."""
     async with tools(run) as core:
-        return await releases.hold(core.database, run, conclusion.sentence, detail=conclusion.detail)
+        return await releases.hold(core.database, run, conclusion.sentence, note=conclusion.note)
 
 
 @step(KEEP)

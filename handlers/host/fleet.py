@@ -8,26 +8,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from handlers.environment.model import Host
 from handlers.errors import LockLost, RunbookError, Unreachable
 from handlers.host.facts import HostFacts, inspect
+from handlers.host.health import FleetHealth
 from handlers.host.operations import OperationOutcome, OperationResult
 from handlers.host.ssh import Shell
 from handlers.host.step import HostChange, activate, operation_id, prepare, start_workers, stop_workers
-from handlers.release.phase import Conclusion, Verdict, short
+from handlers.release.note import StepNote
+from handlers.release.phase import Verdict, short
 
-Healthy = Callable[[Sequence[Host]], Awaitable[Conclusion]]
+Healthy = Callable[[Sequence[Host]], Awaitable[FleetHealth]]
 """Asks whether these hosts, which just got the revision, answer with it."""
 Verb = Callable[[Shell, HostChange], Awaitable[OperationResult]]
 
 
-async def roll_out(shells: Sequence[Shell], change: HostChange, healthy: Healthy | None = None) -> Conclusion:
+@dataclass(frozen=True, kw_only=True)
+class RollOut:
+    """What a roll-out came to, and what was done on each host."""
+
+    verdict: Verdict
+    sentence: str
+    steps: dict[str, tuple[StepNote, ...]]
+    touched_hosts: bool
+    """Whether anything that runs may have changed."""
+
+
+async def roll_out(shells: Sequence[Shell], change: HostChange, healthy: Healthy | None = None) -> RollOut:
     """Activate the revision: prepare everywhere, stop all workers, switch in groups, start all workers.
 
     Old and new workers never share the queue. Forward, the first failure ends it. Back, every host that can
-    go back does, all at once. The conclusion's detail has `changed` (did anything that runs change?) and
-    `hosts`, with each step's operation, outcome and sentence.
+    go back does, all at once.
     """
     journal = _Journal(change)
     has_workers = bool(shells and shells[0].environment.services.workers)
@@ -36,7 +49,7 @@ async def roll_out(shells: Sequence[Shell], change: HostChange, healthy: Healthy
         return journal.conclude("nothing that runs has changed")
     if journal.resumed and len(able) == len(shells) and await _all_finished(shells, change):
         return journal.conclude(f"all {len(shells)} hosts were on {short(change.revision)} already")
-    journal.changed = True
+    journal.touched_hosts = True
     if has_workers:
         able = await journal.everywhere("stop workers", stop_workers, able)
         if journal.over:
@@ -53,7 +66,7 @@ async def roll_out(shells: Sequence[Shell], change: HostChange, healthy: Healthy
         if healthy is not None and not change.back:
             seen = await healthy([shell.host for shell in group])
             if seen.verdict is not Verdict.PASS:
-                return journal.conclude(seen.sentence, unhealthy=seen)
+                return journal.conclude(seen.sentence, verdict=seen.verdict)
     if has_workers:
         await journal.everywhere("start workers", start_workers, active)
     return journal.conclude(f"{len(active)} of {len(shells)} hosts are on {short(change.revision)}")
@@ -64,9 +77,9 @@ class _Journal:
 
     def __init__(self, change: HostChange) -> None:
         self._change = change
-        self._hosts: dict[str, list[dict[str, object]]] = {}
+        self._steps: dict[str, list[StepNote]] = {}
         self._failures: list[str] = []
-        self.changed = False
+        self.touched_hosts = False
         self.resumed = True
         """Nothing was begun by this call so far: an earlier one has done it all."""
 
@@ -78,8 +91,8 @@ class _Journal:
     def prepared(self, shell: Shell) -> bool:
         """Whether the host has what it needs for the switch."""
         return any(
-            step["step"] == "prepare" and step["outcome"] == OperationOutcome.DONE
-            for step in self._hosts[shell.host.name]
+            done.step == "prepare" and done.outcome == OperationOutcome.DONE
+            for done in self._steps[shell.host.name]
         )
 
     async def everywhere(self, step: str, verb: Verb, shells: Sequence[Shell]) -> list[Shell]:
@@ -108,23 +121,20 @@ class _Journal:
                     raise outcome
         return good
 
-    def conclude(self, summary: str, *, unhealthy: Conclusion | None = None) -> Conclusion:
+    def conclude(self, summary: str, *, verdict: Verdict = Verdict.PASS) -> RollOut:
         """Pass only when nothing failed anywhere."""
-        detail: dict[str, object] = {"changed": self.changed, "hosts": self._hosts}
-        if unhealthy is not None:
-            detail["probe"] = unhealthy.detail
-            return Conclusion(verdict=unhealthy.verdict, sentence=summary, detail=detail)
-        if self._failures:
-            sentence = "; ".join([*self._failures, summary])
-            return Conclusion(verdict=Verdict.FAIL, sentence=sentence, detail=detail)
-        return Conclusion(verdict=Verdict.PASS, sentence=summary, detail=detail)
+        return RollOut(
+            verdict=Verdict.FAIL if self._failures else verdict,
+            sentence="; ".join([*self._failures, summary]),
+            steps={host: tuple(steps) for host, steps in self._steps.items()},
+            touched_hosts=self.touched_hosts,
+        )
 
     def _note(
         self, shell: Shell, step: str, outcome: OperationOutcome, sentence: str, operation_id: str
     ) -> None:
-        steps = self._hosts.setdefault(shell.host.name, [])
-        steps.append(
-            {"step": step, "outcome": outcome.value, "sentence": sentence, "operation": operation_id}
+        self._steps.setdefault(shell.host.name, []).append(
+            StepNote(step=step, outcome=outcome.value, sentence=sentence, operation=operation_id)
         )
         if outcome is not OperationOutcome.DONE:
             self._failures.append(sentence)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -19,7 +19,7 @@ from handlers.environment.model import Host, Probe
 from handlers.errors import RunbookError
 from handlers.host.facts import inspect
 from handlers.host.ssh import Shell
-from handlers.release.phase import Conclusion, Verdict, short
+from handlers.release.phase import Verdict, short
 
 _ABBREVIATED_MIN = 7
 _MISSING = object()
@@ -27,14 +27,25 @@ _MISSING = object()
 
 @dataclass(frozen=True, kw_only=True)
 class HostHealth:
-    """What one host showed in one look."""
+    """What one host showed in one look, and how often before it without a fault."""
 
     host: str
     good: bool
     revision: str | None
     """The revision in its answer, as it was written there."""
-    said: str
+    summary: str
     """What was seen, for a sentence: `HTTP 503, database down`."""
+    in_a_row: int = 0
+    """So many good looks one after the other, this one included; counted by `until_healthy` alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetHealth:
+    """Whether all hosts are healthy, in a sentence, and what each showed in the last look."""
+
+    verdict: Verdict
+    sentence: str
+    hosts: tuple[HostHealth, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +57,8 @@ class _Expected:
     former: Mapping[str, Mapping[str, int]]
 
 
-OnLook = Callable[[list[HostHealth], dict[str, int]], Awaitable[None]]
-"""Told after each look what was seen and how many good ones in a row each host has."""
+OnLook = Callable[[Sequence[HostHealth]], Awaitable[None]]
+"""Told after each look what was seen."""
 
 
 async def look_once(
@@ -82,7 +93,7 @@ async def until_healthy(
     former: Mapping[str, Mapping[str, int]] | None = None,
     workers: bool = True,
     on_look: OnLook | None = None,
-) -> Conclusion:
+) -> FleetHealth:
     """Look until every host has given so many good answers in a row, or the limit has passed.
 
     A bad answer starts that host's count anew, so a service that flaps does not pass by luck. The sentence of
@@ -90,16 +101,17 @@ async def until_healthy(
     """
     probe = core.environment.probe
     deadline = monotonic() + probe.limit_seconds
-    streak: dict[str, int] = {}
+    before: dict[str, int] = {}
     while True:
-        seen = await look_once(core, revision, hosts=hosts, shells=shells, former=former, workers=workers)
-        streak = {health.host: streak.get(health.host, 0) + 1 if health.good else 0 for health in seen}
+        looked = await look_once(core, revision, hosts=hosts, shells=shells, former=former, workers=workers)
+        seen = [replace(one, in_a_row=before.get(one.host, 0) + 1 if one.good else 0) for one in looked]
+        before = {health.host: health.in_a_row for health in seen}
         if on_look is not None:
-            await on_look(seen, dict(streak))
-        if seen and all(count >= probe.consecutive for count in streak.values()):
-            return _conclude(Verdict.PASS, revision, seen, streak, probe)
+            await on_look(seen)
+        if seen and all(health.in_a_row >= probe.consecutive for health in seen):
+            return _conclude(Verdict.PASS, revision, seen, probe)
         if monotonic() + probe.interval_seconds > deadline:
-            return _conclude(Verdict.FAIL, revision, seen, streak, probe)
+            return _conclude(Verdict.FAIL, revision, seen, probe)
         await asyncio.sleep(probe.interval_seconds)
 
 
@@ -115,9 +127,9 @@ async def _look(core: Core, host: Host, shell: Shell | None, expected: _Expected
     if shell is not None:
         faults += await _look_at_units(shell, expected)
     good = not faults
-    said = ", ".join(faults) or f"healthy on {short(str(answered))}"
+    summary = ", ".join(faults) or f"healthy on {short(str(answered))}"
     shown = answered if isinstance(answered, str) else None
-    return HostHealth(host=host.name, good=good, revision=shown, said=said)
+    return HostHealth(host=host.name, good=good, revision=shown, summary=summary)
 
 
 async def _ask(core: Core, host: Host, expected: _Expected) -> tuple[object, list[str]]:
@@ -221,29 +233,18 @@ def _in_words(error: Exception) -> str:
     return f"no answer ({type(error).__name__})"
 
 
-def _conclude(
-    verdict: Verdict, expected: str, seen: list[HostHealth], streak: dict[str, int], probe: Probe
-) -> Conclusion:
+def _conclude(verdict: Verdict, expected: str, seen: Sequence[HostHealth], probe: Probe) -> FleetHealth:
     if verdict is Verdict.PASS:
         count = len(seen)
         rows = f"{probe.consecutive} good answers in a row"
         sentence = f"{count} of {count} hosts gave {rows} on {short(expected)}"
     else:
-        lines = [_last(health, streak[health.host], probe.consecutive) for health in seen]
+        lines = [_last(health, probe.consecutive) for health in seen]
         sentence = f"not healthy within {probe.limit_seconds:g} s: {'; '.join(lines) or 'there is no host'}"
-    hosts = {
-        health.host: {
-            "good": health.good,
-            "in_a_row": streak[health.host],
-            "revision": health.revision,
-            "said": health.said,
-        }
-        for health in seen
-    }
-    return Conclusion(verdict=verdict, sentence=sentence, detail={"hosts": hosts})
+    return FleetHealth(verdict=verdict, sentence=sentence, hosts=tuple(seen))
 
 
-def _last(health: HostHealth, count: int, needed: int) -> str:
+def _last(health: HostHealth, needed: int) -> str:
     if not health.good:
-        return f"{health.host}: {health.said}"
-    return f"{health.host}: good {count} times in a row of {needed}"
+        return f"{health.host}: {health.summary}"
+    return f"{health.host}: good {health.in_a_row} times in a row of {needed}"

@@ -21,6 +21,7 @@ from handlers.queue.look import EventState
 from handlers.queue.redrive import redrive
 from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import record_judgement
+from handlers.release.note import PhaseNote
 from handlers.release.phase import Conclusion, Release, Verdict
 from handlers.release.planned import canary_of, planned_event
 
@@ -69,7 +70,7 @@ async def send(core: Core, release: Release, chosen: Chosen) -> Chosen:
     async with transaction(core.database) as tx:
         if chosen.is_synthetic:
             event_id = await synthetic.insert(tx, release.id)
-            await releases.note(tx, release, {"synthetic": str(event_id)})
+            await releases.note(tx, release, PhaseNote(synthetic_event=event_id))
             return Chosen(event_id=event_id, is_synthetic=True)
         assert chosen.event_id is not None
         formers = await redrive(tx, [chosen.event_id])
@@ -109,12 +110,12 @@ async def follow(core: Core, release: Release, chosen: Chosen) -> Conclusion:
             finding=judgement.finding,
             sentence=judgement.sentence,
         )
-    said = concluded(judgement, {"event": str(chosen.event_id), "synthetic": chosen.is_synthetic})
+    said = concluded(judgement, PhaseNote(event=chosen.event_id, synthetic=chosen.is_synthetic))
     if chosen.is_synthetic:
         return Conclusion(
             verdict=said.verdict,
             sentence=f"no dead letter to prove it on, so a synthetic event: {said.sentence}",
-            detail=said.detail,
+            note=said.note,
         )
     return said
 
@@ -125,10 +126,8 @@ async def _sent_before(core: Core, release: Release) -> Chosen | None:
         events = await dead_letters.events(core.database, release)
         return Chosen(event_id=next(event.event_id for event in events if event.batch == NUMBER))
     records = await releases.phase_records(core.database, release)
-    marked = [
-        record.detail["synthetic"] for record in records if isinstance(record.detail.get("synthetic"), str)
-    ]
-    return Chosen(event_id=UUID(marked[-1]), is_synthetic=True) if marked else None
+    marked = [sent for record in records if (sent := record.note.synthetic_event) is not None]
+    return Chosen(event_id=marked[-1], is_synthetic=True) if marked else None
 
 
 async def _only_failed(core: Core, release: Release, count: int) -> Conclusion:
@@ -138,7 +137,7 @@ async def _only_failed(core: Core, release: Release, count: int) -> Conclusion:
         verdict=Verdict.INCONCLUSIVE,
         sentence=f"nothing to prove it on: no dead letter, but {count} in status failed ({what}); a person must "
         "look at them, then resume or roll back",
-        detail={"failed": kinds},
+        note=PhaseNote(failed=kinds),
     )
 
 

@@ -10,12 +10,13 @@ from handlers.environment.model import Host
 from handlers.errors import Fenced
 from handlers.host.facts import inspect
 from handlers.host.fleet import roll_out
-from handlers.host.health import until_healthy
+from handlers.host.health import FleetHealth, until_healthy
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import FENCED, HostChange
 from handlers.phases.probe import keep_looks
 from handlers.release.ledger import intents, releases
 from handlers.release.ledger.intents import LedgerRecorder
+from handlers.release.note import PhaseNote
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 
 
@@ -25,7 +26,7 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
     async with open_hosts(core.environment) as shells:
         former = await _pids(shells, release.to_revision)
 
-        async def healthy(hosts: Sequence[Host]) -> Conclusion:
+        async def healthy(hosts: Sequence[Host]) -> FleetHealth:
             chosen = [shell for shell in shells if shell.host in hosts]
             return await until_healthy(
                 core,
@@ -38,13 +39,17 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
             )
 
         try:
-            concluded = await roll_out(shells, change, healthy)
+            rolled_out = await roll_out(shells, change, healthy)
         except Fenced as error:
             return await _turned_away(core, release, error)
-    detail = dict(concluded.detail)
     # An earlier attempt of this release may have changed what this one has not come to.
-    detail["changed"] = bool(detail["changed"]) or await _has_changed(core, release)
-    return with_steps(Conclusion(verdict=concluded.verdict, sentence=concluded.sentence, detail=detail))
+    touched = rolled_out.touched_hosts or await _has_touched(core, release)
+    return Conclusion(
+        verdict=rolled_out.verdict,
+        sentence=rolled_out.sentence,
+        touched_hosts=touched,
+        note=PhaseNote(changed=touched, steps=rolled_out.steps),
+    )
 
 
 async def _turned_away(core: Core, release: Release, error: Fenced) -> Conclusion:
@@ -52,14 +57,20 @@ async def _turned_away(core: Core, release: Release, error: Fenced) -> Conclusio
 
     Going back by itself is no way out: the host would refuse that as well.
     """
-    if not await _has_changed(core, release):
-        sentence = f"{error}; nothing that runs has changed"
-        return Conclusion(verdict=Verdict.FAIL, sentence=sentence, detail={"changed": False})
-    sentence = f"{error}; some hosts may be changed already: find out who that is, then resume or roll back"
-    return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=sentence, detail={"changed": True})
+    touched = await _has_touched(core, release)
+    if touched:
+        told = "some hosts may be changed already: find out who that is, then resume or roll back"
+    else:
+        told = "nothing that runs has changed"
+    return Conclusion(
+        verdict=Verdict.INCONCLUSIVE if touched else Verdict.FAIL,
+        sentence=f"{error}; {told}",
+        touched_hosts=touched,
+        note=PhaseNote(changed=touched),
+    )
 
 
-async def _has_changed(core: Core, release: Release) -> bool:
+async def _has_touched(core: Core, release: Release) -> bool:
     """Whether the release has ever begun to change something that runs; preparing does not, nor what was fenced."""
     return any(
         operation.kind != "prepare" and operation.exit_status != FENCED
@@ -86,13 +97,3 @@ async def _pids(shells: Sequence[Shell], revision: str) -> dict[str, dict[str, i
     """The processes that a switch must replace. A host that a deploy before a restart has switched has none."""
     facts = await asyncio.gather(*(inspect(shell) for shell in shells))
     return {one.host: one.pids() for one in facts if one.revision != revision}
-
-
-def with_steps(concluded: Conclusion) -> Conclusion:
-    """The steps under a name of their own: `hosts` is what the status view reads."""
-    detail = {key: value for key, value in concluded.detail.items() if key not in ("hosts", "probe")}
-    return Conclusion(
-        verdict=concluded.verdict,
-        sentence=concluded.sentence,
-        detail={**detail, "steps": concluded.detail.get("hosts", {})},
-    )

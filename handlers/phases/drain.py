@@ -14,6 +14,7 @@ from handlers.queue import look
 from handlers.queue.redrive import BeforeRedrive, redrive, restore
 from handlers.release.ledger import dead_letters, records, releases
 from handlers.release.ledger.dead_letters import Batch, ReleaseEvent
+from handlers.release.note import PhaseNote
 from handlers.release.phase import Conclusion, Release, Verdict
 
 
@@ -64,7 +65,7 @@ async def settle(core: Core, release: Release, number: int) -> Conclusion:
     await dead_letters.settle_batch(
         core.database, release, number, states=states, finding=judgement.finding, sentence=judgement.sentence
     )
-    return concluded(judgement, {"batch": number})
+    return concluded(judgement, PhaseNote(batch=number))
 
 
 async def conclude(core: Core, release: Release) -> Conclusion:
@@ -86,7 +87,7 @@ async def conclude(core: Core, release: Release) -> Conclusion:
     return Conclusion(
         verdict=told.verdict,
         sentence=f"{told.sentence}; batches {sizes}" if sizes else told.sentence,
-        detail={"drained": len(drained), "left": len(events) - len(drained)},
+        note=PhaseNote(drained=len(drained), left=len(events) - len(drained)),
     )
 
 

@@ -9,6 +9,7 @@ from handlers.gate.values import Count, Finding, Judgement, Thresholds
 from handlers.queue.event import SETTLED, Status
 from handlers.queue.look import EventState, OutcomeCount
 from handlers.release.ledger.dead_letters import ReleaseEvent
+from handlers.release.note import PhaseNote
 from handlers.release.phase import Conclusion, Verdict
 
 ERROR_SAMPLES_MAX = 5
@@ -54,12 +55,12 @@ def of_traffic(counted: Sequence[OutcomeCount]) -> tuple[Count, ...]:
     )
 
 
-def concluded(judgement: Judgement, detail: dict[str, object] | None = None) -> Conclusion:
+def concluded(judgement: Judgement, note: PhaseNote | None = None) -> Conclusion:
     """Only HEALTHY passes and only UNHEALTHY fails; whatever could not be told is inconclusive."""
     verdict = {Finding.HEALTHY: Verdict.PASS, Finding.UNHEALTHY: Verdict.FAIL}.get(
         judgement.finding, Verdict.INCONCLUSIVE
     )
-    return Conclusion(verdict=verdict, sentence=judgement.sentence, detail=detail or {})
+    return Conclusion(verdict=verdict, sentence=judgement.sentence, note=note or PhaseNote())
 
 
 def _end(event: ReleaseEvent, state: EventState | None) -> tuple[str, str | None]:

@@ -11,11 +11,12 @@ from handlers.host.fleet import roll_out
 from handlers.host.operations import OperationResult
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import HostChange, stop_workers
-from handlers.phases.deploy import host_change, with_steps
+from handlers.phases.deploy import host_change
 from handlers.phases.drain import give_back
 from handlers.phases.probe import prove
 from handlers.release import left_behind
 from handlers.release.ledger import records
+from handlers.release.note import PhaseNote
 from handlers.release.phase import Conclusion, Release, Verdict, short
 
 
@@ -42,7 +43,7 @@ async def conclude(
     return Conclusion(
         verdict=proven.verdict,
         sentence=sentence,
-        detail={"why": why, "evidence": evidence, "activated": activated.sentence},
+        note=PhaseNote(why=why, evidence=evidence, activated=activated.sentence),
     )
 
 
@@ -55,10 +56,9 @@ async def activate_previous(core: Core, release: Release) -> Conclusion:
     async with open_hosts(core.environment, connected=False) as shells:
         stopped = await _stop_everywhere(shells, change)
         returned = await give_back(core, release, workers_stopped=stopped)
-        concluded = await roll_out(shells, change)
-    told = with_steps(concluded)
+        back = await roll_out(shells, change)
     put_back = f"; {returned} unfinished dead letters are back as they were" if returned else ""
-    return Conclusion(verdict=told.verdict, sentence=told.sentence + put_back, detail=told.detail)
+    return Conclusion(verdict=back.verdict, sentence=back.sentence + put_back)
 
 
 async def _stop_everywhere(shells: Sequence[Shell], change: HostChange) -> bool:

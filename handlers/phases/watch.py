@@ -16,6 +16,7 @@ from handlers.phases.measure import concluded, of_traffic, thresholds
 from handlers.queue.look import outcomes_since
 from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import record_judgement
+from handlers.release.note import NextLook, PhaseNote
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 
 
@@ -39,7 +40,7 @@ async def begin(core: Core, release: Release) -> Window:
     await releases.note(
         core.database,
         release,
-        {"window_seconds": limits.window_seconds, "next": _next(core, limits.interval_seconds)},
+        PhaseNote(window_seconds=limits.window_seconds, next=_next(core, limits.interval_seconds)),
     )
     return Window(
         started_at=watching[-1].started_at,
@@ -62,15 +63,15 @@ async def look(core: Core, release: Release, window: Window) -> Conclusion:
         await releases.note(
             core.database,
             release,
-            {
-                "looked": judgement.sentence,
-                "next": _next(core, window.interval_seconds),
-                "hosts": probe.as_note(hosts),
-            },
+            PhaseNote(
+                looked=judgement.sentence,
+                next=_next(core, window.interval_seconds),
+                hosts=probe.as_noted(hosts),
+            ),
         )
     except DatabaseDown as error:
         judgement = judge_watch(Measurement(source_down=str(error)), thresholds(core.environment))
-    return concluded(judgement, {"finding": judgement.finding})
+    return concluded(judgement, PhaseNote(finding=judgement.finding))
 
 
 async def conclude(core: Core, release: Release, window: Window) -> Conclusion:
@@ -80,22 +81,22 @@ async def conclude(core: Core, release: Release, window: Window) -> Conclusion:
     """
     judgement = await _judge(core, release, window)
     await record_judgement(core.database, release, judgement)
-    told = concluded(judgement, {"finding": judgement.finding})
+    told = concluded(judgement, PhaseNote(finding=judgement.finding))
     minutes = f"after {window.seconds / 60:g} min"
     unwell = [host for host in await health.look_once(core, release.to_revision) if not host.good]
     if told.verdict is Verdict.PASS and unwell:
-        faults = "; ".join(f"{host.host}: {host.said}" for host in unwell)
+        faults = "; ".join(f"{host.host}: {host.summary}" for host in unwell)
         return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=f"{minutes}: {told.sentence}, but {faults}")
     hint = "; resume to watch once more, or roll back" if told.verdict is Verdict.INCONCLUSIVE else ""
     found = "" if judgement.finding is Finding.HEALTHY else f"{judgement.finding}: "
     return Conclusion(
-        verdict=told.verdict, sentence=f"{minutes}: {found}{told.sentence}{hint}", detail=told.detail
+        verdict=told.verdict, sentence=f"{minutes}: {found}{told.sentence}{hint}", note=told.note
     )
 
 
-def _next(core: Core, seconds: float) -> dict[str, str]:
+def _next(core: Core, seconds: float) -> NextLook:
     """When the next look is, for whoever watches."""
-    return {"what": "next look", "at": core.clock.ahead(seconds).isoformat()}
+    return NextLook(what="next look", at=core.clock.ahead(seconds))
 
 
 async def _judge(core: Core, release: Release, window: Window) -> Judgement:

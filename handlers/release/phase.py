@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from handlers.errors import ExitCode
+from handlers.release.note import PhaseNote
 
 
 class Phase(StrEnum):
@@ -92,11 +93,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
-    """A verdict with the one sentence that explains it, and what it was made from."""
+    """A verdict with the one sentence that explains it, and what the ledger keeps beside them."""
 
     verdict: Verdict
     sentence: str
-    detail: dict[str, object] = field(default_factory=dict)
+    touched_hosts: bool = True
+    """False only when certainly nothing that runs has changed: then there is nothing to roll back."""
+    note: PhaseNote = field(default_factory=PhaseNote)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,13 @@
 """How a release stands, for people: what is wanted beside what is there, and why it waits. Reads only.
 
-What the phases know while they run they put into their open record with `ledger.note`; read here are
-`hosts` ({name: {have, ok, note, seen_at}}), `next` ({what, at}), `need` and `looked` (sentences), and
-`window_seconds`.
+What the phases know while they run they put into their open record with `releases.note`; read here are the hosts
+as last seen, the next look, the sentence of the last one, and how long the watch lasts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -21,6 +19,7 @@ from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import JudgementRecord, judgements
 from handlers.release.ledger.releases import PhaseRecord
 from handlers.release.lock import Holder
+from handlers.release.note import HostNote, NextLook
 from handlers.release.phase import FINISHED, LIVE, Phase, Release, Verdict, short
 from handlers.release.planned import Plan
 from handlers.status.view import HostView, StatusView, StepState, StepView
@@ -82,20 +81,19 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, held: Holde
     plan = await releases.plan(tx, release.id)
     progress = (await tx.execute(SQL["progress"], {"release_id": release.id})).one()
     current = records[-1]
-    coming = current.detail.get("next") or {}
-    window = current.detail.get("window_seconds")
+    coming = current.note.next or NextLook()
     return StatusView(
         environment=release.environment,
         at=at,
         release=release,
         why=_why(release, current, judged),
-        need=str(current.detail.get("need") or _need(release)),
-        next_what=str(coming.get("what") or ""),
-        next_at=_time(coming.get("at")),
+        need=_need(release),
+        next_what=coming.what,
+        next_at=coming.at,
         running_seconds=(
             None if release.phase in FINISHED else (at - current.started_at).total_seconds() * release.speed
         ),
-        window_seconds=float(window) if window is not None else None,
+        window_seconds=current.note.window_seconds,
         hosts=_hosts(release, records, plan),
         lock=held,
         steps=_steps(release, records),
@@ -116,7 +114,7 @@ def _why(release: Release, current: PhaseRecord, judged: list[JudgementRecord]) 
     if fresh:
         return fresh[-1].sentence
     if release.phase in LIVE - {Phase.HELD, Phase.ROLLING_BACK}:
-        return str(current.detail.get("looked") or _DOING.get(release.phase, ""))
+        return current.note.looked or _DOING.get(release.phase, "")
     return "" if release.phase in (Phase.PLANNED, Phase.APPROVED) else release.reason
 
 
@@ -149,7 +147,7 @@ def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]
 def _step(name: str, record: PhaseRecord) -> StepView:
     at = record.finished_at or record.started_at
     if record.finished_at is None:
-        sentence = str(record.detail.get("looked") or record.sentence or _DOING.get(record.phase, ""))
+        sentence = record.note.looked or record.sentence or _DOING.get(record.phase, "")
         return StepView(name=name, state=StepState.RUNNING, at=at, sentence=sentence)
     states = {Verdict.FAIL: StepState.FAILED, Verdict.INCONCLUSIVE: StepState.HELD}
     state = states.get(record.verdict, StepState.DONE) if record.verdict else StepState.DONE
@@ -159,22 +157,17 @@ def _step(name: str, record: PhaseRecord) -> StepView:
 def _hosts(release: Release, records: list[PhaseRecord], plan: Plan) -> tuple[HostView, ...]:
     """Each host as last noted by any phase; before that, as the plan found it."""
     want = release.from_revision if release.phase in _BACK else release.to_revision
-    seen: dict[str, dict[str, Any]] = {host.name: {"have": host.current} for host in plan.hosts}
+    seen = {host.name: HostNote(have=host.current) for host in plan.hosts}
     for record in records:
-        for name, noted in (record.detail.get("hosts") or {}).items():
-            seen[name] = dict(noted)
+        seen |= record.note.hosts or {}
     return tuple(
         HostView(
             name=name,
             want=want,
-            have=noted.get("have"),
-            good=noted.get("ok"),
-            note=str(noted.get("note") or ""),
-            seen_at=_time(noted.get("seen_at")),
+            have=noted.have,
+            good=noted.ok,
+            note=noted.note,
+            seen_at=noted.seen_at,
         )
         for name, noted in sorted(seen.items())
     )
-
-
-def _time(text: object) -> datetime | None:
-    return datetime.fromisoformat(text) if isinstance(text, str) else None

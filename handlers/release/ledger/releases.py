@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,6 +16,7 @@ from handlers.database.queries import queries
 from handlers.database.transaction import Bind, transaction
 from handlers.errors import LockLost, Refused
 from handlers.release import lock
+from handlers.release.note import PhaseNote
 from handlers.release.phase import FINISHED, LIVE, NEXT, Phase, Release, Verdict
 from handlers.release.planned import Plan
 
@@ -35,7 +35,7 @@ class PhaseRecord:
     finished_at: datetime | None
     verdict: Verdict | None
     sentence: str
-    detail: dict[str, Any] = field(default_factory=dict)
+    note: PhaseNote = field(default_factory=PhaseNote)
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> PhaseRecord:
@@ -47,7 +47,7 @@ class PhaseRecord:
             finished_at=row.finished_at,
             verdict=Verdict(row.verdict) if row.verdict else None,
             sentence=row.sentence,
-            detail=json.loads(row.detail),
+            note=PhaseNote.from_json(json.loads(row.detail)),
         )
 
 
@@ -133,7 +133,7 @@ async def enter(
     *,
     verdict: Verdict | None = None,
     sentence: str = "",
-    detail: Mapping[str, object] | None = None,
+    note: PhaseNote | None = None,
 ) -> Release:
     """Close the release's phase with what came of it and move it to *to*, in one transaction.
 
@@ -159,7 +159,7 @@ async def enter(
                 "release_id": release.id,
                 "verdict": verdict,
                 "sentence": clean(sentence),
-                "detail": as_json(detail or {}),
+                "detail": as_json((note or PhaseNote()).as_json()),
             },
         )
         await tx.execute(SQL["open_phase"], {"release_id": release.id, "phase": to})
@@ -168,13 +168,9 @@ async def enter(
         return moved
 
 
-async def hold(
-    bind: Bind, release: Release, sentence: str, *, detail: Mapping[str, object] | None = None
-) -> Release:
+async def hold(bind: Bind, release: Release, sentence: str, *, note: PhaseNote | None = None) -> Release:
     """Stop and let a person decide; the release remembers the phase in which it would go on."""
-    return await enter(
-        bind, release, Phase.HELD, verdict=Verdict.INCONCLUSIVE, sentence=sentence, detail=detail
-    )
+    return await enter(bind, release, Phase.HELD, verdict=Verdict.INCONCLUSIVE, sentence=sentence, note=note)
 
 
 async def resume(bind: Bind, release: Release, sentence: str = "resumed") -> Release:
@@ -184,10 +180,10 @@ async def resume(bind: Bind, release: Release, sentence: str = "resumed") -> Rel
     return await enter(bind, release, release.resume_phase, sentence=sentence)
 
 
-async def note(bind: Bind, release: Release, detail: Mapping[str, object]) -> None:
+async def note(bind: Bind, release: Release, note: PhaseNote) -> None:
     """Add to what the running phase knows (hosts seen, the next look), for whoever watches."""
     async with transaction(bind) as tx:
-        await tx.execute(SQL["note"], {"release_id": release.id, "detail": as_json(detail)})
+        await tx.execute(SQL["note"], {"release_id": release.id, "detail": as_json(note.as_json())})
 
 
 async def phase_records(bind: Bind, release: Release) -> list[PhaseRecord]:

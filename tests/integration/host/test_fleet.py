@@ -16,10 +16,11 @@ from handlers.environment.model import Host
 from handlers.errors import LockLost
 from handlers.host import operations
 from handlers.host.fleet import roll_out
+from handlers.host.health import FleetHealth
 from handlers.host.operations import OperationOutcome
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import HostChange, activate, prepare, stop_workers
-from handlers.release.phase import Conclusion, Verdict
+from handlers.release.phase import Verdict
 from tests.integration.host.ssh_target import Target, free_port, git, serve, unit
 
 UNITS = ("tsh-erp", "tsh-erp-workers")
@@ -84,9 +85,9 @@ async def pid(target: Target, host: str = "web-1", name: str = "tsh-erp") -> str
     return await manage(target.hosts[host], "show", name, "-p", "MainPID", "--value")
 
 
-async def well(_hosts: Sequence[Host]) -> Conclusion:
+async def well(_hosts: Sequence[Host]) -> FleetHealth:
     """A probe that is content."""
-    return Conclusion(verdict=Verdict.PASS, sentence="healthy")
+    return FleetHealth(verdict=Verdict.PASS, sentence="healthy")
 
 
 def deploy_keys(**keys: Any) -> dict[str, dict[str, Any]]:
@@ -98,7 +99,7 @@ async def test_a_deploy_prepares_all_stops_all_and_switches_one_by_one(target: T
     """The order is the promise: all prepare, all workers stop, one host goes first, workers start last."""
     sha, notes, probed = target.commit("second"), Notes(), []
 
-    async def healthy(hosts: Sequence[Host]) -> Conclusion:
+    async def healthy(hosts: Sequence[Host]) -> FleetHealth:
         probed.append([host.name for host in hosts])
         assert await pid(target, "web-1", "tsh-erp-workers") == "0"
         return await well(hosts)
@@ -175,7 +176,7 @@ async def test_one_host_that_cannot_keeps_all_as_they_are(target: Target) -> Non
     async with shells_of(target) as shells:
         conclusion = await roll_out(shells, change(sha))
     assert conclusion.verdict is Verdict.FAIL
-    assert conclusion.detail["changed"] is False
+    assert conclusion.touched_hosts is False
     assert "local changes" in conclusion.sentence
     assert "web-2" in conclusion.sentence
     assert target.head() == old
@@ -187,8 +188,8 @@ async def test_an_unhealthy_first_host_keeps_the_others_from_the_revision(target
     """The first group's probe decides; and the way back leads to where all were."""
     sha, old = target.commit("second"), target.head()
 
-    async def ill(_hosts: Sequence[Host]) -> Conclusion:
-        return Conclusion(verdict=Verdict.FAIL, sentence="web-1: HTTP 503")
+    async def ill(_hosts: Sequence[Host]) -> FleetHealth:
+        return FleetHealth(verdict=Verdict.FAIL, sentence="web-1: HTTP 503")
 
     async with shells_of(target) as shells:
         conclusion = await roll_out(shells, change(sha), ill)
@@ -273,7 +274,7 @@ async def test_a_crash_loop_does_not_spend_the_way_backs_restarts(target: Target
             await manage(target.hosts["web-1"], "restart", "tsh-erp")
         unit(target.hosts["web-1"], "tsh-erp", "/bin/sleep 1000")
         back = await roll_out(shells, change(old, back=True))
-    assert failed.detail["changed"] is True
+    assert failed.touched_hosts is True
     assert back.verdict is Verdict.PASS, back.sentence
     assert await pid(target) != "0"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
@@ -228,7 +228,7 @@ async def test_workers_may_be_told_in_other_forms(web: Web, workers: Any, field:
     async with core_of(environment(web.url, worker_revisions_field=field)) as core:
         (seen,) = await look_once(core, SHA)
     assert seen.good is (not words)
-    assert words in seen.said
+    assert words in seen.summary
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ async def test_every_live_worker_must_run_the_revision(web: Web, workers: Any, w
     async with core_of(environment(web.url, worker_revisions_field="workers")) as core:
         (seen,) = await look_once(core, SHA)
         assert seen.good is (not words)
-        assert words in seen.said
+        assert words in seen.summary
         (without,) = await look_once(core, SHA, workers=False)
         assert without.good
 
@@ -257,8 +257,8 @@ async def test_each_look_is_told(web: Web) -> None:
     """Whoever watches sees every look and the count."""
     told: list[int] = []
 
-    async def on_look(seen: list[HostHealth], in_a_row: dict[str, int]) -> None:
-        told.append(in_a_row[seen[0].host])
+    async def on_look(seen: Sequence[HostHealth]) -> None:
+        told.append(seen[0].in_a_row)
 
     async with core_of(environment(web.url)) as core:
         await until_healthy(core, SHA, on_look=on_look)
@@ -279,15 +279,15 @@ async def test_a_dead_unit_or_an_old_process_is_not_healthy(web: Web, tmp_path: 
             await shells[0].run(Command("systemctl", "start", "tsh-erp"))
             former = {"web-1": (await inspect(shells[0])).pids()}
             (seen,) = await look_once(core, SHA, shells=shells)
-            assert "unit tsh-erp-workers inactive" in seen.said
+            assert "unit tsh-erp-workers inactive" in seen.summary
             (seen,) = await look_once(core, SHA, shells=shells, workers=False)
             assert seen.good
             await shells[0].run(Command("systemctl", "start", "tsh-erp-workers"))
             (seen,) = await look_once(core, SHA, shells=shells, former=former)
-            assert "still runs the process from before" in seen.said
+            assert "still runs the process from before" in seen.summary
             await shells[0].run(Command("systemctl", "restart", "tsh-erp"))
             (seen,) = await look_once(core, SHA, shells=shells, former=former)
-            assert seen.good, seen.said
+            assert seen.good, seen.summary
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from handlers.gate.values import Count, Finding, Measurement, Thresholds
 from handlers.release import lock
 from handlers.release.ledger import dead_letters, intents, records, releases
 from handlers.release.ledger.intents import LedgerRecorder
+from handlers.release.note import NextLook, PhaseNote
 from handlers.release.phase import Phase, Release
 from tests.integration.release.steps import begun, deploying, locked
 
@@ -223,8 +225,11 @@ async def test_a_file_that_is_written_again_has_its_new_proof(engine: AsyncEngin
 
 
 async def test_a_note_joins_what_the_phase_concludes(engine: AsyncEngine) -> None:
-    """What was noted while the phase ran is kept; the same key is replaced."""
+    """What was noted while the phase ran is kept; what is unset replaces nothing, and what is set again its former."""
     release = await locked(engine, await begun(engine))
-    await releases.note(engine, release, {"next": "a"})
-    await releases.note(engine, release, {"next": "b", "hosts": {}})
-    assert (await releases.phase_records(engine, release))[0].detail == {"next": "b", "hosts": {}}
+    at = datetime(2025, 11, 14, 14, 2, tzinfo=UTC)
+    await releases.note(engine, release, PhaseNote(looked="a", next=NextLook(what="next look", at=at)))
+    await releases.note(engine, release, PhaseNote(looked="b", hosts={}))
+    assert (await releases.phase_records(engine, release))[0].note == PhaseNote(
+        looked="b", next=NextLook(what="next look", at=at), hosts={}
+    )

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.errors import LockLost, Refused
 from handlers.release import lock
 from handlers.release.ledger.releases import enter, get, hold, latest, live, note, phase_records, plan, resume
+from handlers.release.note import HostNote, PhaseNote
 from handlers.release.phase import FINISHED, Phase, Verdict
 from tests.integration.release.steps import begun, deploying, locked, plan_of
 
@@ -39,17 +40,23 @@ async def test_ids_count_within_a_day_also_when_many_begin_at_once(engine: Async
 
 
 async def test_a_phase_closes_with_its_conclusion_and_the_next_opens(engine: AsyncEngine) -> None:
-    """One move is one fact: verdict, sentence and detail on the old record, a new open one, the new phase."""
+    """One move is one fact: verdict, sentence and note on the old record, a new open one, the new phase."""
     release = await deploying(engine)
-    await note(engine, release, {"hosts": {"web-1": {"have": "b"}}})
+    seen = {"web-1": HostNote(have="b")}
+    await note(engine, release, PhaseNote(hosts=seen, looked="web-1 is well"))
     release = await enter(
-        engine, release, Phase.PROBING, verdict=Verdict.PASS, sentence="2 of 2 hosts", detail={"seconds": 38}
+        engine,
+        release,
+        Phase.PROBING,
+        verdict=Verdict.PASS,
+        sentence="2 of 2 hosts",
+        note=PhaseNote(changed=True),
     )
     records = await phase_records(engine, release)
     assert [record.phase for record in records] == ["planned", "approved", "deploying", "probing"]
     assert records[2].verdict is Verdict.PASS
     assert records[2].sentence == release.reason == "2 of 2 hosts"
-    assert records[2].detail == {"hosts": {"web-1": {"have": "b"}}, "seconds": 38}
+    assert records[2].note == PhaseNote(hosts=seen, looked="web-1 is well", changed=True)
     assert [record.finished_at is None for record in records] == [False, False, False, True]
 
 
@@ -178,10 +185,10 @@ async def test_what_cannot_be_stored_is_cleaned_not_lost(engine: AsyncEngine) ->
         await begun(engine),
         Phase.APPROVED,
         sentence="a\x00b\ud800",
-        detail={"out\x00put": ["\x00x", {1}]},
+        note=PhaseNote(why="\x00x", failed={"out\x00put": 1}),
     )
     assert release.reason == "ab?"
-    assert (await phase_records(engine, release))[0].detail == {"output": ["x", [1]]}
+    assert (await phase_records(engine, release))[0].note == PhaseNote(why="x", failed={"output": 1})
 
 
 _MOVER = """

@@ -16,6 +16,7 @@ from handlers.gate import rules
 from handlers.gate.values import Count, Measurement, Thresholds
 from handlers.release import lock
 from handlers.release.ledger import records, releases
+from handlers.release.note import HostNote, NextLook, PhaseNote
 from handlers.release.phase import Phase, Release, Verdict
 from handlers.status.lines import lines
 from handlers.status.snapshot import read
@@ -29,12 +30,12 @@ async def watching(engine: AsyncEngine) -> Release:
     await releases.note(
         engine,
         release,
-        {
-            "hosts": {
-                "web-1": {"have": "b" * 40, "ok": True, "seen_at": datetime.now(UTC)},
-                "web-2": {"ok": False},
+        PhaseNote(
+            hosts={
+                "web-1": HostNote(have="b" * 40, ok=True, seen_at=datetime.now(UTC)),
+                "web-2": HostNote(ok=False),
             }
-        },
+        ),
     )
     for phase, sentence in (
         (Phase.PROBING, "web-1 then web-2, 38 s"),
@@ -61,10 +62,10 @@ async def test_the_view_says_why_and_what_comes_next(engine: AsyncEngine) -> Non
     await releases.note(
         engine,
         release,
-        {
-            "window_seconds": 1800,
-            "next": {"what": "next check", "at": datetime.now(UTC) + timedelta(seconds=41)},
-        },
+        PhaseNote(
+            window_seconds=1800,
+            next=NextLook(what="next check", at=datetime.now(UTC) + timedelta(seconds=41)),
+        ),
     )
     view = await read(engine, "staging")
     assert view.why == judgement.sentence
