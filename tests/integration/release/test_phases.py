@@ -193,20 +193,20 @@ async def test_what_cannot_be_stored_is_cleaned_not_lost(engine: AsyncEngine) ->
 
 _MOVER = """
 import asyncio, os, sys
-from handlers import ledger
-from handlers.release import Phase
+from handlers.release import lock
+from handlers.release.ledger import releases
+from handlers.release.phase import Phase
 from sqlalchemy.ext.asyncio import create_async_engine
 
 async def main(url, release_id):
     engine = create_async_engine(url)
-    release = await ledger.get(engine, release_id)
+    release = await releases.get(engine, release_id)
     print("ready", flush=True)
     while True:
-        release = await ledger.enter(engine, release, Phase.HELD, sentence="hold")
+        release = await releases.enter(engine, release, Phase.HELD, sentence="hold")
         async with engine.begin() as tx:
-            from handlers import lock
             await lock.take(tx, release.environment, release.id, "mover")
-        release = await ledger.resume(engine, await ledger.get(engine, release_id))
+        release = await releases.resume(engine, await releases.get(engine, release_id))
         print(release.phase, flush=True)
 
 asyncio.run(main(*sys.argv[1:]))
@@ -223,8 +223,8 @@ async def test_a_kill_between_any_two_lines_leaves_one_open_phase(engine: AsyncE
         )
         assert process.stdout is not None
         try:
-            await asyncio.wait_for(process.stdout.readline(), 60)
-            await asyncio.wait_for(process.stdout.readline(), 60)
+            said = [await asyncio.wait_for(process.stdout.readline(), 60) for _ in range(2)]
+            assert said == [b"ready\n", b"deploying\n"]
             await asyncio.sleep(wait)
         finally:
             process.send_signal(signal.SIGKILL)
