@@ -1,6 +1,6 @@
 """Taking over the ERP's tables: what the handlers need beside what is there, added and never changed.
 
-The statements (`handlers.additions`) can be repeated: a second adoption of the same database has nothing to do. The
+The statements (`additions`) can be repeated: a second adoption of the same database has nothing to do. The
 application works meanwhile: each statement is committed by itself, so that no table stays locked while another is
 waited for, and indexes are made beside the writes. What was cut short is finished by the next adoption.
 """

@@ -28,7 +28,7 @@ INDEX = "ix_tds_sync_queue_waiting_for"
 IN_A_PROCESS = """
 import asyncio, os
 from tests.conftest import engine_for
-from handlers.adopt import adopt
+from handlers.erp.adopt import adopt
 asyncio.run(adopt(engine_for(os.environ["ERP_URL"])))
 """
 
