@@ -77,8 +77,12 @@ async def start(
     folder: Path | None = None,
     ends_with_us: bool = False,
     lock: int | None = None,
+    listening: int | None = None,
 ) -> Process:
-    """Start *command*, its output in *log*. While it lives it shares the lock of the descriptor *lock*."""
+    """Start *command*, its output in *log*. While it lives it shares the lock of the descriptor *lock*.
+
+    The descriptor *listening* is a socket that the command serves on; its number is among the command's words.
+    """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = await asyncio.create_subprocess_exec(
@@ -89,7 +93,7 @@ async def start(
             stdout=descriptor,
             stderr=descriptor,
             start_new_session=True,
-            pass_fds=() if lock is None else (lock,),
+            pass_fds=[number for number in (lock, listening) if number is not None],
             preexec_fn=_end_with_parent if ends_with_us else None,
         )
     finally:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import socket
 import sqlite3
 import sys
@@ -62,14 +61,16 @@ async def temporary_server(folder: Path, *, template: Path | None = None) -> Asy
     """
     empty = template / f"prefect-{version('prefect')}.db" if template is not None else None
     database = _prepare(folder, empty)
-    port = free_port()
-    api_url = f"http://127.0.0.1:{port}/api"
-    server = await process.start(
-        server_command(port, "--no-services", "--no-ui"),
-        environment=child_environment(prefect_settings(folder, api_url)),
-        log=folder / "server.log",
-        ends_with_us=True,
-    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        api_url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+        settings = prefect_settings(folder, api_url) | {"PREFECT_SERVER_UI_ENABLED": "false"}
+        server = await process.start(
+            server_command(listening, "--api-only"),
+            environment=child_environment(settings),
+            log=folder / "server.log",
+            ends_with_us=True,
+            listening=listening.fileno(),
+        )
     try:
         await until_ready(server, api_url)
         _keep(database, empty)
@@ -78,10 +79,9 @@ async def temporary_server(folder: Path, *, template: Path | None = None) -> Asy
         await server.stop()
 
 
-def server_command(port: int, *options: str) -> list[str]:
-    """How a server is started, on loopback only."""
-    prefect = [sys.executable, "-m", "prefect", "server", "start"]
-    return [*prefect, "--host", "127.0.0.1", "--port", str(port), *options]
+def server_command(listening: socket.socket, *options: str) -> list[str]:
+    """How a server is started that serves on *listening*."""
+    return [sys.executable, "-m", "flows.local.serving", str(listening.fileno()), *options]
 
 
 async def until_ready(server: Process, api_url: str) -> None:
@@ -114,25 +114,6 @@ async def _answers(http: httpx.AsyncClient, api_url: str) -> bool:
         return (await http.get(f"{api_url}/health")).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
-
-
-def free_port() -> int:
-    """A free loopback port. It is below those that outgoing connections take while the server is starting."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        if is_free(port):
-            return port
-    raise RunbookError("none of 100 ports tried on 127.0.0.1 is free")
-
-
-def is_free(port: int) -> bool:
-    """Whether *port* on loopback can be listened on just now."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def _prepare(folder: Path, empty: Path | None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import time
 from collections import deque
@@ -48,10 +49,17 @@ class Supervisor:
     """The server and the worker over one state folder."""
 
     state: Path
-    port: int
+    listening: socket.socket
+    """Where the server serves, also the next one when it dies."""
     server_lock: int
     worker_lock: int
     parts: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def port(self) -> int:
+        """The port of the page."""
+        port: int = self.listening.getsockname()[1]
+        return port
 
     @property
     def api_url(self) -> str:
@@ -102,8 +110,12 @@ class Supervisor:
 
     async def _start_server(self) -> None:
         _address(self.state).write_text(self.api_url, encoding="utf-8")
-        command = server_command(self.port)
-        self.parts["server"] = await self._start(command, log="server.log", lock=self.server_lock)
+        self.parts["server"] = await self._start(
+            server_command(self.listening),
+            log="server.log",
+            lock=self.server_lock,
+            listening=self.listening.fileno(),
+        )
         await until_ready(self.parts["server"], self.api_url)
 
     async def _start_worker(self) -> None:
@@ -111,12 +123,16 @@ class Supervisor:
         command = [*prefect, "--pool", POOL, "--type", "process", "--name", "runbook-up"]
         self.parts["worker"] = await self._start(command, log="worker.log", lock=self.worker_lock)
 
-    async def _start(self, command: list[str], *, log: str, lock: int) -> Process:
+    async def _start(
+        self, command: list[str], *, log: str, lock: int, listening: int | None = None
+    ) -> Process:
         # Runs must find the environment files from whatever folder they are started in.
         files = {DIRECTORY_VARIABLE: str(directory().resolve())}
         settings = prefect_settings(self.state, self.api_url) | files
         environment = child_environment(settings)
-        return await process.start(command, environment=environment, log=self.state / log, lock=lock)
+        return await process.start(
+            command, environment=environment, log=self.state / log, lock=lock, listening=listening
+        )
 
     async def _first_to_die(self) -> str:
         waits = {asyncio.create_task(p.process.wait()): name for name, p in self.parts.items()}

@@ -6,13 +6,14 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from flows.local import process
-from flows.local.server import child_environment, is_free, prefect_settings
+from flows.local.server import child_environment, prefect_settings
 from flows.local.state import STATE as CONTROLLER
 from flows.local.supervisor import Say, StopRequest, Supervisor, end_leftovers
 from handlers.errors import Refused, RunbookError
@@ -24,16 +25,15 @@ PORT = 4200
 async def up(
     *, state: Path = STATE, port: int = PORT, deploy: bool = False, stop_seconds: float = 60, say: Say = print
 ) -> None:
-    """Run server and worker until Ctrl-C or SIGTERM; then give runs under way *stop_seconds* to end."""
+    """Run server and worker until Ctrl-C or SIGTERM; then give runs under way *stop_seconds* to end.
+
+    Port 0 is any that is free.
+    """
     with _claimed(state) as claim:
         async with _stoppable(stop_seconds) as wish:
             await end_leftovers(state, wish, say)
-            if not is_free(port):
-                raise Refused(
-                    f"port {port} of 127.0.0.1 is taken, perhaps by another server: try another --port"
-                )
-            with _parts(state) as (server, worker):
-                house = Supervisor(state=state, port=port, server_lock=server, worker_lock=worker)
+            with _listening(port) as listening, _parts(state) as (server, worker):
+                house = Supervisor(state=state, listening=listening, server_lock=server, worker_lock=worker)
                 try:
                     await house.start(say)
                     if deploy:
@@ -106,6 +106,16 @@ def _claimed(state: Path) -> Iterator[int]:
     with process.locked(state / "up.lock", _already_up) as claim:
         process.write(claim, json.dumps({"pid": os.getpid()}))
         yield claim
+
+
+def _listening(port: int) -> socket.socket:
+    """Take the port now and keep it to the end: servers may die and start again on it."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise Refused(
+            f"port {port} of 127.0.0.1 is taken, perhaps by another server: try another --port"
+        ) from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from flows.local.process import holder
-from flows.local.server import child_environment, free_port, prefect_settings
+from flows.local.server import child_environment, prefect_settings
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -90,7 +90,6 @@ class Project:
     checkout: Path | None = None
     """Where prefect.yaml is; without it, in the folder."""
     variables: dict[str, str] = field(default_factory=dict)
-    port: int = field(default_factory=free_port)
     marker: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -110,8 +109,14 @@ class Project:
 
     @property
     def api_url(self) -> str:
-        """Where the server answers."""
-        return f"http://127.0.0.1:{self.port}/api"
+        """Where the server answers; nowhere before the first start."""
+        address = self.state / "address"
+        return address.read_text(encoding="utf-8") if address.exists() else "http://127.0.0.1:1/api"
+
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return int(self.api_url.removesuffix("/api").rpartition(":")[2])
 
     def environment(self) -> dict[str, str]:
         """What a person's shell would have, and the marker."""
@@ -119,12 +124,12 @@ class Project:
         path = os.pathsep.join([str(self.folder), str(ROOT)])
         return ours | {"PYTHONPATH": path, "UP_MARKER": self.marker} | self.variables
 
-    def up(self, *, deploy: bool = False, stop_seconds: float = 30, port: int | None = None) -> Running:
-        """Start `up` as a process of its own."""
+    def up(self, *, deploy: bool = False, stop_seconds: float = 30, port: int = 0) -> Running:
+        """Start `up` as a process of its own, on any port that is free."""
         output = self.folder / f"up-{len(self.started)}.out"
         options = [
             str(self.state),
-            str(port or self.port),
+            str(port),
             "deploy" if deploy else "plain",
             str(stop_seconds),
         ]

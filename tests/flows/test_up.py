@@ -18,7 +18,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from flows.local.server import child_environment, free_port, is_free, prefect_settings, temporary_server
+from flows.local.server import child_environment, prefect_settings, temporary_server
 from flows.local.up import api_url_if_running
 from handlers.errors import RunbookError
 from tests.flows.local_prefect import ROOT, Project, Running, marked, until
@@ -90,7 +90,7 @@ def test_a_deployed_flow_runs_here(shared: Shared) -> None:
 
 def test_a_second_up_is_refused_and_says_which_is_there(shared: Shared) -> None:
     """Two servers over one database would harm each other, so the second says where the first is."""
-    second = shared.project.up(port=free_port())
+    second = shared.project.up()
     assert second.ended() == 5
     page = f"http://127.0.0.1:{shared.project.port}"
     assert f"already runs here (process {shared.up.process.pid}, page {page})" in second.text()
@@ -119,7 +119,8 @@ def test_stopping_waits_for_the_run_under_way(project: Project) -> None:
     assert state_of_the_run(project) == "COMPLETED"
     assert marked(project.marker) == []
     assert api_url_if_running(project.state) is None
-    assert is_free(project.port)
+    with socket.create_server(("127.0.0.1", project.port)):
+        pass
 
 
 def test_a_run_that_is_cut_off_is_called_crashed(project: Project) -> None:
@@ -186,6 +187,17 @@ def test_a_taken_port_is_refused(project: Project) -> None:
         assert up.ended() == 5
     assert f"port {port} of 127.0.0.1 is taken" in up.text()
     assert "--port" in up.text()
+
+
+def test_the_port_is_taken_before_the_server_is_there(project: Project) -> None:
+    """A server needs seconds to start: nobody else gets the port meanwhile."""
+    up = project.up()
+    until((project.state / "address").exists, "the port is chosen")
+    with pytest.raises(OSError, match="Address already in use"):
+        socket.create_server(("127.0.0.1", project.port))
+    up.says("Ctrl-C stops it")
+    up.signal(signal.SIGTERM)
+    assert up.ended() == 0, up.text()
 
 
 def test_a_deploy_that_fails_says_why_and_stops(project: Project) -> None:
