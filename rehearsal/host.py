@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rehearsal import erp, processes, sshd, systemctl
-from rehearsal.postgres import free_port
+from rehearsal import erp, ports, processes, sshd, systemctl
 from rehearsal.running import in_thread
 from rehearsal.sshd import Kind, Sshd
 
@@ -47,6 +47,8 @@ class RehearsalHost:
     name: str
     folder: Path
     http_port: int
+    reserved: socket.socket = field(repr=False)
+    """Keeps the port of the web process for it, however often that starts."""
     environment: dict[str, str]
     """What every command on this host finds in its environment."""
     server: Sshd | None = None
@@ -75,7 +77,14 @@ class RehearsalHost:
             "GIT_CONFIG_NOSYSTEM": "1",
             processes.MARKER: rehearsal_id,
         }
-        return cls(name=name, folder=folder, http_port=free_port(), environment=environment)
+        reserved = ports.reserve()
+        return cls(
+            name=name,
+            folder=folder,
+            http_port=reserved.getsockname()[1],
+            reserved=reserved,
+            environment=environment,
+        )
 
     @property
     def checkout(self) -> Path:
@@ -160,6 +169,7 @@ class RehearsalHost:
         return "; ".join(parts)
 
     def close_door(self) -> None:
-        """End the SSH server, if it runs."""
+        """End the SSH server, if it runs, and give the web process's port back."""
         if self.server is not None:
             self.server.stop()
+        self.reserved.close()

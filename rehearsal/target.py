@@ -127,6 +127,8 @@ class Target:
                 with undisturbed():
                     if staying:
                         lifecycle.keep(rehearsal_id, own)
+                        for host in target.hosts:
+                            host.reserved.close()
                     else:
                         target._clear()
 

@@ -55,7 +55,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def main() -> None:
-    server = await asyncio.start_server(serve, "127.0.0.1", int(os.environ["ERP_PORT"]))
+    # The rehearsal holds the port while we are down; only who shares ports gets in.
+    server = await asyncio.start_server(serve, "127.0.0.1", int(os.environ["ERP_PORT"]), reuse_port=True)
     await server.serve_forever()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest_asyncio
 
 from handlers.environment.load import load_environment
 from rehearsal import erp
+from rehearsal.host import WEB_UNIT
 from rehearsal.target import Story, Target
-from tests.integration.rehearsal.target_steps import git, health, rows
+from tests.integration.rehearsal.target_steps import answers, git, health, rows
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -89,6 +91,16 @@ async def test_database_that_is_down_shows_in_health(place: Target) -> None:
     assert (status, body["database"]) == (503, "down")
     place.server.restart()
     assert (await health(host))[0] == 200
+
+
+async def test_the_port_of_a_host_stays_its_own(place: Target) -> None:
+    """While the web process is down nobody else gets its port, and it comes up again where it was."""
+    host = place.hosts[1]
+    assert host.systemctl("stop", WEB_UNIT).returncode == 0
+    with pytest.raises(OSError, match="Address already in use"):
+        socket.create_server(("127.0.0.1", host.http_port))
+    assert host.systemctl("start", WEB_UNIT).returncode == 0
+    assert (await answers(host, place.revisions["broken"]))[0] == 200
 
 
 def test_revisions_have_the_same_ids_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
