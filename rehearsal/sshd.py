@@ -28,6 +28,7 @@ from rehearsal.running import in_thread
 Kind = Literal["openssh", "asyncssh"]
 
 _START_SECONDS = 10.0
+_PORTS_TRIED = 5
 _SERVER = Path(__file__).with_name("ssh_server.py")
 _CONFIG = """
 ListenAddress 127.0.0.1
@@ -48,6 +49,10 @@ Subsystem sftp {sftp}
 
 class SshdError(RuntimeError):
     """The SSH server did not come up; says why."""
+
+
+class _PortTakenError(Exception):
+    """Somebody took the port after we had chosen it."""
 
 
 @dataclass(kw_only=True)
@@ -179,10 +184,19 @@ def _start_asyncssh(
 
 
 def _start_openssh(folder: Path, home: Path, key_file: Path, environment: Mapping[str, str]) -> Sshd:
+    for _ in range(_PORTS_TRIED):
+        with contextlib.suppress(_PortTakenError):
+            return _start_openssh_on(free_port(), folder, home, key_file, environment)
+    raise SshdError(f"{_PORTS_TRIED} ports in a row were taken before sshd could listen there")
+
+
+def _start_openssh_on(
+    port: int, folder: Path, home: Path, key_file: Path, environment: Mapping[str, str]
+) -> Sshd:
     sshd = find_sshd()
     if sshd is None:
         raise SshdError("there is no sshd on this machine")
-    port, user = free_port(), user_name()
+    user = user_name()
     sftp = next((path for path in _SFTP_SERVERS if Path(path).exists()), "internal-sftp")
     # A login shell would begin in the account's home with the account's PATH: the session begins on our host.
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
@@ -195,7 +209,8 @@ def _start_openssh(folder: Path, home: Path, key_file: Path, environment: Mappin
     session.chmod(0o755)
     config = folder / "sshd_config"
     config.write_text(_CONFIG.format(port=port, folder=folder, client_key=key_file, user=user, sftp=sftp))
-    with (folder / "server.log").open("ab") as log:
+    log_file = folder / "server.log"
+    with log_file.open("wb") as log:
         process = subprocess.Popen(
             [sshd, "-f", str(config), "-D", "-e"],
             stdin=subprocess.DEVNULL,
@@ -214,9 +229,11 @@ def _start_openssh(folder: Path, home: Path, key_file: Path, environment: Mappin
     )
     try:
         asyncio.run(_prove(server))
-    except BaseException:
+    except BaseException as error:
         process.send_signal(signal.SIGKILL)
         process.wait()
+        if isinstance(error, SshdError) and "Address already in use" in log_file.read_text(errors="replace"):
+            raise _PortTakenError from error
         raise
     return server
 

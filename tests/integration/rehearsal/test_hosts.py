@@ -60,6 +60,54 @@ async def sshd(request: pytest.FixtureRequest, short_folder: Path) -> AsyncItera
     server.stop()
 
 
+THIEF = """#!{python}
+import os, re, signal, socket, sys
+from pathlib import Path
+
+port = int(re.search(r"^Port (\\d+)$", Path(sys.argv[sys.argv.index("-f") + 1]).read_text(), re.MULTILINE)[1])
+stolen = Path("{stolen}")
+if not stolen.exists():
+    listening = socket.create_server(("127.0.0.1", port))
+    if (thief := os.fork()) == 0:
+        os.closerange(0, 3)
+        signal.pause()
+    stolen.write_text(f"{{port}} {{thief}}")
+os.execv("{sshd}", ["{sshd}", *sys.argv[1:]])
+"""
+"""An sshd before whose first start somebody takes the port that was chosen for it."""
+
+
+async def test_port_that_somebody_took_before_sshd_is_replaced(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between choosing a port and using it another program may take it: sshd starts on another one."""
+    if (sshd := find_sshd()) is None:
+        pytest.skip("this machine has no sshd")
+    (short_folder / "bin").mkdir()
+    stolen, shim = short_folder / "stolen", short_folder / "bin" / "sshd"
+    shim.write_text(THIEF.format(python=sys.executable, stolen=stolen, sshd=sshd), encoding="utf-8")
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", str(shim.parent), prepend=os.pathsep)
+    environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(short_folder)}
+    try:
+        server = await Sshd.start(
+            folder=short_folder / "ssh",
+            home=short_folder,
+            key_file=short_folder / "key",
+            environment=environment,
+            kind="openssh",
+        )
+    finally:
+        port, thief = map(int, stolen.read_text().split())
+        os.kill(thief, signal.SIGKILL)
+    try:
+        assert server.port != port
+        async with connect(server) as connection:
+            assert (await connection.run("printf here")).stdout == "here"
+    finally:
+        server.stop()
+
+
 def connect(server: Sshd, **options: object) -> asyncssh.connection._ACMWrapper[asyncssh.SSHClientConnection]:
     return asyncssh.connect(
         "127.0.0.1",
