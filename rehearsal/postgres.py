@@ -37,6 +37,8 @@ _SETTINGS = {
     # The data is thrown away with the folder. Commits still reach the kernel: a killed server loses nothing.
     "fsync": "off",
     "full_page_writes": "off",
+    # In the folder, with which it goes: in /dev/shm a killed server would leave it for ever.
+    "dynamic_shared_memory_type": "mmap",
     "max_connections": "200",
     "shared_buffers": "64MB",
     "timezone": "UTC",

@@ -80,6 +80,11 @@ async def test_killed_server_restarts_with_what_was_committed(short_folder: Path
     assert not server._answers()
 
 
+def test_shared_memory_goes_with_the_folder(postgres: Postgres) -> None:
+    """A killed server cannot remove its shared memory: it lies in the folder, and not in /dev/shm."""
+    assert list((postgres.folder / "data" / "pg_dynshmem").iterdir()) != []
+
+
 def test_port_that_somebody_took_is_replaced(short_folder: Path) -> None:
     """Between choosing a port and using it another program may take it."""
     server = Postgres.create(short_folder)
