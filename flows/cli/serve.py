@@ -58,7 +58,9 @@ def receive(
         typer.Option("--database-url", help="Its address instead, as a reference: env:NAME or file:PATH."),
     ] = "",
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8700,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="0: any that is free; the log names it.")
+    ] = 8700,
     secret: Annotated[
         str, typer.Option("--secret", help="Reference to the signature's secret: env:NAME or file:PATH.")
     ] = "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import signal
 import sys
@@ -19,7 +20,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from rehearsal.postgres import Postgres, free_port
+from rehearsal.postgres import Postgres
 from tests.conftest import engine_for
 from tests.integration.receiver.calls import ITEM, SECRET, body, rows, signed
 
@@ -41,9 +42,9 @@ async def start(url: str, *words: str) -> Process:
 @asynccontextmanager
 async def receiving(url: str, *words: str) -> AsyncIterator[tuple[Process, httpx.AsyncClient]]:
     """A running receiver and a client of it; killed at the end if it still lives."""
-    port = free_port()
-    process = await start(url, "--port", str(port), *words)
+    process = await start(url, "--port", "0", *words)
     try:
+        port = await port_of(process)
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20
         ) as client:
@@ -61,6 +62,18 @@ async def receiving(url: str, *words: str) -> AsyncIterator[tuple[Process, httpx
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+async def port_of(process: Process) -> int:
+    """The port that the receiver took, as its log names it."""
+    assert process.stderr is not None
+    said = b""
+    async with asyncio.timeout(60):
+        async for line in process.stderr:
+            said += line
+            if found := re.search(rb"running on http://127\.0\.0\.1:(\d+)", line):
+                return int(found[1])
+    raise AssertionError(said.decode())
 
 
 class Sender:
@@ -120,7 +133,7 @@ async def keys(engine: AsyncEngine) -> list[str]:
 )
 async def test_without_a_proper_secret_it_does_not_start(words: tuple[str, ...], said: str) -> None:
     """Failing closed, in one sentence, and without ever saying a secret."""
-    process = await start("postgresql://nobody@127.0.0.1:1/none", "--port", str(free_port()), *words)
+    process = await start("postgresql://nobody@127.0.0.1:1/none", "--port", "0", *words)
     out, err = await process.communicate()
     assert process.returncode == 5
     assert said in err.decode()
@@ -161,13 +174,21 @@ async def test_what_was_answered_is_written_however_it_ends(
     assert SECRET not in err.decode()
 
 
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Let this process open as many connections as the test needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
 async def test_a_thousand_idle_connections_do_not_close_the_door(database_url: str) -> None:
     """The source is served among them, they cost little memory, and nobody waits for them at the end."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with receiving(database_url, "--secret", "env:PLACE_SECRET") as (process, client):
         port = client.base_url.port
         assert port is not None
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(1000)]
         async with asyncio.timeout(10):
             answer = await client.post("/webhooks/products", content=body(ITEM), headers=signed(body(ITEM)))
@@ -182,7 +203,6 @@ async def test_a_thousand_idle_connections_do_not_close_the_door(database_url: s
         assert "Traceback" not in err.decode()
         for _, writer in idle:
             writer.close()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture
