@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -141,6 +140,10 @@ async def open_host(environment: Environment, host: Host) -> AsyncIterator[Shell
         shell.close()
 
 
+CLOSED_PORT = 1
+"""Nobody listens there: only root may, and no program that asks for any port gets it."""
+
+
 class Relay:
     """A way to a host that can be cut, and that can swallow what goes over it."""
 
@@ -209,11 +212,3 @@ def git(*words: str, at: Path) -> str:
         ["git", *words], cwd=at, check=True, capture_output=True, text=True, env={**os.environ, **identity}
     )
     return done.stdout.strip()
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

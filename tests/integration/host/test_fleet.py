@@ -21,7 +21,7 @@ from handlers.host.operations import OperationOutcome
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import HostChange, activate, prepare, stop_workers
 from handlers.release.phase import Verdict
-from tests.integration.host.ssh_target import Target, free_port, git, serve, unit
+from tests.integration.host.ssh_target import CLOSED_PORT, Target, git, serve, unit
 
 UNITS = ("tsh-erp", "tsh-erp-workers")
 
@@ -214,7 +214,7 @@ async def test_back_works_with_the_origin_gone_and_one_host_down(
         await roll_out(shells, change(sha))
         target.origin.rename(target.folder / "gone.git")
     environment = target.environment()
-    dead = environment.hosts[1].model_copy(update={"port": free_port()})
+    dead = environment.hosts[1].model_copy(update={"port": CLOSED_PORT})
     broken = environment.model_copy(update={"hosts": (environment.hosts[0], dead)})
     monkeypatch.setattr(operations, "_FIRST_CONTACT_SECONDS", 0.5)
     async with open_hosts(broken, connected=False) as shells:

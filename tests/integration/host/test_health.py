@@ -23,7 +23,7 @@ from handlers.host.facts import inspect
 from handlers.host.health import HostHealth, look_once, runs, until_healthy
 from handlers.host.ssh import open_hosts
 from handlers.release.phase import Verdict
-from tests.integration.host.ssh_target import free_port, serve, unit
+from tests.integration.host.ssh_target import CLOSED_PORT, serve, unit
 
 SHA = "4f2c9e1" + "0" * 33
 OTHER = "41aa07c" + "0" * 33
@@ -156,7 +156,7 @@ async def test_any_other_answer_fails_and_is_told(web: Web, status: int, answer:
 async def test_a_host_that_does_not_answer_fails(web: Web) -> None:
     """Nobody listening, and somebody who never answers, are told apart."""
     web.delay = 5
-    gone = f"http://127.0.0.1:{free_port()}/health"
+    gone = f"http://127.0.0.1:{CLOSED_PORT}/health"
     async with core_of(environment(web.url, gone)) as core:
         began = monotonic()
         conclusion = await until_healthy(core, SHA)

@@ -18,7 +18,7 @@ from handlers.host import operations
 from handlers.host.command import Command
 from handlers.host.operations import OperationOutcome, OperationResult, cancel, read_state, run_operation
 from handlers.host.ssh import Shell
-from tests.integration.host.ssh_target import Relay, Target, free_port, open_host, serve
+from tests.integration.host.ssh_target import CLOSED_PORT, Relay, Target, open_host, serve
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ async def test_a_host_that_is_down_is_unreachable(
 ) -> None:
     """Nothing was sent, so the outcome is unreachable and not unknown."""
     monkeypatch.setattr(operations, "_FIRST_CONTACT_SECONDS", 0.5)
-    host = shell.host.model_copy(update={"port": free_port()})
+    host = shell.host.model_copy(update={"port": CLOSED_PORT})
     down = Shell(shell.environment, host)
     result = await run_operation(down, "r1-x", 1, mark())
     down.close()

@@ -18,7 +18,7 @@ from handlers.errors import OutcomeUnknown, Refused, Unreachable
 from handlers.host.command import Command
 from handlers.host.ssh import OUTPUT_MAX, Shell, open_hosts
 from rehearsal.sshd import SshdError, find_sshd, make_key
-from tests.integration.host.ssh_target import Target, free_port, open_host, serve
+from tests.integration.host.ssh_target import CLOSED_PORT, Target, open_host, serve
 
 KINDS = ["asyncssh", *(["openssh"] if find_sshd() else [])]
 
@@ -134,11 +134,10 @@ async def test_a_key_file_that_is_none_is_refused(target: Target) -> None:
 
 async def test_a_closed_port_is_unreachable_at_once(target: Target) -> None:
     """A host that is down is something to try again, and says where."""
-    port = free_port()
     environment = target.environment()
-    down = environment.hosts[0].model_copy(update={"port": port})
+    down = environment.hosts[0].model_copy(update={"port": CLOSED_PORT})
     began = monotonic()
-    with pytest.raises(Unreachable, match=rf"127\.0\.0\.1:{port}"):
+    with pytest.raises(Unreachable, match=rf"127\.0\.0\.1:{CLOSED_PORT}\b"):
         async with open_host(environment, down):
             pass
     assert monotonic() - began < 2
@@ -216,7 +215,7 @@ async def test_one_dead_host_is_named_and_leaves_nothing_open(tmp_path: Path) ->
     """Opening all hosts fails as a whole, in one sentence, with the good connections closed."""
     async with serve(tmp_path, "web-1", "web-2") as target:
         environment = target.environment()
-        hosts = (environment.hosts[0], environment.hosts[1].model_copy(update={"port": free_port()}))
+        hosts = (environment.hosts[0], environment.hosts[1].model_copy(update={"port": CLOSED_PORT}))
         broken = environment.model_copy(update={"hosts": hosts})
         with pytest.raises(Unreachable, match="web-2"):
             async with open_hosts(broken):
