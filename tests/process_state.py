@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -105,6 +106,7 @@ def _interpreter() -> Values:
         "recursion limit": sys.getrecursionlimit(),
         "default timeout of sockets": socket.getdefaulttimeout(),
         "logging.disable": logging.root.manager.disable,
+        "limit of open files": resource.getrlimit(resource.RLIMIT_NOFILE),
     }
     if sys.version_info < (3, 14):
         # Later Pythons warn about the mere question.
@@ -123,6 +125,7 @@ def _set_interpreter(name: str, value: Any) -> list[str]:
         "recursion limit": sys.setrecursionlimit,
         "default timeout of sockets": socket.setdefaulttimeout,
         "logging.disable": logging.disable,
+        "limit of open files": lambda limits: resource.setrlimit(resource.RLIMIT_NOFILE, limits),
         "event loop policy": asyncio.set_event_loop_policy,
     }
     setters[name](value)

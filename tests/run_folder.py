@@ -105,10 +105,11 @@ def clear(folder: Path) -> None:
     """End every process of a run and remove its folder."""
     deadline = time.monotonic() + _KILLED_SECONDS
     end(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     while folder.exists() and time.monotonic() < deadline:
-        shutil.rmtree(folder, ignore_errors=True)
-        # Whatever was being started may still have written.
+        # What was being ended may still have written.
         end(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def end(folder: Path) -> None:

@@ -32,6 +32,9 @@ CHANGES = {
     f"del sys.modules[{CONFIG!r}]": f"sys.modules[{CONFIG!r}]",
     "gc.set_threshold(50_000, 20, 50)": "threshold of the garbage collector",
     "gc.freeze()": "frozen objects of the garbage collector",
+    "resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))": (
+        "limit of open files"
+    ),
     "socket.setdefaulttimeout(1)": "default timeout of sockets",
     "config.directory = None": f"{CONFIG}.directory",
     "config.LOADED = 1": f"{CONFIG}.LOADED",
@@ -39,7 +42,7 @@ CHANGES = {
     "migrate.VERSION_TABLE['new'] = ''": f"{MIGRATE}.VERSION_TABLE",
 }
 HEAD = f"""
-import gc, logging, logging.config, os, signal, socket, sys
+import gc, logging, logging.config, os, resource, signal, socket, sys
 
 import pytest
 
