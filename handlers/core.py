@@ -1,4 +1,4 @@
-"""What every step of the core needs: the environment, its database, HTTP, time and chance."""
+"""What every step needs: the environment, its database, an HTTP client, a clock and random numbers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from handlers.environment.model import Environment
 class Clock:
     """Runbook time. A rehearsal lets *speed* runbook seconds pass in each real one.
 
-    Only the waits that exist for people's sake go through this clock: the watch, its interval, the pauses between
-    looks. Limits on machines (SSH, HTTP, a canary's limit) are real seconds, because a machine is no faster in a
-    rehearsal.
+    Only the waits that give people time go through this clock: the watch, its interval, the polling pauses.
+    Timeouts of machines (SSH, HTTP, the canary) are real seconds, because a machine is no faster in a rehearsal.
     """
 
     speed: float = 1.0
 
     def now(self) -> datetime:
-        """The time, aware, UTC."""
+        """The current time, timezone-aware, in UTC."""
         return datetime.now(UTC)
 
     def passed(self, since: datetime) -> float:
@@ -36,17 +35,17 @@ class Clock:
         return (self.now() - since).total_seconds() * self.speed
 
     def ahead(self, seconds: float) -> datetime:
-        """The real moment at which *seconds* more of runbook time will have passed."""
+        """The wall-clock time at which *seconds* more of runbook time will have passed."""
         return self.now() + timedelta(seconds=seconds / self.speed)
 
     async def sleep(self, seconds: float) -> None:
-        """Let *seconds* of runbook time pass."""
+        """Sleep for *seconds* of runbook time."""
         await asyncio.sleep(seconds / self.speed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Core:
-    """The tools of one step. A step opens its own and closes it; nothing in here is passed between steps."""
+    """The resources of one step. A step opens and closes its own; nothing here is passed between steps."""
 
     environment: Environment
     database: AsyncEngine
@@ -57,7 +56,7 @@ class Core:
 
 @asynccontextmanager
 async def open_core(environment: Environment, *, speed: float = 1.0) -> AsyncIterator[Core]:
-    """Open the tools for *environment* and close them at the end, whatever happened in between."""
+    """Open the resources for *environment*; close them at the end, also after an error."""
     database = controller_engine(environment.database)
     try:
         async with httpx.AsyncClient(timeout=environment.probe.answer_seconds, trust_env=False) as http:

@@ -1,4 +1,4 @@
-"""What can go wrong, sorted by what the caller should do about it."""
+"""The errors, sorted by what the caller should do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command tells the shell; scripts and schedules branch on it."""
+    """Exit codes of the commands; scripts and schedules branch on them."""
 
     GOOD = 0
     OWN_ERROR = 1
@@ -17,17 +17,17 @@ class ExitCode(IntEnum):
 
 
 class RunbookError(Exception):
-    """An error whose text is one clear sentence: what was wrong, where, and what to do."""
+    """An error whose text says what happened, where, and what to do."""
 
     exit_code = ExitCode.OWN_ERROR
 
 
 class TryAgain(RunbookError):
-    """Nothing changed; the same call may work in a moment. A command ends with 1: nobody has to act first."""
+    """Nothing changed; a retry may work in a moment. The exit code is 1: no operator has to act first."""
 
 
 class Refused(RunbookError):
-    """Trying again cannot help: somebody must act first."""
+    """A retry cannot help: the operator must act first."""
 
     exit_code = ExitCode.REFUSED
 
@@ -41,7 +41,7 @@ class Unreachable(TryAgain):
 
 
 class OutcomeUnknown(RunbookError):
-    """A command was sent and nobody can say whether it ran: ask the host before doing anything else."""
+    """A command was sent, but it is unknown whether it ran. Ask the host before any other change."""
 
 
 class DatabaseDown(TryAgain):
@@ -53,4 +53,4 @@ class LockLost(Refused):
 
 
 class Fenced(LockLost):
-    """A host has obeyed a newer controller. Our own ledger may not know of it, so it can still be told how we ended."""
+    """A host accepted the token of a newer controller. Our ledger may not know it, and can still record our end."""

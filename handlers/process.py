@@ -1,4 +1,4 @@
-"""What a process of ours sets up for itself: signals that end its work, and the garbage collector."""
+"""What each process sets up: signal handlers and the garbage collector."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, or a terminal that closes, cancel the task we are in, unless it is handled already."""
+def cancelled_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM or SIGHUP cancel the current task, unless SIGTERM has a handler already.
+
+    Raises SystemExit when such a signal cancelled the task.
+    """
     task = asyncio.current_task()
     main = threading.current_thread() is threading.main_thread()
     if task is None or not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    told = False
+    signalled = False
 
     def cancel() -> None:
-        nonlocal told
-        told = True
+        nonlocal signalled
+        signalled = True
         task.cancel()
 
     loop = asyncio.get_running_loop()
@@ -32,7 +35,7 @@ def ended_by_sigterm() -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        if told:
+        if signalled:
             raise SystemExit(128 + signal.SIGTERM) from None
         raise
     finally:
@@ -41,16 +44,16 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Clean up to the end, however often somebody presses Ctrl-C meanwhile."""
+def signals_ignored() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM, so that repeated Ctrl-C does not interrupt a cleanup."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
@@ -59,9 +62,9 @@ _NEW_OBJECTS = 50_000
 
 
 def tune_garbage_collector() -> None:
-    """Run the cyclic garbage collector rarely: in a process that only reads payloads it takes 7 % of the time.
+    """Run the cyclic garbage collector rarely: it takes 7 % of the time of a process that only reads payloads.
 
-    What exists already lives as long as the process, and is left out permanently.
+    Objects that exist already live as long as the process: `gc.freeze` excludes them permanently.
     """
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, 20, 50)

@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.database.migrate import upgrade
 from handlers.erp.adopt import adopt
-from handlers.process import ended_by_sigterm, undisturbed
+from handlers.process import cancelled_by_sigterm, signals_ignored
 from rehearsal import backlog, erp, lifecycle, processes
 from rehearsal.environment import write_environment
 from rehearsal.host import RehearsalHost
@@ -112,7 +112,7 @@ class Target:
         server (without it, the machine's own first). SIGTERM ends it like Ctrl-C.
         """
         # The handler first: from the moment when there is a folder, somebody has to take it away.
-        with ended_by_sigterm():
+        with cancelled_by_sigterm():
             rehearsal_id, own = lifecycle.make(folder)
             target = cls(id=rehearsal_id, folder=own, story=Story(story), keep=keep)
             staying = False
@@ -124,7 +124,7 @@ class Target:
                 staying = keep and target.environment_path.exists()
                 raise
             finally:
-                with undisturbed():
+                with signals_ignored():
                     if staying:
                         lifecycle.keep(rehearsal_id, own)
                         for host in target.hosts:

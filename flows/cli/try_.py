@@ -22,7 +22,7 @@ from handlers.entities.document import BODY_BYTES_MAX, Refusal
 from handlers.environment.load import load_environment
 from handlers.erp import trial
 from handlers.errors import ExitCode
-from handlers.process import ended_by_sigterm
+from handlers.process import cancelled_by_sigterm
 
 STDIN = "-"
 
@@ -49,7 +49,7 @@ def try_(
     bodies = list(_bodies(files, unread))
 
     async def go() -> None:
-        with ended_by_sigterm():
+        with cancelled_by_sigterm():
             async with (
                 _tables(environment) as database,
                 aclosing(trial.try_bodies(database, kind, bodies)) as told,

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.errors import Refused
-from handlers.process import undisturbed
+from handlers.process import signals_ignored
 
 
 def require_rehearsal(what: str) -> None:
@@ -37,5 +37,5 @@ async def empty_erp_database() -> AsyncIterator[AsyncEngine]:
             yield database
         finally:
             # A second Ctrl-C must not leave the server or its folder behind.
-            with undisturbed():
+            with signals_ignored():
                 await stack.aclose()

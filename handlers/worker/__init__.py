@@ -1,1 +1,1 @@
-"""The worker that a deployed ERP runs: claims batches, applies them, isolates what fails."""
+"""The worker that a deployed ERP runs: it claims batches, applies them and isolates bad events."""

@@ -1,4 +1,4 @@
-"""Bringing a claimed batch to rest: rows and completions in one transaction, and each bad event by itself."""
+"""Settling a claimed batch: rows and completions in one transaction, each bad event separately."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from handlers.worker.isolate import (
 log = logging.getLogger(__name__)
 
 Apply = Callable[[AsyncConnection, Sequence[Event]], Awaitable[Mapping[UUID, Result]]]
-"""Writes the rows of a batch in the caller's transaction and says what became of each event.
+"""Writes the rows of a batch in the caller's transaction; returns a result for each event id.
 
-It raises what only the database refuses. It never begins, commits or rolls back.
+It raises the database's own errors. It never begins, commits or rolls back.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settler:
-    """Settles batches in the name of one owner."""
+    """Settles batches of one lease owner."""
 
     engine: AsyncEngine
     owner: str
@@ -51,49 +51,49 @@ class Settler:
     backoff_cap_seconds: float
 
     async def settle(self, events: Sequence[Event]) -> Tally:
-        """Apply and complete *events*. Raises DatabaseDown, with nothing changed, when it is away."""
+        """Apply and complete *events*. Raises DatabaseDown, with nothing changed, when the connection is lost."""
         try:
             async with transaction(self.engine, raw_errors=True) as tx:
                 done = await self._apply(tx, events)
-        except Exception as error:  # whatever one event raised: the others must not suffer for it
-            _raise_if_gone(error)
+        except Exception as error:  # one bad event must not stop the others
+            _raise_if_database_down(error)
             log.info("a batch of %d events failed (%s): isolating", len(events), type(error).__name__)
-            # Without its traceback, which holds our own frame and so itself, and all rows of the batch.
+            # Without its traceback: it is a reference cycle through this frame, and keeps all rows of the batch.
             reason = error.with_traceback(None)
         else:
             await self._wake(done)
             return done.tally
         try:
-            found = await self._isolate(events, reason)
+            isolation = await self._isolate(events, reason)
         except Exception as error:
-            _raise_if_gone(error)
-            # Not even event by event, as when only the commit is refused: all share what is known.
-            found = Isolation(failures=[failure(event, error) for event in events])
-        tally = found.tally + await self._record(found)
-        await self._wake(found)
+            _raise_if_database_down(error)
+            # Isolation failed too, as when only the commit is refused: all events get the same error.
+            isolation = Isolation(failures=[failure(event, error) for event in events])
+        tally = isolation.tally + await self._record(isolation)
+        await self._wake(isolation)
         return tally
 
     async def _wake(self, done: BatchResult) -> None:
-        """Look once more, after the commit, for children and parents that were in two hands at the same time.
+        """After the commit, wake children whose parent was in another worker's transaction at the same time.
 
-        Neither saw the other then: the child found no parent, and the parent no child that waits. Whoever commits last
-        sees both. Children that nobody wakes come back by themselves, so a failure here is no failure of the batch.
+        Neither transaction saw the other: the child found no parent, the parent no waiting child. The worker that
+        commits last sees both. A child that is not woken retries after its backoff, so an error here is only logged.
         """
         try:
             async with transaction(self.engine, raw_errors=True) as tx:
-                if done.came:
-                    await wake.wake_children(tx, done.came)
+                if done.written:
+                    await wake.wake_children(tx, done.written)
                 if done.waiting:
                     await wake.wake_overtaken(tx, done.waiting)
         except Exception as error:
-            log.info("could not wake waiting events: %s", diagnose(error).message)
+            log.info("waiting events were not woken: %s", diagnose(error).message)
 
     async def _apply(self, tx: AsyncConnection, events: Sequence[Event]) -> BatchResult:
-        """Write the rows of *events* and settle them in one transaction, or raise: then roll it back."""
+        """Write the rows of *events* and settle them. On an error the caller rolls back."""
         results = await self.apply(tx, events)
-        silent = [event for event in events if event.id not in results]
-        if silent:
-            raise LookupError(f"the handler of {silent[0].entity} gave no result")
+        unanswered = [event for event in events if event.id not in results]
+        if unanswered:
+            raise LookupError(f"the handler of {unanswered[0].entity} gave no result")
         done = {
             event.id: results[event.id]
             for event in events
@@ -104,114 +104,118 @@ class Settler:
         tally = Counter(results[id_].outcome.value for id_ in completed)
         tally += await self._fail(tx, failures)
         if tally.total() != len(events):
-            raise LeaseLost(f"{len(events) - tally.total()} of {len(events)} events are no longer ours")
-        came = {event.key for event in events if results[event.id].outcome is Outcome.APPLIED}
-        await wake.wake_children(tx, came)
-        waiting = [each.id for each in failures if each.error_class is ErrorClass.MISSING_PARENT]
-        return BatchResult(tally=tally, came=came, waiting=waiting)
+            raise LeaseLost(f"lost the lease of {len(events) - tally.total()} of {len(events)} events")
+        written = {event.key for event in events if results[event.id].outcome is Outcome.APPLIED}
+        await wake.wake_children(tx, written)
+        waiting = [failed.id for failed in failures if failed.error_class is ErrorClass.MISSING_PARENT]
+        return BatchResult(tally=tally, written=written, waiting=waiting)
 
     async def _isolate(self, events: Sequence[Event], reason: Exception) -> Isolation:
-        """Apply the good ones of a batch that failed for *reason*, parents before children.
+        """Apply the good events of a batch that failed for *reason*, parents before children.
 
-        Where the database has named the bad ones, all others are applied at once; what nobody has named is looked for
-        in pieces.
+        When the database named the bad records, all other events are applied at once. Otherwise the batch is divided
+        until the bad events are found.
         """
-        found = Isolation()
-        left = sorted(events, key=_lock_order)
-        several: list[Event] = []
+        isolation = Isolation()
+        remaining = sorted(events, key=_lock_order)
+        shared: list[Event] = []
         async with transaction(self.engine, raw_errors=True) as tx:
-            while left and isinstance(reason, RowsRefused):
-                left = without_refused(left, reason, found, several)
+            while remaining and isinstance(reason, RowsRefused):
+                remaining = without_refused(remaining, reason, isolation, shared)
                 try:
                     async with tx.begin_nested():
-                        done = await self._apply(tx, left)
-                except Exception as error:  # perhaps other rows, which could not be seen before
-                    _raise_if_transaction_gone(tx, error)
+                        done = await self._apply(tx, remaining)
+                except Exception as error:  # perhaps other rows, hidden by the first error
+                    _raise_if_transaction_lost(tx, error)
                     reason = error.with_traceback(None)
                 else:
-                    found.add(done)
-                    left = []
-            await self._divide_all(tx, left, found)
-        if several:
-            # By themselves: they would take locks of kinds that this transaction has long left behind.
+                    isolation.add(done)
+                    remaining = []
+            await self._divide_all(tx, remaining, isolation)
+        if shared:
+            # In a transaction of their own: here they would lock parents after children, and could deadlock.
             async with transaction(self.engine, raw_errors=True) as tx:
-                await self._divide_all(tx, sorted(several, key=_lock_order), found)
-        return found
+                await self._divide_all(tx, sorted(shared, key=_lock_order), isolation)
+        return isolation
 
-    async def _divide_all(self, tx: AsyncConnection, events: Sequence[Event], found: Isolation) -> None:
-        """Apply *events* piece by piece, each behind a savepoint: the pieces are of the square root's size."""
+    async def _divide_all(self, tx: AsyncConnection, events: Sequence[Event], isolation: Isolation) -> None:
+        """Apply *events* in pieces of the square root of their number, each behind a savepoint."""
         size = max(1, isqrt(len(events)))
         for start in range(0, len(events), size):
-            await self._divide(tx, events[start : start + size], found)
+            await self._divide(tx, events[start : start + size], isolation)
 
-    async def _divide(self, tx: AsyncConnection, events: Sequence[Event], found: Isolation) -> None:
-        """Apply *events* behind one savepoint; when that fails, in pieces: the square root of their number.
+    async def _divide(self, tx: AsyncConnection, events: Sequence[Event], isolation: Isolation) -> None:
+        """Apply *events* behind one savepoint; when that fails, divide them.
 
-        A few bad events among 500 then cost tens of statements, where one savepoint each would cost 500.
+        A few bad events among 500 then cost tens of statements. One savepoint for each event would cost 500.
         """
-        ready = [event for event in events if (event.entity, event.key) not in found.held]
-        found.back += [event.id for event in events if (event.entity, event.key) in found.held]
+        ready = [event for event in events if (event.entity, event.key) not in isolation.held]
+        isolation.deferred += [event.id for event in events if (event.entity, event.key) in isolation.held]
         if not ready:
             return
         try:
             async with tx.begin_nested():
                 done = await self._apply(tx, ready)
         except Exception as error:  # recorded below, with the event that caused it
-            _raise_if_transaction_gone(tx, error)
+            _raise_if_transaction_lost(tx, error)
             if len(ready) == 1:
-                record_failure(ready[0], error, found)
+                record_failure(ready[0], error, isolation)
                 return
         else:
-            found.add(done)
+            isolation.add(done)
             return
-        await self._divide_all(tx, ready, found)
+        await self._divide_all(tx, ready, isolation)
 
-    async def _record(self, found: Isolation) -> Tally:
-        """Write down in a new transaction why events failed, and give back those that must wait for them."""
+    async def _record(self, isolation: Isolation) -> Tally:
+        """Record the failures in a new transaction, and release the events that must wait for them."""
         async with transaction(self.engine, raw_errors=True) as tx:
-            tally = await self._fail(tx, found.failures)
-            back = await settle.release(tx, owner=self.owner, ids=found.back) if found.back else set()
-        tally["given back"] = len(back)
-        tally["lost"] = len(found.failures) + len(found.back) - tally.total()
+            tally = await self._fail(tx, isolation.failures)
+            released = (
+                await settle.release(tx, owner=self.owner, ids=isolation.deferred)
+                if isolation.deferred
+                else set()
+            )
+        tally["released"] = len(released)
+        tally["lost"] = len(isolation.failures) + len(isolation.deferred) - tally.total()
         return +tally
 
     async def _fail(self, tx: AsyncConnection, failures: Sequence[Failure]) -> Tally:
-        """Bury what no retry can cure and let the rest wait. Says how many of them were still ours."""
+        """Bury permanent failures and schedule a retry of the others. Counts those that were still leased to us."""
         tally: Tally = Counter()
-        for_ever = [each for each in failures if each.error_class is ErrorClass.PERMANENT]
-        for_now = [each for each in failures if each.error_class is not ErrorClass.PERMANENT]
-        if for_ever:
-            buried = await settle.bury(tx, owner=self.owner, revision=self.revision, failures=for_ever)
+        permanent = [failed for failed in failures if failed.error_class is ErrorClass.PERMANENT]
+        retried = [failed for failed in failures if failed.error_class is not ErrorClass.PERMANENT]
+        if permanent:
+            buried = await settle.bury(tx, owner=self.owner, revision=self.revision, failures=permanent)
             tally[Status.DEAD_LETTER.value] += len(buried)
-        if for_now:
-            told = await settle.retry_later(
+        if retried:
+            statuses = await settle.retry_later(
                 tx,
                 owner=self.owner,
                 revision=self.revision,
-                failures=for_now,
+                failures=retried,
                 base_seconds=self.backoff_seconds,
                 cap_seconds=self.backoff_cap_seconds,
             )
-            tally += Counter(status.value for status in told.values())
+            tally += Counter(status.value for status in statuses.values())
         log_failures(failures)
         return tally
 
 
 def _lock_order(event: Event) -> tuple[int, str, datetime, UUID]:
-    """Parents before children, then by record, as a whole batch locks them; the events of a record in their order.
+    """Parents before children, then by record, as a whole batch locks them; then the order of a record's events.
 
-    Two workers that both look for a bad event would otherwise wait for each other's rows in a circle.
+    Without it, two workers that isolate bad events could deadlock.
     """
     return DRAIN_ORDER.index(event.entity), event.key, event.created_at, event.id
 
 
-def _raise_if_transaction_gone(tx: AsyncConnection, error: Exception) -> None:
-    """Raise DatabaseDown when *error* means that the database is away, and the transaction with it."""
+def _raise_if_transaction_lost(tx: AsyncConnection, error: Exception) -> None:
+    """Raise DatabaseDown when *error* means that the connection, and so the transaction, is lost."""
     if tx.invalidated or is_away(error):
-        raise DatabaseDown("the database went away while a batch was applied") from error
+        raise DatabaseDown("the database connection was lost while a batch was applied") from error
 
 
-def _raise_if_gone(error: Exception) -> None:
-    """Raise DatabaseDown when *error* means that the database is away."""
+def _raise_if_database_down(error: Exception) -> None:
+    """Raise DatabaseDown when *error* means that the database connection is lost."""
     if is_away(error):
-        raise DatabaseDown("the database went away while a batch was settled") from error
+        raise DatabaseDown("the database connection was lost while a batch was settled") from error

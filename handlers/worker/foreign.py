@@ -1,8 +1,8 @@
-"""The ERP's own workers beside ours: they keep to no order, and their rows say nothing of a version.
+"""The ERP's own workers next to ours: they apply events in any order, and store no version stamp.
 
-Where one of them was faster with a newer event of a record, an older event of ours would overwrite what it wrote:
-there is no stamp to hold against. The queue knows better. What others have applied is folded into the row as if it
-were ours, and the older event ends as superseded; while they are still at it, ours is tried again later.
+If such a worker applied a newer event of a record first, our older event would overwrite its row: the row has no stamp
+to compare. The queue tells the order. Newer events that others applied are folded into the row as if they were ours,
+and our older event is superseded. While another worker still applies one, ours is retried later.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from handlers.worker.batch import Apply
 _SQL = queries(__name__)
 
 OWNER_PATTERN = "-[0-9]+-[0-9a-f]{8}$"
-"""How the tokens of our own workers end (`worker.new_owner`)."""
+"""The suffix of our own workers' owner tokens (`worker.new_owner`)."""
 
 
 class RecordInUse(TryAgain):
-    """Somebody else is at a newer event of the same record: which of both is written last would be chance."""
+    """Another worker is applying a newer event of the same record, a write race."""
 
 
 def with_foreign_events(apply: Apply, owner: str) -> Apply:
-    """*apply*, so that the older never stands over the newer that another worker has applied."""
+    """Wrap *apply* so that an older event never overwrites a newer one that another worker applied."""
 
-    async def minded(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
+    async def apply_in_order(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
         results = await apply(tx, events)
-        others = await _newer(tx, owner, events)
-        if not others:
+        newer = await _newer(tx, owner, events)
+        if not newer:
             return results
-        records = {(other.entity, other.key) for other in others}
-        again = [event for event in events if (event.entity, event.key) in records]
-        told = await apply(tx, [*again, *others])
-        return {**results, **{event.id: told[event.id] for event in again}}
+        records = {(event.entity, event.key) for event in newer}
+        outdated = [event for event in events if (event.entity, event.key) in records]
+        combined = await apply(tx, [*outdated, *newer])
+        return {**results, **{event.id: combined[event.id] for event in outdated}}
 
-    return minded
+    return apply_in_order
 
 
 async def _newer(tx: AsyncConnection, owner: str, events: Sequence[Event]) -> list[Event]:
-    """Newer events of the same records that others have applied. Raises RecordInUse while they are at one."""
+    """Newer events of the same records that other workers applied. Raises RecordInUse while one is in progress."""
     ids = [event.id for event in events]
     rows = (
         await tx.execute(
@@ -54,8 +54,7 @@ async def _newer(tx: AsyncConnection, owner: str, events: Sequence[Event]) -> li
     ).all()
     for row in rows:
         if row.in_hand:
-            raise RecordInUse(
-                f"{row.locked_by} is at a newer event of {ENTITY_TYPES[row.entity_type].value} {row.source_entity_id}"
-            )
-    found = {row.id: event_of(row[: len(Event._fields)]) for row in rows}
-    return list(found.values())
+            record = f"{ENTITY_TYPES[row.entity_type].value} {row.source_entity_id}"
+            raise RecordInUse(f"{row.locked_by} is applying a newer event of {record}")
+    events_by_id = {row.id: event_of(row[: len(Event._fields)]) for row in rows}
+    return list(events_by_id.values())

@@ -1,4 +1,4 @@
-"""A worker's row in our own table: that it lives, what it runs, what it has done."""
+"""A worker's heartbeat row: its process, its revision and its counts."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _SQL = queries(__name__)
 
 @dataclass(kw_only=True)
 class Heartbeat:
-    """The row of one worker. A database without our ledger is no reason not to work, and is said once."""
+    """The row of one worker. Without our ledger the worker still works, and logs that once."""
 
     engine: AsyncEngine
     owner: str
     revision: str
-    _table_there: bool | None = field(default=None, init=False)
+    _table_exists: bool | None = field(default=None, init=False)
 
     async def beat(self, tally: Tally) -> None:
-        """Renew the row, with what has become of all events so far."""
+        """Renew the row, with the outcomes of all events so far."""
         async with transaction(self.engine, raw_errors=True) as tx:
-            if not self._table_there:
-                there = bool((await tx.execute(_SQL["can_beat"])).scalar_one())
-                if not there and self._table_there is None:
-                    log.warning("there is no table runbook.worker: working without a heartbeat")
-                self._table_there = there
-            if self._table_there:
+            if not self._table_exists:
+                exists = bool((await tx.execute(_SQL["can_beat"])).scalar_one())
+                if not exists and self._table_exists is None:
+                    log.warning("no table runbook.worker in this database: working without a heartbeat")
+                self._table_exists = exists
+            if self._table_exists:
                 values = {
                     "owner": self.owner,
                     "host": socket.gethostname(),
@@ -47,8 +47,8 @@ class Heartbeat:
                 await tx.execute(_SQL["beat"], values)
 
     async def stop(self, tally: Tally) -> None:
-        """Say that the worker has ended of its own will."""
-        if self._table_there:
+        """Record the clean shutdown of the worker."""
+        if self._table_exists:
             await self.beat(tally)
             async with transaction(self.engine, raw_errors=True) as tx:
                 await tx.execute(_SQL["stop"], {"owner": self.owner})

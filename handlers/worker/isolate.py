@@ -1,4 +1,4 @@
-"""Who is to blame: what became of the events of a batch, and each failure as it is written down."""
+"""The outcomes of a batch: counts, and a failure record for each event that was not applied."""
 
 from __future__ import annotations
 
@@ -15,81 +15,83 @@ from handlers.queue.settle import Failure, LeaseLost
 log = logging.getLogger(__name__)
 
 Tally = Counter[str]
-"""How many events of a batch ended how: applied, superseded, retry, dead_letter, lost, given back."""
+"""Number of events by outcome: applied, superseded, retry, dead_letter, lost, released."""
 
 
 @dataclass(kw_only=True)
 class BatchResult:
-    """What became of some events, and who must be woken once it is committed."""
+    """The outcomes of some events, and what to wake after the commit."""
 
     tally: Tally = field(default_factory=Counter)
-    came: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
     """Keys of records that were written."""
     waiting: list[UUID] = field(default_factory=list)
     """Events that wait for a parent."""
 
     def add(self, other: BatchResult) -> None:
-        """Take over what became of other events."""
+        """Add the outcomes of other events."""
         self.tally += other.tally
-        self.came |= other.came
+        self.written |= other.written
         self.waiting += other.waiting
 
 
 @dataclass(kw_only=True)
 class Isolation(BatchResult):
-    """What isolating a failed batch has found out so far."""
+    """The outcomes of a failed batch, as far as it is isolated."""
 
     failures: list[Failure] = field(default_factory=list)
-    back: list[UUID] = field(default_factory=list)
-    """Good events that must not run before an older one of the same record, which has to be tried again."""
+    deferred: list[UUID] = field(default_factory=list)
+    """Good events that must wait for an older event of the same record, which is retried."""
     held: set[tuple[EntityType, str]] = field(default_factory=set)
+    """Records with an event that is retried or lost: their newer events are deferred."""
 
 
 def without_refused(
-    events: Sequence[Event], refused: RowsRefused, found: Isolation, several: list[Event]
+    events: Sequence[Event], refused: RowsRefused, isolation: Isolation, shared: list[Event]
 ) -> list[Event]:
-    """Blame the events whose records are *refused*. Returns the others.
+    """Record a failure for the events whose records are *refused*. Returns the other events.
 
-    Where *several* events of the batch are about one such record, it is not known which of them is bad.
+    If several events of the batch share a refused record, any of them may be bad: they go to *shared*.
     """
     bad = [event for event in events if event.entity is refused.entity and event.key in refused.errors]
-    times = Counter(event.key for event in bad)
+    count = Counter(event.key for event in bad)
     for event in bad:
-        if times[event.key] == 1:
-            record_failure(event, refused.errors[event.key], found)
+        if count[event.key] == 1:
+            record_failure(event, refused.errors[event.key], isolation)
         else:
-            several.append(event)
+            shared.append(event)
     return [
         event for event in events if event.entity is not refused.entity or event.key not in refused.errors
     ]
 
 
-def record_failure(event: Event, error: Exception, found: Isolation) -> None:
-    """Note that *event* raised *error*; what is tried again holds back the newer events of its record."""
+def record_failure(event: Event, error: Exception, isolation: Isolation) -> None:
+    """Record that *event* raised *error*. An event that is retried holds the newer events of its record."""
     if isinstance(error, LeaseLost):
-        found.tally["lost"] += 1
-        found.held.add((event.entity, event.key))
+        isolation.tally["lost"] += 1
+        isolation.held.add((event.entity, event.key))
         return
     failed = failure(event, error)
-    found.failures.append(failed)
+    isolation.failures.append(failed)
     if failed.error_class is not ErrorClass.PERMANENT:
-        found.held.add((event.entity, event.key))
+        isolation.held.add((event.entity, event.key))
 
 
 def failure(event: Event, error: Exception) -> Failure:
-    told = diagnose(error)
+    """The failure record of *event* for *error*."""
+    diagnosis = diagnose(error)
     return Failure(
         id=event.id,
-        error_class=told.error_class,
-        code=told.code,
-        message=told.message,
-        sqlstate=told.sqlstate,
-        field=told.field,
+        error_class=diagnosis.error_class,
+        code=diagnosis.code,
+        message=diagnosis.message,
+        sqlstate=diagnosis.sqlstate,
+        field=diagnosis.field,
     )
 
 
 def not_applied(id_: UUID, result: Result) -> Failure:
-    """An event that its handler turned down: it waits for a parent, or its payload is wrong."""
+    """The failure record of an event that its handler did not apply: a missing parent, or a wrong payload."""
     waits = result.outcome is Outcome.WAITING
     return Failure(
         id=id_,
@@ -102,12 +104,14 @@ def not_applied(id_: UUID, result: Result) -> Failure:
 
 
 def describe(tally: Tally) -> str:
-    """What became of some events, in words."""
+    """The tally as text, such as `3 applied, 1 retry`."""
     return ", ".join(f"{count} {word}" for word, count in sorted(tally.items())) or "nothing"
 
 
 def log_failures(failures: Sequence[Failure]) -> None:
-    """One line for each kind of failure, with masked values: payloads hold customers' data."""
-    kinds = Counter((each.error_class.value, each.code, fingerprint(each.message)) for each in failures)
-    for (error_class, code, text), times in kinds.most_common():
-        log.warning("%d events not applied, %s %s: %s", times, error_class, code, text)
+    """Log one line for each kind of failure, with masked values: payloads hold customer data."""
+    kinds = Counter(
+        (failed.error_class.value, failed.code, fingerprint(failed.message)) for failed in failures
+    )
+    for (error_class, code, text), count in kinds.most_common():
+        log.warning("%d events not applied, %s %s: %s", count, error_class, code, text)

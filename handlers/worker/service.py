@@ -24,7 +24,7 @@ async def serve(
     lease_seconds: float = 300,
     poll_seconds: float = 1.0,
 ) -> None:
-    """Run one worker until SIGTERM or SIGINT; over within ten seconds of it. *owner* is a name for people."""
+    """Run one worker until SIGTERM or SIGINT, then stop within ten seconds. *owner* is a readable name."""
     tune_garbage_collector()
     engine = worker_engine(database_url, lease_seconds=lease_seconds)
     stop = asyncio.Event()

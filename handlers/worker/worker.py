@@ -1,6 +1,6 @@
-"""The worker that a deployed ERP runs: claim, apply, complete, until it is told to stop.
+"""The worker that a deployed ERP runs: claim, apply and complete batches until it is stopped.
 
-A lost database is nobody's fault: the worker waits, gives back what it held, burns no attempt, and goes on.
+On a lost connection it waits, releases its leases without counting an attempt, and continues.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from handlers.worker.listen import listen
 log = logging.getLogger(__name__)
 
 _PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS = 0.2, 10.0
-"""Between looks at a database that is away."""
-_CANCEL_SECONDS, _FAREWELL_SECONDS = 1.0, 2.0
-"""With the grace of six seconds, a stop is over within ten."""
+"""The backoff of the connection attempts while the database is down."""
+_CANCEL_SECONDS, _SHUTDOWN_SECONDS = 1.0, 2.0
+"""Together with the grace of six seconds, a stop takes less than ten."""
 _LANES = 2
-"""Batches in hand at once while there is much to do: one is read while the database works for the other."""
+"""Concurrent batches under load: one is parsed while the database works for the other."""
 
 
 class Worker:
-    """One worker. *owner* must be its own alone, also after a restart: `new_owner` makes one."""
+    """One worker. *owner* must be unique, also after a restart: `new_owner` makes one."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Worker:
         self.owner = owner
         self.revision = revision
         self.tally: Tally = Counter()
-        """What became of all events so far."""
+        """The outcomes of all events so far."""
         self._engine = engine
         self._batch_size = batch_size
         self._lease_seconds = lease_seconds
@@ -83,15 +83,15 @@ class Worker:
             backoff_cap_seconds=backoff_cap_seconds,
         )
         self._heartbeat = Heartbeat(engine=engine, owner=owner, revision=revision)
-        self._at_once = batch_size
-        """How many events are claimed at once: fewer after a batch that took longer than its lease."""
+        self._claim_size = batch_size
+        """Events in one claim: fewer after a batch that took longer than its lease."""
         self._unfinished = 0
-        """Steps that have begun and not come to a good end: what they claimed may still be in our name."""
-        self._house_due = 0.0
+        """Steps that began and did not succeed: their events may still be leased to us."""
+        self._maintenance_due = 0.0
         self._beat_due = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until *stop* is set; then finish the batch in hand, or give it back if that takes long."""
+        """Work until *stop* is set; then finish the current batch, or release it if that takes too long."""
         wake = asyncio.Event()
         listener = asyncio.create_task(listen(self._engine, wake))
         log.info("worker %s of revision %s starts", self.owner, self.revision)
@@ -100,13 +100,13 @@ class Worker:
             while not stop.is_set():
                 wake.clear()
                 try:
-                    await self._keep_house()
-                    worked = await self._until_stopped(self._burst(stop), stop)
+                    await self._maintain()
+                    worked = await self._until_stopped(self._settle_batches(stop), stop)
                     pause = _PAUSE_FIRST_SECONDS
                 except Exception as error:
                     if not (is_away(error) or diagnose(error).error_class is ErrorClass.TRANSIENT):
                         raise
-                    log.warning("no work for %.1f s: %s", pause, diagnose(error).message)
+                    log.warning("retrying in %.1f s: %s", pause, diagnose(error).message)
                     await _first_of(pause, stop)
                     pause = min(2 * pause, _PAUSE_MAX_SECONDS)
                     continue
@@ -115,44 +115,44 @@ class Worker:
         finally:
             listener.cancel()
             await asyncio.wait({listener}, timeout=_CANCEL_SECONDS)
-            await self._say_farewell()
+            await self._record_shutdown()
             log.info("worker %s ends: %s", self.owner, describe(self.tally))
 
     async def run_until_settled(self, ids: Sequence[UUID], limit_seconds: float) -> list[EventState]:
-        """Work on exactly the events *ids* until they have come to rest or time is up; says where they stand.
+        """Apply exactly the events *ids* until they have settled or *limit_seconds* have passed; returns their states.
 
-        For environments without workers of their own. Raises DatabaseDown when the database goes away.
+        For environments without their own workers. Raises DatabaseDown when the connection is lost.
         """
         deadline = time.monotonic() + limit_seconds
         try:
             while True:
                 async with transaction(self._engine, raw_errors=True) as tx:
                     await settle.expire_leases(tx)
-                    found = await look.states(tx, ids)
-                open_ids = [each.id for each in found if each.status not in SETTLED]
-                left = deadline - time.monotonic()
-                if not open_ids or left <= 0:
-                    return found
+                    states = await look.states(tx, ids)
+                open_ids = [state.id for state in states if state.status not in SETTLED]
+                remaining = deadline - time.monotonic()
+                if not open_ids or remaining <= 0:
+                    return states
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(left):
+                    async with asyncio.timeout(remaining):
                         if not await self.step(ids=open_ids):
                             await asyncio.sleep(self._poll_seconds)
         except Exception as error:
             if is_away(error):
-                raise DatabaseDown("the queue's database went away") from error
+                raise DatabaseDown("the connection to the queue's database was lost") from error
             raise
         finally:
-            await self._say_farewell()
+            await self._record_shutdown()
 
     async def step(self, *, ids: Sequence[UUID] | None = None) -> int:
-        """Claim one batch and bring it to rest. Returns how many events were claimed; 0 when none was due."""
+        """Claim one batch and settle it. Returns the number of claimed events; 0 when none was due."""
         claimed, _ = await self._step(ids)
         return claimed
 
     async def _step(self, ids: Sequence[UUID] | None = None) -> tuple[int, bool]:
-        """One step, and whether there was a whole batch to do."""
+        """One step: the number of claimed events, and whether the batch was full."""
         began = time.perf_counter()
-        limit = self._at_once
+        limit = self._claim_size
         self._unfinished += 1
         async with transaction(self._engine, raw_errors=True) as tx:
             events = await claim(
@@ -166,25 +166,27 @@ class Worker:
         if events:
             tally = await self._settler.settle(events)
             self.tally += tally
-            # Else a batch that is too slow for its lease is done in vain, again and again.
-            self._at_once = max(1, limit // 4) if tally["lost"] else min(self._batch_size, 2 * self._at_once)
+            # Otherwise a batch that is too slow for its lease would fail again and again.
+            self._claim_size = (
+                max(1, limit // 4) if tally["lost"] else min(self._batch_size, 2 * self._claim_size)
+            )
             log.info("%s of %d events in %.3f s", describe(tally), len(events), time.perf_counter() - began)
         self._unfinished -= 1
         return len(events), len(events) >= limit
 
-    async def _burst(self, stop: asyncio.Event) -> int:
-        """Bring batches to rest until none is full, or it is time to keep house. Returns how many events it were.
+    async def _settle_batches(self, stop: asyncio.Event) -> int:
+        """Settle batches until one is not full, or maintenance is due. Returns the number of claimed events.
 
-        As soon as there is more than one batch, several are in hand: reading payloads is our work and storing rows
-        the database's, and neither needs to wait for the other. Their leases keep them apart like two workers.
+        After a full batch, several run concurrently: this process parses payloads while the database stores rows.
+        Their leases separate them like two workers.
         """
-        done, more = await self._step()
+        claimed_total, more = await self._step()
         if not more:
-            return done
-        until = min(self._beat_due, self._house_due)
+            return claimed_total
+        until = min(self._beat_due, self._maintenance_due)
 
         async def lane() -> int:
-            """One batch after the other."""
+            """Settle one batch after the other."""
             total = 0
             while not stop.is_set() and time.monotonic() < until:
                 claimed, more = await self._step()
@@ -193,16 +195,16 @@ class Worker:
                     break
             return total
 
-        # All come to an end before the first error is told: until then, what is in our name may be in hand.
-        ended = await asyncio.gather(*(lane() for _ in range(_LANES)), return_exceptions=True)
-        for each in ended:
-            if isinstance(each, BaseException):
-                raise each
-            done += each
-        return done
+        # All lanes end before the first error is raised: until then, events leased to us may be in progress.
+        results = await asyncio.gather(*(lane() for _ in range(_LANES)), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            claimed_total += result
+        return claimed_total
 
     async def _until_stopped(self, work: Coroutine[None, None, int], stop: asyncio.Event) -> int:
-        """Do *work*; once stopped it has a moment to end by itself, then it is cancelled and undone."""
+        """Run *work*. After *stop* it has the grace period to finish, then it is cancelled and rolled back."""
         task = asyncio.create_task(work)
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -216,44 +218,46 @@ class Worker:
                 task.cancel()
                 await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
 
-    async def _keep_house(self) -> None:
-        """Give back what a lost connection left in our name, beat, and take back what others have lost."""
+    async def _maintain(self) -> None:
+        """Release leases left by a lost connection, send the heartbeat, and expire the leases of dead workers."""
         now = time.monotonic()
         if self._unfinished:
-            await self._give_back()
+            await self._release_leases()
         if now >= self._beat_due:
             self._beat_due = now + self._beat_seconds
             await self._heartbeat.beat(self.tally)
-        if now >= self._house_due:
-            self._house_due = now + min(30.0, self._lease_seconds / 2)
+        if now >= self._maintenance_due:
+            self._maintenance_due = now + min(30.0, self._lease_seconds / 2)
             async with transaction(self._engine, raw_errors=True) as tx:
                 expired = await settle.expire_leases(tx)
-                strange = await settle.refuse_unknown(tx)
-                # A worker that was killed after it brought a parent has woken nobody.
+                unknown = await settle.refuse_unknown(tx)
+                # A worker that was killed after it applied a parent has not woken its children.
                 await wake_arrived(tx)
-            if expired or strange:
-                log.warning("%d leases ran out, %d events of unknown kind buried", len(expired), len(strange))
+            if expired or unknown:
+                log.warning(
+                    "%d leases expired, %d events of an unknown kind buried", len(expired), len(unknown)
+                )
 
-    async def _give_back(self) -> None:
+    async def _release_leases(self) -> None:
         async with transaction(self._engine, raw_errors=True) as tx:
-            back = await settle.release(tx, owner=self.owner)
+            released = await settle.release(tx, owner=self.owner)
         self._unfinished = 0
-        if back:
-            log.warning("gave %d events back, no attempt burnt", len(back))
+        if released:
+            log.warning("released %d events without counting an attempt", len(released))
 
-    async def _say_farewell(self) -> None:
-        """Leave nothing behind in our name. What cannot be given back now comes back with the lease's end."""
+    async def _record_shutdown(self) -> None:
+        """Release our leases and record the clean shutdown. A lease that cannot be released now expires."""
         try:
-            async with asyncio.timeout(_FAREWELL_SECONDS):
+            async with asyncio.timeout(_SHUTDOWN_SECONDS):
                 if self._unfinished:
-                    await self._give_back()
+                    await self._release_leases()
                 await self._heartbeat.stop(self.tally)
         except (DatabaseDown, TimeoutError) as error:
-            log.warning("could not say farewell: %s", error or type(error).__name__)
+            log.warning("clean shutdown not recorded: %s", error or type(error).__name__)
 
 
 def new_owner(name: str | None = None) -> str:
-    """An owner token that no other process, and not this one after a restart, will ever have."""
+    """An owner token that is unique among processes and restarts."""
     return f"{name or socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 

@@ -109,7 +109,7 @@ async def test_while_an_old_worker_is_at_a_newer_event_ours_waits(engine: AsyncE
     await worker(engine).step()
     now = await row(engine, older)
     assert (now["status"], now["error_code"]) == ("retry", "RecordInUse")
-    assert "worker-1 is at a newer event of Product 1" in now["error_message"]
+    assert "worker-1 is applying a newer event of Product 1" in now["error_message"]
     assert await stored(engine, "1") == ("v2", None)
     assert (await row(engine, other))["status"] == "completed"
     await change(
