@@ -1,1 +1,1 @@
-"""The ERP's queue, `tds_sync_queue`: one verb a file, each beside its statements."""
+"""The ERP's queue, `tds_sync_queue`: one operation in each file, next to its SQL."""

@@ -1,4 +1,4 @@
-"""Leasing due events to a worker, in one statement, within the limits on intake."""
+"""Leasing due events to a worker in one statement, within the limits of the queue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLAIM_UNLIMITED = text(
         "-- [unless intake is limited]", "AND NOT EXISTS (SELECT FROM runbook.intake WHERE until > now())"
     )
 )
-"""The claim for databases with limits on intake: one statement as before, which takes nothing while one is in force."""
+"""The claim for databases with the table of limits: it takes nothing while a limit is in force."""
 
 
 async def claim(
@@ -34,16 +34,16 @@ async def claim(
 ) -> list[Event]:
     """Lease up to *limit* due events to *owner*, oldest first, and return them as plain values.
 
-    *entities* and *ids* narrow the choice. Commit at once: until then nobody else can see the lease.
-    A limit on intake (`limits`) binds every claim; what it holds back is left as it is.
+    *entities* and *ids* narrow the choice. Commit at once: until then no other worker sees the lease.
+    A limit (`limits`) applies to every claim; events over the limit stay unchanged.
     """
     kinds = list(EntityType if entities is None else entities)
-    limitable = await intake_room.is_there(tx)
+    limitable = await intake_room.limits_exist(tx)
     statement = _CLAIM_UNLIMITED if limitable else _SQL["claim"]
     take = partial(_claim, tx, owner=owner, lease_seconds=lease_seconds, ids=ids)
     events = await take(statement, kinds=kinds, limit=limit)
     if not events and limitable:
-        # Nothing is due, or there is a limit: only who has nothing to do needs to ask.
+        # Nothing is due, or a limit is in force. Only a worker that found no event reads the limits.
         events = await _claim_within(tx, take, kinds, limit)
     return sorted(events, key=lambda event: (event.created_at, event.id))
 
@@ -51,17 +51,17 @@ async def claim(
 async def _claim_within(
     tx: AsyncConnection, take: Callable[..., Awaitable[list[Event]]], kinds: list[EntityType], limit: int
 ) -> list[Event]:
-    """Claim what the limits on intake leave room for: first of the kinds that have one, then of the others."""
-    room = await intake_room.allowance(tx)
-    if room is None:
+    """Claim up to the limits: first the types with their own limit, then the others."""
+    allowance = await intake_room.allowance(tx)
+    if allowance is None:
         return []
-    left = limit if room.of_all is None else min(limit, room.of_all)
+    remaining = limit if allowance.total is None else min(limit, allowance.total)
     events: list[Event] = []
-    for group, most in (
-        *(([kind], room.of_kind[kind]) for kind in kinds if kind in room.of_kind),
-        ([kind for kind in kinds if kind not in room.of_kind], limit),
+    for group, group_limit in (
+        *(([kind], allowance.by_type[kind]) for kind in kinds if kind in allowance.by_type),
+        ([kind for kind in kinds if kind not in allowance.by_type], limit),
     ):
-        number = min(most, left - len(events))
+        number = min(group_limit, remaining - len(events))
         if group and number > 0:
             events += await take(_SQL["claim"], kinds=group, limit=number)
     await intake_room.take(tx, Counter(event.entity for event in events))

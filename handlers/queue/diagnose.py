@@ -1,4 +1,4 @@
-"""What an error means for the event that met it, decided by type and SQLSTATE and never by words."""
+"""The class of an error, from its type and SQLSTATE, never from its text."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _MASKS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """One error, as it is recorded with the event that met it."""
+    """One error, as it is recorded with its event."""
 
     error_class: ErrorClass
     code: str
-    """The SQLSTATE where the database refused, else the name of the error's type."""
+    """The SQLSTATE of a database error, otherwise the name of the error's type."""
     message: str
     sqlstate: str | None = None
     field: str | None = None
-    """The column or constraint that the database named."""
+    """The column or constraint in the database's error."""
 
 
 class RowsRefused(Exception):
-    """The database refuses some records of a batch, and would take the others."""
+    """The database refuses some records of a batch; the others are good."""
 
     def __init__(self, entity: EntityType, errors: Mapping[str, Exception]) -> None:
-        super().__init__(f"the database refuses {len(errors)} of a batch")
+        super().__init__(f"the database refuses {len(errors)} records of a batch")
         self.entity = entity
         self.errors = errors
-        """By the record's id at the source: what the database says about its rows."""
+        """The database's error for each record, by its id at the source."""
 
 
 def diagnose(error: BaseException) -> Diagnosis:
-    """Name the class, the SQLSTATE and the column of *error*, however often it was wrapped."""
+    """The class, SQLSTATE and column of *error*, also of a wrapped one."""
     root = root_of(error)
     state = sqlstate(error)
     return Diagnosis(
@@ -61,7 +61,7 @@ def diagnose(error: BaseException) -> Diagnosis:
 
 
 def fingerprint(text: str) -> str:
-    """An error's text with ids, numbers and quoted values masked, so that equal errors are equal texts."""
+    """The text of an error with ids, numbers and quoted values masked, to group equal errors."""
     for pattern, mask in _MASKS:
         text = pattern.sub(mask, text)
     return text.strip()[:300]

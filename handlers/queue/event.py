@@ -1,6 +1,6 @@
-"""A webhook event: one change of one record at the source, waiting in the queue. Plain values only.
+"""A webhook event: one change of one record at the source, in the queue. Plain values only.
 
-What is made for each event is a named tuple: as unchangeable as a frozen dataclass, and made in half the time.
+Types with an instance for each event are named tuples: immutable like a frozen dataclass, and twice as fast to create.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from uuid import UUID
 
 
 class EntityType(StrEnum):
-    """The eleven kinds of record, by the name a person uses."""
+    """The eleven entity types, by their readable names."""
 
     PRODUCT = "Product"
     CUSTOMER = "Customer"
@@ -41,7 +41,7 @@ QUEUE_NAMES: dict[EntityType, str] = {
     EntityType.STOCK_ADJUSTMENT: "stock_adjustment",
     EntityType.PRICE_LIST: "price_list",
 }
-"""How the queue's enum `tds_entity_type` spells each kind: in mixed case, as the ERP made it."""
+"""The value of each type in the queue's enum `tds_entity_type`; the ERP mixes upper and lower case."""
 
 ENTITY_TYPES: dict[str, EntityType] = {name: kind for kind, name in QUEUE_NAMES.items()}
 
@@ -58,7 +58,7 @@ DRAIN_ORDER: tuple[EntityType, ...] = (
     EntityType.CREDIT_NOTE,
     EntityType.STOCK_ADJUSTMENT,
 )
-"""Parents before children, so that nothing waits for a record that stands behind it."""
+"""Parents before children, so that no event waits for a record later in the same batch."""
 
 
 class Status(StrEnum):
@@ -73,7 +73,7 @@ class Status(StrEnum):
 
 
 SETTLED = frozenset({Status.COMPLETED, Status.FAILED, Status.DEAD_LETTER})
-"""Statuses in which an event has come to rest."""
+"""The statuses of a settled event."""
 
 
 class Operation(StrEnum):
@@ -95,13 +95,13 @@ class Event(NamedTuple):
     operation: Operation
     payload: str
     attempt: int
-    """Attempts so far, this one included."""
+    """Number of attempts so far, including this one."""
     attempts_max: int
     created_at: datetime
 
 
 def event_of(row: Sequence[Any]) -> Event:
-    """An event from its columns, by position as the statements answer them: a look for each name takes longer."""
+    """An event from a row, by column position: looking up columns by name is slower."""
     id_, entity, key, operation, payload, attempt, attempts_max, created_at = row
     return Event(
         id=id_,
@@ -116,11 +116,11 @@ def event_of(row: Sequence[Any]) -> Event:
 
 
 class Outcome(StrEnum):
-    """What the core did, or would do, with an event."""
+    """The result of applying an event, or of a trial."""
 
     APPLIED = "applied"
     SUPERSEDED = "superseded"
-    """A newer version of the same record is already there; nothing was written."""
+    """A newer version of the same record is already stored; nothing was written."""
     WAITING = "waiting for a parent"
     REFUSED = "refused"
 
@@ -130,17 +130,17 @@ class Result(NamedTuple):
 
     outcome: Outcome
     reason: str = ""
-    """A sentence that names the field or the parent; empty when applied."""
+    """A sentence with the field or the parent; empty when applied."""
     field: str | None = None
-    """The payload's key that was refused, as a path (`line_items[2].rate`)."""
+    """The path of the refused payload key (`line_items[2].rate`)."""
     target: str | None = None
     """The ERP row's own id, as text, where a row was written."""
     parents: tuple[str, ...] = ()
-    """The ids at the source of all records that it waits for: it is woken when they have come."""
+    """The source ids of all missing parents: the event is woken when they are applied."""
 
 
 class ErrorClass(StrEnum):
-    """Who can cure an error, decided by type and SQLSTATE, never by words."""
+    """Whether a retry can help, from the error's type and SQLSTATE, never from its text."""
 
     TRANSIENT = "transient"
     PERMANENT = "permanent"

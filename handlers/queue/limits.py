@@ -1,7 +1,7 @@
-"""Holding the queue back: on suspicion only a few events of one kind, or of all, go through in each ten seconds.
+"""Throttling the queue: at most so many events of one type, or of all, in ten seconds.
 
-Waiting out a doubt then costs a few events. Every limit ends by the database's clock, so that a controller that died
-never stops the queue for good.
+An inconclusive measurement then costs only a few events. Every limit expires by the database's clock, so that a dead
+controller never stops the queue permanently.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from handlers.database.transaction import Bind, transaction
 from handlers.errors import Refused
 from handlers.queue import redrive
 from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
-from handlers.queue.room import ALL, is_there
+from handlers.queue.room import ALL, limits_exist
 
 SECONDS_MAX = 24 * 3600.0
 
@@ -30,11 +30,11 @@ class Limit:
     """One limit in force."""
 
     entity: EntityType | None
-    """None limits all kinds together."""
+    """None limits all types together."""
     per_ten_seconds: int
     until: datetime
     set_by: str
-    """A release or a person."""
+    """A release, or the operator's name."""
     reason: str
     set_at: datetime
 
@@ -47,14 +47,17 @@ class Limit:
 async def limit(
     bind: Bind, entity: EntityType | None, *, per_ten_seconds: int, seconds: float, by: str, reason: str
 ) -> Limit:
-    """Let workers take at most so many events of *entity*, or of all kinds together, in any ten seconds.
+    """Let workers claim at most *per_ten_seconds* events of *entity*, or of all types if it is None.
 
-    It holds for *seconds* from now, replaces the limit of that kind that is there, and 0 lets nothing through.
+    The limit expires after *seconds* and replaces the existing limit of that type; 0 stops the queue. Raises Refused
+    when a number is out of range.
     """
     if per_ten_seconds < 0:
-        raise Refused(f"a limit of {per_ten_seconds} events is none: 0 lets nothing through")
+        raise Refused(f"a limit must be 0 or more events, not {per_ten_seconds}; 0 stops the queue")
     if not 0 < seconds <= SECONDS_MAX:
-        raise Refused(f"a limit may hold for up to {SECONDS_MAX:.0f} seconds, not {seconds:g}: set it again")
+        raise Refused(
+            f"a limit must last between 0 and {SECONDS_MAX:.0f} seconds, not {seconds:g}; set it again to extend it"
+        )
     values = {
         "entity": _name(entity),
         "per_ten_seconds": min(per_ten_seconds, 2**31 - 1),
@@ -67,19 +70,19 @@ async def limit(
 
 
 async def lift(bind: Bind, entity: EntityType | None) -> list[Limit]:
-    """End the limit of *entity*, or the one on all kinds together. Returns it; empty where none was in force."""
+    """Remove the limit of *entity*, or the one on all types. Returns it; empty if none was in force."""
     return await _lift(bind, _name(entity))
 
 
 async def lift_all(bind: Bind) -> list[Limit]:
-    """End every limit. Returns those that were in force."""
+    """Remove every limit. Returns those that were in force."""
     return await _lift(bind, None)
 
 
 async def limits(bind: Bind) -> list[Limit]:
-    """The limits in force; none where the ledger is older than limits."""
+    """The limits in force; empty if the ledger has no table of limits yet."""
     async with transaction(bind) as tx:
-        if not await is_there(tx):
+        if not await limits_exist(tx):
             return []
         return [Limit.from_row(row) for row in (await tx.execute(_SQL["limits"])).mappings()]
 
@@ -87,7 +90,7 @@ async def limits(bind: Bind) -> list[Limit]:
 async def _lift(bind: Bind, name: str | None) -> list[Limit]:
     async with transaction(bind) as tx:
         rows = (await tx.execute(_SQL["lift"], {"entity": name})).mappings().all()
-        # What was held has become due.
+        # The throttled events are due now.
         await redrive.notify(tx)
     return [Limit.from_row(row) for row in rows]
 

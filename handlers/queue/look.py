@@ -1,4 +1,4 @@
-"""Looking at the queue without changing it: where events stand, what is dead, how live traffic fares."""
+"""Read-only queries of the queue: states of events, dead letters, outcomes of live traffic."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SQL = queries(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class EventState:
-    """Where one event stands."""
+    """The state of one event."""
 
     id: UUID
     entity: EntityType | None
-    """None for a kind of record that nobody handles; *raw_type* says which."""
+    """None for a type without a handler; *raw_type* has its name."""
     raw_type: str
     key: str
     status: Status
@@ -35,7 +35,7 @@ class EventState:
     started_at: datetime | None
     completed_at: datetime | None
     processing_result: dict[str, Any] | None
-    """What the worker wrote about its last attempt: outcome or error class, worker, revision, reason."""
+    """What the worker stored about its last attempt: outcome or error class, worker, revision, reason."""
 
     @classmethod
     def from_row(cls, row: RowMapping) -> Self:
@@ -50,11 +50,11 @@ class EventState:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter:
-    """An event that was given up, with what is needed to choose among them."""
+    """One dead letter, with the fields by which a plan chooses and groups."""
 
     id: UUID
     entity: EntityType | None
-    """None for a kind of record that nobody handles; *raw_type* says which."""
+    """None for a type without a handler; *raw_type* has its name."""
     raw_type: str
     key: str
     created_at: datetime
@@ -62,7 +62,7 @@ class DeadLetter:
     error_code: str | None
     error_message: str | None
     fingerprint: str
-    """The error with ids, numbers and quoted values masked; empty when none was recorded."""
+    """The error text with ids, numbers and quoted values masked; empty without an error."""
 
     @classmethod
     def from_row(cls, row: RowMapping) -> Self:
@@ -75,18 +75,18 @@ class DeadLetter:
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeCount:
-    """What became of the records of one kind that changed in a window; each record counts once."""
+    """Outcomes of the records of one type that changed in a window; each record counts once."""
 
     entity: EntityType | None
     raw_type: str
     completed: int
     failed: int
     open: int
-    """Unfinished, and not old enough to worry."""
+    """Not settled, and younger than the limit for late events."""
     late: int
-    """Unfinished and too old: a worker has stalled, or a retry drags on."""
+    """Not settled and too old: a worker is stalled, or the event is retried again and again."""
     error_samples: tuple[str, ...]
-    """Different errors of the failed ones, digits masked; at most fifty."""
+    """Distinct errors of the failed records, digits masked; at most fifty."""
 
     @classmethod
     def from_row(cls, row: RowMapping) -> Self:
@@ -95,24 +95,24 @@ class OutcomeCount:
 
 
 async def states(tx: AsyncConnection, ids: Sequence[UUID]) -> list[EventState]:
-    """Where the events *ids* stand, oldest first; an id that is not in the queue is missing in the answer."""
+    """The states of the events *ids*, oldest first; an id that is not in the queue is left out."""
     rows = await tx.execute(_SQL["states"], {"ids": list(ids)})
     return [EventState.from_row(row) for row in rows.mappings()]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
-    """What an event carries."""
+class StoredPayload:
+    """The payload of one event."""
 
     payload: str
     """JSON text."""
     created_at: datetime
 
 
-async def payloads(tx: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Carried]:
-    """What the events *ids* carry."""
+async def payloads(tx: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, StoredPayload]:
+    """The payloads of the events *ids*, by id."""
     rows = await tx.execute(_SQL["payloads"], {"ids": list(ids)})
-    return {row.id: Carried(payload=row.payload, created_at=row.created_at) for row in rows}
+    return {row.id: StoredPayload(payload=row.payload, created_at=row.created_at) for row in rows}
 
 
 async def dead_letters(tx: AsyncConnection) -> list[DeadLetter]:
@@ -122,7 +122,7 @@ async def dead_letters(tx: AsyncConnection) -> list[DeadLetter]:
 
 
 async def counts(tx: AsyncConnection) -> dict[Status, int]:
-    """How many events stand in each status; every status is named, also with none."""
+    """The number of events in each status; every status has a key, also with 0 events."""
     rows = await tx.execute(_SQL["counts"])
     return dict.fromkeys(Status, 0) | {Status(row.status): row.events for row in rows}
 
@@ -130,7 +130,7 @@ async def counts(tx: AsyncConnection) -> dict[Status, int]:
 async def outcomes_since(
     tx: AsyncConnection, *, since: datetime, excluding: Sequence[UUID] = (), late_seconds: float
 ) -> list[OutcomeCount]:
-    """Live traffic since *since*: a count for each kind of record. *excluding* are the replayed events."""
+    """Outcomes of live traffic since *since*, for each entity type. *excluding* are the replayed events."""
     rows = await tx.execute(
         _SQL["outcomes_since"], {"since": since, "excluding": list(excluding), "late_seconds": late_seconds}
     )
@@ -138,6 +138,6 @@ async def outcomes_since(
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
-    """A JSON object, or None: the ERP's own workers may have left another kind of value."""
+    """A JSON object, or None: the ERP's own workers may have stored another type of value."""
     value = json.loads(text) if text is not None else None
     return value if isinstance(value, dict) else None

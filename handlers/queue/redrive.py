@@ -1,4 +1,4 @@
-"""What puts work into the queue: a webhook, a dead letter sent back, and the call that wakes the workers."""
+"""Adding events to the queue: redriving dead letters, inserting new events, and notifying the workers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from handlers.database.queries import queries
 from handlers.queue.event import QUEUE_NAMES, EntityType, Operation
 
 CHANNEL = "tds_sync_queue"
-"""The channel on which a transaction that adds work wakes the workers."""
+"""The NOTIFY channel on which a transaction that adds events wakes the workers."""
 
 _SQL = queries(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BeforeRedrive:
-    """All that a redrive wipes from a dead letter, as JSON can hold it, so that `restore` can put it back."""
+    """The columns that a redrive clears in a dead letter, as JSON values, so that `restore` can put them back."""
 
     id: str
     attempt_count: int
@@ -43,32 +43,33 @@ class BeforeRedrive:
 
 
 async def redrive(tx: AsyncConnection, ids: Sequence[UUID]) -> list[BeforeRedrive]:
-    """Send the dead letters among *ids*, and nothing else, back to pending; wakes the workers.
+    """Set the dead letters among *ids*, and nothing else, back to pending; wakes the workers.
 
-    Returns all former values of those that were really dead letters.
+    Returns the previous values of the events that were dead letters.
     """
     rows = await tx.execute(_SQL["redrive"], {"ids": list(ids)})
-    formers = [BeforeRedrive.from_row(row) for row in rows.mappings()]
-    if formers:
+    previous_values = [BeforeRedrive.from_row(row) for row in rows.mappings()]
+    if previous_values:
         await notify(tx)
-    return formers
+    return previous_values
 
 
 async def restore(
-    tx: AsyncConnection, formers: Sequence[BeforeRedrive], *, even_leased: bool = False
+    tx: AsyncConnection, previous_values: Sequence[BeforeRedrive], *, even_leased: bool = False
 ) -> list[UUID]:
-    """Put redriven events that have not come to rest back as the dead letters they were.
+    """Turn redriven events that have not settled back into the dead letters they were.
 
-    *even_leased* is for whoever knows that no worker runs any more: a lease then binds nobody.
-    Returns those that were put back. One that is missing has come to rest, or a worker holds it.
+    *even_leased* also restores leased events; use it only when all workers are stopped. Returns the restored ids. A
+    missing id has settled, or is leased by a worker.
     """
     columns = {
-        f"{field.name}s": [getattr(each, field.name) for each in formers] for field in fields(BeforeRedrive)
+        f"{field.name}s": [getattr(previous, field.name) for previous in previous_values]
+        for field in fields(BeforeRedrive)
     }
-    columns["ids"] = [UUID(each.id) for each in formers]
+    columns["ids"] = [UUID(previous.id) for previous in previous_values]
     rows = await tx.execute(_SQL["restore"], columns | {"even_leased": even_leased})
-    put_back = {row.id for row in rows}
-    return [id_ for id_ in columns["ids"] if id_ in put_back]
+    restored = {row.id for row in rows}
+    return [id_ for id_ in columns["ids"] if id_ in restored]
 
 
 async def insert_event(
@@ -81,7 +82,7 @@ async def insert_event(
     source: str = "manual",
     headers: Mapping[str, Any] | None = None,
 ) -> UUID:
-    """Write one event as a receiver does, inbox row and queue row; wakes the workers. *headers* mark it."""
+    """Insert one event as a receiver does, inbox row and queue row; wakes the workers. Returns its id."""
     id_ = uuid4()
     await tx.execute(
         _SQL["insert_event"],

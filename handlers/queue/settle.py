@@ -1,7 +1,7 @@
-"""The ERP's queue: one verb for each change of an event's status, each in the caller's transaction.
+"""Changes of an event's status: one function for each, in the caller's transaction.
 
-Times are the database's own. A verb that settles an event is fenced: it touches only what *owner* holds,
-and says what it touched. Priority follows the queue's own index, 1 before 10; receivers always write 5.
+Times are the database's own. A function with an *owner* is fenced: it changes only events leased to *owner*, and
+returns their ids. Priority follows the queue's own index, 1 before 10; receivers always write 5.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from handlers.queue.event import (
 )
 
 LEASES_LOST_MAX = 10
-"""An event that was being worked on when so many leases ran out is taken for their cause."""
+"""An event that was in progress when so many leases expired is considered their cause."""
 
 _SQL = queries(__name__)
 
 
 class LeaseLost(TryAgain):
-    """Another worker may hold these events by now: what was done for them must be rolled back."""
+    """Another worker may hold these events now: the transaction must be rolled back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,12 @@ class Failure:
     id: UUID
     error_class: ErrorClass
     code: str
-    """A SQLSTATE, an error's type, or our own word; what dead letters are grouped by."""
+    """A SQLSTATE, an error's type, or our own code; dead letters are grouped by it."""
     message: str
     sqlstate: str | None = None
     field: str | None = None
     parents: tuple[str, ...] = ()
-    """The ids at the source of the records that it waits for."""
+    """The source ids of the missing parents."""
 
 
 async def complete(
@@ -55,10 +55,10 @@ async def complete(
 ) -> set[UUID]:
     """Settle applied and superseded events as completed, in the transaction that wrote their rows.
 
-    Returns those that *owner* still held. When one is missing, roll back: its rows must not stay.
+    Returns the ids that *owner* still held. If one is missing, roll back: its rows must not stay.
     """
     kinds = {(result.outcome, result.reason) for result in results.values()}
-    told = {
+    json_results = {
         (outcome, reason): json.dumps(
             {"outcome": outcome.value, "worker": owner, "revision": revision, "reason": clean(reason)}
         )
@@ -70,7 +70,7 @@ async def complete(
             "owner": owner,
             "ids": list(results),
             "targets": [result.target for result in results.values()],
-            "results": [told[result.outcome, result.reason] for result in results.values()],
+            "results": [json_results[result.outcome, result.reason] for result in results.values()],
         },
     )
     return set(rows.scalars())
@@ -85,41 +85,44 @@ async def retry_later(
     base_seconds: float = 120,
     cap_seconds: float = 3600,
 ) -> dict[UUID, Status]:
-    """Let failed events wait: 2, 4, 8 … minutes with jitter. With no attempt left they become dead letters.
+    """Schedule a retry of failed events, with backoff: 2, 4, 8 … minutes and jitter.
 
-    Returns the new status of those that *owner* still held.
+    An event without attempts left becomes a dead letter. Returns the new status of those that *owner* still held.
     """
-    values = _told(owner, revision, failures) | {"base_seconds": base_seconds, "cap_seconds": cap_seconds}
+    values = _parameters(owner, revision, failures) | {
+        "base_seconds": base_seconds,
+        "cap_seconds": cap_seconds,
+    }
     rows = await tx.execute(_SQL["retry_later"], values)
     return {row.id: Status(row.status) for row in rows}
 
 
 async def bury(tx: AsyncConnection, *, owner: str, revision: str, failures: Sequence[Failure]) -> set[UUID]:
-    """Make events dead letters at once: no retry can cure them. Returns those that *owner* still held."""
-    rows = await tx.execute(_SQL["bury"], _told(owner, revision, failures))
+    """Make events dead letters at once: no retry can help. Returns the ids that *owner* still held."""
+    rows = await tx.execute(_SQL["bury"], _parameters(owner, revision, failures))
     return {row.id for row in rows}
 
 
 async def release(tx: AsyncConnection, *, owner: str, ids: Sequence[UUID] | None = None) -> set[UUID]:
-    """Give back what *owner* holds, or only *ids* of it, as if never claimed. Returns what went back."""
+    """Release the leases of *owner*, or only those of *ids*, as if never claimed. Returns the released ids."""
     rows = await tx.execute(_SQL["release"], {"owner": owner, "ids": None if ids is None else list(ids)})
     return {row.id for row in rows}
 
 
 async def expire_leases(tx: AsyncConnection, *, leases_lost_max: int = LEASES_LOST_MAX) -> dict[UUID, Status]:
-    """Take back events whose lease has run out, with their attempt counted. Returns their new status."""
+    """Take back events with an expired lease; the attempt counts. Returns their new status by id."""
     rows = await tx.execute(_SQL["expire_leases"], {"lost_max": leases_lost_max})
     return {row.id: Status(row.status) for row in rows}
 
 
 async def refuse_unknown(tx: AsyncConnection) -> set[UUID]:
-    """Bury due events of kinds that nobody handles. Returns them."""
+    """Bury due events of types without a handler. Returns their ids."""
     rows = await tx.execute(_SQL["refuse_unknown"], {"entities": list(ENTITY_TYPES)})
     return {row.id for row in rows}
 
 
-def _told(owner: str, revision: str, failures: Sequence[Failure]) -> dict[str, Any]:
-    """Failures as the arrays that a statement takes."""
+def _parameters(owner: str, revision: str, failures: Sequence[Failure]) -> dict[str, Any]:
+    """The failures as the array parameters of a statement."""
     return {
         "owner": owner,
         "ids": [failure.id for failure in failures],
