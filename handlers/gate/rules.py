@@ -1,7 +1,7 @@
 """The gate: measurements in, judgement out. Pure: it reads no clock, no database, no configuration.
 
-A judgement is a finding with one plain sentence that carries the arithmetic, and with the inputs from which
-`judge(**inputs)` comes to the same finding again.
+A judgement is a finding with one plain sentence that shows the numbers. It keeps its inputs, from which
+`judge(**inputs)` makes the same judgement again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from handlers.gate.values import (
 
 
 def judge(*, rule: str, seen: Mapping[str, Any], limits: Mapping[str, Any]) -> Judgement:
-    """Judge again from stored inputs, perhaps with other limits: `judge(**judgement.inputs)`."""
+    """Judge again from stored inputs, perhaps with other limits: `judge(**judgement.inputs)`.
+
+    *seen* is the measurement: the parameters are named like the keys that ledgers store. Raises ValueError for an
+    unknown rule.
+    """
     thresholds = Thresholds(**{**limits, "instant_errors": tuple(limits["instant_errors"])})
     match rule:
         case "canary":
@@ -37,133 +41,161 @@ def judge(*, rule: str, seen: Mapping[str, Any], limits: Mapping[str, Any]) -> J
     raise ValueError(f"there is no rule called {rule!r}")
 
 
-def judge_canary(seen: CanaryMeasurement, limits: Thresholds) -> Judgement:
-    """One event, followed to its end: a probe, not a statistic, so a single failure decides."""
-    finding, sentence = _canary(seen)
-    return _judgement("canary", seen, limits, finding, sentence)
+def judge_canary(measurement: CanaryMeasurement, limits: Thresholds) -> Judgement:
+    """Judge one event that was followed until it settled. It is no statistic: a single failure decides."""
+    finding, sentence = _canary(measurement)
+    return _judgement("canary", measurement, limits, finding, sentence)
 
 
-def _canary(seen: CanaryMeasurement) -> tuple[Finding, str]:
-    what = f"{seen.entity} {seen.key}"
-    took = f"{seen.seconds:.1f} s"
-    if seen.source_down is not None:
-        return Finding.SOURCE_DOWN, f"cannot see what became of {what}: {seen.source_down}"
-    if seen.status == "failed":
-        return Finding.UNHEALTHY, f"{what} failed after {took}: {_shortened(seen.error) or 'no error text'}"
-    if seen.status != "completed":
-        if seen.seconds < seen.limit_seconds:
-            return Finding.INCONCLUSIVE, f"{what} is still open after {took} of {seen.limit_seconds:g} s"
-        return Finding.UNHEALTHY, f"{what} has no outcome after {took}; the limit is {seen.limit_seconds:g} s"
-    fault = _canary_fault(seen)
+def _canary(measurement: CanaryMeasurement) -> tuple[Finding, str]:
+    what = f"{measurement.entity} {measurement.key}"
+    took = f"{measurement.seconds:.1f} s"
+    if measurement.source_down is not None:
+        return Finding.SOURCE_DOWN, f"the state of {what} is unknown: {measurement.source_down}"
+    if measurement.status == "failed":
+        return (
+            Finding.UNHEALTHY,
+            f"{what} failed after {took}: {_shortened(measurement.error) or 'no error text'}",
+        )
+    if measurement.status != "completed":
+        if measurement.seconds < measurement.limit_seconds:
+            return (
+                Finding.INCONCLUSIVE,
+                f"{what} is still open after {took} of {measurement.limit_seconds:g} s",
+            )
+        return (
+            Finding.UNHEALTHY,
+            f"{what} has no outcome after {took}; the limit is {measurement.limit_seconds:g} s",
+        )
+    fault = _canary_fault(measurement)
     if fault:
         return Finding.UNHEALTHY, f"{what} completed, but {fault}"
-    unseen = f"; its row was not compared: {seen.not_compared}" if seen.not_compared else ""
-    return Finding.HEALTHY, f"{what} completed, {took}{unseen}"
+    not_compared = (
+        f"; its row was not compared: {measurement.not_compared}" if measurement.not_compared else ""
+    )
+    return Finding.HEALTHY, f"{what} completed, {took}{not_compared}"
 
 
-def _canary_fault(seen: CanaryMeasurement) -> str:
-    """Why a completed canary proves nothing; empty when it does."""
-    if seen.worker_revision is not None and not _same(seen.worker_revision, seen.wanted_revision):
-        return f"by a worker of {seen.worker_revision[:7]}, not of the released {seen.wanted_revision[:7]}"
-    if seen.differences:
-        return f"its row does not say what the payload says: {'; '.join(seen.differences)}"
+def _canary_fault(measurement: CanaryMeasurement) -> str:
+    """Why a completed canary is no proof of the revision; empty when it is one."""
+    if measurement.worker_revision is not None and not _same(
+        measurement.worker_revision, measurement.wanted_revision
+    ):
+        worker, released = measurement.worker_revision[:7], measurement.wanted_revision[:7]
+        return f"by a worker of {worker}, not of the released {released}"
+    if measurement.differences:
+        return f"its row differs from the payload: {'; '.join(measurement.differences)}"
     return ""
 
 
-def judge_batch(seen: Measurement, limits: Thresholds) -> Judgement:
-    """The drain so far. Inconclusive is no breach: go on, but do not let the batches grow."""
-    total = seen.total()
-    early = _breach("batch", seen, limits)
+def judge_batch(measurement: Measurement, limits: Thresholds) -> Judgement:
+    """Judge the drain so far. Inconclusive is no breach: the drain continues, but its batches do not grow."""
+    total = measurement.total()
+    early = _judge_early("batch", measurement, limits)
     if early is not None:
         return early
     if total.open > 0:
-        return _judgement("batch", seen, limits, Finding.INCONCLUSIVE, f"{_sum(total)}: not all at rest yet")
+        return _judgement(
+            "batch", measurement, limits, Finding.INCONCLUSIVE, f"{_sum(total)}: not all have settled"
+        )
     if not _reaches(total, limits.good_percent):
         return _judgement(
             "batch",
-            seen,
+            measurement,
             limits,
             Finding.INCONCLUSIVE,
             f"{_sum(total)}, below {limits.good_percent:g} % but no breach: {_why_no_breach(total, limits)}",
         )
     return _judgement(
-        "batch", seen, limits, Finding.HEALTHY, f"{_sum(total)}; the bar is {limits.good_percent:g} %"
+        "batch",
+        measurement,
+        limits,
+        Finding.HEALTHY,
+        f"{_sum(total)}; the threshold is {limits.good_percent:g} %",
     )
 
 
-def judge_watch(seen: Measurement, limits: Thresholds) -> Judgement:
-    """Live traffic since the release. Too little to tell is inconclusive, never a pass."""
-    total = seen.total()
-    early = _breach("watch", seen, limits)
+def judge_watch(measurement: Measurement, limits: Thresholds) -> Judgement:
+    """Judge live traffic since the release. Too few events are inconclusive, never a pass."""
+    total = measurement.total()
+    early = _judge_early("watch", measurement, limits)
     if early is not None:
         return early
 
-    def found(finding: Finding, sentence: str) -> Judgement:
-        return _judgement("watch", seen, limits, finding, sentence)
+    def judgement(finding: Finding, sentence: str) -> Judgement:
+        return _judgement("watch", measurement, limits, finding, sentence)
 
     if not _reaches(total, limits.good_percent):
-        return found(
+        return judgement(
             Finding.INCONCLUSIVE,
             f"{_sum(total)}, below {limits.good_percent:g} % but no breach: {_why_no_breach(total, limits)}",
         )
-    # Completed ones, not outcomes: otherwise one more failure could turn "too little" into a pass.
+    # Completed events, not outcomes: otherwise one more failure could turn "too few" into a pass.
     missing = limits.outcomes_min - total.completed
     if missing > 0:
-        return found(
+        return judgement(
             Finding.INCONCLUSIVE,
             f"{_sum(total)}; {missing} more must complete before the watch can pass",
         )
-    dead = [count for count in seen.counts if count.bad > 0 and count.completed == 0]
-    if dead:
-        return found(
+    only_failed = [count for count in measurement.counts if count.bad > 0 and count.completed == 0]
+    if only_failed:
+        return judgement(
             Finding.INCONCLUSIVE,
-            f"{_sum(total)}, but {_sum(dead[0], of=True)}: fewer than {limits.failures_min} failures, "
-            "and not one success",
+            f"{_sum(total)}, but {_sum(only_failed[0], of=True)}: fewer than {limits.failures_min} failures, "
+            "but no success",
         )
-    return found(Finding.HEALTHY, f"{_sum(total)}; the bar is {limits.good_percent:g} %")
+    return judgement(Finding.HEALTHY, f"{_sum(total)}; the threshold is {limits.good_percent:g} %")
 
 
-def _breach(rule: str, seen: Measurement, limits: Thresholds) -> Judgement | None:
-    """What every count of events shares: no source, no data, and the breach, pooled and for each type."""
-    if seen.source_down is not None:
+def _judge_early(rule: str, measurement: Measurement, limits: Thresholds) -> Judgement | None:
+    """The rules that drain and watch share: no source, no data, and a breach of all types together or of one."""
+    if measurement.source_down is not None:
         return _judgement(
-            rule, seen, limits, Finding.SOURCE_DOWN, f"nothing could be measured: {seen.source_down}"
+            rule,
+            measurement,
+            limits,
+            Finding.SOURCE_DOWN,
+            f"nothing could be measured: {measurement.source_down}",
         )
-    for count in seen.counts:
+    for count in measurement.counts:
         for error in count.errors:
             if any(text in error for text in limits.instant_errors):
                 return _judgement(
                     rule,
-                    seen,
+                    measurement,
                     limits,
                     Finding.UNHEALTHY,
-                    f"{count.entity}: {_shortened(error)}: one such error is enough{_before(seen)}",
+                    f"{count.entity}: {_shortened(error)}: one such error is a breach{_before(measurement)}",
                 )
-    total = seen.total()
+    total = measurement.total()
     if total.outcomes == 0:
         waiting = f", {total.open} still open" if total.open else ""
         return _judgement(
-            rule, seen, limits, Finding.NO_DATA, f"no event has come to an end{waiting}: no data is no pass"
+            rule,
+            measurement,
+            limits,
+            Finding.NO_DATA,
+            f"no event has settled{waiting}: no data is never a pass",
         )
-    for count in (total, *seen.counts):
+    for count in (total, *measurement.counts):
         if count.bad >= limits.failures_min and not _reaches(count, limits.roll_back_percent):
             return _judgement(
                 rule,
-                seen,
+                measurement,
                 limits,
                 Finding.UNHEALTHY,
-                f"{_sum(count, of=True)}, below {limits.roll_back_percent:g} %{_before(seen)}",
+                f"{_sum(count, of=True)}, below {limits.roll_back_percent:g} %{_before(measurement)}",
             )
     return None
 
 
 def _reaches(count: Count, percent: float) -> bool:
-    # Multiplied, not divided: a rate that is exactly at the bar must not fall below it by rounding.
+    # Multiplied, not divided: a rate that equals the threshold must not fall below it by rounding.
     return count.completed * 100 >= percent * count.outcomes
 
 
 def _sum(count: Count, *, of: bool = False) -> str:
-    """The arithmetic in words. The rate is rounded down: it must not read as reaching a bar it misses."""
+    """The numbers in words. The rate is rounded down, so that it never shows a threshold that it misses."""
     name = f"{count.entity}: " if of else ""
     rate = math.floor(count.completed * 1000 / count.outcomes) / 10 if count.outcomes else 0.0
     parts = [f"{name}{count.completed} of {count.outcomes} completed ({rate:g} %)"]
@@ -179,44 +211,49 @@ def _sum(count: Count, *, of: bool = False) -> str:
 def _why_no_breach(total: Count, limits: Thresholds) -> str:
     if total.bad < limits.failures_min:
         return f"fewer than {limits.failures_min} failures never roll back"
-    return f"at or above {limits.roll_back_percent:g} %, a person looks"
+    return f"at or above {limits.roll_back_percent:g} %, a person decides"
 
 
-def _before(seen: Measurement) -> str:
-    """Rolling back to a revision that was no better is still right, but people should read that it was so."""
-    if seen.baseline is None or seen.baseline.completed + seen.baseline.failed == 0:
+def _before(measurement: Measurement) -> str:
+    """The baseline in words. A rollback to a revision that was no better is right, but people should know it."""
+    if measurement.baseline is None or measurement.baseline.completed + measurement.baseline.failed == 0:
         return ""
-    count = Count(entity="", completed=seen.baseline.completed, failed=seen.baseline.failed)
+    count = Count(entity="", completed=measurement.baseline.completed, failed=measurement.baseline.failed)
     return f"; before the release {count.completed} of {count.outcomes} completed"
 
 
-def _same(one: str, other: str) -> bool:
-    short = min(len(one), len(other))
-    return short >= 7 and one[:short] == other[:short]
+def _same(worker_revision: str, wanted_revision: str) -> bool:
+    """Whether two commits are equal as far as both are known: a worker may report only the first digits."""
+    digits = min(len(worker_revision), len(wanted_revision))
+    return digits >= 7 and worker_revision[:digits] == wanted_revision[:digits]
 
 
-def _shortened(text: str, most: int = 160) -> str:
+def _shortened(text: str, length_max: int = 160) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return line if len(line) <= length_max else line[: length_max - 1] + "…"
 
 
-def _measurement(seen: Mapping[str, Any]) -> Measurement:
+def _measurement(stored: Mapping[str, Any]) -> Measurement:
     return Measurement(
-        counts=tuple(Count(**{**count, "errors": tuple(count["errors"])}) for count in seen["counts"]),
-        source_down=seen["source_down"],
-        baseline=Baseline(**seen["baseline"]) if seen["baseline"] else None,
+        counts=tuple(Count(**{**count, "errors": tuple(count["errors"])}) for count in stored["counts"]),
+        source_down=stored["source_down"],
+        baseline=Baseline(**stored["baseline"]) if stored["baseline"] else None,
     )
 
 
 def _judgement(
-    rule: str, seen: Measurement | CanaryMeasurement, limits: Thresholds, finding: Finding, sentence: str
+    rule: str,
+    measurement: Measurement | CanaryMeasurement,
+    limits: Thresholds,
+    finding: Finding,
+    sentence: str,
 ) -> Judgement:
-    inputs = {"rule": rule, "seen": _lists(asdict(seen)), "limits": _lists(asdict(limits))}
+    inputs = {"rule": rule, "seen": _lists(asdict(measurement)), "limits": _lists(asdict(limits))}
     return Judgement(finding=finding, sentence=sentence, inputs=inputs)
 
 
 def _lists(value: Any) -> Any:
-    """Tuples as lists, as JSON will have them, so that stored and fresh inputs are equal."""
+    """*value* with lists instead of tuples, as in JSON, so that stored and new inputs are equal."""
     if isinstance(value, dict):
         return {key: _lists(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What the gate is told and what it answers: plain values, pure."""
+"""What the gate takes and what it returns: plain values, pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Finding(StrEnum):
-    """What the numbers say. Only UNHEALTHY rolls back and only HEALTHY passes."""
+    """The result of the gate. Only UNHEALTHY rolls back and only HEALTHY passes."""
 
     HEALTHY = "HEALTHY"
     UNHEALTHY = "UNHEALTHY"
@@ -19,7 +19,7 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A finding, the sentence that explains it, and what it was made from (JSON-able)."""
+    """A finding, the sentence that explains it, and the inputs of the rule, ready for JSON."""
 
     finding: Finding
     sentence: str
@@ -34,9 +34,9 @@ class Count:
     completed: int = 0
     failed: int = 0
     open: int = 0
-    """Unfinished, but young enough."""
+    """Unfinished, and still within the time limit."""
     late: int = 0
-    """Unfinished past the limit: counts as failed, so that a stalled worker is a breach."""
+    """Unfinished after the time limit: counts as failed, so that a stalled worker is a breach."""
     errors: tuple[str, ...] = ()
     """Samples of the failed events' error texts."""
 
@@ -46,18 +46,18 @@ class Count:
 
     @property
     def bad(self) -> int:
-        """Failed for good, or too late."""
+        """Failed events and late ones."""
         return self.failed + self.late
 
     @property
     def outcomes(self) -> int:
-        """Events about which something is known."""
+        """Events with a known outcome: completed, failed or late."""
         return self.completed + self.bad
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """What the previous revision did before the release, for the sentence only."""
+    """The outcomes under the previous revision, before the release. Used in sentences, never in a rule."""
 
     completed: int
     failed: int
@@ -65,11 +65,11 @@ class Baseline:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What was seen since the release, or of a drain so far: one count for each entity type."""
+    """The events since the release, or of a drain so far: one count for each entity type."""
 
     counts: tuple[Count, ...] = ()
     source_down: str | None = None
-    """Why nothing could be measured; that is never the release's fault."""
+    """Why nothing could be measured. The release is never blamed for it."""
     baseline: Baseline | None = None
 
     def total(self) -> Count:
@@ -85,7 +85,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class CanaryMeasurement:
-    """The one dead letter that proves the revision, as it stands now."""
+    """The current state of the one event that proves the revision."""
 
     entity: str
     key: str
@@ -95,24 +95,24 @@ class CanaryMeasurement:
     limit_seconds: float
     wanted_revision: str
     worker_revision: str | None = None
-    """Which revision's worker completed it, where workers say so."""
+    """The revision of the worker that completed it, where workers record it."""
     differences: tuple[str, ...] = ()
-    """Where the entity's row does not say what the payload says."""
+    """Fields in which the entity's row differs from the payload."""
     not_compared: str = ""
-    """Why the row could not be held against the payload, where that was wanted."""
+    """Why the row could not be compared with the payload; empty when it was, or need not be."""
     error: str = ""
     source_down: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """The bars. 95 and 80 are the runbook's numbers."""
+    """The limits of the gate. 95 and 80 are the runbook's numbers."""
 
     good_percent: float = 95.0
     roll_back_percent: float = 80.0
     outcomes_min: int = 20
-    """So many events must have completed before a watch can pass."""
+    """The number of completed events that a watch needs to pass."""
     failures_min: int = 3
     """Fewer failures than this never roll back."""
     instant_errors: tuple[str, ...] = ("greenlet_spawn",)
-    """Texts that, found in one failed event's error, are a breach at once."""
+    """A single failed event with one of these texts in its error is a breach."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ LIMITS = Thresholds()
 
 
 def watched(*counts: Count, **values: Any) -> Judgement:
-    """The judgement of a watch that saw these counts."""
+    """The judgement of a watch with these counts."""
     return judge_watch(Measurement(counts=counts, **values), LIMITS)
 
 
 def drained(*counts: Count, **values: Any) -> Judgement:
-    """The judgement of a drain that saw these counts."""
+    """The judgement of a drain with these counts."""
     return judge_batch(Measurement(counts=counts, **values), LIMITS)
 
 
@@ -44,7 +45,7 @@ def products(**values: Any) -> Count:
 
 def canary(**values: Any) -> Judgement:
     """The judgement of a canary."""
-    seen = {
+    completed = {
         "entity": "Product",
         "key": "2646610000000113826",
         "status": "completed",
@@ -52,12 +53,12 @@ def canary(**values: Any) -> Judgement:
         "limit_seconds": 60.0,
         "wanted_revision": "9f3c2e1" + "0" * 33,
     }
-    return judge_canary(CanaryMeasurement(**{**seen, **values}), LIMITS)
+    return judge_canary(CanaryMeasurement(**{**completed, **values}), LIMITS)
 
 
 @pytest.mark.parametrize("judged", [watched, drained])
 def test_no_data_is_no_pass_and_no_rollback(judged: Any) -> None:
-    """Nothing seen, or only open events, is NO_DATA and says so."""
+    """No event, or only open events, is NO_DATA, and the sentence counts the open ones."""
     assert judged().finding is Finding.NO_DATA
     waiting = judged(products(open=7))
     assert waiting.finding is Finding.NO_DATA
@@ -99,7 +100,7 @@ def test_late_events_count_as_failed(judged: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("judged", [watched, drained])
-def test_the_bars_are_80_and_95_and_belong_to_the_better_side(
+def test_the_thresholds_are_80_and_95_and_belong_to_the_better_side(
     judged: Any, completed: int, failed: int, finding: Finding
 ) -> None:
     """Exactly 80 % does not roll back, exactly 95 % passes, and no rounding decides."""
@@ -108,7 +109,7 @@ def test_the_bars_are_80_and_95_and_belong_to_the_better_side(
     assert f"{completed} of {completed + failed} completed" in judgement.sentence
 
 
-def test_a_rate_never_reads_as_reaching_a_bar_that_it_misses() -> None:
+def test_a_rate_never_reads_as_reaching_a_threshold_that_it_misses() -> None:
     """79.99 % is printed as 79.9 %, not as 80 %."""
     judgement = watched(products(completed=7999, failed=2001))
     assert judgement.finding is Finding.UNHEALTHY
@@ -131,7 +132,7 @@ def test_a_watch_does_not_pass_with_a_type_that_only_failed() -> None:
 
 
 def test_a_watch_needs_twenty_completed_to_pass() -> None:
-    """Nineteen clean ones are not decided and say how many are missing; a failure does not fill the gap."""
+    """Nineteen are inconclusive and the sentence says how many are missing; a failure does not fill the gap."""
     judgement = watched(products(completed=19))
     assert judgement.finding is Finding.INCONCLUSIVE
     assert "1 more must complete" in judgement.sentence
@@ -140,13 +141,13 @@ def test_a_watch_needs_twenty_completed_to_pass() -> None:
 
 
 def test_a_batch_may_be_small() -> None:
-    """One clean event of a drain is enough to go on; while one is open it is not."""
+    """One completed event of a drain is enough to continue; while one is open it is not."""
     assert drained(products(completed=1)).finding is Finding.HEALTHY
     assert drained(products(completed=5, open=1)).finding is Finding.INCONCLUSIVE
 
 
 def test_a_breach_does_not_wait_for_the_rest_of_the_batch() -> None:
-    """Three of four failed: the other twenty need not come to rest first."""
+    """Three of four failed: the other twenty need not settle first."""
     assert drained(products(completed=1, failed=3, open=20)).finding is Finding.UNHEALTHY
 
 
@@ -160,8 +161,8 @@ def test_an_instant_error_acts_at_once(judged: Any) -> None:
     assert judged(products(completed=500, failed=1, errors=("timeout",))).finding is Finding.HEALTHY
 
 
-def test_a_breach_says_what_was_before() -> None:
-    """Rolling back to a revision that was no better is said, and still done."""
+def test_the_sentence_of_a_breach_has_the_baseline() -> None:
+    """A revision that was no better before the release is mentioned, and the rollback is still right."""
     judgement = watched(products(failed=9), baseline=Baseline(completed=0, failed=58))
     assert judgement.finding is Finding.UNHEALTHY
     assert judgement.sentence.endswith("before the release 0 of 58 completed")
@@ -175,7 +176,7 @@ def test_a_completed_canary_of_the_released_revision_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "words"),
+    ("changes", "sentence"),
     [
         (
             {"status": "failed", "error": "rate: 'x' is not\na number"},
@@ -187,15 +188,15 @@ def test_a_completed_canary_of_the_released_revision_passes() -> None:
         ({"differences": ("price is 5, should be 6",)}, "price is 5, should be 6"),
     ],
 )
-def test_a_canary_that_proves_nothing_fails_and_says_why(seen: dict[str, Any], words: str) -> None:
+def test_a_canary_that_proves_nothing_fails_and_says_why(changes: dict[str, Any], sentence: str) -> None:
     """Failed, too late, by another revision, or with a wrong row."""
-    judgement = canary(**seen)
+    judgement = canary(**changes)
     assert judgement.finding is Finding.UNHEALTHY
-    assert words in judgement.sentence
+    assert sentence in judgement.sentence
 
 
-def test_a_canary_under_way_is_not_decided() -> None:
-    """Before the limit an open event means nothing; without a database nothing is known."""
+def test_an_open_canary_is_inconclusive() -> None:
+    """Before the limit an open event proves nothing; without a database nothing is known."""
     assert canary(status="open").finding is Finding.INCONCLUSIVE
     assert canary(status="open", source_down="no answer").finding is Finding.SOURCE_DOWN
 
@@ -254,15 +255,17 @@ RANK = {
 }
 
 
-@given(seen=measurements, limits=limits, rule=st.sampled_from([judge_watch, judge_batch]), data=st.data())
+@given(
+    measurement=measurements, limits=limits, rule=st.sampled_from([judge_watch, judge_batch]), data=st.data()
+)
 def test_more_failures_never_make_it_healthier(
-    seen: Measurement, limits: Thresholds, rule: Any, data: st.DataObject
+    measurement: Measurement, limits: Thresholds, rule: Any, data: st.DataObject
 ) -> None:
     """Whichever count gets more failed or late events, the finding does not improve."""
-    if not seen.counts:
+    if not measurement.counts:
         return
-    index = data.draw(st.integers(0, len(seen.counts) - 1))
-    worse = list(seen.counts)
+    index = data.draw(st.integers(0, len(measurement.counts) - 1))
+    worse = list(measurement.counts)
     old = worse[index]
     worse[index] = Count(
         entity=old.entity,
@@ -272,18 +275,20 @@ def test_more_failures_never_make_it_healthier(
         late=old.late + data.draw(st.integers(0, 20)),
         errors=old.errors,
     )
-    after = Measurement(counts=tuple(worse), source_down=seen.source_down, baseline=seen.baseline)
-    assert RANK[rule(after, limits).finding] <= RANK[rule(seen, limits).finding]
+    after = Measurement(
+        counts=tuple(worse), source_down=measurement.source_down, baseline=measurement.baseline
+    )
+    assert RANK[rule(after, limits).finding] <= RANK[rule(measurement, limits).finding]
 
 
-@given(seen=measurements, limits=limits, data=st.data())
+@given(measurement=measurements, limits=limits, data=st.data())
 def test_a_success_that_turns_into_a_failure_never_makes_it_healthier(
-    seen: Measurement, limits: Thresholds, data: st.DataObject
+    measurement: Measurement, limits: Thresholds, data: st.DataObject
 ) -> None:
     """Moving events from completed to failed does not improve the finding of a watch."""
-    if not seen.counts:
+    if not measurement.counts:
         return
-    first, rest = seen.counts[0], seen.counts[1:]
+    first, rest = measurement.counts[0], measurement.counts[1:]
     moved = data.draw(st.integers(0, first.completed))
     worse = Count(
         entity=first.entity,
@@ -293,24 +298,42 @@ def test_a_success_that_turns_into_a_failure_never_makes_it_healthier(
         late=first.late,
         errors=first.errors,
     )
-    after = Measurement(counts=(worse, *rest), source_down=seen.source_down)
-    before = Measurement(counts=seen.counts, source_down=seen.source_down)
+    after = Measurement(counts=(worse, *rest), source_down=measurement.source_down)
+    before = Measurement(counts=measurement.counts, source_down=measurement.source_down)
     assert RANK[judge_watch(after, limits).finding] <= RANK[judge_watch(before, limits).finding]
 
 
 @given(open=st.integers(0, 500), limits=limits, rule=st.sampled_from([judge_watch, judge_batch]))
 def test_open_events_alone_never_decide(open: int, limits: Thresholds, rule: Any) -> None:
-    """Without an outcome nothing passes and nothing rolls back, whatever the limits."""
+    """Without an outcome nothing passes and nothing rolls back, with any limits."""
     assert rule(Measurement(counts=(products(open=open),)), limits).finding is Finding.NO_DATA
 
 
-@given(seen=measurements, limits=limits, rule=st.sampled_from([judge_watch, judge_batch]))
+@given(measurement=measurements, limits=limits, rule=st.sampled_from([judge_watch, judge_batch]))
 def test_a_judgement_can_be_made_again_from_its_inputs(
-    seen: Measurement, limits: Thresholds, rule: Any
+    measurement: Measurement, limits: Thresholds, rule: Any
 ) -> None:
     """Through JSON and back: same finding, same sentence, same inputs."""
-    judgement = rule(seen, limits)
+    judgement = rule(measurement, limits)
     assert judge(**json.loads(json.dumps(judgement.inputs))) == judgement
+
+
+def test_stored_inputs_keep_their_keys() -> None:
+    """Ledgers that exist have these keys: a judgement of an older program can be made again."""
+    stored = {
+        "rule": "batch",
+        "seen": {
+            "counts": [
+                {"entity": "Bill", "completed": 0, "failed": 7, "open": 0, "late": 0, "errors": ["timeout"]}
+            ],
+            "source_down": None,
+            "baseline": {"completed": 5, "failed": 1},
+        },
+        "limits": json.loads(json.dumps(asdict(LIMITS))),
+    }
+    judgement = judge(**stored)
+    assert judgement.finding is Finding.UNHEALTHY
+    assert judgement.inputs == stored
 
 
 def test_a_canary_can_be_judged_again_too() -> None:
@@ -319,9 +342,9 @@ def test_a_canary_can_be_judged_again_too() -> None:
     assert judge(**json.loads(json.dumps(judgement.inputs))) == judgement
 
 
-@given(seen=measurements, limits=limits, rule=st.sampled_from([judge_watch, judge_batch]))
-def test_every_judgement_is_one_plain_line(seen: Measurement, limits: Thresholds, rule: Any) -> None:
-    """A sentence, not a paragraph: it stands in tables and notifications."""
-    sentence = rule(seen, limits).sentence
+@given(measurement=measurements, limits=limits, rule=st.sampled_from([judge_watch, judge_batch]))
+def test_every_judgement_is_one_plain_line(measurement: Measurement, limits: Thresholds, rule: Any) -> None:
+    """A sentence, not a paragraph: it is shown in tables and notifications."""
+    sentence = rule(measurement, limits).sentence
     assert sentence
     assert "\n" not in sentence
