@@ -1,8 +1,8 @@
-# The everyday commands. `make` alone lists them. Nothing here needs root or a service of the machine.
+# The everyday commands. `make` alone lists them. None needs root or a running service.
 
 VENV ?= .venv
 STORY ?= good
-# Test files side by side; most of them wait for processes, so two do well on two cores.
+# Test files run in parallel. Most tests wait for processes, so two jobs suit two cores.
 JOBS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -19,9 +19,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 help: ## List these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
-setup: $(READY) ## Make the virtual environment (VENV=.venv) with exactly the locked packages
+setup: $(READY) ## Create the virtual environment (VENV=.venv) with the locked packages
 
-# The stamp lets every other command ask for the environment without paying for it twice.
+# The stamp file lets every other target depend on the environment without installing it again.
 $(READY): requirements.lock pyproject.toml
 	@command -v git >/dev/null || { echo "git is missing: install it, then run make again" >&2; exit 1; }
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: install it, or name it with make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -32,23 +32,23 @@ $(READY): requirements.lock pyproject.toml
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-check: $(READY) ## Format, lint, strict types, import contracts: what a reviewer would run
+check: $(READY) ## Check format, lint, strict types and the import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(READY) ## All tests, on a real database, real SSH and real git (TESTS=tests/unit for a part)
+test: $(READY) ## Run all tests, on a real database, SSH and git (TESTS=tests/unit for a part)
 	$(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS)
 
-rehearse: $(READY) ## A whole release on a target of its own, from broken to fixed (STORY=sick for another)
+rehearse: $(READY) ## Run a whole release on a temporary target (STORY=sick for another story)
 	$(BIN)/runbook rehearse $(STORY)
 
-bench: $(READY) ## The benchmarks, as ratios within one run
+bench: $(READY) ## Run the benchmarks; results are ratios within one run
 	@for bench in bench/[!_]*.py; do test -f "$$bench" || continue; echo "== $$bench"; $(BIN)/python "$$bench" || exit 1; done
 
-# Universal: what one Python 3.11 needs and another does not (async-timeout before 3.11.3) must be in it too.
-lock: ## Write requirements.lock anew from pyproject.toml, in a throw-away environment
+# Universal, because Python versions differ in what they need (async-timeout only before 3.11.3).
+lock: ## Regenerate requirements.lock from pyproject.toml, in a temporary environment
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: name it with make PYTHON=/path/to/python3" >&2; exit 1; }
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && trap 'exit 1' INT TERM && \
 	$(PYTHON) -m venv "$$folder" && \

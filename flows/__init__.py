@@ -1,1 +1,1 @@
-"""What a person or a schedule can start: the order of phases, the branches, the loops and the waiting."""
+"""The Prefect flows and the command line: the order of phases, the branches, the loops and the waiting."""

@@ -7,7 +7,7 @@ from tasks import canary
 
 
 async def prove(run: Release) -> Conclusion:
-    """Choose one dead letter, send it back, follow it to its end, and compare what it left behind."""
+    """Choose one dead letter, redrive it, follow it until it settles, and compare its row with the payload."""
     chosen = await canary.choose(run)
     if chosen.conclusion is not None:
         return chosen.conclusion

@@ -1,4 +1,7 @@
-"""The drain: the other dead letters, one of each type first, then growing batches with a verdict after each."""
+"""The drain: redrive the other dead letters, one of each type first, then in growing batches.
+
+The gate judges after each batch.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from tasks import drain
 
 
 async def drain_all(run: Release) -> Conclusion:
-    """Drain exactly the planned dead letters, and stop before the next batch when the gate says no.
+    """Drain exactly the planned dead letters; stop at the first batch that fails the gate.
 
     Each batch takes at least one event, so the loop ends after at most as many batches as there are events.
     """
     while (batch := await drain.next_batch(run)) is not None:
-        judged = await drain.settle(run, batch)
-        if judged.verdict is Verdict.FAIL:
-            return judged
+        conclusion = await drain.settle(run, batch)
+        if conclusion.verdict is Verdict.FAIL:
+            return conclusion
     return await drain.conclude(run)

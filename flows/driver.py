@@ -1,10 +1,10 @@
-"""The process that carries a release out: started by the command line, and independent of its terminal.
+"""The process that executes a release: started by the command line, and independent of its terminal.
 
-    python -m flows.driver carry_out ENVIRONMENT RELEASE [--take-over REASON]
+    python -m flows.driver execute ENVIRONMENT RELEASE [--take-over REASON]
     python -m flows.driver roll_back ENVIRONMENT RELEASE --by NAME --reason TEXT
 
-It uses the Prefect server that is there (PREFECT_API_URL, or `runbook up`), else a temporary one of its own. With
-`--without-prefect`, or when no server can be started, it makes the same calls without any.
+It uses a running Prefect server (PREFECT_API_URL, or `runbook up`), else it starts a temporary one. With
+`--without-prefect`, or when no server can be started, it makes the same calls without Prefect.
 """
 
 from __future__ import annotations
@@ -34,156 +34,163 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FAREWELL_SECONDS = 15.0
-"""How long Prefect may take to hear of the end: a few requests. The release does not wait for it, nor do people."""
-_FOLDERS: list[str] = []
-"""Of the temporary server, which the kernel ends with us."""
+PREFECT_END_SECONDS = 15.0
+"""How long Prefect may take to record the final state (a few requests). The release has ended by then."""
+_TEMPORARY_FOLDERS: list[str] = []
+"""Folders of the temporary server, removed when the process exits early. The kernel ends that server with us."""
 
 
 def main() -> None:
-    """Carry out what the arguments say; the exit code tells only about this process, the ledger about the release."""
+    """Execute or roll back the release. The exit code is that of this process; the ledger has the outcome."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("paramiko").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    wish = _arguments()
+    arguments = _parse_arguments()
     try:
-        asyncio.run(_until_stopped(wish))
+        asyncio.run(_run_until_signal(arguments))
     except RunbookError as error:
         log.error("%s", error)
         sys.exit(int(error.exit_code))
     except asyncio.CancelledError:
-        log.warning("stopped by a signal; `runbook resume` goes on from the ledger")
+        log.warning("stopped by a signal; `runbook resume` continues from the phase in the ledger")
         sys.exit(int(ExitCode.HELD))
 
 
-async def _until_stopped(wish: argparse.Namespace) -> None:
+async def _run_until_signal(arguments: argparse.Namespace) -> None:
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    async with prefect(without=wish.without_prefect) as has_prefect:
-        await _drive(wish, has_prefect)
+    async with prefect(without=arguments.without_prefect) as has_prefect:
+        await _drive(arguments, has_prefect)
 
 
 @asynccontextmanager
 async def prefect(*, without: bool) -> AsyncIterator[bool]:
-    """Point this process at a Prefect server before Prefect is imported; yields whether there is one."""
+    """Set the address of a Prefect server before Prefect is imported; yields whether there is a server."""
     os.environ.update({"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
     if without:
         os.environ.setdefault("PREFECT_HOME", str(STATE / "prefect"))
         yield False
         return
     if address := os.environ.get("PREFECT_API_URL"):
-        # Asked first: Prefect itself would try a dead one for minutes before the release could begin.
-        there = await server.is_there(address)
-        if not there:
-            log.warning("no Prefect server answers at PREFECT_API_URL (%s): going on without one", address)
-        yield there
+        # Checked first: Prefect itself would retry a dead server for minutes before the release could begin.
+        reachable = await server.is_reachable(address)
+        if not reachable:
+            log.warning(
+                "no Prefect server answers at PREFECT_API_URL (%s); continuing without Prefect", address
+            )
+        yield reachable
         return
     if (running := up.api_url_if_running()) is not None:
         os.environ.update(server.prefect_settings(up.STATE, running))
         yield True
         return
     with tempfile.TemporaryDirectory(prefix="tds-runbook-prefect-") as folder:
-        _FOLDERS.append(folder)
+        _TEMPORARY_FOLDERS.append(folder)
         temporary = server.temporary_server(Path(folder), template=STATE / "templates")
         try:
             api_url = await temporary.__aenter__()
         except RunbookError as error:
-            log.warning("no Prefect server (%s): going on without one", error)
+            log.warning("no Prefect server could be started (%s); continuing without Prefect", error)
             yield False
             return
         try:
             os.environ.update(server.prefect_settings(Path(folder), api_url))
             yield True
         finally:
-            await _hand_in_logs()
+            await _flush_logs()
             await temporary.__aexit__(None, None, None)
 
 
-async def _hand_in_logs() -> None:
-    """Let Prefect's last lines reach the server while it lives: at exit they would be tried for minutes."""
+async def _flush_logs() -> None:
+    """Send the last log lines while the server still runs: at exit Prefect would retry them for minutes."""
     from prefect.logging.handlers import APILogHandler
 
     try:
-        async with asyncio.timeout(FAREWELL_SECONDS):
+        async with asyncio.timeout(PREFECT_END_SECONDS):
             await APILogHandler.aflush()
     except Exception as error:
-        log.warning("Prefect's last lines were not handed in: %s", error)
+        log.warning("the last log lines did not reach Prefect: %s", error)
 
 
-async def _drive(wish: argparse.Namespace, has_prefect: bool) -> None:
-    # By its name from here on; loading it also makes the name known when it was given as a path.
-    wish.environment = load_environment(wish.environment).name
-    if has_prefect and not await _with_prefect(wish):
-        log.warning("going on without Prefect, from the phase in the ledger")
+async def _drive(arguments: argparse.Namespace, has_prefect: bool) -> None:
+    # The name is used from here on. Loading a file by its path also registers its name.
+    arguments.environment = load_environment(arguments.environment).name
+    if has_prefect and not await _with_prefect(arguments):
+        log.warning("continuing without Prefect, from the phase in the ledger")
         has_prefect = False
     if not has_prefect:
-        await _plainly(wish)
+        await _without_prefect(arguments)
 
 
-async def _with_prefect(wish: argparse.Namespace) -> bool:
-    """Make the calls as a flow run; False when Prefect itself broke, which says nothing about the release."""
+async def _with_prefect(arguments: argparse.Namespace) -> bool:
+    """Make the calls as a flow run. False when Prefect itself failed; the release may then be unfinished."""
     # Imported here: Prefect reads its settings when it is imported.
     from prefect.states import get_state_exception
 
     from flows import release, rollback
     from flows.ending import WORK_DONE
 
-    threading.Thread(target=_leave, args=(WORK_DONE,), daemon=True).start()
+    threading.Thread(target=_exit_after_work, args=(WORK_DONE,), daemon=True).start()
     try:
-        if wish.verb == "carry_out":
-            state = await release.go_on(
-                wish.environment, wish.release, take_over=wish.take_over, return_state=True
+        if arguments.verb == "execute":
+            state = await release.continue_release(
+                arguments.environment, arguments.release, take_over=arguments.take_over, return_state=True
             )
         else:
             state = await rollback.rollback(
-                wish.environment,
-                reason=wish.reason,
-                requested_by=wish.by,
-                take_over=wish.take_over,
+                arguments.environment,
+                reason=arguments.reason,
+                requested_by=arguments.by,
+                take_over=arguments.take_over,
                 return_state=True,
             )
     except RunbookError:
         raise
     except Exception as error:
-        log.warning("Prefect broke off: %s: %s", type(error).__name__, error)
+        log.warning("Prefect failed: %s: %s", type(error).__name__, error)
         return False
-    # A release that ended badly is a state with a message; one with an error in it is a run that broke off.
+    # A release that ended badly is a state with a message. A state with an exception is a run that did not finish.
     if state.data is None or not (state.is_failed() or state.is_crashed()):
         return True
-    # Called from a coroutine it gives a coroutine, which its annotation does not say.
+    # Called from a coroutine it returns a coroutine; its annotation says otherwise.
     cause: BaseException = await get_state_exception(state)  # type: ignore[misc]
     if isinstance(cause, RunbookError):
         raise cause
-    log.warning("the flow run broke off: %s: %s", type(cause).__name__, cause)
+    log.warning("the flow run did not finish: %s: %s", type(cause).__name__, cause)
     return False
 
 
-def _leave(over: WorkDone) -> None:
-    """End the process when Prefect does not let it go: to a dead server it would talk for minutes."""
-    over.happened.wait()
-    time.sleep(FAREWELL_SECONDS)
-    log.warning("the work is done, but Prefect did not take its end within %.0f s", FAREWELL_SECONDS)
-    for folder in _FOLDERS:
+def _exit_after_work(work_done: WorkDone) -> None:
+    """Exit when Prefect keeps the process alive after the work: it retries a dead server for minutes."""
+    work_done.event.wait()
+    time.sleep(PREFECT_END_SECONDS)
+    log.warning(
+        "the release ended, but Prefect did not record its final state within %.0f s", PREFECT_END_SECONDS
+    )
+    for folder in _TEMPORARY_FOLDERS:
         shutil.rmtree(folder, ignore_errors=True)
-    os._exit(int(over.exit_code))
+    os._exit(int(work_done.exit_code))
 
 
-async def _plainly(wish: argparse.Namespace) -> None:
+async def _without_prefect(arguments: argparse.Namespace) -> None:
     from flows import release, rollback
 
-    if wish.verb == "carry_out":
-        await release.by_id(wish.environment, wish.release, take_over=wish.take_over)
+    if arguments.verb == "execute":
+        await release.execute_by_id(arguments.environment, arguments.release, take_over=arguments.take_over)
     else:
-        await rollback.by_hand(
-            wish.environment, reason=wish.reason, requested_by=wish.by, take_over=wish.take_over
+        await rollback.roll_back(
+            arguments.environment,
+            reason=arguments.reason,
+            requested_by=arguments.by,
+            take_over=arguments.take_over,
         )
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="flows.driver")
-    parser.add_argument("verb", choices=("carry_out", "roll_back"))
+    parser.add_argument("verb", choices=("execute", "roll_back"))
     parser.add_argument("environment")
     parser.add_argument("release")
     parser.add_argument("--by", default="")

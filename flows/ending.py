@@ -1,4 +1,4 @@
-"""The end of a release: how the Prefect page shows it, and how a process learns that only Prefect is left."""
+"""The end of a release: its state on the Prefect page, and the signal that a process has finished its work."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from handlers.release.phase import Release, exit_code
 
 @dataclass(kw_only=True)
 class WorkDone:
-    """Set once a process has done all of its work on a release and only Prefect has still to be told."""
+    """Set once a process has finished its work on a release; only Prefect has not recorded it yet."""
 
-    happened: threading.Event = field(default_factory=threading.Event)
+    event: threading.Event = field(default_factory=threading.Event)
     exit_code: ExitCode = ExitCode.GOOD
 
 
@@ -27,18 +27,18 @@ WORK_DONE = WorkDone()
 
 @contextmanager
 def work() -> Iterator[None]:
-    """Around the work of one process on one release."""
+    """Set WORK_DONE, with the exit code, when the block ends. It encloses the work of one process on one release."""
     try:
         yield
     except RunbookError as error:
         WORK_DONE.exit_code = error.exit_code
         raise
     finally:
-        WORK_DONE.happened.set()
+        WORK_DONE.event.set()
 
 
 def as_state(run: Release) -> State[None]:
-    """Green, red, or completed under a name of its own."""
+    """The Prefect state of a release: Completed, Completed named RolledBack or Held, or Failed."""
     match exit_code(run.phase):
         case ExitCode.GOOD:
             return Completed(message=run.reason)

@@ -1,4 +1,4 @@
-"""The release: deploy a revision, prove it, drain the dead letters, watch, and undo it when the gate says no."""
+"""The release: deploy a revision, prove it, drain the dead letters, watch, and roll back automatically on a breach."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STEPS: dict[Phase, tuple[Step, Phase]] = {
     Phase.DRAINING: (drain_all, Phase.WATCHING),
     Phase.WATCHING: (watch_window, Phase.SUCCEEDED),
 }
-"""What is done in each phase, and where a release goes from there when it passes."""
+"""The step of each phase, and the phase that follows when it passes."""
 
 
 @flow(name="release", flow_run_name="release-{environment}-{revision}")
@@ -42,50 +42,50 @@ async def release(
     requested_by: str = "prefect",
     reason: str = "",
 ) -> State[None]:
-    """Deploy a revision, prove it, drain the dead letters and watch; undo it when the gate says no.
+    """Deploy a revision, prove it, drain the dead letters and watch; roll back automatically on a breach.
 
     Args:
         environment: name of the environment file, such as production
         revision: commit, tag or branch of the ERP to release
-        requested_by: who asks for it
+        requested_by: name of the person who requests it
         reason: one sentence for the ledger and the report
     """
     run = await plan.begin(environment, revision, requested_by=requested_by, reason=reason)
-    return as_state(await carry_out(run))
+    return as_state(await execute(run))
 
 
 @flow(name="carry-out", flow_run_name="carry-out-{environment}-{release_id}")
-async def go_on(environment: str, release_id: str, take_over: str = "") -> State[None]:
-    """Carry out a release that stands in the ledger: a planned one, a held one, or one whose controller died.
+async def continue_release(environment: str, release_id: str, take_over: str = "") -> State[None]:
+    """Execute a release from the ledger: a planned one, a held one, or one whose controller died.
 
     Args:
         environment: name of the environment file
         release_id: the release, such as 2025-11-14.3
-        take_over: the reason for taking it from a controller that still lives
+        take_over: the reason for taking the lock from a live controller
     """
     with work():
-        run = await by_id(environment, release_id, take_over=take_over)
+        run = await execute_by_id(environment, release_id, take_over=take_over)
     return as_state(run)
 
 
-async def by_id(environment: str, release_id: str, *, take_over: str = "") -> Release:
-    """The same without Prefect, for when there is no server at all."""
-    return await carry_out(await ledger.get(environment, release_id), take_over=take_over)
+async def execute_by_id(environment: str, release_id: str, *, take_over: str = "") -> Release:
+    """The same without Prefect, for when there is no server."""
+    return await execute(await ledger.get(environment, release_id), take_over=take_over)
 
 
-async def carry_out(run: Release, *, take_over: str = "") -> Release:
-    """Go on from the phase in the ledger until nothing more happens by itself; then write the report.
+async def execute(run: Release, *, take_over: str = "") -> Release:
+    """Run the phases from the one in the ledger until the release ends or is held; then write the report.
 
-    Doing a phase twice is harmless, so this is also how a release that was held or killed goes on.
+    Each phase is idempotent, so this also continues a release that was held or killed.
     """
-    if run.phase in (Phase.PLANNED, Phase.APPROVED) and (moved := await plan.what_moved(run)):
-        return await ledger.enter(run, Phase.REFUSED, Conclusion(verdict=Verdict.FAIL, sentence=moved))
+    if run.phase in (Phase.PLANNED, Phase.APPROVED) and (drift := await plan.find_drift(run)):
+        return await ledger.enter(run, Phase.REFUSED, Conclusion(verdict=Verdict.FAIL, sentence=drift))
     if run.phase is Phase.PLANNED:
         run = await ledger.enter(run, Phase.APPROVED, sentence=await plan.summary(run))
-    async with _own(run, take_over) as run:
+    async with _locked(run, take_over) as run:
         scope = await plan.scope(run)
         while run.phase in STEPS:
-            run = await _one_phase(run, scope)
+            run = await _run_phase(run, scope)
         if run.phase is Phase.ROLLING_BACK:
             run = await undo(run)
         await report.write(run)
@@ -93,33 +93,33 @@ async def carry_out(run: Release, *, take_over: str = "") -> Release:
 
 
 @asynccontextmanager
-async def _own(run: Release, take_over: str) -> AsyncIterator[Release]:
-    """Hold the environment and stand in a phase of the work; a new release that may not is refused for good."""
+async def _locked(run: Release, take_over: str) -> AsyncIterator[Release]:
+    """Hold the lock and enter the first phase of the work; a new release without the lock is refused permanently."""
     async with AsyncExitStack() as stack:
         try:
             run = await stack.enter_async_context(held(run, take_over=take_over))
             if run.phase is Phase.HELD:
-                run = await ledger.resume(run, "a person said: go on")
+                run = await ledger.resume(run, "resumed by the operator")
             if run.phase is Phase.APPROVED:
                 no_approval = f"this environment asks for none; lock taken, token {run.token}"
                 run = await ledger.enter(run, Phase.DEPLOYING, sentence=no_approval)
         except Refused as error:
-            # Otherwise it would lie there and be taken for the one to go on with.
+            # An approved release that stayed in the ledger would be taken for the one to resume.
             if run.phase is Phase.APPROVED:
-                sentence = f"another controller was first: {error}"
+                sentence = f"another controller took the lock first: {error}"
                 await ledger.enter(run, Phase.REFUSED, Conclusion(verdict=Verdict.FAIL, sentence=sentence))
             raise
         yield run
 
 
-async def _one_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
-    step, onward = STEPS[run.phase]
+async def _run_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
+    step, next_phase = STEPS[run.phase]
     if run.phase not in scope:
-        return await ledger.enter(run, onward, await _skipped(run, onward, scope))
-    conclusion = await _concluded(step, run)
+        return await ledger.enter(run, next_phase, await _skip_conclusion(run, next_phase, scope))
+    conclusion = await _run_step(step, run)
     match conclusion.verdict:
         case Verdict.PASS:
-            return await ledger.enter(run, onward, conclusion)
+            return await ledger.enter(run, next_phase, conclusion)
         case Verdict.FAIL if run.phase is Phase.DEPLOYING and not conclusion.touched_hosts:
             return await ledger.enter(run, Phase.REFUSED, conclusion)
         case Verdict.FAIL if Phase.DEPLOYING in scope:
@@ -128,15 +128,21 @@ async def _one_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
             return await ledger.hold(run, conclusion)
 
 
-async def _skipped(run: Release, onward: Phase, scope: tuple[Phase, ...]) -> Conclusion:
-    """A canary, a drain or a watch by hand leaves phases out; how it ended is what its own last phase said."""
-    ended = onward is Phase.SUCCEEDED
-    sentence = await ledger.last_word(run, scope) if ended else "not part of this run"
+async def _skip_conclusion(run: Release, next_phase: Phase, scope: tuple[Phase, ...]) -> Conclusion:
+    """The conclusion of a phase outside the scope (a canary, drain or watch by hand skips phases).
+
+    At the end it repeats the sentence of the last phase in the scope, which is the result of the whole run.
+    """
+    ended = next_phase is Phase.SUCCEEDED
+    sentence = await ledger.last_sentence(run, scope) if ended else "not part of this run"
     return Conclusion(verdict=Verdict.PASS, sentence=sentence)
 
 
-async def _concluded(step: Step, run: Release) -> Conclusion:
-    """A phase that breaks off has failed, but one that could not ask the world has only learnt nothing."""
+async def _run_step(step: Step, run: Release) -> Conclusion:
+    """Run a step and turn its errors into a conclusion.
+
+    An error fails the phase. Only where a measurement was impossible is the phase inconclusive.
+    """
     try:
         return await step(run)
     except LockLost:
@@ -144,13 +150,14 @@ async def _concluded(step: Step, run: Release) -> Conclusion:
     except TryAgain as error:
         blind = run.phase in (Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
         verdict = Verdict.INCONCLUSIVE if blind else Verdict.FAIL
-        return Conclusion(verdict=verdict, sentence=f"{run.phase} could not go on: {error}")
+        return Conclusion(verdict=verdict, sentence=f"{run.phase} could not continue: {error}")
     except RunbookError as error:
-        return Conclusion(verdict=Verdict.FAIL, sentence=f"{run.phase} broke off: {error}")
+        return Conclusion(verdict=Verdict.FAIL, sentence=f"{run.phase} failed: {error}")
     except Exception as error:
-        # A fault of our own says nothing about the release: a person decides, and the log has the rest.
+        # A bug in the runbook says nothing about the revision: the operator decides. The log has the traceback.
         log.exception("release %s, phase %s", run.id, run.phase)
         return Conclusion(
             verdict=Verdict.INCONCLUSIVE,
-            sentence=f"{run.phase} met an error of our own, {type(error).__name__}: {error}; resume or roll back",
+            sentence=f"{run.phase}: error in the runbook itself, {type(error).__name__}: {error}. "
+            "Run `runbook resume` or `runbook rollback`.",
         )

@@ -1,4 +1,4 @@
-"""The rollback: a deploy of the previous revision, with the evidence saved first and proof afterwards."""
+"""The rollback: save the evidence, deploy the previous revision on every host, and probe it."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ from tasks.lock import held
 async def rollback(
     environment: str, reason: str, requested_by: str = "prefect", take_over: str = ""
 ) -> State[None]:
-    """Take the newest release of an environment back to the revision before it.
+    """Roll the newest release of an environment back to the previous revision.
 
     Args:
         environment: name of the environment file
         reason: why, in one sentence
-        requested_by: who asks for it
-        take_over: the reason for taking the environment from a controller that still lives
+        requested_by: name of the person who requests it
+        take_over: the reason for taking the lock from a live controller
     """
     with work():
-        run = await by_hand(environment, reason=reason, requested_by=requested_by, take_over=take_over)
+        run = await roll_back(environment, reason=reason, requested_by=requested_by, take_over=take_over)
     return as_state(run)
 
 
-async def by_hand(environment: str, *, reason: str, requested_by: str, take_over: str = "") -> Release:
-    """Roll back the live, held or newest finished release; refuses when there is nothing to go back to."""
+async def roll_back(environment: str, *, reason: str, requested_by: str, take_over: str = "") -> Release:
+    """Roll back the live, held or newest finished release. Raises Refused when there is none to roll back."""
     run = await back.candidate(environment)
     async with held(run, take_over=take_over) as run:
         if run.phase is not Phase.ROLLING_BACK:
-            wish = Conclusion(
-                verdict=Verdict.FAIL, sentence=f"rollback asked for by {requested_by}: {reason}"
+            request = Conclusion(
+                verdict=Verdict.FAIL, sentence=f"rollback requested by {requested_by}: {reason}"
             )
-            run = await ledger.enter(run, Phase.ROLLING_BACK, wish)
+            run = await ledger.enter(run, Phase.ROLLING_BACK, request)
         run = await undo(run)
         await report.write(run)
     return run
 
 
 async def undo(run: Release) -> Release:
-    """Save the evidence, put back what was not drained, activate the previous revision everywhere, and prove it."""
-    why = run.reason
-    saved = await back.save_evidence(run)
+    """Save the evidence, bury the unfinished dead letters again, activate the previous revision and probe it."""
+    reason = run.reason
+    evidence = await back.save_evidence(run)
     try:
         activated = await back.activate(run)
-        conclusion = await back.conclude(run, activated, why, saved)
+        conclusion = await back.conclude(run, activated, reason, evidence)
     except RunbookError as error:
-        # A host that obeys somebody else cannot tell our ledger how this ends; another holder of our lock can.
+        # Fenced by a host: our ledger is still ours, so the end is recorded. With the lock lost, its new holder does.
         if isinstance(error, LockLost) and not isinstance(error, Fenced):
             raise
         conclusion = Conclusion(
-            verdict=Verdict.FAIL, sentence=f"rollback broke off: {error}; began because {why}"
+            verdict=Verdict.FAIL, sentence=f"rollback failed: {error}; it was started because {reason}"
         )
     if conclusion.verdict is Verdict.PASS:
         return await ledger.enter(run, Phase.ROLLED_BACK, conclusion)

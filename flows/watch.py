@@ -1,4 +1,4 @@
-"""The watch: look at live traffic for the environment's window; measure, judge, sleep, next."""
+"""The watch: measure and judge live traffic at each interval, for the environment's window."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from tasks import watch
 
 
 async def watch_window(run: Release) -> Conclusion:
-    """Look at every interval until the window has passed or the gate says no.
+    """Measure at every interval until the window has passed or the gate finds a breach.
 
-    The start is the ledger's, so that a watch that was killed goes on where it stood instead of beginning anew.
+    The start is kept in the ledger, so a watch that was killed continues its window instead of starting again.
     """
     clock = Clock(speed=run.speed)
     window = await watch.begin(run)
-    while (left := window.seconds - clock.passed(window.started_at)) > 0:
-        await clock.sleep(min(left, window.interval_seconds))
-        judged = await watch.look(run, window)
-        if judged.verdict is Verdict.FAIL:
-            return judged
+    while (remaining := window.seconds - clock.passed(window.started_at)) > 0:
+        await clock.sleep(min(remaining, window.interval_seconds))
+        conclusion = await watch.look(run, window)
+        if conclusion.verdict is Verdict.FAIL:
+            return conclusion
     return await watch.conclude(run, window)

@@ -1,1 +1,1 @@
-"""One retryable step each: a name, a timeout and a patience around one call of the core."""
+"""The steps of a release: a name, a timeout and retries around one call of the handlers."""

@@ -11,20 +11,20 @@ from tasks.tools import tools
 
 @step(LOOK)
 async def choose(run: Release) -> Chosen:
-    """Which dead letter proves the revision, or why there is none."""
+    """Choose the dead letter for the canary, or say why there is none."""
     async with tools(run) as core:
         return await canary.choose(core, run)
 
 
 @step(CHANGE)
 async def send(run: Release, chosen: Chosen) -> Chosen:
-    """Send it to the deployed workers; sent once is sent."""
+    """Redrive the chosen event for the deployed workers. Sending it twice has no effect."""
     async with tools(run) as core:
         return await canary.send(core, run, chosen)
 
 
 @step(LOOK)
 async def follow(run: Release, chosen: Chosen) -> Conclusion:
-    """Follow it to its end and judge it."""
+    """Wait until the event settles, and judge it."""
     async with tools(run) as core:
         return await canary.follow(core, run, chosen)

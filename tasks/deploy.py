@@ -1,4 +1,4 @@
-"""The step that puts the released revision onto the hosts."""
+"""The step that deploys the released revision to the hosts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from tasks.tools import tools
 
 @step(CHANGE)
 async def deploy(run: Release) -> Conclusion:
-    """Deploy: workers stop everywhere, one host first, then growing groups; a second try finds the first one."""
+    """Stop all workers, then deploy to one host and to growing groups. A retry attaches to the first try."""
     async with tools(run) as core:
         return await deploy_release(core, run)

@@ -10,20 +10,20 @@ from tasks.tools import tools
 
 @step(CHANGE)
 async def next_batch(run: Release) -> int | None:
-    """Redrive the next batch and say its number; None when nothing is left."""
+    """Redrive the next batch and return its number; None when no planned dead letter is left."""
     async with tools(run) as core:
         return await drain.next_batch(core, run)
 
 
 @step(LOOK)
 async def settle(run: Release, number: int) -> Conclusion:
-    """Wait for the batch to come to rest and judge the drain so far."""
+    """Wait for the batch to settle, and judge the drain so far."""
     async with tools(run) as core:
         return await drain.settle(core, run, number)
 
 
 @step(LOOK)
 async def conclude(run: Release) -> Conclusion:
-    """What the whole drain came to."""
+    """The conclusion of the whole drain."""
     async with tools(run) as core:
         return await drain.conclude(core, run)

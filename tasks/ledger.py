@@ -1,4 +1,4 @@
-"""Moves of a release in the ledger."""
+"""Steps that read a release from the ledger, or change its phase there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.tools import tools
 
 @step(KEEP)
 async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, sentence: str = "") -> Release:
-    """Close the phase with its conclusion and go on to the next; entering twice is harmless."""
+    """Close the current phase with its conclusion and enter the next one. Idempotent."""
     async with tools(run) as core:
         if conclusion is None:
             return await releases.enter(core.database, run, to, verdict=Verdict.PASS, sentence=sentence)
@@ -26,36 +26,36 @@ async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, s
 
 @step(KEEP)
 async def hold(run: Release, conclusion: Conclusion) -> Release:
-    """Stop and let a person decide."""
+    """Hold the release until the operator decides."""
     async with tools(run) as core:
         return await releases.hold(core.database, run, conclusion.sentence, note=conclusion.note)
 
 
 @step(KEEP)
 async def resume(run: Release, sentence: str) -> Release:
-    """Take a held release out of its hold; its lock must have been taken."""
+    """End the hold of a release; its lock must have been taken."""
     async with tools(run) as core:
         return await releases.resume(core.database, run, sentence)
 
 
 @step(KEEP)
 async def get(environment: str, release_id: str) -> Release:
-    """The release as the ledger has it."""
+    """The release from the ledger."""
     async with tools(environment) as core:
         return await releases.get(core.database, release_id)
 
 
 @step(KEEP)
 async def unfinished(environment: str) -> Release:
-    """The release of the environment that can go on; Refused when there is none."""
+    """The release of the environment that can be resumed. Raises Refused when there is none."""
     async with tools(environment) as core:
         return await releases.unfinished(core.database, environment)
 
 
 @step(KEEP)
-async def last_word(run: Release, scope: tuple[Phase, ...]) -> str:
-    """What the last of these phases came to."""
+async def last_sentence(run: Release, scope: tuple[Phase, ...]) -> str:
+    """The conclusion of the last of these phases that has one; else an empty string."""
     async with tools(run) as core:
         records = await releases.phase_records(core.database, run)
-    said = [record.sentence for record in records if record.phase in scope and record.sentence]
-    return said[-1] if said else ""
+    sentences = [record.sentence for record in records if record.phase in scope and record.sentence]
+    return sentences[-1] if sentences else ""

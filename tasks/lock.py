@@ -1,4 +1,4 @@
-"""The lock of an environment, kept alive for as long as a release is carried out."""
+"""The lock of an environment, renewed for as long as a release runs."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from tasks.tools import tools
 
 log = logging.getLogger(__name__)
 
-BEAT_SECONDS = lock.TTL_SECONDS / 4
+RENEW_SECONDS = lock.TTL_SECONDS / 4
 
 
 def holder() -> str:
-    """What the lock and the status view call this controller: the machine and the process."""
+    """The name of this controller in the lock and in the status view: host name and process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @asynccontextmanager
 async def held(run: Release, *, take_over: str = "") -> AsyncIterator[Release]:
-    """Hold the release's environment: take the lock, renew it beside the work, give it back at the end.
+    """Hold the lock of the release's environment: take it, renew it in the background, release it at the end.
 
-    Yields the release with its new fencing token. When somebody else takes the lock over, the work is cancelled and
-    LockLost raised. *take_over* is the reason for taking it from a controller that still lives.
+    Yields the release with its new fencing token. When another controller takes the lock over, the block is
+    cancelled and LockLost raised. *take_over* is the reason for taking it from a live controller.
     """
     run = await _take(run, take_over)
     work = asyncio.current_task()
     assert work is not None
     lost: list[LockLost] = []
-    beating = asyncio.create_task(_beat(run, work, lost))
+    renewal = asyncio.create_task(_keep_renewing(run, work, lost))
     try:
         yield run
     except asyncio.CancelledError:
@@ -48,8 +48,8 @@ async def held(run: Release, *, take_over: str = "") -> AsyncIterator[Release]:
             raise lost[0] from None
         raise
     finally:
-        beating.cancel()
-        await asyncio.wait({beating})
+        renewal.cancel()
+        await asyncio.wait({renewal})
         await _free(run)
 
 
@@ -64,20 +64,20 @@ async def _take(run: Release, take_over: str) -> Release:
         return dataclasses.replace(await releases.get(bind, run.id), token=token)
 
 
-async def _beat(run: Release, work: asyncio.Task[object], lost: list[LockLost]) -> None:
+async def _keep_renewing(run: Release, work: asyncio.Task[object], lost: list[LockLost]) -> None:
     async with tools(run) as core:
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(RENEW_SECONDS)
             try:
                 await _renew(core, run)
             except LockLost as error:
-                if await _ended_by_us(core, run):
+                if await _is_released_by_us(core, run):
                     return
                 lost.append(error)
                 work.cancel()
                 return
             except RunbookError as error:
-                # A database that is away for a moment: the token still decides when it is back.
+                # The database is unreachable for now. The token still decides when it is back.
                 log.warning("the lock of %s could not be renewed: %s", run.environment, error)
 
 
@@ -86,8 +86,8 @@ async def _renew(core: Core, run: Release) -> None:
     await lock.renew(core.database, run.environment, run.token)
 
 
-async def _ended_by_us(core: Core, run: Release) -> bool:
-    """A release that is held or finished has given its lock back: only the report is still being written."""
+async def _is_released_by_us(core: Core, run: Release) -> bool:
+    """Whether the lock is gone because the release is held or finished: only the report is still being written."""
     now = await releases.get(core.database, run.id)
     return now.token == run.token and now.phase in FINISHED | {Phase.HELD}
 
@@ -98,4 +98,4 @@ async def _free(run: Release) -> None:
         async with tools(run) as core:
             await lock.free(core.database, run.environment, run.token)
     except RunbookError as error:
-        log.warning("the lock of %s will run out by itself: %s", run.environment, error)
+        log.warning("could not release the lock of %s, it will expire: %s", run.environment, error)

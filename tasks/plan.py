@@ -1,4 +1,4 @@
-"""Planning a release and writing it down."""
+"""The steps that plan a release, record it in the ledger, and check it for drift."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from tasks.tools import tools
 
 @step(LOOK)
 async def make(environment: str, revision: str | None, scope: tuple[Phase, ...] = EVERYTHING) -> Plan:
-    """Look at hosts, queue and ledger, and say what a release would do; changes nothing."""
+    """Plan a release from hosts, queue and ledger; changes nothing."""
     async with tools(environment) as core:
         return await make_plan(core, revision, scope)
 
 
 @step(KEEP)
-async def write_down(plan: Plan, *, requested_by: str, reason: str, speed: float = 1.0) -> Release:
-    """Put a planned release into the ledger; Refused when a check failed."""
+async def record(plan: Plan, *, requested_by: str, reason: str, speed: float = 1.0) -> Release:
+    """Record a planned release in the ledger. Raises Refused when a check of the plan failed."""
     async with tools(plan.environment) as core:
         return await record_release(core, plan, requested_by=requested_by, reason=reason, speed=speed)
 
 
 async def begin(environment: str, revision: str, *, requested_by: str, reason: str) -> Release:
-    """Plan a whole release and write it down; Refused when a check fails."""
+    """Plan a whole release and record it in the ledger. Raises Refused when a check fails."""
     plan = await make(environment, revision)
-    return await write_down(plan, requested_by=requested_by, reason=reason)
+    return await record(plan, requested_by=requested_by, reason=reason)
 
 
 @step(LOOK)
-async def what_moved(run: Release) -> str:
-    """What is no longer as the plan of a release found it, which has done nothing yet; nothing when all is."""
+async def find_drift(run: Release) -> str:
+    """What has changed since the plan of a release that has not started; an empty string when nothing has."""
     async with tools(run) as core:
         return await drift.since_planned(core, run)
 
 
 @step(KEEP)
 async def scope(run: Release) -> tuple[Phase, ...]:
-    """The phases that this release goes through; the others are left out."""
+    """The phases that this release runs; it skips the others."""
     async with tools(run) as core:
         return (await releases.plan(core.database, run.id)).scope
 

@@ -1,4 +1,4 @@
-"""How patient a step is: a name, a timeout and retries around one call of the core."""
+"""The retry policy of a step: a name, a timeout and retries around one call of the handlers."""
 
 from __future__ import annotations
 
@@ -24,35 +24,36 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
-    """So many more tries after the first, with these pauses in real seconds, within one limit for each try."""
+class RetryPolicy:
+    """The pauses before each retry (real seconds), and the timeout of each try."""
 
     pauses: tuple[float, ...]
+    """One retry follows each pause."""
     limit_seconds: float
 
 
-LOOK = Patience(pauses=(0.5, 1, 2, 4, 8, 15), limit_seconds=1200)
-"""Reading: often and soon. The limit only stops what every limit below it has missed."""
-CHANGE = Patience(pauses=(1, 5), limit_seconds=3600)
-"""Changing something under an operation id: a second try finds the first one."""
-KEEP = Patience(pauses=(0.5, 1, 2, 4, 8, 15, 30, 60, 60, 60, 60), limit_seconds=60)
-"""Bookkeeping that is harmless to repeat and must not be lost to a short absence of the database."""
+LOOK = RetryPolicy(pauses=(0.5, 1, 2, 4, 8, 15), limit_seconds=1200)
+"""Reading: many retries, soon. The timeout is a last resort; the calls inside have shorter ones."""
+CHANGE = RetryPolicy(pauses=(1, 5), limit_seconds=3600)
+"""A change under an operation id: a retry attaches to the first try."""
+KEEP = RetryPolicy(pauses=(0.5, 1, 2, 4, 8, 15, 30, 60, 60, 60, 60), limit_seconds=60)
+"""Idempotent writes to the ledger, which must survive a short outage of the database."""
 
 
-def step(patience: Patience) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
-    """Make a coroutine function one patient step.
+def step(policy: RetryPolicy) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+    """Make a coroutine function a step with retries and a timeout.
 
-    Within a flow run it is a Prefect task that caches nothing and is retried on `TryAgain` alone. Outside one it is
-    the same call with the same patience and no Prefect at all, so that a rollback works when the server is gone.
+    Within a flow run it is a Prefect task without a cache, retried on `TryAgain` only. Outside a flow run it is the
+    same call with the same policy and without Prefect, so that a rollback works when the Prefect server is down.
     """
 
     def wrap(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         as_task: Task[P, Any] = task(
             name=f"{function.__module__.removeprefix('tasks.')}.{function.__name__}",
-            retries=len(patience.pauses),
-            retry_delay_seconds=list(patience.pauses),
-            retry_condition_fn=_may_try_again,
-            timeout_seconds=patience.limit_seconds,
+            retries=len(policy.pauses),
+            retry_delay_seconds=list(policy.pauses),
+            retry_condition_fn=_may_retry,
+            timeout_seconds=policy.limit_seconds,
             cache_policy=NO_CACHE,
             persist_result=False,
         )(function)
@@ -60,7 +61,7 @@ def step(patience: Patience) -> Callable[[Callable[P, Awaitable[T]]], Callable[P
         @functools.wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
             if FlowRunContext.get() is None:
-                return await _patiently(function, patience, *args, **kwargs)
+                return await _with_retries(function, policy, *args, **kwargs)
             result: T = await as_task(*args, **kwargs)
             return result
 
@@ -69,25 +70,25 @@ def step(patience: Patience) -> Callable[[Callable[P, Awaitable[T]]], Callable[P
     return wrap
 
 
-async def _may_try_again(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+async def _may_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     try:
         await state.result()
     except TryAgain:
         return True
-    except Exception:  # Any other error is for the caller to judge; here only "may I repeat" is asked.
+    except Exception:  # Any other error is the caller's; this function only decides about a retry.
         return False
     return False
 
 
-async def _patiently(
-    function: Callable[P, Awaitable[T]], patience: Patience, *args: P.args, **kwargs: P.kwargs
+async def _with_retries(
+    function: Callable[P, Awaitable[T]], policy: RetryPolicy, *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    for pause in patience.pauses:
+    for pause in policy.pauses:
         try:
-            async with asyncio.timeout(patience.limit_seconds):
+            async with asyncio.timeout(policy.limit_seconds):
                 return await function(*args, **kwargs)
         except TryAgain as error:
-            log.warning("%s: trying again in %s s", error, pause)
+            log.warning("%s: retrying in %s s", error, pause)
             await asyncio.sleep(pause)
-    async with asyncio.timeout(patience.limit_seconds):
+    async with asyncio.timeout(policy.limit_seconds):
         return await function(*args, **kwargs)

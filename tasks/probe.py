@@ -10,6 +10,6 @@ from tasks.tools import tools
 
 @step(LOOK)
 async def probe(run: Release) -> Conclusion:
-    """Wait until every host is healthy and answers with the released revision, or the limit has passed."""
+    """Wait until every host is healthy and runs the released revision, or the limit has passed."""
     async with tools(run) as core:
         return await prove(core, run, run.to_revision)

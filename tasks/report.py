@@ -1,4 +1,4 @@
-"""The step that writes the report; a report that cannot be written never changes how a release ended."""
+"""The step that writes the report. A report that cannot be written does not change the outcome of a release."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 async def write(run: Release) -> None:
-    """Write the verification report beside the release, as far as it can be."""
+    """Write the verification report; an error is logged and not raised."""
     try:
         await _write(run)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The tools of one step: each step opens its own and closes them, because a retry or another loop would break them."""
+"""The core of one step. Each step opens its own: connections do not survive a retry or another event loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handlers.release.phase import Release
 
 @asynccontextmanager
 async def tools(run: Release | str) -> AsyncIterator[Core]:
-    """Open the core of a release, or of the environment of that name."""
+    """Open the core of a release, or of the environment with this name."""
     name, speed = (run, 1.0) if isinstance(run, str) else (run.environment, run.speed)
     async with open_core(load_environment(name), speed=speed) as core:
         yield core

@@ -11,20 +11,20 @@ from tasks.tools import tools
 
 @step(LOOK)
 async def begin(run: Release) -> Window:
-    """The window as the ledger has it."""
+    """The watch window, with its start from the ledger."""
     async with tools(run) as core:
         return await watch.begin(core, run)
 
 
 @step(LOOK)
 async def look(run: Release, window: Window) -> Conclusion:
-    """Measure live traffic once and judge it."""
+    """Measure the live traffic once, and judge it."""
     async with tools(run) as core:
         return await watch.look(core, run, window)
 
 
 @step(LOOK)
 async def conclude(run: Release, window: Window) -> Conclusion:
-    """The last look, when the window has passed."""
+    """Judge the whole window after it has passed."""
     async with tools(run) as core:
         return await watch.conclude(core, run, window)

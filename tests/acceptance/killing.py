@@ -88,7 +88,7 @@ class Place:
                 core, made, requested_by=requested_by, reason="a test", speed=self.speed
             )
 
-    def drive(self, run: Release, *options: str, verb: str = "carry_out") -> subprocess.Popen[bytes]:
+    def drive(self, run: Release, *options: str, verb: str = "execute") -> subprocess.Popen[bytes]:
         """Start a driver of its own session, as the command line does."""
         with (self.home / f"driver-{self.target.id}.log").open("ab") as log:
             return subprocess.Popen(

@@ -70,7 +70,7 @@ async def test_a_release_that_a_host_refuses_at_once_ends_by_itself(place: Place
 async def test_a_release_that_a_host_refuses_half_way_is_held_and_comes_back(place: Place) -> None:
     """One host is switched already: held; a rollback that is refused as well is no rollback, the next one is."""
     run = await place.plan()
-    going = asyncio.create_task(release.by_id(place.environment, run.id))
+    going = asyncio.create_task(release.execute_by_id(place.environment, run.id))
     await place.at(SWITCHED)
     with obeying_another(place, 1):
         held = await going
@@ -78,10 +78,10 @@ async def test_a_release_that_a_host_refuses_half_way_is_held_and_comes_back(pla
         assert "web-2 has obeyed a newer controller" in held.reason
         assert "some hosts may be changed already" in held.reason
         wish = {"reason": "who is that?", "requested_by": "ops-a"}
-        refused = await rollback.by_hand(run.environment, **wish)
+        refused = await rollback.roll_back(run.environment, **wish)
         assert refused.phase is Phase.ROLLBACK_FAILED
         assert "web-2 has obeyed a newer controller" in refused.reason
-    assert (await rollback.by_hand(run.environment, **wish)).phase is Phase.ROLLED_BACK
+    assert (await rollback.roll_back(run.environment, **wish)).phase is Phase.ROLLED_BACK
     assert set((await place.running()).values()) == {place.target.revisions["broken"]}
 
 

@@ -30,10 +30,10 @@ async def trials() -> dict[str, Any]:
     from prefect import flow, get_client
 
     from handlers.errors import Refused, TryAgain
-    from tasks.policy import Patience, step
+    from tasks.policy import RetryPolicy, step
 
     calls: Counter[str] = Counter()
-    soon = Patience(pauses=(0.05, 0.05, 0.05), limit_seconds=20)
+    soon = RetryPolicy(pauses=(0.05, 0.05, 0.05), limit_seconds=20)
 
     @step(soon)
     async def third_time(name: str) -> str:
@@ -52,7 +52,7 @@ async def trials() -> dict[str, Any]:
         calls[name] += 1
         return calls[name]
 
-    @step(Patience(pauses=(0.05,), limit_seconds=0.3))
+    @step(RetryPolicy(pauses=(0.05,), limit_seconds=0.3))
     async def slow(name: str) -> None:
         calls[name] += 1
         await asyncio.sleep(20)
@@ -96,11 +96,11 @@ async def without_server(server: Any) -> dict[str, Any]:
     from prefect import flow
 
     from handlers.errors import Refused
-    from tasks.policy import Patience, step
+    from tasks.policy import RetryPolicy, step
 
     calls: Counter[str] = Counter()
 
-    @step(Patience(pauses=(), limit_seconds=60))
+    @step(RetryPolicy(pauses=(), limit_seconds=60))
     async def counted(name: str) -> str:
         calls[name] += 1
         if name == "refused":
