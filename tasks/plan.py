@@ -50,5 +50,5 @@ async def scope(run: Release) -> tuple[Phase, ...]:
 async def summary(run: Release) -> str:
     """The plan in one sentence, for the status view."""
     async with tools(run) as core:
-        made = await releases.plan(core.database, run.id)
-    return f"{made.hash}: {len(made.checks)} checks passed, {len(made.events)} dead letters to drain"
+        plan = await releases.plan(core.database, run.id)
+    return f"{plan.hash}: {len(plan.checks)} checks passed, {len(plan.events)} dead letters to drain"

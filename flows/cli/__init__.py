@@ -1,4 +1,4 @@
-"""The command line: the other door into the same flows."""
+"""The command line. Its commands run the same flows as the Prefect page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handlers.errors import ExitCode, RunbookError
 
 
 def main() -> None:
-    """Run a command; every error that we know ends as one sentence and its exit code."""
+    """Run a command; a known error prints one sentence and ends with its exit code."""
     _register()
     command = get_command(app)
     try:
@@ -23,14 +23,14 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            # Not a mistake: whoever types the bare name asks what there is.
+            # A bare command name asks for its help, so this is no error.
             sys.stdout.write(f"{error}\n")
             sys.exit(0)
-        # A question that got "no", or nobody to answer it.
-        stopped = "not confirmed, nothing was begun: say yes, or use --yes"
-        known = stopped if type(error).__name__ == "Abort" else _click_error(error)
-        if known is not None:
-            fail(known, ExitCode.REFUSED)
+        # A confirmation that was declined, or that had no terminal to answer it.
+        unconfirmed = "not confirmed; nothing was started. Answer yes, or use --yes."
+        message = unconfirmed if type(error).__name__ == "Abort" else _click_error(error)
+        if message is not None:
+            fail(message, ExitCode.REFUSED)
         if wants_json():
             fail(f"{type(error).__name__}: {error}", ExitCode.OWN_ERROR)
         raise
@@ -38,9 +38,9 @@ def main() -> None:
 
 
 def _register() -> None:
-    """Import the commands. A worker imports its own alone: each restart of the ERP waits for it.
+    """Import the commands. `worker` and `queue try` import only their own module, because that is faster.
 
-    So does a trial: it is called for one payload after the other.
+    Each restart of the ERP waits for a worker, and `queue try` is called for one payload after the other.
     """
     if sys.argv[1:3] == ["queue", "try"]:
         from flows.cli import try_
@@ -53,7 +53,7 @@ def _register() -> None:
 
 
 def _click_error(error: Exception) -> str | None:
-    """Wrong usage (unknown option, missing argument), said in one sentence instead of a traceback."""
+    """The message for wrong usage (unknown option, missing argument); None for any other error."""
     message = getattr(error, "format_message", None)
     if message is None:
         return None

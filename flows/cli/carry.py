@@ -1,4 +1,4 @@
-"""Handing a release to its own process, and what the command says and returns when that has ended."""
+"""Start the driver process of a release, show its progress, and report the outcome with its exit code."""
 
 from __future__ import annotations
 
@@ -14,57 +14,65 @@ from handlers.release import lock
 from handlers.release.ledger import records
 from handlers.release.phase import LIVE, Phase, Release, exit_code
 
-UNTIL = frozenset(Phase) - (LIVE - {Phase.HELD}) - {Phase.PLANNED, Phase.APPROVED}
-"""Where a screen has nothing more to show: the release has ended, or a person must decide."""
+SETTLED_PHASES = frozenset(Phase) - (LIVE - {Phase.HELD}) - {Phase.PLANNED, Phase.APPROVED}
+"""The phases in which a release has ended, or waits for the operator."""
 
 
-async def carry(
+async def run_driver(
     database: AsyncEngine,
     environment: str,
     run: Release,
     verb: str,
-    words: list[str],
-    going: RunOptions,
+    options: list[str],
+    run_options: RunOptions,
     *,
     take_over: str = "",
 ) -> int:
-    """Start the driver of *run* and show it to its end; Ctrl-C leaves the release to the driver."""
-    words = words + (["--without-prefect"] if going.without_prefect else [])
-    words += ["--take-over", take_over] if take_over else []
-    driver = follow.start(verb, environment, run.id, *words)
-    comeback = f"runbook status --watch -e {environment}"
-    if going.detach:
-        print_json({"release": run.id, "log": str(driver.log)}) if going.json else console().print(
-            f"release {run.id} has begun; follow it with: {comeback}"
+    """Start the driver of *run* and show its progress until it ends. Ctrl-C only detaches.
+
+    *verb* and *options* are arguments of `flows.driver`. Returns the exit code of the command.
+    """
+    options = options + (["--without-prefect"] if run_options.without_prefect else [])
+    options += ["--take-over", take_over] if take_over else []
+    driver = follow.start(verb, environment, run.id, *options)
+    reattach = f"runbook status --watch -e {environment}"
+    if run_options.detach:
+        print_json({"release": run.id, "log": str(driver.log)}) if run_options.json else console().print(
+            f"release {run.id} has started; follow it with: {reattach}"
         )
         return ExitCode.GOOD
     try:
-        out = None if going.json else console(plain=going.plain)
-        view = await follow.follow(database, run.environment, run.id, driver=driver, out=out, until=UNTIL)
+        out = None if run_options.json else console(plain=run_options.plain)
+        view = await follow.follow(
+            database, run.environment, run.id, driver=driver, out=out, until=SETTLED_PHASES
+        )
     except (KeyboardInterrupt, asyncio.CancelledError):
-        told = f"release {run.id} goes on without this screen; come back with: {comeback}"
-        return _waiting(run, told, json=going.json)
+        message = f"detached; release {run.id} continues. Re-attach with: {reattach}"
+        return _print_detached(run, message, json=run_options.json)
     except DatabaseDown as error:
-        told = f"nobody can say how release {run.id} stands: {error}; when it is back: {comeback}"
-        return _waiting(run, told, json=going.json)
+        message = (
+            f"the state of release {run.id} is unknown: {error}. When the database is back, run: {reattach}"
+        )
+        return _print_detached(run, message, json=run_options.json)
     assert view.release is not None
     code = exit_code(view.release.phase)
-    if going.json:
+    if run_options.json:
         print_json(await _outcome(database, view.release, code))
     else:
-        console(plain=going.plain).print(f"release {run.id}: {view.release.phase}. {view.release.reason}")
+        line = f"release {run.id}: {view.release.phase}. {view.release.reason}"
+        console(plain=run_options.plain).print(line)
     return code
 
 
-async def must_be_free(database: AsyncEngine, environment: str, *, take_over: str) -> None:
-    """Say at once what the driver would find out later: somebody else carries a release out just now."""
+async def raise_if_locked(database: AsyncEngine, environment: str, *, take_over: str) -> None:
+    """Raise Refused when a live controller has the lock: the driver would find it out only later."""
     holder = await lock.holder(database, environment)
     if holder is not None and holder.alive and not take_over:
         raise Refused(lock.held(holder, environment))
 
 
-def _waiting(run: Release, sentence: str, *, json: bool) -> ExitCode:
-    """The command ends before the release does."""
+def _print_detached(run: Release, sentence: str, *, json: bool) -> ExitCode:
+    """Print that the command ends before the release does; returns its exit code."""
     code = ExitCode.HELD
     if json:
         print_json({"release": run.id, "outcome": None, "exit_code": int(code), "reason": sentence})

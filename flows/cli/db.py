@@ -1,4 +1,4 @@
-"""Commands about the database: our own schema, and additions to the ERP's tables."""
+"""The commands `runbook db …`: migrate our own schema, and add to the ERP's tables."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from handlers.erp.adopt import adopt
 from handlers.errors import ExitCode
 
 
-@db_app.command("upgrade", short_help="make or migrate our own schema")
+@db_app.command("upgrade", short_help="create or migrate our own schema")
 def upgrade(environment: EnvironmentOption, json: JsonOption = False) -> int:
-    """Create or migrate our own schema `runbook`; touches nothing of the ERP's."""
-    # Here, because it takes a while to import and nothing else needs it.
+    """Create or migrate our own schema `runbook`; changes nothing of the ERP's."""
+    # Imported here, because Alembic is slow to import and only this command needs it.
     from handlers.database import migrate
 
-    async def go() -> int:
+    async def execute() -> int:
         async with open_database(load_environment(environment)) as database:
             applied = await migrate.upgrade(database)
         if json:
@@ -31,7 +31,7 @@ def upgrade(environment: EnvironmentOption, json: JsonOption = False) -> int:
             console().print(f"applied {', '.join(applied)}" if applied else "the ledger is up to date")
         return ExitCode.GOOD
 
-    return asyncio.run(go())
+    return asyncio.run(execute())
 
 
 @db_app.command("adopt", short_help="add to the ERP's tables what the core needs")
@@ -41,25 +41,25 @@ def adopt_(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: JsonOption = False,
 ) -> int:
-    """Add to the ERP's tables what the core needs: additive, printed first, and repeatable."""
+    """Add to the ERP's tables what the core needs: prints the DDL first, only adds, and is idempotent."""
 
-    async def go() -> int:
+    async def execute() -> int:
         async with open_database(load_environment(environment)) as database:
-            wanted = await adopt(database, dry_run=True)
+            missing = await adopt(database, dry_run=True)
             if not json:
-                for statement in wanted:
+                for statement in missing:
                     console().print(f"{statement};")
-            if dry_run or not wanted:
-                print_json({"ddl": wanted, "done": False}) if json else console().print(
+            if dry_run or not missing:
+                print_json({"ddl": missing, "done": False}) if json else console().print(
                     "nothing to adopt: the tables have all that the core needs"
-                    if not wanted
+                    if not missing
                     else "nothing was changed"
                 )
                 return ExitCode.GOOD
             if not yes and not json:
-                typer.confirm(f"run these {len(wanted)} statements?", abort=True)
-            done = await adopt(database)
-        print_json({"ddl": done, "done": True}) if json else console().print(f"{len(done)} statements done")
+                typer.confirm(f"run these {len(missing)} statements?", abort=True)
+            added = await adopt(database)
+        print_json({"ddl": added, "done": True}) if json else console().print(f"ran {len(added)} statements")
         return ExitCode.GOOD
 
-    return asyncio.run(go())
+    return asyncio.run(execute())

@@ -1,4 +1,4 @@
-"""Commands by which a person decides about a release, or about a revision that was left."""
+"""The commands for the operator's decisions: resume, roll back, abort, and lift a quarantine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli.app import app
-from flows.cli.carry import carry, must_be_free
+from flows.cli.carry import raise_if_locked, run_driver
 from flows.cli.options import (
     ByOption,
     EnvironmentOption,
@@ -20,7 +20,7 @@ from flows.cli.options import (
     YesOption,
     expand_options,
 )
-from flows.cli.output import console, person, print_json
+from flows.cli.output import console, print_json, requester
 from flows.cli.session import with_database
 from handlers.environment.model import Environment
 from handlers.errors import ExitCode
@@ -28,94 +28,98 @@ from handlers.phases import begin
 from handlers.release.ledger import records, releases
 from handlers.release.phase import short
 
-WhyOption = Annotated[str, typer.Option("--reason", help="Why, in one sentence.")]
+RequiredReasonOption = Annotated[
+    str, typer.Option("--reason", help="One sentence for the ledger and the report.")
+]
 
 
 @app.command()
 @expand_options
-def resume(environment: EnvironmentOption, *, take_over: TakeOverOption = "", going: RunOptions) -> int:
-    """Go on with a release that is held, or whose controller died, from the phase in the ledger."""
+def resume(environment: EnvironmentOption, *, take_over: TakeOverOption = "", run_options: RunOptions) -> int:
+    """Continue a release that is held, or whose controller died, from the phase in the ledger."""
 
-    async def go(database: AsyncEngine, settings: Environment) -> int:
+    async def execute(database: AsyncEngine, settings: Environment) -> int:
         run = await releases.unfinished(database, settings.name)
-        await must_be_free(database, settings.name, take_over=take_over)
-        return await carry(database, environment, run, "carry_out", [], going, take_over=take_over)
+        await raise_if_locked(database, settings.name, take_over=take_over)
+        return await run_driver(database, environment, run, "execute", [], run_options, take_over=take_over)
 
-    return asyncio.run(with_database(environment, go))
+    return asyncio.run(with_database(environment, execute))
 
 
 @app.command()
 @expand_options
 def rollback(
     environment: EnvironmentOption,
-    reason: WhyOption,
+    reason: RequiredReasonOption,
     *,
     by: ByOption = "",
     yes: YesOption = False,
     take_over: TakeOverOption = "",
-    going: RunOptions,
+    run_options: RunOptions,
 ) -> int:
-    """Take the newest release back to the revision before it, on every host, and prove it."""
+    """Roll the newest release back: deploy the previous revision on every host, and prove it."""
 
-    async def go(database: AsyncEngine, settings: Environment) -> int:
+    async def execute(database: AsyncEngine, settings: Environment) -> int:
         run = await begin.rollback_candidate(database, settings.name)
-        await must_be_free(database, settings.name, take_over=take_over)
-        told = f"roll {settings.name} back from {short(run.to_revision)} to {short(run.from_revision)}"
-        if not yes and not going.json:
-            typer.confirm(f"{told} ({reason})?", abort=True)
-        words = ["--by", person(by), "--reason", reason]
-        return await carry(database, environment, run, "roll_back", words, going, take_over=take_over)
+        await raise_if_locked(database, settings.name, take_over=take_over)
+        question = f"roll {settings.name} back from {short(run.to_revision)} to {short(run.from_revision)}"
+        if not yes and not run_options.json:
+            typer.confirm(f"{question} ({reason})?", abort=True)
+        options = ["--by", requester(by), "--reason", reason]
+        return await run_driver(
+            database, environment, run, "roll_back", options, run_options, take_over=take_over
+        )
 
-    return asyncio.run(with_database(environment, go))
+    return asyncio.run(with_database(environment, execute))
 
 
 @app.command()
 def abort(
     environment: EnvironmentOption,
-    reason: WhyOption,
+    reason: RequiredReasonOption,
     release: ReleaseOption = None,
     by: ByOption = "",
     json: JsonOption = False,
 ) -> int:
-    """End a planned or held release without doing anything more; what is deployed stays deployed."""
+    """End a planned or held release; what is deployed stays deployed."""
 
-    async def go(database: AsyncEngine, settings: Environment) -> int:
+    async def execute(database: AsyncEngine, settings: Environment) -> int:
         run = (
             await releases.get(database, release)
             if release
             else await releases.unfinished(database, settings.name)
         )
-        ended = await begin.abort(database, run, by=person(by), reason=reason)
+        aborted = await begin.abort(database, run, by=requester(by), reason=reason)
         if json:
-            print_json({"release": ended.id, "phase": ended.phase, "exit_code": 0})
+            print_json({"release": aborted.id, "phase": aborted.phase, "exit_code": 0})
         else:
             console().print(
-                f"release {ended.id} is aborted; {short(ended.to_revision)} stays where it is deployed"
+                f"release {aborted.id} is aborted; {short(aborted.to_revision)} stays where it is deployed"
             )
         return ExitCode.GOOD
 
-    return asyncio.run(with_database(environment, go))
+    return asyncio.run(with_database(environment, execute))
 
 
 @app.command()
 def lift(
     environment: EnvironmentOption,
     revision: Annotated[
-        str, typer.Argument(help="The revision that was left: its commit, or how it begins.")
+        str, typer.Argument(help="The rolled-back revision: its commit id, or the first digits of it.")
     ],
-    by: Annotated[
-        str, typer.Option("--by", help="The person who answers for it; the ledger keeps the name.")
-    ],
+    by: Annotated[str, typer.Option("--by", help="Name of the responsible person, for the ledger.")],
     json: JsonOption = False,
 ) -> int:
-    """Let a revision that a rollback left be released again; needs the name of a person."""
+    """Take a rolled-back revision out of quarantine, so that it can be released again."""
 
-    async def go(database: AsyncEngine, settings: Environment) -> int:
+    async def execute(database: AsyncEngine, settings: Environment) -> int:
         lifted = await records.lift(database, settings.name, revision, lifted_by=by)
         if json:
             print_json({"environment": settings.name, "revision": lifted, "lifted_by": by, "exit_code": 0})
         else:
-            console().print(f"{by} lets revision {short(lifted)} be released to {settings.name} again")
+            console().print(
+                f"revision {short(lifted)} may be released to {settings.name} again (lifted by {by})"
+            )
         return ExitCode.GOOD
 
-    return asyncio.run(with_database(environment, go))
+    return asyncio.run(with_database(environment, execute))

@@ -1,4 +1,4 @@
-"""Starting the process that carries a release out, and showing how it stands until it ends."""
+"""Start the driver process of a release, and show the state of the release until it ends."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from handlers.status import snapshot
 from handlers.status.lines import lines
 from handlers.status.view import StatusView
 
-LOOK_SECONDS = 0.5
-_PREFIX = re.compile(r"^[0-9-]+ [0-9:,]+ [A-Z]+ [\w.]+: ")
+POLL_SECONDS = 0.5
+_LOG_PREFIX = re.compile(r"^[0-9-]+ [0-9:,]+ [A-Z]+ [\w.]+: ")
 STYLES = {
     "[done]": "green",
     "[running]": "bold cyan",
@@ -37,27 +37,27 @@ STYLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Driver:
-    """The process that carries out; it has a session of its own, so that a closed terminal does not end it."""
+    """The process that executes a release. It has its own session, so that a closed terminal does not end it."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     def ended(self) -> bool:
-        """Whether it is gone."""
+        """Whether the process has ended."""
         return self.process.poll() is not None
 
     def refused(self) -> bool:
-        """Whether it ended because it may not: another controller has the lock, or there is nothing to do."""
+        """Whether it ended with Refused: another controller has the lock, or there is nothing to do."""
         return self.process.poll() == ExitCode.REFUSED
 
-    def last_words(self) -> str:
-        """The last line of its log without time and level, for an error."""
+    def last_line(self) -> str:
+        """The last line of its log without time and level, for an error message."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return _PREFIX.sub("", lines[-1]) if lines else "it said nothing"
+        return _LOG_PREFIX.sub("", lines[-1]) if lines else "no output"
 
 
 def start(verb: str, environment: str, release: str, *options: str) -> Driver:
-    """Start the driver, detached, with its output in a log of its own."""
+    """Start a detached driver with its own log file."""
     folder = STATE / "drivers"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = folder / f"{release}-{os.getpid()}.log"
@@ -81,52 +81,52 @@ async def follow(
     out: Console | None,
     until: frozenset[Phase] = FINISHED | {Phase.HELD},
 ) -> StatusView:
-    """Show the release until its driver has ended, or without one until it has come to its end.
+    """Show the release until its *driver* ends, or without a driver until its phase is one of *until*.
 
-    On a terminal the view is redrawn in place; elsewhere each finished step is one line. *out* None shows nothing.
-    Ctrl-C leaves the release to its driver.
+    On a terminal the view is redrawn in place; elsewhere each finished step is one line. With *out* None nothing is
+    shown. Raises Refused when the driver was refused, and RunbookError when it ended too early.
     """
     screen = _Screen(out)
     with screen:
         while True:
-            view = await _look(engine, environment, release)
+            view = await _read_view(engine, environment, release)
             if view is not None:
                 screen.show(view)
             if driver is not None and driver.ended():
                 break
-            at_end = view is not None and view.release is not None and view.release.phase in until
-            if driver is None and at_end:
+            reached = view is not None and view.release is not None and view.release.phase in until
+            if driver is None and reached:
                 break
-            await asyncio.sleep(LOOK_SECONDS)
-        last = await snapshot.read(engine, environment, release)
-        screen.show(last)
-    if driver is not None and last.release is not None:
+            await asyncio.sleep(POLL_SECONDS)
+        last_view = await snapshot.read(engine, environment, release)
+        screen.show(last_view)
+    if driver is not None and last_view.release is not None:
         if driver.refused():
-            # It never came to change anything: what the ledger says is somebody else's doing.
-            raise Refused(driver.last_words())
-        if last.release.phase not in until:
+            # It changed nothing: the phase in the ledger is the work of another controller.
+            raise Refused(driver.last_line())
+        if last_view.release.phase not in until:
             raise RunbookError(
-                f"the process that carries out {release} ended in phase {last.release.phase}: "
-                f"{driver.last_words()}; see {driver.log}, then `runbook resume`"
+                f"the process of release {release} ended in phase {last_view.release.phase}: "
+                f"{driver.last_line()}. See {driver.log}, then run `runbook resume`."
             )
-    return last
+    return last_view
 
 
-async def _look(engine: AsyncEngine, environment: str, release: str) -> StatusView | None:
+async def _read_view(engine: AsyncEngine, environment: str, release: str) -> StatusView | None:
     try:
         return await snapshot.read(engine, environment, release)
     except DatabaseDown:
-        # The release's own process decides what that means; the view only waits for it to come back.
+        # The driver decides what an outage means for the release; the view only waits until it is over.
         return None
 
 
 class _Screen:
-    """A redrawn view on a terminal, or one line for each thing that happened."""
+    """A view that is redrawn on a terminal; elsewhere one line for each finished step."""
 
     def __init__(self, out: Console | None) -> None:
         self._out = out
         self._live = Live(console=out, auto_refresh=False) if out is not None and out.is_terminal else None
-        self._told: set[tuple[str, str, str]] = set()
+        self._printed: set[tuple[str, str, str]] = set()
 
     def __enter__(self) -> None:
         if self._live is not None:
@@ -137,27 +137,27 @@ class _Screen:
             self._live.stop()
 
     def show(self, view: StatusView) -> None:
-        """Show how it stands now."""
+        """Show the current state."""
         if self._live is not None:
             size = self._live.console.size
-            # One line less than there are: the cursor stands below the last.
-            self._live.update(painted(view, min(80, size.width), size.height - 1), refresh=True)
+            # One line is left for the cursor.
+            self._live.update(colored(view, min(80, size.width), size.height - 1), refresh=True)
         elif self._out is not None:
-            self._tell(self._out, view)
+            self._print_new_steps(self._out, view)
 
-    def _tell(self, out: Console, view: StatusView) -> None:
+    def _print_new_steps(self, out: Console, view: StatusView) -> None:
         for step in view.steps:
-            news = (step.name, str(step.state), step.sentence)
-            if step.at is None or news in self._told or (step.state == "running" and not step.sentence):
+            entry = (step.name, str(step.state), step.sentence)
+            if step.at is None or entry in self._printed or (step.state == "running" and not step.sentence):
                 continue
-            self._told.add(news)
-            # A running step tells the time of this look, a finished one that of its end.
+            self._printed.add(entry)
+            # A running step has the time of this view, a finished one the time of its end.
             at = view.at if step.state == "running" else step.at
             out.print(f"{at:%H:%M:%S} {step.name} {step.state}: {step.sentence}")
 
 
-def painted(view: StatusView, width: int = 80, height: int | None = None) -> Text:
-    """The plain lines of the view, coloured by what each step has come to, in as many lines as there are."""
+def colored(view: StatusView, width: int = 80, height: int | None = None) -> Text:
+    """The lines of the view, each step in the colour of its state. *width* and *height* limit the text."""
     text = Text()
     for line in lines(view, width, height):
         style = next((style for mark, style in STYLES.items() if line.lstrip().startswith(mark)), "")

@@ -1,4 +1,4 @@
-"""The options that commands share: each declared once, and those that always come together handed over as one value."""
+"""The options that several commands share, and dataclasses that group options that always come together."""
 
 from __future__ import annotations
 
@@ -23,34 +23,37 @@ EnvironmentOption = Annotated[
     ),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Nothing but JSON on stdout; the last line is one object.")
+    bool, typer.Option("--json", help="Print only JSON on stdout; the last line is one object.")
 ]
 ByOption = Annotated[
-    str, typer.Option("--by", help="Who asks for it; the user's name when left out.", show_default=False)
+    str,
+    typer.Option("--by", help="Your name, for the ledger. Default: the login name.", show_default=False),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="One sentence for the ledger and the report.")]
 ReleaseOption = Annotated[
-    str | None, typer.Option("--release", "-r", help="A release by its id; else the live or newest one.")
+    str | None,
+    typer.Option("--release", "-r", help="Id of a release. Default: the unfinished or newest one."),
 ]
 PlainOption = Annotated[
     bool,
-    typer.Option("--plain", help="No colour and no moving screen: one line for each thing that happens."),
+    typer.Option("--plain", help="No colour and no redrawing: one line for each finished step."),
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Start without confirmation.")]
 DetachOption = Annotated[
-    bool, typer.Option("--detach", help="Return once it has begun; `runbook status --watch` shows the rest.")
+    bool,
+    typer.Option("--detach", help="Return after the start; follow it with `runbook status --watch`."),
 ]
 PrefectOption = Annotated[
-    bool, typer.Option("--without-prefect", help="Make the same calls without any Prefect server.")
+    bool, typer.Option("--without-prefect", help="Run the same steps without a Prefect server.")
 ]
 TakeOverOption = Annotated[
-    str, typer.Option("--take-over", help="Reason for taking the lock from a controller that still lives.")
+    str, typer.Option("--take-over", help="Take the lock from a live controller, for this reason.")
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions:
-    """Who begins it and why."""
+    """Who requests a release, why, and whether it starts without confirmation."""
 
     reason: ReasonOption = ""
     by: ByOption = ""
@@ -59,7 +62,7 @@ class RequestOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a release is carried out and shown."""
+    """How a release is executed and displayed."""
 
     without_prefect: PrefectOption = False
     detach: DetachOption = False
@@ -68,25 +71,27 @@ class RunOptions:
 
 
 def expand_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Let Typer see every field of a group as an option of its own, and *command* the group as one value."""
+    """Expand dataclass parameters of *command*: Typer sees each field as an option, *command* gets one value."""
     parameters = inspect.signature(command, eval_str=True).parameters
     groups: dict[str, Any] = {
-        name: one.annotation for name, one in parameters.items() if is_dataclass(one.annotation)
+        name: parameter.annotation
+        for name, parameter in parameters.items()
+        if is_dataclass(parameter.annotation)
     }
-    shown: list[inspect.Parameter] = []
+    expanded: list[inspect.Parameter] = []
     for name, parameter in parameters.items():
         options = _options(groups[name]) if name in groups else [parameter]
-        shown += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in options]
+        expanded += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
 
     @functools.wraps(command)
     def call(**values: Any) -> int:
         for name, group in groups.items():
-            values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         return command(**values)
 
-    call.__annotations__ = {one.name: one.annotation for one in shown}
-    # `inspect` reads this attribute, and Typer with it; the type of a function does not know it.
-    call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in expanded}
+    # Typer reads the parameters with `inspect`, which looks at this attribute; mypy does not know it.
+    call.__signature__ = inspect.Signature(expanded)  # type: ignore[attr-defined]
     return call
 
 
@@ -94,19 +99,19 @@ def _options(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(
-            each.name,
+            field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if each.default is MISSING else each.default,
-            annotation=hints[each.name],
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
         )
-        for each in fields(group)
+        for field in fields(group)
     ]
 
 
-def entity_called(name: str) -> EntityType:
-    """The kind of record that a person means."""
-    wanted = name.replace("_", "").replace("-", "").lower()
-    for kind in EntityType:
-        if kind.value.lower() == wanted:
-            return kind
-    raise Refused(f"there is no entity {name!r}: it may be {', '.join(EntityType)}")
+def parse_entity(name: str) -> EntityType:
+    """The entity type with this name; case, - and _ do not matter. Raises Refused for an unknown name."""
+    normalized = name.replace("_", "").replace("-", "").lower()
+    for entity in EntityType:
+        if entity.value.lower() == normalized:
+            return entity
+    raise Refused(f"unknown entity {name!r}: choose one of {', '.join(EntityType)}")

@@ -1,4 +1,4 @@
-"""What the commands print: sentences for people, one JSON object for programs."""
+"""The output of the commands: sentences for people, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from handlers.errors import ExitCode
 
 
 def console(*, plain: bool = False) -> Console:
-    """A console on stdout; *plain* is what a pipe gets: no colour, nothing that moves, no line broken."""
+    """A console on stdout. *plain* has no colour and no redrawing, as in a pipe. Lines are never wrapped."""
     return Console(
         force_terminal=False if plain else None, highlight=False, soft_wrap=True, emoji=False, markup=False
     )
 
 
 def wants_json() -> bool:
-    """Whether the command line asks for JSON; known even when the command could not be parsed."""
+    """Whether the command line has --json. Works also when the command line cannot be parsed."""
     return "--json" in sys.argv[1:]
 
 
 def print_json(value: object) -> None:
-    """One object on one line."""
+    """Print one object on one line."""
     sys.stdout.write(as_json(value) + "\n")
     sys.stdout.flush()
 
 
 def fail(sentence: str, code: ExitCode) -> NoReturn:
-    """Say what was wrong and end with its exit code."""
+    """Print the error (on stdout too, as JSON, with --json) and exit with *code*."""
     if wants_json():
         print_json(failure(sentence, code))
     sys.stderr.write(f"runbook: {sentence}\n")
@@ -39,14 +39,14 @@ def fail(sentence: str, code: ExitCode) -> NoReturn:
 
 
 def failure(sentence: str, code: ExitCode) -> dict[str, object]:
-    """What the JSON of every command that ends badly has in it."""
+    """The keys that the JSON of every failed command has."""
     return {"error": sentence, "exit_code": int(code)}
 
 
-def person(given: str) -> str:
-    """The name that the ledger keeps for whoever asks."""
-    if given:
-        return given
+def requester(by: str) -> str:
+    """The name of the requester, for the ledger: the value of --by, else the login name."""
+    if by:
+        return by
     try:
         return getpass.getuser()
     except (KeyError, OSError):

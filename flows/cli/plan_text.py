@@ -1,4 +1,4 @@
-"""A plan as lines of text, for people at 80 columns."""
+"""A plan as text, for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMMITS_SHOWN = 8
 
 
 def lines(plan: Plan, width: int = 80) -> Iterator[str]:
-    """The plan, a fact a line: from what to what, the checks, the dead letters, and the steps."""
+    """The lines of the plan: its revisions, commits, checks, dead letters and steps."""
     yield from _head(plan, width)
     yield "Checks"
     for check in plan.checks:
@@ -23,9 +23,9 @@ def lines(plan: Plan, width: int = 80) -> Iterator[str]:
 
 
 def _head(plan: Plan, width: int) -> Iterator[str]:
-    moves = f"{short(plan.from_revision)} -> {short(plan.to_revision)}"
-    stays = f"{short(plan.to_revision)} stays: nothing is deployed"
-    yield f"plan {plan.hash}  {plan.environment}  {moves if _deploys(plan) else stays}"
+    change = f"{short(plan.from_revision)} -> {short(plan.to_revision)}"
+    unchanged = f"{short(plan.to_revision)} stays: nothing is deployed"
+    yield f"plan {plan.hash}  {plan.environment}  {change if _deploys(plan) else unchanged}"
     for commit in plan.commits[:COMMITS_SHOWN]:
         yield f"   {textwrap.shorten(f'{commit[:1]} {commit[1:]}', width - 3, placeholder=' ...')}"
     if len(plan.commits) > COMMITS_SHOWN:
@@ -36,9 +36,9 @@ def _dead_letters(plan: Plan, width: int) -> Iterator[str]:
     for (entity, code), count in sorted(plan.by_type_and_error().items()):
         yield f" {count:>6} {entity}, error {code}"
     for reason, count in sorted(plan.set_aside.items()):
-        yield from _wrapped(f" {count:>6} ", f"left alone: {reason}", width)
+        yield from _wrapped(f" {count:>6} ", f"not drained: {reason}", width)
     for kind, count in sorted(plan.failed.items()):
-        yield from _wrapped(f" {count:>6} ", f"in status failed, left to a person: {kind}", width)
+        yield from _wrapped(f" {count:>6} ", f"in status failed, the operator must check them: {kind}", width)
     if not plan.events and not plan.set_aside and not plan.failed:
         yield "      0 in the queue"
 
@@ -46,8 +46,9 @@ def _dead_letters(plan: Plan, width: int) -> Iterator[str]:
 def _steps(plan: Plan, width: int) -> Iterator[str]:
     if not plan.good:
         failed = sum(not check.good for check in plan.checks)
-        none = f"none: {failed} of {len(plan.checks)} checks failed; mend what they say, then plan again"
-        yield from _wrapped("Steps    ", none, width)
+        advice = "Fix them and run `runbook plan` again."
+        sentence = f"none: {failed} of {len(plan.checks)} checks failed. {advice}"
+        yield from _wrapped("Steps    ", sentence, width)
         return
     yield "Steps"
     for number, step in enumerate(plan.steps, start=1):
@@ -65,8 +66,8 @@ def _deploys(plan: Plan) -> bool:
 
 
 def _present(plan: Plan) -> str:
-    there = [host.name for host in plan.hosts if host.rollback_present]
-    return "every host" if len(there) == len(plan.hosts) else (", ".join(there) or "no host")
+    names = [host.name for host in plan.hosts if host.rollback_present]
+    return "every host" if len(names) == len(plan.hosts) else (", ".join(names) or "no host")
 
 
 def _wrapped(head: str, sentence: str, width: int) -> list[str]:

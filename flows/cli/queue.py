@@ -1,4 +1,4 @@
-"""Commands about the queue, the ERP's tables and our schema."""
+"""The commands `runbook queue …`: count the queue and throttle it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import queue_app
-from flows.cli.options import ByOption, EnvironmentOption, JsonOption, ReasonOption, entity_called
-from flows.cli.output import console, person, print_json
+from flows.cli.options import ByOption, EnvironmentOption, JsonOption, ReasonOption, parse_entity
+from flows.cli.output import console, print_json, requester
 from flows.cli.session import open_database
 from handlers.database.transaction import transaction
 from handlers.environment.load import load_environment
@@ -20,9 +20,9 @@ from handlers.queue import look
 
 @queue_app.command("show", short_help="count it by status, its dead letters by error")
 def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
-    """Count the queue by status, and its dead letters by type and error; says what holds it back."""
+    """Count the queue by status and its dead letters by type and error, and list the limits."""
 
-    async def go() -> int:
+    async def execute() -> int:
         async with open_database(load_environment(environment)) as database, transaction(database) as tx:
             counts = await look.counts(tx)
             dead = await look.dead_letters(tx)
@@ -32,87 +32,99 @@ def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
             group = (letter.entity or letter.raw_type, letter.error_code or "", letter.fingerprint)
             groups[group] = groups.get(group, 0) + 1
         if json:
-            told = [
+            dead_letters = [
                 {"entity": entity, "error_code": code, "error": error, "count": count}
                 for (entity, code, error), count in sorted(groups.items())
             ]
-            print_json({"status": counts, "dead_letters": told, "limits": limits})
+            print_json({"status": counts, "dead_letters": dead_letters, "limits": limits})
             return ExitCode.GOOD
         for status, count in counts.items():
             console().print(f"{count:>8} {status}")
         for (entity, code, error), count in sorted(groups.items()):
             console().print(f"{count:>8} dead: {entity}, {code or 'no code'}: {error[:120]}")
-        for each in limits:
-            console().print(f"held back: {_limit_line(each)}")
+        for limit in limits:
+            console().print(f"limited to {_limit_line(limit)}")
         return ExitCode.GOOD
 
-    return asyncio.run(go())
+    return asyncio.run(execute())
 
 
-@queue_app.command("limit", short_help="let only so many events through, for a while")
+@queue_app.command("limit", short_help="throttle the queue for a limited time")
 def limit(
     environment: EnvironmentOption,
     per_ten_seconds: Annotated[
-        int, typer.Option("--per-ten-seconds", min=0, help="So many events go through; 0 holds all.")
+        int,
+        typer.Option("--per-ten-seconds", min=0, help="Events allowed in ten seconds; 0 stops the queue."),
     ],
     entity: Annotated[
-        str, typer.Option("--entity", help="Of this kind alone; without it of all kinds together.")
+        str,
+        typer.Option("--entity", help="Limit only this entity type; without it, all types together."),
     ] = "",
     seconds: Annotated[
-        float, typer.Option("--seconds", min=1, max=queue_limits.SECONDS_MAX, help="Then it ends by itself.")
+        float,
+        typer.Option(
+            "--seconds", min=1, max=queue_limits.SECONDS_MAX, help="The limit expires after this time."
+        ),
     ] = 300,
     by: ByOption = "",
     reason: ReasonOption = "",
     json: JsonOption = False,
 ) -> int:
-    """Hold the queue back: workers take only so many events in each ten seconds, for a while."""
-    kind = entity_called(entity) if entity else None
-    who = person(by)
+    """Throttle the queue: for a limited time, workers lease at most so many events in ten seconds."""
+    entity_type = parse_entity(entity) if entity else None
+    set_by = requester(by)
     if not reason:
-        raise Refused("say with --reason why the queue is held back: others will wonder")
+        raise Refused("--reason is required: it tells others why the queue is throttled")
 
-    async def go() -> int:
+    async def execute() -> int:
         async with open_database(load_environment(environment)) as database:
-            set_ = await queue_limits.limit(
-                database, kind, per_ten_seconds=per_ten_seconds, seconds=seconds, by=who, reason=reason
+            new_limit = await queue_limits.limit(
+                database,
+                entity_type,
+                per_ten_seconds=per_ten_seconds,
+                seconds=seconds,
+                by=set_by,
+                reason=reason,
             )
-        print_json(set_) if json else console().print(_limit_line(set_))
+        print_json(new_limit) if json else console().print(f"limited to {_limit_line(new_limit)}")
         return ExitCode.GOOD
 
-    return asyncio.run(go())
+    return asyncio.run(execute())
 
 
-@queue_app.command("unlimit", short_help="let it flow again")
+@queue_app.command("unlimit", short_help="remove the limits")
 def unlimit(
     environment: EnvironmentOption,
     entity: Annotated[
-        str, typer.Option("--entity", help="Only the limit of this kind; without it every limit.")
+        str, typer.Option("--entity", help="Remove only the limit of this entity type; without it, all.")
     ] = "",
     json: JsonOption = False,
 ) -> int:
-    """Let the queue flow again."""
-    kind = entity_called(entity) if entity else None
+    """Remove the limits of the queue."""
+    entity_type = parse_entity(entity) if entity else None
 
-    async def go() -> int:
+    async def execute() -> int:
         async with open_database(load_environment(environment)) as database:
             lifted = await (
-                queue_limits.lift_all(database) if kind is None else queue_limits.lift(database, kind)
+                queue_limits.lift_all(database)
+                if entity_type is None
+                else queue_limits.lift(database, entity_type)
             )
-            left = await queue_limits.limits(database)
+            remaining = await queue_limits.limits(database)
         if json:
-            print_json({"lifted": lifted, "left": left})
+            print_json({"lifted": lifted, "left": remaining})
         else:
-            console().print(f"lifted {len(lifted)}" if lifted else "there was no such limit in force")
-            for each in left:
-                console().print(f"still {_limit_line(each)}")
+            console().print(f"removed {len(lifted)} limits" if lifted else "there was no such limit")
+            for limit in remaining:
+                console().print(f"still limited to {_limit_line(limit)}")
         return ExitCode.GOOD
 
-    return asyncio.run(go())
+    return asyncio.run(execute())
 
 
 def _limit_line(limit: queue_limits.Limit) -> str:
-    of = f"of {limit.entity}" if limit.entity else "of all kinds together"
+    scope = f"of {limit.entity}" if limit.entity else "of all types together"
     return (
-        f"{limit.per_ten_seconds} events {of} in each 10 s until {limit.until:%H:%M:%S} UTC, "
+        f"{limit.per_ten_seconds} events {scope} in 10 s until {limit.until:%H:%M:%S} UTC, "
         f"by {limit.set_by}: {limit.reason}"
     )

@@ -1,4 +1,4 @@
-"""The command that rehearses."""
+"""The command `runbook rehearse`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,29 @@ from handlers.errors import ExitCode, Refused
 from handlers.release.phase import short
 
 if TYPE_CHECKING:
-    from flows.local.rehearse import Rehearsed
+    from flows.local.rehearse import RehearsalResult
 
 
 @app.command()
 def rehearse(
     story: Annotated[
-        str, typer.Argument(help="good, sick, treacherous, slow, empty or failed-only.")
+        str, typer.Argument(help="One of: good, sick, treacherous, slow, empty, failed-only.")
     ] = "good",
     speed: Annotated[
-        float, typer.Option("--speed", min=1, max=600, help="Runbook seconds of waiting in a real one.")
+        float,
+        typer.Option(
+            "--speed", min=1, max=600, help="Speed-up of the waits: runbook seconds for each real second."
+        ),
     ] = 60.0,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the target running and say how to look at it and end it.")
+        bool,
+        typer.Option("--keep", help="Leave the target running; prints how to inspect and remove it."),
     ] = False,
-    end: Annotated[str, typer.Option("--end", help="End a target that was kept, by its id.")] = "",
+    end: Annotated[str, typer.Option("--end", help="Remove a kept target, by its id.")] = "",
     json: JsonOption = False,
     plain: PlainOption = False,
 ) -> int:
-    """Rehearse a whole release on a real target on this machine: no root, no service, nothing left behind."""
+    """Rehearse a whole release on a temporary target on this machine. Needs no root; leaves nothing behind."""
     require_rehearsal("a rehearsal")
     out = None if json else console(plain=plain)
     if end:
@@ -48,42 +52,37 @@ def _end(target_id: str, *, json: bool) -> ExitCode:
 
     if not lifecycle.end(target_id):
         kept = ", ".join(lifecycle.kept()) or "none"
-        raise Refused(f"there is no kept rehearsal {target_id!r}; kept: {kept}")
+        raise Refused(f"no kept rehearsal has the id {target_id!r}; kept: {kept}")
     if json:
         print_json({"ended": target_id, "exit_code": 0})
     else:
-        console().print(f"rehearsal {target_id} is ended and its folder removed")
+        console().print(f"rehearsal {target_id} is stopped; its folder was removed")
     return ExitCode.GOOD
 
 
 def _rehearse(story: str, *, speed: float, keep: bool, out: Console | None) -> int:
-    # Imported here: it loads Prefect's server and the rehearsal, which no other command needs.
-    from flows.local.rehearse import ENDS, rehearse
+    # Imported here, because it loads Prefect's server and the rehearsal, which no other command needs.
+    from flows.local.rehearse import EXIT_CODES, rehearse
 
-    if story not in ENDS:
-        raise Refused(f"there is no story {story!r}: it may be {', '.join(ENDS)}")
+    if story not in EXIT_CODES:
+        raise Refused(f"unknown story {story!r}: choose one of {', '.join(EXIT_CODES)}")
     try:
-        done: Rehearsed = asyncio.run(rehearse(story, speed=speed, keep=keep, out=out))
+        result: RehearsalResult = asyncio.run(rehearse(story, speed=speed, keep=keep, out=out))
     except KeyboardInterrupt:
-        sys.stderr.write("runbook: the rehearsal was interrupted, and its target is removed\n")
+        sys.stderr.write("runbook: rehearsal interrupted; its target was removed\n")
         raise
     if out is None:
-        print_json(done)
+        print_json(result)
     else:
-        _print(done, ENDS[story], out)
-    return done.exit_code
+        _print(result, EXIT_CODES[story], out)
+    return result.exit_code
 
 
-def _print(done: Rehearsed, expected: int, out: Console) -> None:
-    as_expected = (
-        "as this story should end"
-        if done.exit_code == expected
-        else f"but this story should end with {expected}"
-    )
-    hosts = ", ".join(f"{name} runs {short(str(revision))}" for name, revision in done.hosts.items())
-    events = ", ".join(f"{count} {status}" for status, count in done.events.items() if count)
-    out.print(
-        f"{done.story}: {done.outcome}, exit code {done.exit_code}, {as_expected}; {done.seconds:.0f} s; {hosts}"
-    )
+def _print(result: RehearsalResult, expected: int, out: Console) -> None:
+    comparison = "as expected" if result.exit_code == expected else f"but expected {expected}"
+    hosts = ", ".join(f"{name} runs {short(str(revision))}" for name, revision in result.hosts.items())
+    events = ", ".join(f"{count} {status}" for status, count in result.events.items() if count)
+    outcome = f"{result.outcome}, exit code {result.exit_code}, {comparison}"
+    out.print(f"{result.story}: {outcome}; {result.seconds:.0f} s; {hosts}")
     out.print(f"queue: {events}")
-    out.print(f"report: {done.report}")
+    out.print(f"report: {result.report}")

@@ -1,4 +1,4 @@
-"""Commands that begin a release: a whole one, or one phase of it by hand on what runs now."""
+"""The commands that start a release, or only some of its phases with the revision that runs now."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from flows.cli.app import app
-from flows.cli.carry import carry
+from flows.cli.carry import run_driver
 from flows.cli.options import EnvironmentOption, JsonOption, RequestOptions, RunOptions, expand_options
-from flows.cli.output import console, failure, person, print_json
+from flows.cli.output import console, failure, print_json, requester
 from flows.cli.plan_text import lines
 from handlers.core import open_core
 from handlers.environment.load import load_environment
@@ -26,9 +26,9 @@ RevisionArgument = Annotated[str, typer.Argument(help="Commit, tag or branch of 
 @app.command()
 def plan(environment: EnvironmentOption, revision: RevisionArgument, json: JsonOption = False) -> int:
     """Show what a release would do, and whether every check passes; changes nothing."""
-    made = asyncio.run(_plan(environment, revision, EVERYTHING))
-    _show_plan(made, json=json)
-    return ExitCode.GOOD if made.good else ExitCode.REFUSED
+    release_plan = asyncio.run(_plan(environment, revision, EVERYTHING))
+    _print_plan(release_plan, json=json)
+    return ExitCode.GOOD if release_plan.good else ExitCode.REFUSED
 
 
 @app.command()
@@ -38,20 +38,21 @@ def release(
     revision: RevisionArgument,
     *,
     expect: Annotated[
-        str, typer.Option("--plan", help="Go only when the plan still has this hash (from `runbook plan`).")
+        str,
+        typer.Option("--plan", help="Start only if the plan still has this hash (from `runbook plan`)."),
     ] = "",
-    asking: RequestOptions,
-    going: RunOptions,
+    request: RequestOptions,
+    run_options: RunOptions,
 ) -> int:
-    """Deploy a revision, prove it, drain the dead letters and watch; undo it when the gate says no."""
-    return asyncio.run(_run(environment, revision, EVERYTHING, asking, going, expect=expect))
+    """Deploy a revision, prove it, drain the dead letters and watch; rolls back automatically on a breach."""
+    return asyncio.run(_run(environment, revision, EVERYTHING, request, run_options, expect=expect))
 
 
 @app.command()
 @expand_options
-def canary(environment: EnvironmentOption, asking: RequestOptions, going: RunOptions) -> int:
+def canary(environment: EnvironmentOption, request: RequestOptions, run_options: RunOptions) -> int:
     """Prove the revision that runs now on exactly one dead letter; deploys nothing."""
-    return asyncio.run(_run(environment, None, (Phase.PROBING, Phase.CANARY), asking, going))
+    return asyncio.run(_run(environment, None, (Phase.PROBING, Phase.CANARY), request, run_options))
 
 
 @app.command()
@@ -61,21 +62,21 @@ def drain(
     *,
     left_by: Annotated[
         str,
-        typer.Option("--left-by", help="Only what this release, which was rolled back, has left behind."),
+        typer.Option("--left-by", help="Drain only what this rolled-back release left behind (its id)."),
     ] = "",
-    asking: RequestOptions,
-    going: RunOptions,
+    request: RequestOptions,
+    run_options: RunOptions,
 ) -> int:
     """Prove the revision that runs now, then drain the dead letters in growing batches; deploys nothing."""
     scope = (Phase.PROBING, Phase.CANARY, Phase.DRAINING)
-    return asyncio.run(_run(environment, None, scope, asking, going, left_by=left_by))
+    return asyncio.run(_run(environment, None, scope, request, run_options, left_by=left_by))
 
 
 @app.command()
 @expand_options
-def watch(environment: EnvironmentOption, asking: RequestOptions, going: RunOptions) -> int:
-    """Watch live traffic of the revision that runs now for the environment's window; deploys nothing."""
-    return asyncio.run(_run(environment, None, (Phase.PROBING, Phase.WATCHING), asking, going))
+def watch(environment: EnvironmentOption, request: RequestOptions, run_options: RunOptions) -> int:
+    """Watch live traffic with the revision that runs now, for the environment's window; deploys nothing."""
+    return asyncio.run(_run(environment, None, (Phase.PROBING, Phase.WATCHING), request, run_options))
 
 
 async def _plan(environment: str, revision: str | None, scope: tuple[Phase, ...]) -> Plan:
@@ -87,32 +88,36 @@ async def _run(
     environment: str,
     revision: str | None,
     scope: tuple[Phase, ...],
-    asking: RequestOptions,
-    going: RunOptions,
+    request: RequestOptions,
+    run_options: RunOptions,
     *,
     expect: str = "",
     left_by: str = "",
 ) -> int:
     async with open_core(load_environment(environment)) as core:
-        made = await make_plan(core, revision, scope, left_by=left_by)
-        if not going.json:
-            _show_plan(made, json=False)
-        if not made.good:
-            raise Refused(made.refusal)
-        if expect and expect != made.hash:
+        release_plan = await make_plan(core, revision, scope, left_by=left_by)
+        if not run_options.json:
+            _print_plan(release_plan, json=False)
+        if not release_plan.good:
+            raise Refused(release_plan.refusal)
+        if expect and expect != release_plan.hash:
             raise Refused(
-                f"the world has moved since the plan {expect}: it is {made.hash} now, look at it again"
+                f"plan {expect} is outdated: the plan is {release_plan.hash} now. "
+                "Run `runbook plan` and check it again."
             )
-        if not asking.yes and not going.json:
+        if not request.yes and not run_options.json:
             typer.confirm("start it?", abort=True)
-        run = await begin.record_release(core, made, requested_by=person(asking.by), reason=asking.reason)
-        return await carry(core.database, environment, run, "carry_out", [], going)
+        run = await begin.record_release(
+            core, release_plan, requested_by=requester(request.by), reason=request.reason
+        )
+        return await run_driver(core.database, environment, run, "execute", [], run_options)
 
 
-def _show_plan(made: Plan, *, json: bool) -> None:
+def _print_plan(release_plan: Plan, *, json: bool) -> None:
     if json:
-        told = made.as_json()
-        print_json(told if made.good else {**told, **failure(made.refusal, ExitCode.REFUSED)})
+        fields = release_plan.as_json()
+        problem = {} if release_plan.good else failure(release_plan.refusal, ExitCode.REFUSED)
+        print_json({**fields, **problem})
     else:
-        for line in lines(made):
+        for line in lines(release_plan):
             console().print(line)

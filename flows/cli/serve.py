@@ -1,4 +1,4 @@
-"""Commands that keep running: the worker that a deployed ERP runs, the receiver, and the local Prefect."""
+"""The commands that run until SIGTERM: the worker of a deployed ERP, the receiver, and the local Prefect."""
 
 from __future__ import annotations
 
@@ -21,19 +21,27 @@ from handlers.worker import service as core_worker
 @app.command()
 def worker(
     database_url: Annotated[
-        str, typer.Option("--database-url", help="A reference to the address: env:NAME or file:PATH.")
+        str,
+        typer.Option("--database-url", help="Reference to the database's address: env:NAME or file:PATH."),
     ] = "",
     environment: Annotated[
-        str, typer.Option("--environment", "-e", help="Take the address from an environment file instead.")
+        str,
+        typer.Option("--environment", "-e", help="Environment file with the address, instead of a URL."),
     ] = "",
     revision: Annotated[
-        str, typer.Option("--revision", help="The commit that this worker runs; the canary asks for it.")
+        str, typer.Option("--revision", help="The commit that this worker runs, for the canary.")
     ] = "unknown",
-    owner: Annotated[str, typer.Option("--owner", help="A name for people; made unique by itself.")] = "",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, max=5000)] = 1000,
-    lease_seconds: Annotated[float, typer.Option("--lease-seconds", min=5, max=3600)] = 300,
+    owner: Annotated[
+        str, typer.Option("--owner", help="Readable worker name; a unique suffix is added.")
+    ] = "",
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, max=5000, help="Events in one batch, at most.")
+    ] = 1000,
+    lease_seconds: Annotated[
+        float, typer.Option("--lease-seconds", min=5, max=3600, help="How long a lease of a batch lasts.")
+    ] = 300,
 ) -> int:
-    """Apply events from the queue until SIGTERM; then finish or give back what is in hand within 10 s."""
+    """Apply events from the queue until SIGTERM; then finish or release the leased events within 10 s."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(
         core_worker.serve(
@@ -51,40 +59,50 @@ def worker(
 @app.command()
 def receive(
     environment: Annotated[
-        str, typer.Option("--environment", "-e", help="Take the database from this environment file.")
+        str, typer.Option("--environment", "-e", help="Environment file with the database's address.")
     ] = "",
     database_url: Annotated[
         str,
-        typer.Option("--database-url", help="Its address instead, as a reference: env:NAME or file:PATH."),
+        typer.Option("--database-url", help="Reference to the address instead: env:NAME or file:PATH."),
     ] = "",
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="0: any that is free; the log names it.")
+        int,
+        typer.Option(
+            "--port", min=0, max=65535, help="Port to listen on. 0: any free port, which the log names."
+        ),
     ] = 8700,
     secret: Annotated[
-        str, typer.Option("--secret", help="Reference to the signature's secret: env:NAME or file:PATH.")
+        str, typer.Option("--secret", help="Reference to the signing secret: env:NAME or file:PATH.")
     ] = "",
     signed: Annotated[
         bool,
-        typer.Option("--signature/--no-signature", help="Without one, only this machine may call."),
+        typer.Option(
+            "--signature/--no-signature", help="--no-signature accepts calls only from this machine."
+        ),
     ] = True,
-    body_bytes_max: Annotated[int, typer.Option("--body-bytes-max", min=1024, max=4_194_304)] = 1_048_576,
+    body_bytes_max: Annotated[
+        int,
+        typer.Option("--body-bytes-max", min=1024, max=4_194_304, help="Bytes allowed in one webhook."),
+    ] = 1_048_576,
     per_minute_max: Annotated[
-        int, typer.Option("--per-minute-max", min=0, help="Calls that one address may make; 0: no limit.")
+        int,
+        typer.Option("--per-minute-max", min=0, help="Calls allowed from one address; 0 means no limit."),
     ] = 20_000,
     trusted_proxies: Annotated[
-        str, typer.Option("--trusted-proxies", help="Addresses that may say for whom they call.")
+        str,
+        typer.Option(
+            "--trusted-proxies", help="Addresses of reverse proxies whose X-Forwarded-For is trusted."
+        ),
     ] = "",
 ) -> int:
-    """Take webhooks and put them into the queue until SIGTERM; answers once they are written down."""
+    """Receive webhooks and write them to the queue until SIGTERM; answers after the commit."""
     from handlers.receiver.application import Settings
     from handlers.receiver.serve import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if signed != bool(secret):
-        raise Refused(
-            "name the secret with --secret env:NAME, or say --no-signature on a machine of your own"
-        )
+        raise Refused("no secret: set --secret env:NAME, or use --no-signature on loopback")
     settings = Settings(
         secret=_secret(secret) if signed else None,
         body_bytes_max=body_bytes_max,
@@ -97,48 +115,50 @@ def receive(
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 4200,
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=65535, help="The port of the server on 127.0.0.1.")
+    ] = 4200,
     deploy: Annotated[
-        bool, typer.Option("--deploy/--no-deploy", help="Put the flows of prefect.yaml on its page.")
+        bool, typer.Option("--deploy/--no-deploy", help="Deploy the flows of prefect.yaml.")
     ] = True,
     stop_seconds: Annotated[
-        float, typer.Option("--stop-seconds", help="How long Ctrl-C waits for runs under way.")
+        float, typer.Option("--stop-seconds", help="How long Ctrl-C waits for unfinished runs.")
     ] = 60,
 ) -> int:
     """Run a local Prefect server and worker, so that releases can be started from its page."""
     from flows.local.up import up as run_up
 
-    asyncio.run(run_up(port=port, deploy=deploy, stop_seconds=stop_seconds, say=console().print))
+    asyncio.run(run_up(port=port, deploy=deploy, stop_seconds=stop_seconds, print_line=console().print))
     return 0
 
 
 def _database(url: str, environment: str) -> Database:
-    """The database that a command names, in one of the two ways."""
+    """The database from --database-url or --environment. Raises Refused unless exactly one of them is set."""
     if bool(url) == bool(environment):
-        raise Refused("name exactly one of --database-url env:NAME and --environment NAME")
+        raise Refused("use exactly one of --database-url env:NAME and --environment NAME")
     if environment:
         return load_environment(environment).database
     try:
         return Database(url=_reference(url))
     except ValidationError as error:
-        raise Refused(f"--database-url {_said(error)}") from None
+        raise Refused(f"--database-url {_message(error)}") from None
 
 
 def _secret(reference: str) -> SecretStr:
     try:
         return TypeAdapter[SecretStr](Secret).validate_python(reference)
     except ValidationError as error:
-        raise Refused(f"--secret {_said(error)}") from None
+        raise Refused(f"--secret {_message(error)}") from None
 
 
-def _said(error: ValidationError) -> str:
+def _message(error: ValidationError) -> str:
     return error.errors()[0]["msg"].removeprefix("Value error, ")
 
 
 def _reference(text: str) -> str:
     if not text.startswith(("env:", "file:")):
         raise Refused(
-            "--database-url takes a reference, env:NAME or file:PATH: an address on the command line "
-            "shows its password to everyone on the machine"
+            "--database-url must be a reference, env:NAME or file:PATH. An address on the command line "
+            "would show its password in the process list."
         )
     return text

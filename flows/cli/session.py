@@ -1,4 +1,4 @@
-"""What a command needs to look into a ledger: the environment's settings and an engine, closed at its end."""
+"""The database of a command: the environment's settings, and an engine that is closed at the end."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from handlers.environment.model import Environment
 T = TypeVar("T")
 
 
-async def with_database(environment: str, go: Callable[[AsyncEngine, Environment], Awaitable[T]]) -> T:
-    """Load the environment, open its database for *go*, and close it whatever happens."""
+async def with_database(environment: str, execute: Callable[[AsyncEngine, Environment], Awaitable[T]]) -> T:
+    """Load the environment and call *execute* with an engine on its database, which is closed afterwards."""
     settings = load_environment(environment)
     async with open_database(settings) as database:
-        return await go(database, settings)
+        return await execute(database, settings)
 
 
 @asynccontextmanager
 async def open_database(environment: Environment) -> AsyncIterator[AsyncEngine]:
-    """An engine on the environment's database, disposed at the end."""
+    """An engine on the environment's database; it is disposed at the end."""
     database = controller_engine(environment.database)
     try:
         yield database

@@ -1,4 +1,4 @@
-"""Commands that only look: how a release stands, what was, and whether an environment is ready."""
+"""The commands that inspect: readiness, the state of a release, the history, the report and the doctor."""
 
 from __future__ import annotations
 
@@ -29,42 +29,45 @@ from handlers.status import snapshot
 @app.command()
 def check(
     environment: EnvironmentOption,
-    revision: Annotated[str | None, typer.Argument(help="Also check that this revision could go.")] = None,
+    revision: Annotated[
+        str | None, typer.Argument(help="Also check that this revision can be released.")
+    ] = None,
     json: JsonOption = False,
 ) -> int:
-    """Ask hosts, database and queue everything that must be true before a release; changes nothing."""
+    """Check hosts, database and queue before a release; changes nothing."""
 
-    async def go() -> int:
+    async def execute() -> int:
         async with open_core(load_environment(environment)) as core:
             checks = await plan.run_checks(core, revision)
-        faults = [one.sentence for one in checks if not one.good]
-        good = not faults
+        problems = [check.sentence for check in checks if not check.good]
+        good = not problems
         if json:
-            told = {"environment": core.environment.name, "good": good, "checks": checks}
-            print_json(told if good else told | failure("; ".join(faults), ExitCode.REFUSED))
+            summary = {"environment": core.environment.name, "good": good, "checks": checks}
+            print_json(summary if good else summary | failure("; ".join(problems), ExitCode.REFUSED))
         else:
-            for one in checks:
-                console().print(f"{one.mark} {one.name:<12} {one.sentence}")
-            console().print(
-                "ready for a release" if good else "not ready: mend what failed, then check again"
-            )
+            for check in checks:
+                console().print(f"{check.mark} {check.name:<12} {check.sentence}")
+            advice = f"Fix the failed checks and run `runbook check -e {environment}` again."
+            console().print("Ready for a release." if good else f"Not ready. {advice}")
         return ExitCode.GOOD if good else ExitCode.REFUSED
 
-    return asyncio.run(go())
+    return asyncio.run(execute())
 
 
 @app.command("status")
 def status_(
     environment: EnvironmentOption,
     release: ReleaseOption = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing it until it has ended.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Keep showing it until the release ends or is held.")
+    ] = False,
     json: JsonOption = False,
     plain: PlainOption = False,
 ) -> int:
-    """Show how the live or newest release stands: want beside have, and why it waits."""
+    """Show the current release: its phases, the wanted and running revisions, and what it waits for."""
 
-    async def go(database: AsyncEngine, settings: Environment) -> int:
-        await _has_ledger(database, settings)
+    async def execute(database: AsyncEngine, settings: Environment) -> int:
+        await _raise_if_no_ledger(database, settings)
         view = await snapshot.read(database, settings.name, release)
         if watch and not json and view.release is not None:
             until = FINISHED | {Phase.HELD}
@@ -74,34 +77,36 @@ def status_(
         elif json:
             print_json(view)
         else:
-            console(plain=plain).print(follow.painted(view), end="")
+            console(plain=plain).print(follow.colored(view), end="")
         return exit_code(view.release.phase) if watch and view.release is not None else ExitCode.GOOD
 
-    return asyncio.run(with_database(environment, go))
+    return asyncio.run(with_database(environment, execute))
 
 
 @app.command()
 def history(
     environment: EnvironmentOption,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000)] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=1000, help="How many releases to list.")
+    ] = 20,
     json: JsonOption = False,
 ) -> int:
     """List the newest releases of an environment, newest first."""
 
-    async def go(database: AsyncEngine, settings: Environment) -> int:
-        await _has_ledger(database, settings)
+    async def execute(database: AsyncEngine, settings: Environment) -> int:
+        await _raise_if_no_ledger(database, settings)
         runs = await releases.history(database, settings.name, limit)
         if json:
             print_json({"environment": settings.name, "releases": runs})
             return ExitCode.GOOD
         for run in runs:
-            moved = f"{short(run.from_revision)} -> {short(run.to_revision)}"
-            console().print(f"{run.id:<14} {run.phase:<16} {moved}  {run.requested_by}: {run.reason}")
+            revisions = f"{short(run.from_revision)} -> {short(run.to_revision)}"
+            console().print(f"{run.id:<14} {run.phase:<16} {revisions}  {run.requested_by}: {run.reason}")
         if not runs:
             console().print(f"{settings.name} has had no release yet")
         return ExitCode.GOOD
 
-    return asyncio.run(with_database(environment, go))
+    return asyncio.run(with_database(environment, execute))
 
 
 @app.command("report")
@@ -109,54 +114,56 @@ def report_(
     environment: EnvironmentOption,
     release: ReleaseOption = None,
     json: JsonOption = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the report itself.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the report instead of the paths of its files.")
+    ] = False,
 ) -> int:
-    """Write the verification report of a release again, from the ledger and the queue as they are now."""
+    """Write the verification report of a release again, from the current ledger and queue."""
 
-    async def go() -> int:
+    async def execute() -> int:
         settings = load_environment(environment)
         async with open_core(settings) as core:
-            await _has_ledger(core.database, settings)
-            run = await _one(core.database, settings, release)
-            written = await gather.write(core, run)
+            await _raise_if_no_ledger(core.database, settings)
+            run = await _release(core.database, settings, release)
+            paths = await gather.write(core, run)
         if json:
-            print_json({"release": run.id, "files": written})
+            print_json({"release": run.id, "files": paths})
         elif markdown:
-            console().print(written["md"].read_text(encoding="utf-8"))
+            console().print(paths["md"].read_text(encoding="utf-8"))
         else:
-            for path in written.values():
+            for path in paths.values():
                 console().print(str(path))
         return ExitCode.GOOD
 
-    return asyncio.run(go())
+    return asyncio.run(execute())
 
 
 @app.command("doctor")
 def doctor_(environment: EnvironmentOption, json: JsonOption = False) -> int:
-    """Say what is odd about an environment: schema, redundant indexes, stuck events, stale locks."""
+    """List problems of an environment: schema, redundant indexes, stuck events, stale locks."""
 
-    async def go(database: AsyncEngine, _settings: Environment) -> int:
+    async def execute(database: AsyncEngine, _settings: Environment) -> int:
         findings = await doctor.examine(database)
         if json:
             print_json({"findings": findings})
-        for one in findings if not json else []:
-            console().print(f"{one.name:<12} {one.sentence}")
+        for finding in findings if not json else []:
+            console().print(f"{finding.name:<12} {finding.sentence}")
         if not findings and not json:
-            console().print("nothing odd was found")
+            console().print("no problem was found")
         return ExitCode.GOOD
 
-    return asyncio.run(with_database(environment, go))
+    return asyncio.run(with_database(environment, execute))
 
 
-async def _has_ledger(database: AsyncEngine, settings: Environment) -> None:
+async def _raise_if_no_ledger(database: AsyncEngine, settings: Environment) -> None:
     if await migrate.pending(database):
         raise Refused(
-            f"the ledger of {settings.name} is not there yet or older than this program: "
-            f"run `runbook db upgrade -e {settings.name}`, or start a release, which does so itself"
+            f"the ledger of {settings.name} is missing or outdated. "
+            f"Run `runbook db upgrade -e {settings.name}`; a release does it too."
         )
 
 
-async def _one(database: AsyncEngine, settings: Environment, release: str | None) -> Release:
+async def _release(database: AsyncEngine, settings: Environment, release: str | None) -> Release:
     if release is not None:
         return await releases.get(database, release)
     run = await releases.latest(database, settings.name)

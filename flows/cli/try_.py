@@ -1,4 +1,4 @@
-"""Trying payloads: what the core would do with each record of a body. Keeps nothing."""
+"""The command `runbook queue try`: what the core would do with each record of a payload. Stores nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli.app import queue_app
-from flows.cli.options import JsonOption, entity_called
+from flows.cli.options import JsonOption, parse_entity
 from flows.cli.output import print_json
 from flows.cli.session import open_database
 from flows.local.embedded import empty_erp_database
@@ -27,51 +27,53 @@ from handlers.process import cancelled_by_sigterm
 STDIN = "-"
 
 
-@queue_app.command("try", short_help="what the core would do with a payload; keeps nothing")
+@queue_app.command("try", short_help="show what the core would do with a payload")
 def try_(
     entity: Annotated[str, typer.Option("--entity", help="Product, Customer, Invoice, SalesOrder, ...")],
-    files: Annotated[list[str], typer.Argument(help="Files with a JSON body each; - is standard input.")],
+    files: Annotated[
+        list[str], typer.Argument(help="Files with one JSON payload each; - is standard input.")
+    ],
     environment: Annotated[
         str | None,
-        typer.Option("--environment", "-e", help="Try against this environment's tables; nothing is kept."),
+        typer.Option("--environment", "-e", help="Try against this environment's tables; stores nothing."),
     ] = None,
     json: JsonOption = False,
 ) -> int:
-    """Say what the core would do with each record of a body, one JSON line each; keeps nothing.
+    """Show what the core would do with each record of a payload, as one JSON line; stores nothing.
 
-    Without an environment the records meet an empty database with the ERP's tables, so that whatever needs a
-    parent says that it waits for it. A file that cannot be read, or holds no JSON, is a line like any other.
+    Without an environment the records are applied to an empty database with the ERP's tables. A record that needs a
+    parent is then reported as waiting for it. A file that cannot be read, or is not JSON, is reported in a line too.
     """
-    del json  # It speaks nothing but JSON anyway.
-    kind = entity_called(entity)
-    unread: list[str] = []
-    # Before the event loop: a signal can then end a read that waits for somebody to type.
-    bodies = list(_bodies(files, unread))
+    del json  # The output is always JSON.
+    entity_type = parse_entity(entity)
+    unreadable: list[str] = []
+    # Read before the event loop starts, so that Ctrl-C ends a read from a terminal.
+    bodies = list(_bodies(files, unreadable))
 
-    async def go() -> None:
+    async def execute() -> None:
         with cancelled_by_sigterm():
             async with (
-                _tables(environment) as database,
-                aclosing(trial.try_bodies(database, kind, bodies)) as told,
+                _database(environment) as database,
+                aclosing(trial.try_bodies(database, entity_type, bodies)) as results,
             ):
-                async for one in told:
-                    print_json(one)
+                async for result in results:
+                    print_json(result)
 
     try:
-        asyncio.run(go())
+        asyncio.run(execute())
     except BrokenPipeError:
-        # Whoever read our lines has seen enough (`| head`). What is left in the buffer goes nowhere.
+        # The reader of the pipe has ended (`| head`). The rest of the buffer goes to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if unread:
-        # Not on stdout: there every line is a record.
-        sys.stderr.write(f"runbook: could not read {', '.join(unread)}; the other files were tried\n")
+    if unreadable:
+        # On stderr, because every line on stdout is a record.
+        sys.stderr.write(f"runbook: could not read {', '.join(unreadable)}; the other files were tried\n")
         return ExitCode.REFUSED
     return ExitCode.GOOD
 
 
 @asynccontextmanager
-async def _tables(environment: str | None) -> AsyncIterator[AsyncEngine]:
-    """The environment's database, or an empty embedded one that exists for as long as this command."""
+async def _database(environment: str | None) -> AsyncIterator[AsyncEngine]:
+    """The environment's database, or an empty embedded one that is removed at the end."""
     if environment is not None:
         async with open_database(load_environment(environment)) as database:
             yield database
@@ -80,20 +82,20 @@ async def _tables(environment: str | None) -> AsyncIterator[AsyncEngine]:
         yield database
 
 
-def _bodies(files: Iterable[str], unread: list[str]) -> Iterator[tuple[str, str | Refusal]]:
-    """The text of each file, or why there is none; *unread* learns which could not be read."""
+def _bodies(files: Iterable[str], unreadable: list[str]) -> Iterator[tuple[str, str | Refusal]]:
+    """The name and the text of each file, or a Refusal; names of files that cannot be read go to *unreadable*."""
     for name in files:
         try:
-            raw = _head(name)
+            raw = _read_limited(name)
         except OSError as error:
-            unread.append(name)
+            unreadable.append(name)
             yield name, Refusal("(body)", f"cannot be read: {error.strerror}")
             continue
         yield name, _text(raw)
 
 
-def _head(name: str) -> bytes:
-    """What a file holds, up to one byte more than a body may have: it might be a device without an end."""
+def _read_limited(name: str) -> bytes:
+    """The content of a file, up to one byte more than a payload may have: it might be an endless device."""
     if name == STDIN:
         return sys.stdin.buffer.read(BODY_BYTES_MAX + 1)
     with Path(name).open("rb") as file:

@@ -1,1 +1,1 @@
-"""The local Prefect: its server, its worker and the processes that they run in."""
+"""The local Prefect server and worker, their processes, and the rehearsal."""

@@ -1,4 +1,4 @@
-"""The rehearsal's parts for a command: an extra that a production install does not have, loaded only on demand."""
+"""The optional extra `rehearsal`, imported on demand: a production install does not have it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from handlers.process import signals_ignored
 
 
 def require_rehearsal(what: str) -> None:
-    """Refused, with the command that installs it, where the extra `rehearsal` is missing. *what* needs it."""
+    """Raise Refused, with the install command, when the extra is missing. *what* names the feature that needs it."""
     try:
         import rehearsal.target  # noqa: F401
     except ImportError as error:
@@ -36,6 +36,6 @@ async def empty_erp_database() -> AsyncIterator[AsyncEngine]:
         try:
             yield database
         finally:
-            # A second Ctrl-C must not leave the server or its folder behind.
+            # A second Ctrl-C must not interrupt the removal of the server and its folder.
             with signals_ignored():
                 await stack.aclose()

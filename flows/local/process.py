@@ -1,4 +1,4 @@
-"""Processes of ours: each in its own session, known by a lock while it lives, ended without leftovers."""
+"""Child processes: each in its own session, identified by a lock file, stopped without orphans."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """One process of ours. A session of its own keeps Ctrl-C away from it, so that we choose the order."""
+    """A child process in its own session. Ctrl-C does not reach it, so we control the order of the shutdown."""
 
     process: asyncio.subprocess.Process
     log: Path
 
     async def stop(self) -> None:
-        """Ask it to end, wait with a bound, and leave nothing of its session behind."""
+        """Send SIGTERM, wait up to STOP_SECONDS, then kill what is left of its session."""
         with suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -43,17 +43,17 @@ class Process:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leftover:
-    """A process of ours that outlived the one that started it: its lock says that it lives, and its id."""
+class Orphan:
+    """A process that outlived the one that started it. Its lock file tells whether it runs, and its process id."""
 
     lock: Path
 
-    def lives(self) -> bool:
+    def is_running(self) -> bool:
         """Whether it still runs."""
         return self._pid() is not None
 
     async def stop(self) -> None:
-        """Ask it to end, wait with a bound, and leave nothing of its session behind."""
+        """Send SIGTERM, wait up to STOP_SECONDS, then kill what is left of its session."""
         if (pid := self._pid()) is None:
             return
         with suppress(ProcessLookupError):
@@ -79,9 +79,9 @@ async def start(
     lock: int | None = None,
     listening: int | None = None,
 ) -> Process:
-    """Start *command*, its output in *log*. While it lives it shares the lock of the descriptor *lock*.
+    """Start *command* with its output in *log*. While it runs it shares the lock of the descriptor *lock*.
 
-    The descriptor *listening* is a socket that the command serves on; its number is among the command's words.
+    The descriptor *listening* is the socket that the command serves on; the command's arguments name its number.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -104,20 +104,23 @@ async def start(
 
 
 def _end_with_parent() -> None:
-    """Where the kernel can, it ends this process when our own is killed and cannot do it any more."""
+    """On Linux the kernel ends this process when its parent is killed."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def end_session(leader: int) -> None:
-    """Kill what is left of the session that *leader* led."""
+    """Kill the remaining processes of the session of *leader* (a process id)."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
 @contextmanager
 def locked(path: Path, refusal: Callable[[str], Refused]) -> Iterator[int]:
-    """Hold the lock file *path*, whose text says who holds it. It is free when its last holder is gone."""
+    """Hold the lock file *path*, whose text names its holder. The kernel frees it when its last holder ends.
+
+    Raises the *refusal* made from that text when another process holds it.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
@@ -131,13 +134,13 @@ def locked(path: Path, refusal: Callable[[str], Refused]) -> Iterator[int]:
 
 
 def write(lock: int, text: str) -> None:
-    """Say in the lock file behind the descriptor *lock* who holds it."""
+    """Write the holder into the lock file of the descriptor *lock*."""
     os.ftruncate(lock, 0)
     os.pwrite(lock, text.encode(), 0)
 
 
 def holder(path: Path) -> str | None:
-    """What the holder of the lock file *path* wrote into it; None when nobody holds it."""
+    """The text that the holder of the lock file *path* wrote into it; None when it is free."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -153,6 +156,6 @@ def holder(path: Path) -> str | None:
 
 
 def last_lines(log: Path, count: int = 5) -> str:
-    """The last lines of a log as one line, without the frames that Prefect draws around them."""
+    """The last lines of a log in one line, without the frames that Prefect draws."""
     lines = [line.strip(" │╭╰─╮╯") for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
     return " / ".join([line for line in lines if line][-count:]) or f"{log} is empty"

@@ -1,4 +1,4 @@
-"""A rehearsal: a whole release on a real target on this machine, which is there only for it."""
+"""A rehearsal: a whole release on a temporary target on this machine."""
 
 from __future__ import annotations
 
@@ -33,66 +33,69 @@ from rehearsal import processes
 from rehearsal.target import Target
 from rehearsal.traffic import traffic
 
-ENDS = {"good": 0, "sick": 2, "treacherous": 2, "slow": 2, "empty": 0, "failed-only": 4}
-"""The exit code with which each story ends when everything is as it should be."""
+EXIT_CODES = {"good": 0, "sick": 2, "treacherous": 2, "slow": 2, "empty": 0, "failed-only": 4}
+"""The expected exit code of each story."""
 SPEED = 60.0
-"""Runbook seconds in a real one: the thirty minutes of the watch pass in thirty seconds."""
+"""Runbook seconds for each real second: the watch of thirty minutes takes thirty seconds."""
 TRAFFIC_PER_SECOND = 3.0
 TRAFFIC_PHASE = Phase.WATCHING
-"""Live webhooks begin with the watch: before it the backlog alone tells what the revision does."""
+"""The phase that starts the live webhooks. Before it only the backlog tests the revision."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rehearsed:
-    """How a rehearsal ended; what `--json` prints."""
+class RehearsalResult:
+    """The result of a rehearsal, as `--json` prints it."""
 
     story: str
     release: str
     outcome: Phase
     exit_code: int
     seconds: float
-    """Of the release itself, from its plan to its end."""
+    """The duration of the release, from its plan to its end."""
     seconds_in_all: float
-    """With the making of the target."""
+    """The same with the setup of the target."""
     reason: str
     hosts: dict[str, str | None]
-    """The revision that the running process of each host names, and null where none answers."""
+    """The revision that each host's health answer names; None where no process answers."""
     revisions: dict[str, str]
     events: dict[str, int]
     report: str | None
     kept: str | None
 
 
-async def rehearse(story: str, *, speed: float = SPEED, keep: bool = False, out: Console | None) -> Rehearsed:
-    """Make a target, release the story's revision into it, look at what is true afterwards, take it away."""
-    began = time.monotonic()
+async def rehearse(
+    story: str, *, speed: float = SPEED, keep: bool = False, out: Console | None
+) -> RehearsalResult:
+    """Create a target, release the story's revision to it, inspect the outcome, and remove the target."""
+    started_at = time.monotonic()
 
-    def say(sentence: str) -> None:
+    def print_line(line: str) -> None:
         if out is not None:
-            out.print(sentence)
+            out.print(line)
 
-    say(f"rehearsal of story {story}: starting a database, two hosts with the broken ERP, and Prefect")
+    print_line(f"rehearsal of story {story}: starting a database, two hosts with the broken ERP, and Prefect")
     async with AsyncExitStack() as stack:
 
         async def start_prefect(target: Target) -> None:
-            # Everything that carries this mark is ended with the rehearsal, whatever happens to us.
+            # The end of the rehearsal stops every process with this marker, even if our own process was killed.
             os.environ[processes.MARKER] = target.id
             folder = target.folder / "prefect"
             server = temporary_server(folder, template=STATE / "templates")
             os.environ.update(prefect_settings(folder, await stack.enter_async_context(server)))
 
         target = await stack.enter_async_context(Target.create(story, keep=keep, beside=start_prefect))
-        say(f"ready after {time.monotonic() - began:.0f} s; releasing {story} ({short(target.revision)})")
-        done = await _release(target, speed, out, began)
+        setup_seconds = time.monotonic() - started_at
+        print_line(f"ready after {setup_seconds:.0f} s; releasing {story} ({short(target.revision)})")
+        result = await _release(target, speed, out, started_at)
         if keep:
-            # With --json stdout is for programs alone, but whoever keeps a target must still learn how to end it.
-            say(target.describe()) if out is not None else print(target.describe(), file=sys.stderr)
-        return done
+            # With --json stdout has only JSON, but the user must still learn how to end the kept target.
+            print_line(target.describe()) if out is not None else print(target.describe(), file=sys.stderr)
+        return result
 
 
-async def _release(target: Target, speed: float, out: Console | None, began: float) -> Rehearsed:
+async def _release(target: Target, speed: float, out: Console | None, started_at: float) -> RehearsalResult:
     settings = load_environment(str(target.environment_path))
-    started = time.monotonic()
+    release_started_at = time.monotonic()
     async with open_core(settings) as core:
         plan = await make_plan(core, target.revision)
         if out is not None:
@@ -103,32 +106,32 @@ async def _release(target: Target, speed: float, out: Console | None, began: flo
         run = await record_release(
             core, plan, requested_by="rehearsal", reason=f"rehearsal of story {target.story}", speed=speed
         )
-        driver = follow.start("carry_out", str(target.environment_path), run.id)
+        driver = follow.start("execute", str(target.environment_path), run.id)
         async with _live_traffic(target, core.database, run):
             view = await follow.follow(core.database, run.environment, run.id, driver=driver, out=out)
         assert view.release is not None
-        seconds = time.monotonic() - started
-        return await _what_is_true(target, core.database, view.release, seconds=seconds, began=began)
+        seconds = time.monotonic() - release_started_at
+        return await _inspect(target, core.database, view.release, seconds=seconds, started_at=started_at)
 
 
-async def _what_is_true(
-    target: Target, database: AsyncEngine, run: Release, *, seconds: float, began: float
-) -> Rehearsed:
-    """Ask the hosts and the queue themselves, not the release."""
+async def _inspect(
+    target: Target, database: AsyncEngine, run: Release, *, seconds: float, started_at: float
+) -> RehearsalResult:
+    """Read the outcome from the hosts and the queue, independently of what the release recorded."""
     async with transaction(database) as tx:
         counts = await look.counts(tx)
     hosts = {}
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         for host in target.hosts:
-            hosts[host.name] = await _running(http, host.health_url)
+            hosts[host.name] = await _running_revision(http, host.health_url)
     code = exit_code(run.phase)
-    return Rehearsed(
+    return RehearsalResult(
         story=target.story,
         release=run.id,
         outcome=run.phase,
         exit_code=int(code),
         seconds=round(seconds, 1),
-        seconds_in_all=round(time.monotonic() - began, 1),
+        seconds_in_all=round(time.monotonic() - started_at, 1),
         reason=run.reason,
         hosts=hosts,
         revisions=target.revisions,
@@ -138,7 +141,7 @@ async def _what_is_true(
     )
 
 
-async def _running(http: httpx.AsyncClient, url: str) -> str | None:
+async def _running_revision(http: httpx.AsyncClient, url: str) -> str | None:
     try:
         answer = (await http.get(url)).json()
     except (httpx.HTTPError, ValueError):
@@ -148,7 +151,7 @@ async def _running(http: httpx.AsyncClient, url: str) -> str | None:
 
 
 async def _kept_report(target: Target, database: AsyncEngine, run: Release) -> str | None:
-    """The report outlives the target: a copy of its folder, the newest rehearsal's in place of the one before."""
+    """Copy the folder of the report, which must outlive the target; returns the path of the copied report."""
     files = [file for file in await records.files(database, run) if file.kind == "report"]
     if not files:
         return None
@@ -161,9 +164,9 @@ async def _kept_report(target: Target, database: AsyncEngine, run: Release) -> s
 def _copy(source: Path, copy: Path) -> None:
     copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.copytree(source, copy, dirs_exist_ok=True)
-    others = sorted(copy.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in others[REPORTS_KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    newest_first = sorted(copy.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for outdated in newest_first[REPORTS_KEPT:]:
+        shutil.rmtree(outdated, ignore_errors=True)
 
 
 REPORTS_KEPT = 10

@@ -1,9 +1,9 @@
-"""The Prefect server as a process, on a listening socket that it is handed.
+"""The Prefect server as a process, on a listening socket that it inherits.
 
     python -m flows.local.serving DESCRIPTOR [--api-only]
 
 It serves what `prefect server start` serves. That command takes a port number and opens the port seconds later, when
-another program may have it; here whoever chose the port has it from the beginning.
+another program may use it. Here the parent process listens on the port from the beginning.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a controller keeps what outlives a command: logs, reports, Prefect's files."""
+"""The controller's state folder, for files that outlive a command: logs, reports, Prefect's files."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ import os
 from pathlib import Path
 
 STATE = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "tds-runbook"
-"""The user's folder for such things; `XDG_STATE_HOME` moves it."""
+"""`XDG_STATE_HOME` changes its place."""

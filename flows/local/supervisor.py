@@ -15,33 +15,33 @@ from typing import Protocol
 
 from flows.local import process
 from flows.local.pool import POOL, Pool, open_pool
-from flows.local.process import Leftover, Process
+from flows.local.process import Orphan, Process
 from flows.local.server import child_environment, prefect_settings, server_command, until_ready
 from handlers.environment.load import DIRECTORY_VARIABLE, directory
 from handlers.errors import RunbookError, TryAgain
 
 WORKER_SECONDS = 60.0
-"""A worker is online a few seconds after its start; this only ends a start that hangs."""
-DEATHS_MAX, DEATHS_SECONDS = 5, 600.0
-"""When more parts than this die within so many seconds, another start does not cure the cause."""
+"""A timeout for a start that hangs. A worker is normally online after a few seconds."""
+CRASHES_MAX, CRASHES_SECONDS = 5, 600.0
+"""More crashes than CRASHES_MAX within CRASHES_SECONDS end `up`: another restart would not fix the cause."""
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 class Stoppable(Protocol):
-    """A process that can be asked to end: our own, or one that an earlier `up` left behind."""
+    """A process that can be stopped: our own, or an orphan of an earlier `up`."""
 
     async def stop(self) -> None: ...
 
 
 @dataclass(kw_only=True)
 class StopRequest:
-    """What the person at the keyboard wants: one signal stops, one while stopping ends the waiting."""
+    """The request to stop: the first signal stops `up`, a second one ends the wait for unfinished runs."""
 
     seconds: float
-    """How long to wait for runs under way."""
+    """How long to wait for unfinished runs."""
     stopping: bool = False
-    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    skip_wait: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(kw_only=True)
@@ -50,83 +50,89 @@ class Supervisor:
 
     state: Path
     listening: socket.socket
-    """Where the server serves, also the next one when it dies."""
+    """The socket that the server serves on, also after a restart."""
     server_lock: int
     worker_lock: int
-    parts: dict[str, Process] = field(default_factory=dict)
+    processes: dict[str, Process] = field(default_factory=dict)
 
     @property
     def port(self) -> int:
-        """The port of the page."""
+        """The port of the API and the Prefect page."""
         port: int = self.listening.getsockname()[1]
         return port
 
     @property
     def api_url(self) -> str:
-        """Where the server answers."""
+        """The address of the server's API."""
         return f"http://127.0.0.1:{self.port}/api"
 
-    async def start(self, say: Say) -> None:
-        """Server first, then a word for the runs that an earlier worker lost, then the worker."""
-        say("starting the Prefect server (about 10 s the first time)")
+    async def start(self, print_line: PrintLine) -> None:
+        """Start the server, mark the runs that an earlier worker lost as crashed, then start the worker."""
+        print_line("starting the Prefect server (about 10 s the first time)")
         await self._start_server()
         async with open_pool(self.api_url) as pool:
-            await _give_up_runs(pool, "its worker ended before it did", say)
-            say("starting the worker")
+            await _mark_runs_crashed(pool, "its worker stopped before it ended", print_line)
+            print_line("starting the worker")
             await self._start_worker()
-            await _until_online(self.parts["worker"], pool)
+            await _until_online(self.processes["worker"], pool)
             await pool.pause(False)
 
-    async def announce(self, say: Say) -> None:
-        """Say where the page is and how a release is started."""
+    async def announce(self, print_line: PrintLine) -> None:
+        """Print the address of the Prefect page and the commands that start a release."""
         async with open_pool(self.api_url) as pool:
             deployed = await pool.deployments()
-        say(f"the Prefect page is at http://127.0.0.1:{self.port}")
-        say("start a release there, or with runbook release, or with")
-        say(f"  export PREFECT_API_URL={self.api_url}")
+        print_line(f"the Prefect page is at http://127.0.0.1:{self.port}")
+        print_line("start a release there, or with `runbook release`, or with")
+        print_line(f"  export PREFECT_API_URL={self.api_url}")
         if not deployed:
-            say("  prefect deploy --all --no-prompt      # nothing is deployed yet; or runbook up --deploy")
-        say("  prefect deployment run release/production -p revision=REVISION")
-        say("Ctrl-C stops it")
+            print_line(
+                "  prefect deploy --all --no-prompt      # no flow is deployed yet; or `runbook up --deploy`"
+            )
+        print_line("  prefect deployment run release/production -p revision=REVISION")
+        print_line("Ctrl-C stops it")
 
-    async def keep_running(self, say: Say) -> None:
-        """Start a part again when it dies: runs outlive both, and report to the new one."""
-        deaths: deque[float] = deque(maxlen=DEATHS_MAX + 1)
+    async def keep_running(self, print_line: PrintLine) -> None:
+        """Restart the server or the worker when it crashes. Runs survive both, and report to the new one.
+
+        Raises RunbookError after too many crashes.
+        """
+        crashes: deque[float] = deque(maxlen=CRASHES_MAX + 1)
         while True:
-            name = await self._first_to_die()
-            words = process.last_lines(self.parts[name].log, 1)
-            deaths.append(time.monotonic())
-            if len(deaths) > DEATHS_MAX and deaths[-1] - deaths[0] < DEATHS_SECONDS:
-                raise RunbookError(f"the {name} keeps dying: {words}")
-            say(f"the {name} died ({words}); starting it again")
+            name = await self._first_to_end()
+            last_line = process.last_lines(self.processes[name].log, 1)
+            crashes.append(time.monotonic())
+            if len(crashes) > CRASHES_MAX and crashes[-1] - crashes[0] < CRASHES_SECONDS:
+                raise RunbookError(f"the {name} keeps crashing: {last_line}")
+            print_line(f"the {name} crashed ({last_line}); restarting it")
             await (self._start_server() if name == "server" else self._start_worker())
-            say(f"the {name} is back")
+            print_line(f"the {name} runs again")
 
-    async def stop(self, wish: StopRequest, say: Say) -> None:
-        """End what was started, in the right order."""
-        if "server" in self.parts:
-            await _wind_down(self.api_url, self.parts.get("worker"), self.parts["server"], wish, say)
-            say("stopped")
+    async def stop(self, request: StopRequest, print_line: PrintLine) -> None:
+        """Stop worker and server in the right order, if they were started."""
+        if "server" in self.processes:
+            worker, server = self.processes.get("worker"), self.processes["server"]
+            await _shut_down(self.api_url, worker, server, request, print_line)
+            print_line("stopped")
 
     async def _start_server(self) -> None:
         _address(self.state).write_text(self.api_url, encoding="utf-8")
-        self.parts["server"] = await self._start(
+        self.processes["server"] = await self._start(
             server_command(self.listening),
             log="server.log",
             lock=self.server_lock,
             listening=self.listening.fileno(),
         )
-        await until_ready(self.parts["server"], self.api_url)
+        await until_ready(self.processes["server"], self.api_url)
 
     async def _start_worker(self) -> None:
         prefect = [sys.executable, "-m", "prefect", "worker", "start"]
         command = [*prefect, "--pool", POOL, "--type", "process", "--name", "runbook-up"]
-        self.parts["worker"] = await self._start(command, log="worker.log", lock=self.worker_lock)
+        self.processes["worker"] = await self._start(command, log="worker.log", lock=self.worker_lock)
 
     async def _start(
         self, command: list[str], *, log: str, lock: int, listening: int | None = None
     ) -> Process:
-        # Runs must find the environment files from whatever folder they are started in.
+        # Runs must find the environment files, whichever folder they start in.
         files = {DIRECTORY_VARIABLE: str(directory().resolve())}
         settings = prefect_settings(self.state, self.api_url) | files
         environment = child_environment(settings)
@@ -134,8 +140,8 @@ class Supervisor:
             command, environment=environment, log=self.state / log, lock=lock, listening=listening
         )
 
-    async def _first_to_die(self) -> str:
-        waits = {asyncio.create_task(p.process.wait()): name for name, p in self.parts.items()}
+    async def _first_to_end(self) -> str:
+        waits = {asyncio.create_task(child.process.wait()): name for name, child in self.processes.items()}
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             return waits[done.pop()]
@@ -144,52 +150,52 @@ class Supervisor:
                 wait.cancel()
 
 
-async def end_leftovers(state: Path, wish: StopRequest, say: Say) -> None:
-    """An `up` that was killed leaves server and worker to the runs that they carry; take them down first."""
-    server, worker = Leftover(lock=state / "server.lock"), Leftover(lock=state / "worker.lock")
-    if not (server.lives() or worker.lives()):
+async def stop_orphans(state: Path, request: StopRequest, print_line: PrintLine) -> None:
+    """Stop the server and the worker of an earlier `up` that was killed, after their runs have ended."""
+    server, worker = Orphan(lock=state / "server.lock"), Orphan(lock=state / "worker.lock")
+    if not (server.is_running() or worker.is_running()):
         return
-    say("an earlier runbook up was killed; ending the server and the worker that it left behind")
-    wish.stopping = True
-    await _wind_down(_address(state).read_text(encoding="utf-8"), worker, server, wish, say)
-    wish.stopping = False
+    print_line("an earlier `runbook up` was killed; stopping its orphaned server and worker")
+    request.stopping = True
+    await _shut_down(_address(state).read_text(encoding="utf-8"), worker, server, request, print_line)
+    request.stopping = False
 
 
-async def _wind_down(
-    api_url: str, worker: Stoppable | None, server: Stoppable, wish: StopRequest, say: Say
+async def _shut_down(
+    api_url: str, worker: Stoppable | None, server: Stoppable, request: StopRequest, print_line: PrintLine
 ) -> None:
-    """No new runs; wait for those under way; then the worker, then the server: nothing is cut unsaid."""
+    """Pause the pool, wait for unfinished runs, stop the worker, mark the rest as crashed, stop the server."""
     try:
         async with open_pool(api_url) as pool:
             with suppress(TryAgain):
                 await pool.pause(True)
-                await _until_idle(pool, wish, say)
+                await _until_idle(pool, request, print_line)
             if worker is not None:
                 await worker.stop()
             with suppress(TryAgain):
-                await _give_up_runs(pool, "runbook up was stopped before it ended", say)
+                await _mark_runs_crashed(pool, "`runbook up` was stopped before it ended", print_line)
     finally:
         await server.stop()
 
 
-async def _until_idle(pool: Pool, wish: StopRequest, say: Say) -> None:
-    """Wait for the runs under way, until the time is up or a second signal asks for haste."""
-    if not (runs := await pool.under_way()):
+async def _until_idle(pool: Pool, request: StopRequest, print_line: PrintLine) -> None:
+    """Wait until no run is unfinished, the time has passed, or a second signal ends the wait."""
+    if not (runs := await pool.unfinished_runs()):
         return
     names = ", ".join(runs.values())
-    say(f"waiting up to {wish.seconds:.0f} s for {names}; Ctrl-C again cuts the waiting short")
+    print_line(f"waiting up to {request.seconds:.0f} s for {names}; Ctrl-C again skips the wait")
     with suppress(TimeoutError):
-        async with asyncio.timeout(wish.seconds):
-            while not wish.hurry.is_set() and await pool.under_way():
+        async with asyncio.timeout(request.seconds):
+            while not request.skip_wait.is_set() and await pool.unfinished_runs():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(wish.hurry.wait(), 0.5)
+                    await asyncio.wait_for(request.skip_wait.wait(), 0.5)
 
 
-async def _give_up_runs(pool: Pool, why: str, say: Say) -> None:
-    """Runs that no worker carries any more would stay Running for ever, and keep their slots."""
-    for run, name in (await pool.under_way()).items():
-        say(f"run {name} is over: {why}; its release goes on with runbook resume")
-        await pool.mark_crashed(run, f"{why}: see runbook status")
+async def _mark_runs_crashed(pool: Pool, reason: str, print_line: PrintLine) -> None:
+    """Mark every unfinished run as crashed: without a worker it would stay Running and keep its slot."""
+    for run, name in (await pool.unfinished_runs()).items():
+        print_line(f"run {name} crashed: {reason}. Continue its release with `runbook resume`.")
+        await pool.mark_crashed(run, f"{reason}: see `runbook status`")
 
 
 async def _until_online(worker: Process, pool: Pool) -> None:
@@ -204,5 +210,5 @@ async def _until_online(worker: Process, pool: Pool) -> None:
 
 
 def _address(state: Path) -> Path:
-    """The file that says where the server answers, for the `up` that comes after one that was killed."""
+    """The file with the address of the server's API. The next `up` needs it to stop orphans."""
     return state / "address"

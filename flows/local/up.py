@@ -1,4 +1,4 @@
-"""`runbook up`: a local Prefect server, a work pool and its worker, kept running until somebody says stop."""
+"""`runbook up`: a local Prefect server, a work pool and its worker, kept running until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from flows.local import process
 from flows.local.server import child_environment, prefect_settings
 from flows.local.state import STATE as CONTROLLER
-from flows.local.supervisor import Say, StopRequest, Supervisor, end_leftovers
+from flows.local.supervisor import PrintLine, StopRequest, Supervisor, stop_orphans
 from handlers.errors import Refused, RunbookError
 
 STATE = CONTROLLER / "prefect"
@@ -23,41 +23,50 @@ PORT = 4200
 
 
 async def up(
-    *, state: Path = STATE, port: int = PORT, deploy: bool = False, stop_seconds: float = 60, say: Say = print
+    *,
+    state: Path = STATE,
+    port: int = PORT,
+    deploy: bool = False,
+    stop_seconds: float = 60,
+    print_line: PrintLine = print,
 ) -> None:
-    """Run server and worker until Ctrl-C or SIGTERM; then give runs under way *stop_seconds* to end.
+    """Run server and worker until Ctrl-C or SIGTERM; then wait up to *stop_seconds* for unfinished runs.
 
-    Port 0 is any that is free.
+    Port 0 takes any free port. Raises Refused when another `up` runs over the same *state*, or the port is in use.
     """
-    with _claimed(state) as claim:
-        async with _stoppable(stop_seconds) as wish:
-            await end_leftovers(state, wish, say)
-            with _listening(port) as listening, _parts(state) as (server, worker):
-                house = Supervisor(state=state, listening=listening, server_lock=server, worker_lock=worker)
+    with _locked_state(state) as state_lock:
+        async with _stoppable(stop_seconds) as request:
+            await stop_orphans(state, request, print_line)
+            with _listening(port) as listening, _process_locks(state) as (server_lock, worker_lock):
+                supervisor = Supervisor(
+                    state=state, listening=listening, server_lock=server_lock, worker_lock=worker_lock
+                )
                 try:
-                    await house.start(say)
+                    await supervisor.start(print_line)
                     if deploy:
-                        await deploy_all(state, house.api_url, say)
-                    process.write(claim, json.dumps({"pid": os.getpid(), "api_url": house.api_url}))
-                    await house.announce(say)
-                    await house.keep_running(say)
+                        await deploy_all(state, supervisor.api_url, print_line)
+                    holder = {"pid": os.getpid(), "api_url": supervisor.api_url}
+                    process.write(state_lock, json.dumps(holder))
+                    await supervisor.announce(print_line)
+                    await supervisor.keep_running(print_line)
                 finally:
-                    wish.stopping = True
-                    await house.stop(wish, say)
+                    request.stopping = True
+                    await supervisor.stop(request, print_line)
 
 
 def api_url_if_running(state: Path = STATE) -> str | None:
-    """The API address of the server that `runbook up` runs over *state*; None when none is ready."""
-    claim = process.holder(state / "up.lock")
-    address: str | None = json.loads(claim).get("api_url") if claim else None
+    """The API address of the server that `runbook up` runs over *state*; None when no server is ready."""
+    holder = process.holder(state / "up.lock")
+    address: str | None = json.loads(holder).get("api_url") if holder else None
     return address
 
 
-async def deploy_all(state: Path, api_url: str, say: Say = print) -> None:
-    """Put every flow of `prefect.yaml` on the Prefect page."""
+async def deploy_all(state: Path, api_url: str, print_line: PrintLine = print) -> None:
+    """Deploy every flow of `prefect.yaml` to the server at *api_url*. Raises RunbookError with the log's end."""
     checkout = _checkout()
-    say(f"deploying the flows of {checkout / 'prefect.yaml'}")
-    log = _fresh(state / "deploy.log")
+    print_line(f"deploying the flows of {checkout / 'prefect.yaml'}")
+    log = state / "deploy.log"
+    log.unlink(missing_ok=True)
     deploying = await process.start(
         [sys.executable, "-m", "prefect", "deploy", "--all", "--no-prompt"],
         environment=child_environment(prefect_settings(state, api_url)),
@@ -74,25 +83,25 @@ async def deploy_all(state: Path, api_url: str, say: Say = print) -> None:
 
 @asynccontextmanager
 async def _stoppable(seconds: float) -> AsyncIterator[StopRequest]:
-    """Turn the first Ctrl-C or SIGTERM into an orderly end of the block, and a later one into haste."""
-    loop, task, wish = asyncio.get_running_loop(), asyncio.current_task(), StopRequest(seconds=seconds)
-    asked = False
+    """Let the first Ctrl-C or SIGTERM end the block in order, and a later one skip the wait for runs."""
+    loop, task, request = asyncio.get_running_loop(), asyncio.current_task(), StopRequest(seconds=seconds)
+    interrupted = False
 
     def on_signal() -> None:
-        nonlocal asked
-        if asked or wish.stopping or task is None:
-            wish.hurry.set()
+        nonlocal interrupted
+        if interrupted or request.stopping or task is None:
+            request.skip_wait.set()
         else:
-            asked = True
+            interrupted = True
             task.cancel()
 
-    # Set before any child starts: one that inherits an ignored SIGINT would not obey SIGTERM either.
+    # Set before any child starts: a child that inherits an ignored SIGINT would ignore SIGTERM too.
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     try:
-        yield wish
+        yield request
     except asyncio.CancelledError:
-        if not asked or task is None:
+        if not interrupted or task is None:
             raise
         task.uncancel()
     finally:
@@ -101,43 +110,43 @@ async def _stoppable(seconds: float) -> AsyncIterator[StopRequest]:
 
 
 @contextmanager
-def _claimed(state: Path) -> Iterator[int]:
+def _locked_state(state: Path) -> Iterator[int]:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with process.locked(state / "up.lock", _already_up) as claim:
-        process.write(claim, json.dumps({"pid": os.getpid()}))
-        yield claim
+    with process.locked(state / "up.lock", _already_up) as state_lock:
+        process.write(state_lock, json.dumps({"pid": os.getpid()}))
+        yield state_lock
 
 
 def _listening(port: int) -> socket.socket:
-    """Take the port now and keep it to the end: servers may die and start again on it."""
+    """Listen on *port* now and until the end: a server that crashes is restarted on the same port."""
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
-        raise Refused(
-            f"port {port} of 127.0.0.1 is taken, perhaps by another server: try another --port"
-        ) from error
+        raise Refused(f"port {port} of 127.0.0.1 is in use; choose another one with --port") from error
 
 
 @contextmanager
-def _parts(state: Path) -> Iterator[tuple[int, int]]:
-    """The locks that server and worker share with us while they live."""
+def _process_locks(state: Path) -> Iterator[tuple[int, int]]:
+    """The lock files of server and worker. Each process shares its lock with us while it runs."""
     with (
-        process.locked(state / "server.lock", _in_the_way) as server,
-        process.locked(state / "worker.lock", _in_the_way) as worker,
+        process.locked(state / "server.lock", _still_running) as server_lock,
+        process.locked(state / "worker.lock", _still_running) as worker_lock,
     ):
-        yield server, worker
+        yield server_lock, worker_lock
 
 
-def _already_up(claim: str) -> Refused:
-    known = json.loads(claim) if claim else {}
-    page = known.get("api_url", "").removesuffix("/api") or "still starting"
+def _already_up(holder_text: str) -> Refused:
+    holder = json.loads(holder_text) if holder_text else {}
+    page = holder.get("api_url", "").removesuffix("/api") or "still starting"
     return Refused(
-        f"runbook up already runs here (process {known.get('pid', '?')}, page {page}): use that one"
+        f"`runbook up` already runs here (process {holder.get('pid', '?')}, page {page}): use that one"
     )
 
 
-def _in_the_way(pid: str) -> Refused:
-    return Refused(f"process {pid} of an earlier runbook up does not end: end it, then try again")
+def _still_running(pid: str) -> Refused:
+    return Refused(
+        f"process {pid} of an earlier `runbook up` does not stop. Run `kill {pid}`, then try again."
+    )
 
 
 def _checkout() -> Path:
@@ -145,9 +154,4 @@ def _checkout() -> Path:
     for folder in (Path.cwd(), Path(__file__).parents[2]):
         if (folder / "prefect.yaml").is_file():
             return folder
-    raise Refused("there is no prefect.yaml here: run this in a checkout of tds-runbook")
-
-
-def _fresh(log: Path) -> Path:
-    log.unlink(missing_ok=True)
-    return log
+    raise Refused("no prefect.yaml found: run this command in a checkout of tds-runbook")

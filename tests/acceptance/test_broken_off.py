@@ -1,4 +1,4 @@
-"""Somebody presses Ctrl-C while a rehearsal is under way."""
+"""Ctrl-C while a rehearsal runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The place of the user's state and of the target."""
+    """The folder of the user's state and of the target."""
     folder = tmp_path_factory.mktemp("broken-off")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_ctrl_c_says_that_the_target_is_gone_and_it_is(home: Path) -> None:
-    """A rehearsal that was broken off leaves a sentence and 130 behind, and neither traceback nor target."""
+def test_ctrl_c_removes_the_target_and_says_so(home: Path) -> None:
+    """An interrupted rehearsal prints one sentence, exits with 130, and leaves neither traceback nor target."""
     environment = {**os.environ, "XDG_STATE_HOME": str(home / "state"), "TMPDIR": str(home)}
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "rehearse", "good", "--plain"],
@@ -42,7 +42,7 @@ def test_ctrl_c_says_that_the_target_is_gone_and_it_is(home: Path) -> None:
         process.kill()
         process.wait()
     assert process.returncode == 130, errors
-    assert errors == "runbook: the rehearsal was broken off, and its target is taken away\n"
+    assert errors == "runbook: rehearsal interrupted; its target was removed\n"
     assert list(home.glob("tds-rehearsal-*")) == []
 
 

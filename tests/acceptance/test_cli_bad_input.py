@@ -70,7 +70,7 @@ def git(host: RehearsalHost, *words: str) -> None:
     [
         (["plan", "main", "-e", "stagin"], "Did you mean staging?"),
         (["release", "main", "-e", "{e}", "--frobnicate"], "No such option: --frobnicate"),
-        (["rehearse", "comedy"], "there is no story 'comedy': it may be good, sick"),
+        (["rehearse", "comedy"], "unknown story 'comedy': choose one of good, sick"),
         (["release", "no-such-branch", "-e", "{e}"], "there is no revision 'no-such-branch'"),
         (["release", "{broken}", "-e", "{e}"], "which runs already"),
         (["lift", "{broken}", "-e", "{e}", "--by", "ops-b"], "no revision that is quarantined"),
@@ -154,7 +154,7 @@ async def test_a_question_that_nobody_answers_begins_nothing(place: Place) -> No
     """Without a terminal to say yes at, and without --yes, a release is not begun."""
     done = await place.command("release", place.target.revision, "-e", place.environment)
     assert done.returncode == 5, done.stdout + done.stderr
-    assert done.stderr.strip() == "runbook: not confirmed, nothing was begun: say yes, or use --yes"
+    assert done.stderr.strip() == "runbook: not confirmed; nothing was started. Answer yes, or use --yes."
     await unchanged(place)
 
 

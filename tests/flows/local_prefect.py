@@ -29,7 +29,7 @@ from prefect import flow
 
 @flow(name="small")
 async def small(out: str, seconds: float = 0) -> None:
-    """Say that it runs, take its time, say that it has ended."""
+    """Write a file at the start, sleep, and write a file at the end."""
     Path(out + ".begun").write_text(os.environ["RUNBOOK_ENVIRONMENTS"])
     await asyncio.sleep(seconds)
     Path(out + ".ended").write_text(os.getcwd())
@@ -50,10 +50,10 @@ from flows.local.up import up
 from handlers.errors import RunbookError
 
 state, port, deploy, seconds = sys.argv[1:]
-say = lambda line: print(line, flush=True)
+print_line = lambda line: print(line, flush=True)
 try:
-    options = {"state": Path(state), "port": int(port), "deploy": deploy == "deploy", "say": say}
-    asyncio.run(up(**options, stop_seconds=float(seconds)))
+    options = {"state": Path(state), "port": int(port), "deploy": deploy == "deploy"}
+    asyncio.run(up(**options, stop_seconds=float(seconds), print_line=print_line))
 except RunbookError as error:
     print(error, flush=True)
     sys.exit(error.exit_code)
@@ -61,7 +61,7 @@ except RunbookError as error:
 
 
 def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Look again and again, with a bound, until something is true."""
+    """Poll until the condition *true* holds, with a timeout."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
@@ -69,7 +69,7 @@ def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
 
 
 def marked(marker: str) -> list[str]:
-    """The command lines of living processes that carry *marker* in their environment."""
+    """The command lines of running processes with *marker* in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -95,7 +95,7 @@ class Project:
 
     @classmethod
     def make(cls, folder: Path, database: Path) -> Project:
-        """Write the project; a copy of a *database* that is already made saves its server the making."""
+        """Write the project, with a copy of a prepared *database* so that its server starts faster."""
         (folder / "small_flow.py").write_text(FLOW, encoding="utf-8")
         (folder / "prefect.yaml").write_text(DEPLOYMENTS, encoding="utf-8")
         (folder / "state").mkdir(mode=0o700)
@@ -109,7 +109,7 @@ class Project:
 
     @property
     def api_url(self) -> str:
-        """Where the server answers; nowhere before the first start."""
+        """The address of the server's API; one without a server before the first start."""
         address = self.state / "address"
         return address.read_text(encoding="utf-8") if address.exists() else "http://127.0.0.1:1/api"
 
@@ -163,13 +163,13 @@ class Project:
         with httpx.Client(base_url=self.api_url, trust_env=False, timeout=20) as http:
             deployment = http.get("/deployments/name/small/here").raise_for_status().json()["id"]
             parameters: dict[str, object] = {"out": str(self.folder / out), "seconds": seconds}
-            # 503 is "my database is busy, ask again" (a server that has just come back); Prefect's client asks again.
+            # 503 means that the database is busy (a server that has just restarted); Prefect's own client retries.
             until(lambda: self._accepts(http, deployment, parameters), f"the server accepts run {out}")
         until(lambda: self.has(f"{out}.begun"), f"run {out} begins")
 
     @staticmethod
     def _accepts(http: httpx.Client, deployment: str, parameters: dict[str, object]) -> bool:
-        """Ask once for a run; false when the server says that it is busy."""
+        """Request a run once; false when the server is busy."""
         answer = http.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters})
         if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             return False
@@ -190,7 +190,7 @@ class Project:
         return int(holder(self.state / f"{name}.lock") or 0)
 
     def end(self) -> None:
-        """End whatever a failed test has left; only what carries our own marker."""
+        """Kill what a failed test left running: only processes with our own marker."""
         for line in marked(self.marker):
             os.kill(int(line.split()[0]), signal.SIGKILL)
         for process in self.started:
@@ -205,11 +205,11 @@ class Running:
     output: Path
 
     def text(self) -> str:
-        """What it has said so far."""
+        """Its output so far."""
         return self.output.read_text(encoding="utf-8")
 
     def says(self, words: str, seconds: float = 90) -> None:
-        """Wait until it has said *words*."""
+        """Wait until its output contains *words*."""
         until(lambda: words in self.text() or self.process.poll() is not None, words, seconds)
         assert words in self.text(), self.text()
 
@@ -218,5 +218,5 @@ class Running:
         self.process.send_signal(number)
 
     def ended(self, seconds: float = 60) -> int:
-        """Wait until it has ended; its exit status."""
+        """Wait until it has ended, and return its exit status."""
         return self.process.wait(seconds)

@@ -1,4 +1,4 @@
-"""A process with a temporary Prefect server of its own that tries the steps' patience and prints what it saw."""
+"""A process with a temporary Prefect server that tries the steps' retry policies and prints the results."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from flows.local.server import prefect_settings, temporary_server
 
 
 async def main(folder: Path) -> None:
-    """Every trial in one process: a server takes seconds to start."""
+    """Run every trial in one process, because a server takes seconds to start."""
     server = temporary_server(folder)
     api_url = await server.__aenter__()
     os.environ.update(prefect_settings(folder, api_url))
-    seen = await trials()
-    seen["after the server"] = await without_server(server)
-    print(json.dumps(seen), flush=True)
-    # Prefect would wait for its dead server on the way out.
+    results = await trials()
+    results["after the server"] = await without_server(server)
+    print(json.dumps(results), flush=True)
+    # Prefect would wait for its dead server at exit.
     os._exit(0)
 
 
@@ -92,7 +92,7 @@ async def trials() -> dict[str, Any]:
 
 
 async def without_server(server: Any) -> dict[str, Any]:
-    """The server is taken away in the middle of a flow."""
+    """What a flow does when its server stops in the middle."""
     from prefect import flow
 
     from handlers.errors import Refused
@@ -107,24 +107,24 @@ async def without_server(server: Any) -> dict[str, Any]:
             raise Refused("no")
         return name
 
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
 
     @flow(name="orphan")
     async def orphan() -> None:
-        told["before"] = await counted("before")
+        results["before"] = await counted("before")
         await server.__aexit__(None, None, None)
-        told["done"] = await counted("done")
+        results["done"] = await counted("done")
         try:
             await counted("refused")
         except Refused as error:
-            told["refused"] = str(error)
-        told["calls"] = dict(calls)
+            results["refused"] = str(error)
+        results["calls"] = dict(calls)
 
     running = asyncio.create_task(orphan())
     async with asyncio.timeout(60):
-        while "calls" not in told:
+        while "calls" not in results:
             await asyncio.wait({running}, timeout=0.1)
-    return told
+    return results
 
 
 if __name__ == "__main__":

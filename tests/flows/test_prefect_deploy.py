@@ -26,10 +26,10 @@ from rehearsal.target import Target
 from rehearsal.traffic import traffic
 from tests.flows.local_prefect import ROOT, Project, marked
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leftovers are looked for in /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="orphans are searched for in /proc")
 
 WATCH = "[watch]\nwindow_seconds = 6\ninterval_seconds = 1\n"
-"""A page cannot compress time, so this place watches briefly; it has enough traffic for a verdict."""
+"""A release from the page runs in real time, so its watch is short; the traffic is enough for a verdict."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -59,7 +59,7 @@ def watch_briefly(environment: Path, folder: Path) -> None:
 
 @asynccontextmanager
 async def place(folder: Path) -> AsyncIterator[Target]:
-    """A target whose environment file lies in *folder* as rehearsal.toml, with live traffic to watch."""
+    """A target with live traffic for the watch; its environment file is rehearsal.toml in *folder*."""
     async with Target.create("good") as target:
         watch_briefly(target.environment_path, folder)
         engine, stop = target.engine(), asyncio.Event()
@@ -73,7 +73,7 @@ async def place(folder: Path) -> AsyncIterator[Target]:
 
 
 async def traffic_to_watch(engine: AsyncEngine, stop: asyncio.Event) -> None:
-    """Send webhooks from the watch on: before it the broken revision would make dead letters of them."""
+    """Send webhooks once the watch has started: before it the broken revision would make them dead letters."""
     while not stop.is_set():
         run = await releases.latest(engine, "rehearsal")
         if run is not None and run.phase is Phase.WATCHING:
@@ -82,15 +82,16 @@ async def traffic_to_watch(engine: AsyncEngine, stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), 0.2)
 
 
-async def told(engine: AsyncEngine) -> str:
-    """What each phase of the newest release said, for an assertion that fails."""
+async def phase_sentences(engine: AsyncEngine) -> str:
+    """The sentence of each phase of the newest release, for a failed assertion."""
     run = await releases.latest(engine, "rehearsal")
     assert run is not None
-    return "\n".join(f"{each.phase} {each.sentence}" for each in await releases.phase_records(engine, run))
+    records = await releases.phase_records(engine, run)
+    return "\n".join(f"{record.phase} {record.sentence}" for record in records)
 
 
-async def record(engine: AsyncEngine) -> dict[str, Any]:
-    """What the ledger says of the newest release, as far as two releases of one kind must agree."""
+async def ledger_summary(engine: AsyncEngine) -> dict[str, Any]:
+    """What the ledger has of the newest release, reduced to what must be equal for two equal releases."""
     run = await releases.latest(engine, "rehearsal")
     assert run is not None
     records = await releases.phase_records(engine, run)
@@ -98,36 +99,38 @@ async def record(engine: AsyncEngine) -> dict[str, Any]:
     operations = await intents.operations(engine, run)
     return {
         "phase": run.phase,
-        "phases": [(each.phase, each.verdict) for each in records],
+        "phases": [(record.phase, record.verdict) for record in records],
         "events": Counter((event.entity_type, event.batch, event.status) for event in events),
-        "operations": Counter((each.host, each.kind, each.outcome) for each in operations),
-        "files": Counter(each.kind for each in await files(engine, run)),
+        "operations": Counter(
+            (operation.host, operation.kind, operation.outcome) for operation in operations
+        ),
+        "files": Counter(file.kind for file in await files(engine, run)),
     }
 
 
 async def look(target: Target) -> dict[str, Any]:
-    """The record of a release that succeeded, through an engine of our own."""
+    """The ledger summary of a release that succeeded, through a separate engine."""
     engine = target.engine()
     try:
-        seen = await record(engine)
-        assert seen["phase"] is Phase.SUCCEEDED, await told(engine)
-        return seen
+        summary = await ledger_summary(engine)
+        assert summary["phase"] is Phase.SUCCEEDED, await phase_sentences(engine)
+        return summary
     finally:
         await engine.dispose()
 
 
 async def test_every_flow_is_on_the_page(project: Project) -> None:
-    """One `prefect deploy --all --no-prompt` on a fresh server brings all of prefect.yaml, with its forms."""
+    """One `prefect deploy --all --no-prompt` on a fresh server deploys all of prefect.yaml, with its forms."""
     wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     async with httpx.AsyncClient(base_url=project.api_url, trust_env=False) as http:
         shown = (await http.post("/deployments/filter", json={})).raise_for_status().json()
-    assert sorted((each["entrypoint"], each["name"]) for each in shown) == sorted(
-        (each["entrypoint"], each["name"]) for each in wanted
+    assert sorted((deployed["entrypoint"], deployed["name"]) for deployed in shown) == sorted(
+        (deployment["entrypoint"], deployment["name"]) for deployment in wanted
     )
     (release,) = (
-        each
-        for each in shown
-        if each["entrypoint"] == "flows.release.release" and each["name"] == "production"
+        deployed
+        for deployed in shown
+        if deployed["entrypoint"] == "flows.release.release" and deployed["name"] == "production"
     )
     form = release["parameter_openapi_schema"]["properties"]
     assert {"environment", "revision", "requested_by", "reason"} <= set(form)
@@ -138,7 +141,7 @@ async def test_every_flow_is_on_the_page(project: Project) -> None:
 
 @pytest.mark.timeout(900)
 async def test_a_release_from_its_deployment_gives_the_ledger_of_the_command_line(project: Project) -> None:
-    """The page and the command line are two doors into one release: what is written down is the same."""
+    """A release from the Prefect page and one from the command line leave the same records in the ledger."""
     async with place(project.folder / "environments") as target:
         status = await asyncio.to_thread(
             project.run_from_the_command_line,
@@ -158,7 +161,7 @@ async def test_a_release_from_its_deployment_gives_the_ledger_of_the_command_lin
 
 
 def release_by_command(project: Project, revision: str) -> None:
-    """`runbook release`, as a person types it while `runbook up` runs."""
+    """Run `runbook release` as a user does while `runbook up` runs."""
     environment = project.environment() | {"RUNBOOK_ENVIRONMENTS": str(project.folder / "other")}
     command = "from flows.cli import main; main()"
     runbook = [sys.executable, "-c", command, "release", "-e", "rehearsal", revision, "--yes"]
@@ -174,7 +177,7 @@ def release_by_command(project: Project, revision: str) -> None:
     assert ended.returncode == 0, ended.stdout.decode()
 
 
-async def test_a_parameter_that_cannot_be_is_refused_at_the_form(project: Project) -> None:
+async def test_an_invalid_parameter_is_refused_at_the_form(project: Project) -> None:
     """An environment's name that is a path never reaches a worker."""
     status = await asyncio.to_thread(
         project.run_from_the_command_line, "release/anywhere", environment="../etc/passwd", revision="main"

@@ -1,4 +1,4 @@
-"""`runbook up` on real processes: what it starts, what it leaves, and what it does not cut off."""
+"""`runbook up` as a real process: what it starts, what it leaves behind, and which runs it waits for."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from flows.local.up import api_url_if_running
 from handlers.errors import RunbookError
 from tests.flows.local_prefect import ROOT, Project, Running, marked, until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leftovers are looked for in /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="orphans are searched for in /proc")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def empty_database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
-    """A database as the first start makes it."""
+    """The database that a first start creates."""
     folder = tmp_path_factory.mktemp("empty")
     async with temporary_server(folder / "first", template=folder):
         pass
@@ -37,12 +37,12 @@ async def empty_database(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """An `up` that several tests may use, as long as it runs afterwards."""
+    """An `up` that several tests share; each must leave it running."""
 
     project: Project
     up: Running
     database: Path
-    """Its database right after the deploy: other tests begin with a copy."""
+    """Its database right after the deploy; other tests start with a copy."""
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +65,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
 
 @pytest.fixture
 def project(tmp_path: Path, shared: Shared) -> Iterator[Project]:
-    """A project of its own for one test, with the flow deployed and nothing running."""
+    """A separate project for one test, with the flow deployed and nothing running."""
     project = Project.make(tmp_path, shared.database)
     yield project
     project.end()
 
 
 def state_of_the_run(project: Project) -> str:
-    """The state of the only run, as the database has it."""
+    """The state of the only run, from the database."""
     with closing(sqlite3.connect(project.state / "prefect.db")) as database:
         rows = database.execute("SELECT state_type FROM flow_run").fetchall()
     assert len(rows) == 1
@@ -89,7 +89,7 @@ def test_a_deployed_flow_runs_here(shared: Shared) -> None:
 
 
 def test_a_second_up_is_refused_and_says_which_is_there(shared: Shared) -> None:
-    """Two servers over one database would harm each other, so the second says where the first is."""
+    """Two servers over one database would conflict, so the second names the address of the first."""
     second = shared.project.up()
     assert second.ended() == 5
     page = f"http://127.0.0.1:{shared.project.port}"
@@ -98,18 +98,18 @@ def test_a_second_up_is_refused_and_says_which_is_there(shared: Shared) -> None:
 
 
 @pytest.mark.parametrize("name", ["worker", "server"])
-def test_a_part_that_dies_is_started_again(shared: Shared, name: str) -> None:
-    """One dead part does not end the house: it comes back, and runs go on."""
+def test_a_process_that_crashes_is_restarted(shared: Shared, name: str) -> None:
+    """The crash of the server or the worker does not end `up`: it is restarted, and runs continue."""
     former = shared.project.pid(name)
     os.kill(former, signal.SIGKILL)
-    shared.up.says(f"the {name} died")
-    shared.up.says(f"the {name} is back")
+    shared.up.says(f"the {name} crashed")
+    shared.up.says(f"the {name} runs again")
     assert shared.project.pid(name) not in {0, former}
     shared.project.run(f"after-{name}")
 
 
-def test_stopping_waits_for_the_run_under_way(project: Project) -> None:
-    """A release that has begun ends as it would have, and then nothing is left."""
+def test_stopping_waits_for_the_unfinished_run(project: Project) -> None:
+    """A run that has started ends normally, and no process is left."""
     up = project.up()
     up.says("Ctrl-C stops it")
     project.begin_run("a", seconds=3)
@@ -123,32 +123,32 @@ def test_stopping_waits_for_the_run_under_way(project: Project) -> None:
         pass
 
 
-def test_a_run_that_is_cut_off_is_called_crashed(project: Project) -> None:
-    """When the time is up the run is ended, and does not stay Running for ever, with its slot."""
+def test_a_run_that_is_stopped_is_marked_crashed(project: Project) -> None:
+    """After the timeout the run is stopped and marked as crashed, so that it frees its slot."""
     up = project.up(stop_seconds=0.5)
     up.says("Ctrl-C stops it")
     project.begin_run("a", seconds=300)
     up.signal(signal.SIGTERM)
     assert up.ended() == 0, up.text()
-    assert "its release goes on with runbook resume" in up.text()
+    assert "Continue its release with `runbook resume`." in up.text()
     assert state_of_the_run(project) == "CRASHED"
     assert marked(project.marker) == []
 
 
 def test_a_second_signal_ends_the_waiting(project: Project) -> None:
-    """Nobody has to wait for a watch of half an hour to get a terminal back."""
+    """A second Ctrl-C does not wait for a watch of half an hour."""
     up = project.up(stop_seconds=3600)
     up.says("Ctrl-C stops it")
     project.begin_run("a", seconds=300)
     up.signal(signal.SIGINT)
-    up.says("Ctrl-C again cuts the waiting short")
+    up.says("Ctrl-C again skips the wait")
     up.signal(signal.SIGINT)
     assert up.ended() == 0, up.text()
     assert marked(project.marker) == []
 
 
-def test_what_a_killed_up_left_is_ended_by_the_next(project: Project) -> None:
-    """SIGKILL spares server and worker, so that a release goes on; the next start ends them in order."""
+def test_the_orphans_of_a_killed_up_are_stopped_by_the_next(project: Project) -> None:
+    """SIGKILL of `up` leaves server and worker running, so its release continues; the next start stops them."""
     killed = project.up()
     killed.says("Ctrl-C stops it")
     left = {project.pid("server"), project.pid("worker")}
@@ -158,8 +158,8 @@ def test_what_a_killed_up_left_is_ended_by_the_next(project: Project) -> None:
     assert api_url_if_running(project.state) is None
     up = project.up()
     up.says("Ctrl-C stops it")
-    assert "an earlier runbook up was killed" in up.text()
-    assert project.has("a.ended"), "the run that was under way was waited for"
+    assert "an earlier `runbook up` was killed" in up.text()
+    assert project.has("a.ended"), "the next start waits for the unfinished run"
     assert left.isdisjoint({project.pid("server"), project.pid("worker")})
     project.run("b")
     up.signal(signal.SIGTERM)
@@ -168,7 +168,7 @@ def test_what_a_killed_up_left_is_ended_by_the_next(project: Project) -> None:
 
 
 def test_sigterm_while_starting_leaves_nothing(project: Project) -> None:
-    """Whoever changes their mind in the first seconds has no process to look for."""
+    """SIGTERM during the start leaves no process behind."""
     up = project.up()
     up.says("starting the Prefect server")
     until(lambda: project.pid("server") > 0, "the server has a process")
@@ -178,19 +178,19 @@ def test_sigterm_while_starting_leaves_nothing(project: Project) -> None:
 
 
 def test_a_taken_port_is_refused(project: Project) -> None:
-    """A port that somebody else has is named, with what to do, before anything is started."""
+    """A port in use is named, with the option to change it, before anything is started."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
         up = project.up(port=port)
         assert up.ended() == 5
-    assert f"port {port} of 127.0.0.1 is taken" in up.text()
+    assert f"port {port} of 127.0.0.1 is in use" in up.text()
     assert "--port" in up.text()
 
 
-def test_the_port_is_taken_before_the_server_is_there(project: Project) -> None:
-    """A server needs seconds to start: nobody else gets the port meanwhile."""
+def test_the_port_is_taken_before_the_server_runs(project: Project) -> None:
+    """A server needs seconds to start; until then no other process gets the port."""
     up = project.up()
     until((project.state / "address").exists, "the port is chosen")
     with pytest.raises(OSError, match="Address already in use"):
@@ -201,7 +201,7 @@ def test_the_port_is_taken_before_the_server_is_there(project: Project) -> None:
 
 
 def test_a_deploy_that_fails_says_why_and_stops(project: Project) -> None:
-    """A prefect.yaml that names a flow which is not there ends `up` with the reason, and leaves nothing."""
+    """A prefect.yaml with an unknown flow ends `up` with the reason, and leaves no process."""
     file = project.folder / "prefect.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace(".small", ".absent"), encoding="utf-8")
     up = project.up(deploy=True)
@@ -212,7 +212,7 @@ def test_a_deploy_that_fails_says_why_and_stops(project: Project) -> None:
 
 
 async def answers(api_url: str) -> bool:
-    """Whether a server is there."""
+    """Whether a server answers."""
     async with httpx.AsyncClient(trust_env=False) as http:
         try:
             return (await http.get(f"{api_url}/health")).status_code == 200
@@ -223,7 +223,7 @@ async def answers(api_url: str) -> bool:
 async def test_a_temporary_server_answers_and_is_gone_afterwards(
     tmp_path: Path, empty_database: Path
 ) -> None:
-    """A run without `up` has a server of its own while it lasts, with its files in the folder given."""
+    """A run without `up` has its own server until it ends, with the server's files in the given folder."""
     async with temporary_server(tmp_path / "server", template=empty_database.parent) as api_url:
         assert await answers(api_url)
     assert not await answers(api_url)
@@ -231,7 +231,7 @@ async def test_a_temporary_server_answers_and_is_gone_afterwards(
 
 
 async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
-    """A broken database file is named by the error, instead of a wait that ends in nothing."""
+    """The error names a broken database file, instead of a wait until the timeout."""
     (tmp_path / "prefect.db").write_bytes(b"this is no database, and it is longer than its header" * 10)
     with pytest.raises(RunbookError, match=r"ended while starting: .*database"):
         async with temporary_server(tmp_path):
@@ -239,7 +239,7 @@ async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 
 def test_a_temporary_server_dies_with_a_killed_run(project: Project) -> None:
-    """Whoever is killed cannot end its server, so the kernel does."""
+    """A killed process cannot stop its server, so the kernel does."""
     script = (
         "import asyncio, sys\nfrom pathlib import Path\nfrom flows.local.server import temporary_server\n"
         "async def main():\n"
@@ -259,7 +259,7 @@ def test_a_temporary_server_dies_with_a_killed_run(project: Project) -> None:
 
 
 def test_prefect_understands_our_settings(tmp_path: Path) -> None:
-    """Each switch has the name that this Prefect reads: no analytics, no private database."""
+    """Each setting has the name that this Prefect version reads: no analytics, no private database."""
     script = (
         "from prefect.settings import get_current_settings as s; s = s(); import json;"
         "print(json.dumps([s.server.analytics_enabled, s.server.ephemeral.enabled, str(s.home), s.api.url,"
@@ -292,7 +292,7 @@ def test_prefect_understands_our_settings(tmp_path: Path) -> None:
 
 
 def test_a_stray_setting_does_not_reach_our_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable set for another Prefect does not move our database; any other variable passes."""
+    """A variable of another Prefect does not change our database; other variables are passed on."""
     monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite+aiosqlite:////elsewhere.db")
     monkeypatch.setenv("TDS_REHEARSAL", "some-id")
     environment = child_environment({"PREFECT_HOME": "/somewhere"})

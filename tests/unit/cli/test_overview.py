@@ -15,15 +15,15 @@ import flows.cli.release
 import flows.cli.serve
 import flows.cli.status
 import flows.cli.try_  # noqa: F401
-from flows.cli.app import SHELVES, app
+from flows.cli.app import COMMAND_GROUPS, app
 
 
-def test_every_command_stands_on_one_shelf() -> None:
+def test_every_command_is_in_one_group() -> None:
     """None is missing, none is there twice, and none is named that does not exist."""
-    shelved = [name for commands in SHELVES.values() for name in commands]
+    grouped = [name for commands in COMMAND_GROUPS.values() for name in commands]
     named = {one.name or one.callback.__name__ for one in app.registered_commands if one.callback}
-    assert len(shelved) == len(set(shelved))
-    assert set(shelved) == named | {group.name for group in app.registered_groups}
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == named | {group.name for group in app.registered_groups}
 
 
 def test_the_overview_fits_and_begins_with_what_a_newcomer_can_try() -> None:
@@ -33,10 +33,10 @@ def test_the_overview_fits_and_begins_with_what_a_newcomer_can_try() -> None:
     )
     lines = done.stdout.splitlines()
     assert all(len(line) <= 80 for line in lines)
-    shelved = [name for shelf in SHELVES.values() for name in shelf]
+    grouped = [name for group in COMMAND_GROUPS.values() for name in group]
     told = [line.split()[0] for line in lines if line[:2] == "  " and line[2:3].isalpha()]
-    assert [name for name in told if name in shelved] == shelved
-    assert shelved[0] == "rehearse"
+    assert [name for name in told if name in grouped] == grouped
+    assert grouped[0] == "rehearse"
 
 
 @pytest.mark.parametrize(
