@@ -1,1 +1,1 @@
-"""What each phase of a release does: one file a phase, under the same word as in flows and tasks."""
+"""What each phase of a release does: one file for each phase, named like in flows and tasks."""

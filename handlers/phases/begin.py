@@ -1,4 +1,4 @@
-"""Writing a planned release down, and the two ways of leaving one: aborting it, or taking it back."""
+"""Recording a planned release, and the two ways to end one early: abort it, or roll it back."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from handlers.release.planned import Plan
 async def record_release(
     core: Core, plan: Plan, *, requested_by: str, reason: str, speed: float = 1.0
 ) -> Release:
-    """Put a planned release into the ledger, with exactly the dead letters that it may touch.
+    """Record a planned release in the ledger, with exactly the dead letters that it may redrive.
 
-    Refused when a check failed. Brings the ledger's schema up to date first: it is ours alone.
+    Migrates the ledger's schema first. Raises Refused when a check failed or the revision is in quarantine.
     """
     if not plan.good:
         raise Refused(plan.refusal)
     await migrate.upgrade(core.database)
-    # Once more, because the plan may be older than the quarantine, or the ledger could not be asked before.
+    # Checked again: the plan may be older than the quarantine, or the ledger's schema was outdated then.
     deploys = plan.from_revision != plan.to_revision
     if deploys and (why := await why_quarantined(core, plan.to_revision)) is not None:
         raise Refused(why)
@@ -42,30 +42,28 @@ async def record_release(
 
 
 async def abort(database: AsyncEngine, run: Release, *, by: str, reason: str) -> Release:
-    """End a planned or held release; what is deployed stays deployed. Refused in any other phase."""
+    """End a planned or held release; what is deployed stays deployed. Raises Refused in any other phase."""
     if Phase.ABORTED not in NEXT[run.phase]:
         raise Refused(
-            f"release {run.id} is {run.phase}: only a planned or held one can be aborted; "
-            "`runbook rollback` takes any other back"
+            f"release {run.id} is {run.phase}: only a planned or held release can be aborted; "
+            "use `runbook rollback` for any other"
         )
     holder = await lock.holder(database, run.environment)
     if holder is not None and holder.alive:
-        raise Refused(
-            f"{holder.name} carries release {holder.release_id} out just now: stop that process first"
-        )
+        raise Refused(f"{holder.name} is running release {holder.release_id}: stop that process first")
     async with transaction(database) as tx:
         token = await lock.take(tx, run.environment, run.id, f"abort by {by}")
-        now = await releases.get(tx, run.id)
+        locked = await releases.get(tx, run.id)
         sentence = f"aborted by {by}: {reason}"
-        ended = await releases.enter(tx, now, Phase.ABORTED, sentence=sentence)
+        ended = await releases.enter(tx, locked, Phase.ABORTED, sentence=sentence)
         await lock.free(tx, run.environment, token)
     return ended
 
 
 async def rollback_candidate(database: AsyncEngine, environment: str) -> Release:
-    """The release that a rollback would take back: the live one, else the newest that changed a host.
+    """The release that a rollback would undo: the live one, otherwise the newest that changed a host.
 
-    Refused when there is none, or when it has been taken back already.
+    Raises Refused when there is none, or when it has been rolled back already.
     """
     run = await releases.live(database, environment)
     if run is not None:

@@ -1,4 +1,4 @@
-"""The canary: one dead letter through the deployed workers, followed to its end and compared with its row."""
+"""The canary: one event for the deployed workers, followed until it settles and compared with its row."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from handlers.release.note import PhaseNote
 from handlers.release.phase import Conclusion, Release, Verdict
 from handlers.release.planned import canary_of, planned_event
 
-NUMBER = 0
+BATCH = 0
 """The canary is the release's batch 0; the drain counts from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """The one event that proves the revision, or the conclusion when there is none to be had."""
+    """The event that proves the revision, or the conclusion when there is no such event."""
 
     event_id: UUID | None = None
     is_synthetic: bool = False
@@ -39,12 +39,12 @@ class Chosen:
 
 
 async def choose(core: Core, release: Release) -> Chosen:
-    """The canary that was sent before a restart; else a dead letter; else a synthetic event; else nobody's guess.
+    """Choose the canary: the one sent before a restart, otherwise a dead letter, otherwise a synthetic event.
 
-    With no dead letter but failed events the release is held: they are not ours to redrive, and a person must
-    see what they are (scenario C). With neither, a marked event goes through the workers (scenario B).
+    With failed events but no dead letter the release is held: a person must check these events before they are
+    redriven (scenario C). With neither, the workers get a synthetic event (scenario B).
     """
-    if (sent := await _sent_before(core, release)) is not None:
+    if (sent := await _already_sent(core, release)) is not None:
         return sent
     async with transaction(core.database) as tx:
         dead = {letter.id: letter for letter in await look.dead_letters(tx)}
@@ -64,8 +64,11 @@ async def choose(core: Core, release: Release) -> Chosen:
 
 
 async def send(core: Core, release: Release, chosen: Chosen) -> Chosen:
-    """Send it to the workers and write down that it was sent, in one transaction. Sent once is sent."""
-    if await _sent_before(core, release) is not None:
+    """Send the canary to the workers and record it, in one transaction. A second call does nothing.
+
+    Raises Refused when the event is not a dead letter any more.
+    """
+    if await _already_sent(core, release) is not None:
         return chosen
     async with transaction(core.database) as tx:
         if chosen.is_synthetic:
@@ -73,17 +76,15 @@ async def send(core: Core, release: Release, chosen: Chosen) -> Chosen:
             await releases.note(tx, release, PhaseNote(synthetic_event=event_id))
             return Chosen(event_id=event_id, is_synthetic=True)
         assert chosen.event_id is not None
-        formers = await redrive(tx, [chosen.event_id])
-        if not formers:
-            raise Refused(
-                f"event {chosen.event_id} is no longer a dead letter: somebody redrove it meanwhile"
-            )
-        await dead_letters.record_batch(tx, release, NUMBER, formers)
+        previous_values = await redrive(tx, [chosen.event_id])
+        if not previous_values:
+            raise Refused(f"event {chosen.event_id} is not a dead letter now: it was redriven elsewhere")
+        await dead_letters.record_batch(tx, release, BATCH, previous_values)
     return chosen
 
 
 async def follow(core: Core, release: Release, chosen: Chosen) -> Conclusion:
-    """Wait until it has come to rest or its limit has passed, judge it, and keep the judgement."""
+    """Wait until the canary has settled or its time limit has passed, judge it, and record the judgement."""
     assert chosen.event_id is not None
     limits = core.environment.canary
     states = await until_settled(
@@ -94,9 +95,9 @@ async def follow(core: Core, release: Release, chosen: Chosen) -> Conclusion:
         revision=release.to_revision,
     )
     if not states:
-        raise Refused(f"event {chosen.event_id} is gone from the queue: somebody deleted the canary")
-    seen = await _seen(core, release, states[0])
-    judgement = judge_canary(seen, thresholds(core.environment))
+        raise Refused(f"event {chosen.event_id}, the canary, was deleted from the queue")
+    measurement = await _measure(core, release, states[0])
+    judgement = judge_canary(measurement, thresholds(core.environment))
     await record_judgement(core.database, release, judgement)
     if chosen.is_synthetic:
         async with transaction(core.database) as tx:
@@ -105,29 +106,29 @@ async def follow(core: Core, release: Release, chosen: Chosen) -> Conclusion:
         await dead_letters.settle_batch(
             core.database,
             release,
-            NUMBER,
+            BATCH,
             states=states,
             finding=judgement.finding,
             sentence=judgement.sentence,
         )
-    said = concluded(judgement, PhaseNote(event=chosen.event_id, synthetic=chosen.is_synthetic))
+    conclusion = concluded(judgement, PhaseNote(event=chosen.event_id, synthetic=chosen.is_synthetic))
     if chosen.is_synthetic:
         return Conclusion(
-            verdict=said.verdict,
-            sentence=f"no dead letter to prove it on, so a synthetic event: {said.sentence}",
-            note=said.note,
+            verdict=conclusion.verdict,
+            sentence=f"no dead letter for the canary, so a synthetic event: {conclusion.sentence}",
+            note=conclusion.note,
         )
-    return said
+    return conclusion
 
 
-async def _sent_before(core: Core, release: Release) -> Chosen | None:
+async def _already_sent(core: Core, release: Release) -> Chosen | None:
     batches = await dead_letters.batches(core.database, release)
-    if any(batch.number == NUMBER for batch in batches):
+    if any(batch.number == BATCH for batch in batches):
         events = await dead_letters.events(core.database, release)
-        return Chosen(event_id=next(event.event_id for event in events if event.batch == NUMBER))
+        return Chosen(event_id=next(event.event_id for event in events if event.batch == BATCH))
     records = await releases.phase_records(core.database, release)
-    marked = [sent for record in records if (sent := record.note.synthetic_event) is not None]
-    return Chosen(event_id=marked[-1], is_synthetic=True) if marked else None
+    sent = [event for record in records if (event := record.note.synthetic_event) is not None]
+    return Chosen(event_id=sent[-1], is_synthetic=True) if sent else None
 
 
 async def _only_failed(core: Core, release: Release, count: int) -> Conclusion:
@@ -135,13 +136,13 @@ async def _only_failed(core: Core, release: Release, count: int) -> Conclusion:
     what = "; ".join(f"{number} {kind}" for kind, number in kinds.items()) or f"{count} events"
     return Conclusion(
         verdict=Verdict.INCONCLUSIVE,
-        sentence=f"nothing to prove it on: no dead letter, but {count} in status failed ({what}); a person must "
-        "look at them, then resume or roll back",
+        sentence=f"no dead letter for the canary, only {count} events in status failed ({what}); check them, then "
+        "`runbook resume` or `runbook rollback`",
         note=PhaseNote(failed=kinds),
     )
 
 
-async def _seen(core: Core, release: Release, state: EventState) -> CanaryMeasurement:
+async def _measure(core: Core, release: Release, state: EventState) -> CanaryMeasurement:
     status = {Status.COMPLETED: "completed", Status.DEAD_LETTER: "failed", Status.FAILED: "failed"}
     result = state.processing_result or {}
     revision = result.get("revision")
@@ -150,24 +151,24 @@ async def _seen(core: Core, release: Release, state: EventState) -> CanaryMeasur
     limit = core.environment.canary.limit_seconds
     is_open = state.status not in status
     by_us = isinstance(revision, str)
-    said, unseen = await _row(core, state, by_us=by_us)
+    row_differences, not_compared = await _compare_row(core, state, by_us=by_us)
     return CanaryMeasurement(
         entity=state.entity or state.raw_type,
         key=state.key,
         status=status.get(state.status, "open"),
-        # An open one has used its limit up, whenever a worker began with it.
+        # An open event has used its whole time limit, also when a worker started it late.
         seconds=limit if is_open else max(0.0, (ended - began).total_seconds()),
         limit_seconds=limit,
         wanted_revision=release.to_revision,
         worker_revision=revision if isinstance(revision, str) else None,
-        differences=said,
-        not_compared=unseen,
+        differences=row_differences,
+        not_compared=not_compared,
         error=state.error_message or "",
     )
 
 
-async def _row(core: Core, state: EventState, *, by_us: bool) -> tuple[tuple[str, ...], str]:
-    """What its row says otherwise than its payload, and why the row of a worker of the ERP's own was not compared."""
+async def _compare_row(core: Core, state: EventState, *, by_us: bool) -> tuple[tuple[str, ...], str]:
+    """The differences between the row and the payload, and why a row by the ERP's own worker was not compared."""
     if (
         state.status is not Status.COMPLETED
         or state.entity is None
@@ -175,11 +176,11 @@ async def _row(core: Core, state: EventState, *, by_us: bool) -> tuple[tuple[str
     ):
         return (), ""
     async with transaction(core.database) as tx:
-        carried = (await look.payloads(tx, [state.id]))[state.id]
-        why = None if by_us else await uncomparable(tx, state.entity, state.key, carried.payload)
+        event = (await look.payloads(tx, [state.id]))[state.id]
+        why = None if by_us else await uncomparable(tx, state.entity, state.key, event.payload)
         if why is not None:
             return (), why
-        said = await differences(
-            tx, state.entity, state.key, carried.payload, read_at=carried.created_at, by_us=by_us
+        found = await differences(
+            tx, state.entity, state.key, event.payload, read_at=event.created_at, by_us=by_us
         )
-        return tuple(said), ""
+        return tuple(found), ""

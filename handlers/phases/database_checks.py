@@ -1,4 +1,4 @@
-"""What the database must have before a release: reachable, the queue as the ERP made it, our schema possible."""
+"""The checks of the database before a release: reachable, readable queue, our schema, the ERP's tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BASELINE_HOURS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class QueueSnapshot:
-    """The queue at one moment, or why it could not be seen."""
+    """The queue at one moment, or the problem that prevented reading it."""
 
     counts: dict[str, int] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
@@ -39,8 +39,8 @@ class QueueSnapshot:
     problem: str | None = None
 
 
-async def look_at_queue(database: AsyncEngine) -> QueueSnapshot:
-    """Count the queue, list its dead letters, and say what the last day was like."""
+async def read_queue(database: AsyncEngine) -> QueueSnapshot:
+    """Count the events, list the dead letters, and count the outcomes of the last 24 h. Never raises RunbookError."""
     try:
         async with transaction(database) as tx:
             counts = await look.counts(tx)
@@ -50,7 +50,7 @@ async def look_at_queue(database: AsyncEngine) -> QueueSnapshot:
                 for row in await tx.execute(SQL["failed"])
             )
             since = datetime.now(UTC) - timedelta(hours=BASELINE_HOURS)
-            before = await look.outcomes_since(tx, since=since, late_seconds=BASELINE_HOURS * 3600)
+            outcomes = await look.outcomes_since(tx, since=since, late_seconds=BASELINE_HOURS * 3600)
             newest_at = (await tx.execute(SQL["newest"])).scalar_one()
     except RunbookError as error:
         return QueueSnapshot(problem=str(error))
@@ -64,24 +64,25 @@ async def look_at_queue(database: AsyncEngine) -> QueueSnapshot:
         dead=dead,
         failed=dict(failed),
         baseline=Baseline(
-            completed=sum(each.completed for each in before), failed=sum(each.failed for each in before)
+            completed=sum(count.completed for count in outcomes),
+            failed=sum(count.failed for count in outcomes),
         ),
         newest_at=newest_at,
     )
 
 
-async def database_checks(core: Core, seen: QueueSnapshot) -> list[Check]:
-    """The checks of the database, of measuring, and of the ERP's tables."""
-    if seen.problem is not None:
-        return [Check(name="database", good=False, sentence=seen.problem)]
+async def database_checks(core: Core, queue: QueueSnapshot) -> list[Check]:
+    """The checks of the database, the queue, the ledger's schema and the ERP's tables."""
+    if queue.problem is not None:
+        return [Check(name="database", good=False, sentence=queue.problem)]
     where = core.environment.database.shown()
     checks = [Check(name="database", good=True, sentence=f"{where} answers")]
     newest = "the queue is empty"
-    if seen.newest_at is not None:
-        seconds = (datetime.now(UTC) - seen.newest_at).total_seconds()
+    if queue.newest_at is not None:
+        seconds = (datetime.now(UTC) - queue.newest_at).total_seconds()
         newest = f"newest event {age(seconds)} old"
-    told = ", ".join(f"{count} {status}" for status, count in seen.counts.items() if count) or "no events"
-    checks.append(Check(name="queue", good=True, sentence=f"{told}; {newest}"))
+    counts = ", ".join(f"{count} {status}" for status, count in queue.counts.items() if count) or "no events"
+    checks.append(Check(name="queue", good=True, sentence=f"{counts}; {newest}"))
     checks.append(await _schema_check(core))
     checks.append(await _tables_check(core))
     return checks
@@ -95,25 +96,27 @@ async def _schema_check(core: Core) -> Check:
         return Check(
             name="ledger",
             good=False,
-            sentence="the database's user may not create the schema runbook: grant it CREATE on the database, "
-            "or let its owner run `runbook db upgrade`",
+            sentence="the database user may not create the schema runbook: grant it CREATE on the database, "
+            "or run `runbook db upgrade` as the owner of the database",
         )
     state = "will be created or migrated" if pending else "up to date"
     return Check(name="ledger", good=True, sentence=f"schema runbook {state}")
 
 
 async def _tables_check(core: Core) -> Check:
-    """Our core needs columns beside the ERP's; another worker of the ERP's may do without."""
+    """Our workers need additional columns in the ERP's tables; the ERP's own worker does not."""
     inline = core.environment.execution == "inline"
     try:
         missing = await adopt.needed(core.database)
     except Refused as error:
         return Check(name="tables", good=not inline, sentence=str(error))
     if not missing:
-        return Check(name="tables", good=True, sentence="have all that the core needs")
+        return Check(
+            name="tables", good=True, sentence="the ERP's tables have all columns that `runbook worker` needs"
+        )
     sentence = (
-        f"{len(missing)} additions to the ERP's tables are missing: `runbook db adopt` shows and makes them; "
-        "needed where the workers are `runbook worker`"
+        f"{len(missing)} additions to the ERP's tables are missing; `runbook worker` needs them: "
+        "run `runbook db adopt`, or list them with --dry-run"
     )
     return Check(name="tables", good=not inline, sentence=sentence)
 

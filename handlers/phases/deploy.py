@@ -1,4 +1,4 @@
-"""A release on its hosts: forward to the released revision, or back to the one before, written down and proven."""
+"""Deploying on the hosts of an environment: every change is recorded in the ledger and proven by a probe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from handlers.host.fleet import roll_out
 from handlers.host.health import FleetHealth, until_healthy
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import FENCED, HostChange
-from handlers.phases.probe import keep_looks
+from handlers.phases.probe import record_host_notes
 from handlers.release.ledger import intents, releases
 from handlers.release.ledger.intents import LedgerRecorder
 from handlers.release.note import PhaseNote
@@ -21,7 +21,7 @@ from handlers.release.phase import Conclusion, Phase, Release, Verdict
 
 
 async def deploy_release(core: Core, release: Release) -> Conclusion:
-    """Deploy the released revision: one host first, proven by its own answer, then the others."""
+    """Deploy the released revision: first on one host until it is healthy, then on the others."""
     change = await host_change(core, release, back=False)
     async with open_hosts(core.environment) as shells:
         former = await _pids(shells, release.to_revision)
@@ -35,14 +35,14 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
                 shells=chosen,
                 former=former,
                 workers=False,
-                on_look=keep_looks(core, release),
+                on_look=record_host_notes(core, release),
             )
 
         try:
             rolled_out = await roll_out(shells, change, healthy)
         except Fenced as error:
-            return await _turned_away(core, release, error)
-    # An earlier attempt of this release may have changed what this one has not come to.
+            return await _fenced(core, release, error)
+    # An earlier attempt of this release may have changed a host that this one has not reached.
     touched = rolled_out.touched_hosts or await _has_touched(core, release)
     return Conclusion(
         verdict=rolled_out.verdict,
@@ -52,26 +52,29 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
     )
 
 
-async def _turned_away(core: Core, release: Release, error: Fenced) -> Conclusion:
-    """Somebody whom our ledger does not know changes these hosts: end where nothing was begun, else let a person see.
+async def _fenced(core: Core, release: Release, error: Fenced) -> Conclusion:
+    """A controller that is not in our ledger changes these hosts: hold when a host may be changed, otherwise fail.
 
-    Going back by itself is no way out: the host would refuse that as well.
+    An automatic rollback would be useless: the host would refuse it as well.
     """
     touched = await _has_touched(core, release)
     if touched:
-        told = "some hosts may be changed already: find out who that is, then resume or roll back"
+        consequence = (
+            "some hosts may be changed already: find the other controller, then run `runbook resume` "
+            "or `runbook rollback`"
+        )
     else:
-        told = "nothing that runs has changed"
+        consequence = "nothing that runs has changed"
     return Conclusion(
         verdict=Verdict.INCONCLUSIVE if touched else Verdict.FAIL,
-        sentence=f"{error}; {told}",
+        sentence=f"{error}; {consequence}",
         touched_hosts=touched,
         note=PhaseNote(changed=touched),
     )
 
 
 async def _has_touched(core: Core, release: Release) -> bool:
-    """Whether the release has ever begun to change something that runs; preparing does not, nor what was fenced."""
+    """Whether the release started to change a running service. Preparing does not, nor does a fenced operation."""
     return any(
         operation.kind != "prepare" and operation.exit_status != FENCED
         for operation in await intents.operations(core.database, release)
@@ -79,7 +82,10 @@ async def _has_touched(core: Core, release: Release) -> bool:
 
 
 async def host_change(core: Core, release: Release, *, back: bool) -> HostChange:
-    """The attempt counts how often a person asked for it: a resumed deploy is a new one, a restarted is not."""
+    """The change that each host gets: the released revision, or with *back* the previous one.
+
+    Its attempt number grows with each resume by a person, but not when the controller restarts.
+    """
     phase = Phase.ROLLING_BACK if back else Phase.DEPLOYING
     records = await releases.phase_records(core.database, release)
     assert release.token is not None
@@ -94,6 +100,6 @@ async def host_change(core: Core, release: Release, *, back: bool) -> HostChange
 
 
 async def _pids(shells: Sequence[Shell], revision: str) -> dict[str, dict[str, int]]:
-    """The processes that a switch must replace. A host that a deploy before a restart has switched has none."""
-    facts = await asyncio.gather(*(inspect(shell) for shell in shells))
-    return {one.host: one.pids() for one in facts if one.revision != revision}
+    """The processes that the deploy must replace, by host and unit. A host on *revision* already has none."""
+    all_facts = await asyncio.gather(*(inspect(shell) for shell in shells))
+    return {facts.host: facts.pids() for facts in all_facts if facts.revision != revision}

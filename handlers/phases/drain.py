@@ -1,4 +1,4 @@
-"""The drain: exactly the planned dead letters, one of each type first, then growing batches."""
+"""The drain: it redrives exactly the planned dead letters, first one of each type, then growing batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from handlers.database.transaction import transaction
 from handlers.gate.rules import judge_batch
 from handlers.gate.values import Finding, Measurement
 from handlers.phases.follow import until_settled
-from handlers.phases.measure import concluded, of_replays, thresholds
+from handlers.phases.measure import concluded, drain_counts, thresholds
 from handlers.queue import look
 from handlers.queue.redrive import BeforeRedrive, redrive, restore
 from handlers.release.ledger import dead_letters, records, releases
@@ -19,32 +19,32 @@ from handlers.release.phase import Conclusion, Release, Verdict
 
 
 async def next_batch(core: Core, release: Release) -> int | None:
-    """Redrive the next batch and return its number; an unsettled one from before a restart comes first.
+    """Redrive the next batch and return its number; None when no planned dead letter is left.
 
-    None when no planned dead letter is left. Events that are no longer dead letters are left alone: somebody
-    else has redriven them, and they are theirs.
+    After a restart, the batch that has not settled comes first. Planned events that are not dead letters now were
+    redriven elsewhere and are skipped.
     """
     batches = await dead_letters.batches(core.database, release)
     for batch in batches:
         if batch.number > 0 and batch.settled_at is None:
             return batch.number
     async with transaction(core.database) as tx:
-        waiting = await dead_letters.undrained(tx, release)
-        still_dead = {letter.id for letter in await look.dead_letters(tx)}
-        there = [event for event in waiting if event.event_id in still_dead]
-        if not there:
+        undrained = await dead_letters.undrained(tx, release)
+        dead_ids = {letter.id for letter in await look.dead_letters(tx)}
+        available = [event for event in undrained if event.event_id in dead_ids]
+        if not available:
             return None
-        chosen = _choose(there, batches, core.environment.drain.batch_factor)
-        formers = await redrive(
+        chosen = _choose(available, batches, core.environment.drain.batch_factor)
+        previous_values = await redrive(
             tx, [event.event_id for event in chosen[: core.environment.drain.batch_size_max]]
         )
         number = max((batch.number for batch in batches), default=0) + 1
-        await dead_letters.record_batch(tx, release, number, formers)
+        await dead_letters.record_batch(tx, release, number, previous_values)
     return number
 
 
 async def settle(core: Core, release: Release, number: int) -> Conclusion:
-    """Wait until the batch has come to rest or its time is over, and judge the whole drain so far."""
+    """Wait until the batch has settled or its time limit has passed, and judge the whole drain so far."""
     events = [event for event in await dead_letters.events(core.database, release) if event.batch == number]
     limits = core.environment.drain
     states = await until_settled(
@@ -56,7 +56,7 @@ async def settle(core: Core, release: Release, number: int) -> Conclusion:
     )
     judgement = judge_batch(
         Measurement(
-            counts=of_replays(await dead_letters.events(core.database, release), states),
+            counts=drain_counts(await dead_letters.events(core.database, release), states),
             baseline=(await releases.plan(core.database, release.id)).baseline,
         ),
         thresholds(core.environment),
@@ -69,50 +69,50 @@ async def settle(core: Core, release: Release, number: int) -> Conclusion:
 
 
 async def conclude(core: Core, release: Release) -> Conclusion:
-    """What the whole drain came to, when no planned dead letter is left to send back."""
+    """Judge the whole drain once no planned dead letter is left."""
     events = await dead_letters.events(core.database, release)
     drained = [event for event in events if event.batch is not None]
     if not drained:
         return Conclusion(verdict=Verdict.PASS, sentence="no dead letter to drain")
     judgement = judge_batch(
         Measurement(
-            counts=of_replays(events), baseline=(await releases.plan(core.database, release.id)).baseline
+            counts=drain_counts(events), baseline=(await releases.plan(core.database, release.id)).baseline
         ),
         thresholds(core.environment),
     )
     sizes = " ".join(
         str(batch.size) for batch in await dead_letters.batches(core.database, release) if batch.number > 0
     )
-    told = concluded(judgement)
+    conclusion = concluded(judgement)
     return Conclusion(
-        verdict=told.verdict,
-        sentence=f"{told.sentence}; batches {sizes}" if sizes else told.sentence,
+        verdict=conclusion.verdict,
+        sentence=f"{conclusion.sentence}; batches {sizes}" if sizes else conclusion.sentence,
         note=PhaseNote(drained=len(drained), left=len(events) - len(drained)),
     )
 
 
-async def give_back(core: Core, release: Release, *, workers_stopped: bool) -> int:
-    """Put what was sent back and has not come to rest where it was, with its former attempts and error.
+async def restore_unsettled(core: Core, release: Release, *, workers_stopped: bool) -> int:
+    """Make redriven events that have not settled dead letters again, with their previous attempts and error.
 
-    With all workers stopped a lease binds nobody any more. Returns how many were put back.
+    Leased events are included only when all workers are stopped. Returns the number of restored events.
     """
     async with transaction(core.database) as tx:
         open_events = await dead_letters.unsettled(tx, release)
-        formers = [BeforeRedrive(**event.former) for event in open_events if event.former]
-        put_back: list[UUID] = await restore(tx, formers, even_leased=workers_stopped)
-        return await dead_letters.mark_returned(tx, release, put_back)
+        previous_values = [BeforeRedrive(**event.former) for event in open_events if event.former]
+        restored: list[UUID] = await restore(tx, previous_values, even_leased=workers_stopped)
+        return await dead_letters.mark_returned(tx, release, restored)
 
 
-def _choose(there: list[ReleaseEvent], batches: list[Batch], factor: int) -> list[ReleaseEvent]:
-    """One of each type first: a canary of one type proves nothing about another. Then as many times more as
-    *factor* says, but only after a healthy batch.
+def _choose(available: list[ReleaseEvent], batches: list[Batch], factor: int) -> list[ReleaseEvent]:
+    """First one event of each type: success of one type proves nothing about another. After a healthy batch the
+    next is *factor* times as large.
     """
     drains = [batch for batch in batches if batch.number > 0]
     if not drains:
         first: dict[str, ReleaseEvent] = {}
-        for event in there:
+        for event in available:
             first.setdefault(event.entity_type, event)
         return list(first.values())
     last = drains[-1]
     size = last.size * factor if last.finding is Finding.HEALTHY else last.size
-    return there[:size]
+    return available[:size]

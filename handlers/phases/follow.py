@@ -1,4 +1,4 @@
-"""Following events in the queue until they come to rest."""
+"""Following events in the queue until they settle."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from handlers.worker.worker import Worker, new_owner
 async def until_settled(
     core: Core, ids: Sequence[UUID], *, limit_seconds: float, poll_seconds: float, revision: str
 ) -> list[EventState]:
-    """Look at *ids* until all have settled or *limit_seconds* (real) have passed; returns how they stand then.
+    """Poll the events *ids* until all have settled or *limit_seconds* (real) have passed; returns their states.
 
-    Where the environment has no workers of its own, this process applies the events with the same core.
+    In an environment without its own workers, this process applies the events.
     """
     if core.environment.execution == "inline":
         worker = Worker(

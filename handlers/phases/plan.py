@@ -1,4 +1,4 @@
-"""Looking at the world before a release: everything that must be true, asked once and told in sentences."""
+"""The plan of a release: inspect hosts, queue and ledger once, and report every check as a sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from handlers.environment.model import Environment
 from handlers.errors import Refused, RunbookError, TryAgain
 from handlers.host.facts import HostFacts, commits_between, denied, inspect, resolve
 from handlers.host.ssh import Shell, open_hosts
-from handlers.phases.database_checks import QueueSnapshot, database_checks, look_at_queue
+from handlers.phases.database_checks import QueueSnapshot, database_checks, read_queue
 from handlers.phases.measure import thresholds
 from handlers.queue.look import DeadLetter
 from handlers.release import left_behind, lock
@@ -22,19 +22,22 @@ from handlers.release.phase import LIVE, Phase, short
 from handlers.release.planned import EVERYTHING, Check, Plan, PlannedHost, expected_seconds, sort_out, steps
 
 FREE_BYTES_MIN = 100 * 1024 * 1024
-"""A checkout writes as much as the tree has; a full disk leaves a mixed one."""
+"""A checkout writes up to the size of the tree, and a full disk leaves a tree of two revisions."""
 CLOCK_SKEW_MAX_SECONDS = 30
-"""More would make ages and log times of that host useless."""
+"""With more, ages and log times of the host are useless."""
 
 
 @dataclass(kw_only=True)
-class _Findings:
-    """What the look has found so far."""
+class _Inspection:
+    """The checks and facts collected for a plan."""
 
     checks: list[Check] = field(default_factory=list)
     facts: dict[str, HostFacts] = field(default_factory=dict)
+    """By host; a host that could not be inspected is missing."""
     current: str = ""
+    """The revision that all hosts run; empty when it is unknown or differs."""
     wanted: str = ""
+    """The whole commit id of the requested revision; empty when it is not needed or unknown."""
     commits: tuple[str, ...] = ()
 
     def add(self, name: str, good: bool, sentence: str, *, warns: bool = False) -> None:
@@ -44,107 +47,118 @@ class _Findings:
 async def make_plan(
     core: Core, revision: str | None, scope: tuple[Phase, ...] = EVERYTHING, *, left_by: str = ""
 ) -> Plan:
-    """What a release of *revision* would do now. Without one, of what already runs: nothing is deployed then.
+    """Plan a release of *revision*, or of the revision that runs already; then nothing is deployed.
 
-    *left_by* takes, of all dead letters, those alone that this release has left behind. Never raises for what is
-    wrong with the world: that is a check that failed, and the plan is not good.
+    With *left_by*, only the dead letters that this release has left behind are planned. A problem of a host or of
+    the database raises nothing: it is a failed check, and the plan is not good.
     """
     environment, looked_at = core.environment, core.clock.now()
-    seen, queue_seen = await _look(core, revision, needs_revision=Phase.DEPLOYING in scope)
-    dead = await _left_by(core, seen, queue_seen, left_by) if left_by else queue_seen.dead
-    events, aside = sort_out(dead) if Phase.CANARY in scope else ((), {})
-    if left_by and len(dead) < len(queue_seen.dead):
-        aside[f"not left behind by release {left_by}"] = len(queue_seen.dead) - len(dead)
+    inspection, queue = await _inspect(core, revision, needs_revision=Phase.DEPLOYING in scope)
+    dead = await _left_by(core, inspection, queue, left_by) if left_by else queue.dead
+    events, set_aside = sort_out(dead) if Phase.CANARY in scope else ((), {})
+    if left_by and len(dead) < len(queue.dead):
+        set_aside[f"not left behind by release {left_by}"] = len(queue.dead) - len(dead)
     return Plan(
         environment=environment.name,
         requested=revision or "what runs now",
-        from_revision=seen.current,
-        to_revision=seen.wanted or seen.current,
+        from_revision=inspection.current,
+        to_revision=inspection.wanted or inspection.current,
         scope=scope,
-        commits=seen.commits,
+        commits=inspection.commits,
         hosts=tuple(
             PlannedHost(
-                name=name, current=facts.revision or "", rollback_present=facts.revision == seen.current
+                name=name, current=facts.revision or "", rollback_present=facts.revision == inspection.current
             )
-            for name, facts in sorted(seen.facts.items())
+            for name, facts in sorted(inspection.facts.items())
         ),
         events=events,
-        set_aside=aside,
-        queue=queue_seen.counts,
-        failed=queue_seen.failed,
-        checks=tuple(seen.checks),
+        set_aside=set_aside,
+        queue=queue.counts,
+        failed=queue.failed,
+        checks=tuple(inspection.checks),
         thresholds=thresholds(environment),
-        baseline=queue_seen.baseline,
+        baseline=queue.baseline,
         seconds_expected=expected_seconds(environment, scope, len(events)),
-        steps=steps(environment, scope, len(events), seen.wanted or seen.current),
+        steps=steps(environment, scope, len(events), inspection.wanted or inspection.current),
         left_by=left_by,
         looked_at=looked_at,
     )
 
 
 async def run_checks(core: Core, revision: str | None = None) -> tuple[Check, ...]:
-    """Only the checks; without *revision* those that do not need one."""
-    seen, _ = await _look(core, revision, needs_revision=revision is not None)
-    return tuple(seen.checks)
+    """Only the checks of a plan; without *revision* those that do not need one."""
+    inspection, _ = await _inspect(core, revision, needs_revision=revision is not None)
+    return tuple(inspection.checks)
 
 
-async def _look(core: Core, revision: str | None, *, needs_revision: bool) -> tuple[_Findings, QueueSnapshot]:
-    seen = _Findings()
+async def _inspect(
+    core: Core, revision: str | None, *, needs_revision: bool
+) -> tuple[_Inspection, QueueSnapshot]:
+    inspection = _Inspection()
     async with open_hosts(core.environment, connected=False) as shells:
-        found, queue_seen = await asyncio.gather(
-            asyncio.gather(*map(_facts, shells)), look_at_queue(core.database)
+        all_facts, queue = await asyncio.gather(
+            asyncio.gather(*map(_facts, shells)), read_queue(core.database)
         )
-        for shell, facts in zip(shells, found, strict=True):
-            _host_checks(seen, core.environment, shell, facts)
-        _one_revision(seen, core.environment)
+        for shell, facts in zip(shells, all_facts, strict=True):
+            _host_checks(inspection, core.environment, shell, facts)
+        _rollback_check(inspection, core.environment)
         if needs_revision:
             assert revision is not None
-            await _revision_check(seen, shells, revision)
-    seen.checks += await database_checks(core, queue_seen)
-    if queue_seen.problem is None:
-        await _ledger_checks(core, seen)
-    return seen, queue_seen
+            await _revision_check(inspection, shells, revision)
+    inspection.checks += await database_checks(core, queue)
+    if queue.problem is None:
+        await _ledger_checks(core, inspection)
+    return inspection, queue
 
 
 async def _facts(shell: Shell) -> HostFacts | str:
+    """The facts of a host, or why it could not be inspected."""
     try:
         return replace(await inspect(shell), denied=await denied(shell))
     except RunbookError as error:
         return str(error)
 
 
-def _host_checks(seen: _Findings, environment: Environment, shell: Shell, facts: HostFacts | str) -> None:
+def _host_checks(
+    inspection: _Inspection, environment: Environment, shell: Shell, facts: HostFacts | str
+) -> None:
     name = shell.host.name
     if isinstance(facts, str):
-        seen.add(name, False, facts)
+        inspection.add(name, False, facts)
         return
-    seen.facts[name] = facts
-    faults = list(_faults(environment, facts))
+    inspection.facts[name] = facts
+    faults = host_faults(environment, facts)
     for fault in faults:
-        seen.add(name, False, f"{name}: {fault}")
+        inspection.add(name, False, f"{name}: {fault}")
     if not faults:
         units = ", ".join(f"{unit.name} {unit.active_state}" for unit in facts.units)
         free = facts.free_bytes // (1024 * 1024)
-        seen.add(name, True, f"on {short(facts.revision)}, clean, {units}, {free} MB free")
+        inspection.add(name, True, f"on {short(facts.revision)}, clean, {units}, {free} MB free")
     for unit in facts.units:
         if unit.loaded and not unit.active:
-            told = f"{name}: {unit.name} is {unit.active_state}: a release starts it, a drain or a watch does not"
-            seen.add(name, True, told, warns=True)
+            warning = f"{name}: {unit.name} is {unit.active_state}: a release starts it, a drain or a watch does not"
+            inspection.add(name, True, warning, warns=True)
 
 
-def _faults(environment: Environment, facts: HostFacts) -> list[str]:
+def host_faults(environment: Environment, facts: HostFacts) -> list[str]:
+    """Why a host is not ready for a release, one sentence for each fault; empty when it is ready."""
     faults = []
     directory = environment.deploy.directory
     if facts.problem:
         faults.append(f"{directory} is no usable checkout: {facts.problem}; see deploy.directory")
     if facts.dirt:
-        # Which files, not the whole difference.
+        # Only the names of the files, not the whole diff.
         files = textwrap.shorten(facts.dirt.partition("\ndiff --git")[0], 200, placeholder=" ...")
-        faults.append(f"{directory} has local changes that a release would lose, keep or drop them: {files}")
+        faults.append(
+            f"{directory} has local changes, which a release would overwrite: commit or discard them: {files}"
+        )
     if facts.free_bytes < FREE_BYTES_MIN and not facts.problem:
-        faults.append(f"only {facts.free_bytes // (1024 * 1024)} MB are free, 100 are needed: make room")
-    if abs(facts.clock_skew_seconds) > CLOCK_SKEW_MAX_SECONDS:
-        faults.append(f"its clock is {facts.clock_skew_seconds:.0f} s ahead of ours: mend its time service")
+        faults.append(
+            f"only {facts.free_bytes // (1024 * 1024)} MB are free, 100 are needed: free disk space"
+        )
+    skew = facts.clock_skew_seconds
+    if abs(skew) > CLOCK_SKEW_MAX_SECONDS:
+        faults.append(f"its clock is {skew:.0f} s ahead of ours: fix its time service (see `timedatectl`)")
     faults += [
         f"there is no unit {unit.name}: see services.web and services.workers"
         for unit in facts.units
@@ -153,56 +167,58 @@ def _faults(environment: Environment, facts: HostFacts) -> list[str]:
     if facts.denied:
         manager = " ".join(environment.services.command)
         faults.append(
-            f"the SSH user may not run, without a password, `{manager}` with {', '.join(facts.denied)}: allow it in "
-            "the sudoers, with the names spelt like this"
+            f"the SSH user may not run `{manager}` with {', '.join(facts.denied)} without a password: "
+            "allow exactly these in the sudoers file"
         )
     return faults
 
 
-def _one_revision(seen: _Findings, environment: Environment) -> None:
-    """All hosts must stand on one revision: it is the one rollback target of the whole fleet."""
-    on: dict[str, list[str]] = {}
-    for name, facts in seen.facts.items():
+def _rollback_check(inspection: _Inspection, environment: Environment) -> None:
+    """All hosts must run one revision: it is the rollback target of the whole fleet."""
+    hosts_by_revision: dict[str, list[str]] = {}
+    for name, facts in inspection.facts.items():
         if facts.revision:
-            on.setdefault(facts.revision, []).append(name)
-    if not on or len(seen.facts) < len(environment.hosts):
+            hosts_by_revision.setdefault(facts.revision, []).append(name)
+    if not hosts_by_revision or len(inspection.facts) < len(environment.hosts):
         return
-    if len(on) > 1:
-        told = "; ".join(f"{', '.join(names)} on {short(sha)}" for sha, names in sorted(on.items()))
-        seen.add("revision", False, f"hosts differ ({told}): bring them to one revision first")
+    if len(hosts_by_revision) > 1:
+        hosts = "; ".join(
+            f"{', '.join(names)} on {short(sha)}" for sha, names in sorted(hosts_by_revision.items())
+        )
+        inspection.add("revision", False, f"hosts differ ({hosts}): deploy one revision to all of them first")
         return
-    seen.current = next(iter(on))
-    seen.add("rollback", True, f"back to {short(seen.current)}, which every host has")
+    inspection.current = next(iter(hosts_by_revision))
+    inspection.add("rollback", True, f"back to {short(inspection.current)}, which every host has")
 
 
-async def _revision_check(seen: _Findings, shells: Sequence[Shell], revision: str) -> None:
-    shell = next((one for one in shells if one.host.name in seen.facts), None)
-    if shell is None or not seen.current:
+async def _revision_check(inspection: _Inspection, shells: Sequence[Shell], revision: str) -> None:
+    shell = next((shell for shell in shells if shell.host.name in inspection.facts), None)
+    if shell is None or not inspection.current:
         return
     try:
-        seen.wanted = await resolve(shell, revision)
-        if seen.wanted == seen.current:
-            seen.add(
+        wanted = inspection.wanted = await resolve(shell, revision)
+        if wanted == inspection.current:
+            inspection.add(
                 "revision",
                 False,
-                f"revision {revision} is {short(seen.wanted)}, which runs already: name another, or use "
-                "`runbook drain` or `runbook watch` on what runs",
+                f"revision {revision} is {short(wanted)}, which runs already: name another, or use "
+                "`runbook drain` or `runbook watch`",
             )
             return
-        seen.commits = tuple(await commits_between(shell, seen.current, seen.wanted))
+        inspection.commits = tuple(await commits_between(shell, inspection.current, wanted))
     except (Refused, TryAgain) as error:
-        seen.add("revision", False, str(error))
+        inspection.add("revision", False, str(error))
         return
-    count = len(seen.commits)
-    seen.add(
-        "revision", True, f"{revision} is {short(seen.wanted)}, {count} commits from {short(seen.current)}"
+    count = len(inspection.commits)
+    inspection.add(
+        "revision", True, f"{revision} is {short(wanted)}, {count} commits from {short(inspection.current)}"
     )
 
 
-async def _ledger_checks(core: Core, seen: _Findings) -> None:
-    """Whether another release owns the environment, and whether this revision was set aside.
+async def _ledger_checks(core: Core, inspection: _Inspection) -> None:
+    """Whether another release owns the environment, and whether the revision is in quarantine.
 
-    A ledger of an older program cannot be asked yet; when the release is written down it is.
+    Skipped while the ledger's schema is outdated: the quarantine is checked again when the release is recorded.
     """
     name = core.environment.name
     if await migrate.pending(core.database):
@@ -210,43 +226,45 @@ async def _ledger_checks(core: Core, seen: _Findings) -> None:
     live = await releases.live(core.database, name)
     holder = await lock.holder(core.database, name)
     if live is not None and live.phase in LIVE:
-        seen.add(
+        inspection.add(
             "lock",
             False,
             f"release {live.id} is {live.phase} in {name}: resume it, roll it back or abort it first "
-            "(runbook status shows it)",
+            "(see `runbook status`)",
         )
     elif holder is not None and holder.alive:
-        seen.add(
+        inspection.add(
             "lock",
             False,
-            f"{holder.name} holds {name} for release {holder.release_id}: wait until it is done",
+            f"{holder.name} has locked {name} for release {holder.release_id}: wait until it has ended",
         )
     else:
-        seen.add("lock", True, "free, no other release is live")
-    if seen.wanted and (why := await why_quarantined(core, seen.wanted)) is not None:
-        seen.add("quarantine", False, why)
+        inspection.add("lock", True, "free, no other release is live")
+    if inspection.wanted and (why := await why_quarantined(core, inspection.wanted)) is not None:
+        inspection.add("quarantine", False, why)
 
 
-async def _left_by(core: Core, seen: _Findings, queue_seen: QueueSnapshot, release: str) -> list[DeadLetter]:
-    """The dead letters that a release has left behind; a check fails where there are none to take."""
+async def _left_by(
+    core: Core, inspection: _Inspection, queue: QueueSnapshot, release: str
+) -> list[DeadLetter]:
+    """The dead letters that a release has left behind. When there are none, the check fails."""
     try:
         ids = await left_behind.ids(core.database, core.environment.name, release)
     except RunbookError as error:
-        seen.add("left behind", False, str(error))
+        inspection.add("left behind", False, str(error))
         return []
-    found = [letter for letter in queue_seen.dead if letter.id in ids]
-    none = f"release {release} has left nothing behind that is still a dead letter: there is nothing to drain"
-    seen.add("left behind", bool(found), f"{len(found)} by release {release}" if found else none)
-    return found
+    letters = [letter for letter in queue.dead if letter.id in ids]
+    none = f"no dead letter that release {release} has left behind remains: there is nothing to drain"
+    inspection.add("left behind", bool(letters), f"{len(letters)} by release {release}" if letters else none)
+    return letters
 
 
 async def why_quarantined(core: Core, revision: str) -> str | None:
-    """Why *revision* may not be released: an earlier release had to leave it, and nobody has lifted that."""
-    found = await records.is_quarantined(core.database, core.environment.name, revision)
-    if found is None:
+    """Why *revision* may not be released: a rollback put it in quarantine. None when it may."""
+    quarantine = await records.is_quarantined(core.database, core.environment.name, revision)
+    if quarantine is None:
         return None
     return (
-        f"revision {short(revision)} was left by release {found.release_id} ({found.reason}): release another "
-        "revision, or let a named person lift it (runbook lift)"
+        f"revision {short(revision)} is in quarantine: release {quarantine.release_id} rolled it back "
+        f"({quarantine.reason}). Release another revision, or lift the quarantine with `runbook lift`"
     )

@@ -1,4 +1,4 @@
-"""The probe: every host must answer with the revision, and the status view shows what each look saw."""
+"""The probe: every host must answer with the released revision. The status view shows the newest answers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from handlers.release.phase import Conclusion, Release
 
 
 async def prove(core: Core, release: Release, revision: str) -> Conclusion:
-    """Wait until every host is healthy on *revision*, its units and its workers included."""
+    """Wait until every host is healthy on *revision*, including its units and workers."""
     async with open_hosts(core.environment, connected=False) as shells:
-        proven = await until_healthy(core, revision, shells=shells, on_look=keep_looks(core, release))
+        proven = await until_healthy(core, revision, shells=shells, on_look=record_host_notes(core, release))
     return Conclusion(verdict=proven.verdict, sentence=proven.sentence)
 
 
-def keep_looks(core: Core, release: Release) -> OnLook:
-    """Keep what each look saw, so that the status view shows want beside have."""
+def record_host_notes(core: Core, release: Release) -> OnLook:
+    """A callback that records the health of the hosts in the ledger, for the status view."""
 
-    async def note(seen: Sequence[HostHealth]) -> None:
-        await releases.note(core.database, release, PhaseNote(hosts=as_noted(seen)))
+    async def record(hosts: Sequence[HostHealth]) -> None:
+        await releases.note(core.database, release, PhaseNote(hosts=host_notes(hosts)))
 
-    return note
+    return record
 
 
-def as_noted(seen: Sequence[HostHealth]) -> dict[str, HostNote]:
-    """What a look saw, in the words of the status view."""
+def host_notes(hosts: Sequence[HostHealth]) -> dict[str, HostNote]:
+    """The health of hosts as the ledger stores it, by host name."""
     now = datetime.now(UTC)
     return {
         health.host: HostNote(
@@ -40,5 +40,5 @@ def as_noted(seen: Sequence[HostHealth]) -> dict[str, HostNote]:
             seen_at=now,
             in_a_row=health.in_a_row,
         )
-        for health in seen
+        for health in hosts
     }

@@ -1,4 +1,4 @@
-"""The end of a rollback: is the former revision really back, and what is kept about why."""
+"""The rollback: activate the previous revision, prove that it runs, and quarantine the rolled-back one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handlers.host.operations import OperationResult
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import HostChange, stop_workers
 from handlers.phases.deploy import host_change
-from handlers.phases.drain import give_back
+from handlers.phases.drain import restore_unsettled
 from handlers.phases.probe import prove
 from handlers.release import left_behind
 from handlers.release.ledger import records
@@ -23,10 +23,10 @@ from handlers.release.phase import Conclusion, Release, Verdict, short
 async def conclude(
     core: Core, release: Release, *, activated: Conclusion, why: str, evidence: str
 ) -> Conclusion:
-    """Prove the former revision on every host, and set the one that was left aside until a person lifts that.
+    """Prove the previous revision on every host, and quarantine the rolled-back one until a person lifts it.
 
-    Passes only when every host answers with the former revision; what was said on the way is in the sentence, and so is
-    what the one that was left has left behind.
+    Passes only when every host answers with the previous revision. The sentence names the dead letters that the
+    rolled-back revision has left behind.
     """
     proven = await prove(core, release, release.from_revision)
     if release.from_revision != release.to_revision:
@@ -39,7 +39,7 @@ async def conclude(
         )
     left = await left_behind.kinds(core.database, release)
     if left:
-        sentence += f"; {left_behind.summary(left)}; `{left_behind.command(release)}` sends them back"
+        sentence += f"; {left_behind.summary(left)}; `{left_behind.command(release)}` redrives them"
     return Conclusion(
         verdict=proven.verdict,
         sentence=sentence,
@@ -48,27 +48,30 @@ async def conclude(
 
 
 async def activate_previous(core: Core, release: Release) -> Conclusion:
-    """Stop the workers, put back what they had not finished, and activate the former revision everywhere.
+    """Stop the workers, restore the unfinished dead letters, and activate the previous revision on every host.
 
-    A host that fails does not keep the others from going back; the sentence tells about each.
+    A host that fails does not stop the rollback of the others; the sentence reports each of them.
     """
     change = await host_change(core, release, back=True)
     async with open_hosts(core.environment, connected=False) as shells:
         stopped = await _stop_everywhere(shells, change)
-        returned = await give_back(core, release, workers_stopped=stopped)
-        back = await roll_out(shells, change)
-    put_back = f"; {returned} unfinished dead letters are back as they were" if returned else ""
-    return Conclusion(verdict=back.verdict, sentence=back.sentence + put_back)
+        restored = await restore_unsettled(core, release, workers_stopped=stopped)
+        rolled_out = await roll_out(shells, change)
+    suffix = f"; {restored} unfinished dead letters restored" if restored else ""
+    return Conclusion(verdict=rolled_out.verdict, sentence=rolled_out.sentence + suffix)
 
 
 async def _stop_everywhere(shells: Sequence[Shell], change: HostChange) -> bool:
-    """Whether certainly no worker runs any more. The deploy that follows finds these operations done."""
+    """Stop the workers of all hosts; True only when every one is certainly stopped.
+
+    The deploy that follows finds these operations done, and does not repeat them.
+    """
     if not shells[0].environment.services.workers:
         return False
-    ends = await asyncio.gather(*(stop_workers(shell, change) for shell in shells), return_exceptions=True)
-    for end in ends:
-        if isinstance(end, LockLost) or (
-            isinstance(end, BaseException) and not isinstance(end, RunbookError)
+    results = await asyncio.gather(*(stop_workers(shell, change) for shell in shells), return_exceptions=True)
+    for result in results:
+        if isinstance(result, LockLost) or (
+            isinstance(result, BaseException) and not isinstance(result, RunbookError)
         ):
-            raise end
-    return all(isinstance(end, OperationResult) and end.done for end in ends)
+            raise result
+    return all(isinstance(result, OperationResult) and result.done for result in results)

@@ -1,4 +1,4 @@
-"""A marked event of our own, for when there is nothing else to prove a revision on."""
+"""The synthetic event: a marked test event, used as the canary when the queue has no dead letter."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from handlers.queue import redrive
 from handlers.queue.event import EntityType, Operation
 
 KEY = "tds-runbook-synthetic"
-"""The one product that synthetic events speak of: inactive, and deleted again once it has served."""
+"""The id of the product in synthetic events. It is inactive, and deleted after the canary."""
 
 HEADER = "X-Runbook-Synthetic"
 
 
 async def insert(tx: AsyncConnection, release_id: str) -> UUID:
-    """Put a synthetic product into the queue, marked with the release in its headers and its name."""
+    """Queue an update of the synthetic product; its headers and its name contain the release id."""
     return await _insert(tx, release_id, Operation.UPDATE)
 
 
 async def remove(tx: AsyncConnection, release_id: str) -> UUID:
-    """Delete the synthetic product at the source, so that the ERP's own row is deleted (softly) as well."""
+    """Queue a delete of the synthetic product, so that a worker soft-deletes its row in the ERP."""
     return await _insert(tx, release_id, Operation.DELETE)
 
 
@@ -34,7 +34,7 @@ async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) ->
         "name": f"tds-runbook canary of release {release_id}",
         "sku": KEY,
         "status": "inactive",
-        # ERPs with handlers of their own may ask for this one only, and would sell what they take for active.
+        # An ERP's own handlers may read only this flag, and would sell the product if it were missing.
         "is_active": False,
         "description": "",
         "rate": 0,
@@ -46,7 +46,7 @@ async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) ->
         tx,
         entity=EntityType.PRODUCT,
         key=KEY,
-        # Flat, as the queue's own receivers store it: an ERP's handlers look for item_id at the top.
+        # Flat, as the receivers store it: an ERP's handlers read item_id at the top level.
         payload_text=json.dumps(record),
         operation=operation,
         headers={HEADER: release_id},

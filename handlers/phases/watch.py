@@ -1,4 +1,4 @@
-"""The watch: what became of live traffic since the released workers took over."""
+"""The watch: the outcomes of live traffic since the released workers started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handlers.gate.rules import judge_watch
 from handlers.gate.values import Finding, Judgement, Measurement
 from handlers.host import health
 from handlers.phases import probe
-from handlers.phases.measure import concluded, of_traffic, thresholds
+from handlers.phases.measure import concluded, thresholds, traffic_counts
 from handlers.queue.look import outcomes_since
 from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import record_judgement
@@ -22,17 +22,17 @@ from handlers.release.phase import Conclusion, Phase, Release, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """When the watch began, how long it lasts and how often it looks, in runbook seconds."""
+    """When the watch began, how long it lasts and how often it measures, in runbook seconds."""
 
     started_at: datetime
     since: datetime
-    """Live events that arrived from here on count: since the released workers took over."""
+    """Live events that arrived since then count: it is when the released workers started."""
     seconds: float
     interval_seconds: float
 
 
 async def begin(core: Core, release: Release) -> Window:
-    """The window as the ledger has it, so that a restarted watch goes on where it stood."""
+    """The window, with its start from the ledger, so that a restarted watch continues where it was."""
     records = await releases.phase_records(core.database, release)
     watching = [record for record in records if record.phase is Phase.WATCHING]
     probing = [record for record in records if record.phase is Phase.PROBING]
@@ -51,10 +51,9 @@ async def begin(core: Core, release: Release) -> Window:
 
 
 async def look(core: Core, release: Release, window: Window) -> Conclusion:
-    """Measure once, judge, and keep the judgement with its inputs.
+    """Measure once, judge, and record the judgement with its inputs.
 
-    A database that does not answer is not the release's fault: the finding is then SOURCE_DOWN, and there is
-    nowhere to keep it.
+    When the database does not answer, the finding is SOURCE_DOWN: the release is not blamed, and nothing is recorded.
     """
     try:
         judgement = await _judge(core, release, window)
@@ -66,7 +65,7 @@ async def look(core: Core, release: Release, window: Window) -> Conclusion:
             PhaseNote(
                 looked=judgement.sentence,
                 next=_next(core, window.interval_seconds),
-                hosts=probe.as_noted(hosts),
+                hosts=probe.host_notes(hosts),
             ),
         )
     except DatabaseDown as error:
@@ -75,38 +74,43 @@ async def look(core: Core, release: Release, window: Window) -> Conclusion:
 
 
 async def conclude(core: Core, release: Release, window: Window) -> Conclusion:
-    """The last look decides. Too little to tell, or nothing at all, is not a pass: a person decides.
+    """Judge the watch by its last measurement. Too few events, or none, are inconclusive: a person decides.
 
-    Nor is a host that does not answer as it did: that may be the host's own trouble, so it is no breach either.
+    So is an unhealthy host: the host itself may be the cause, so it is neither a pass nor a breach.
     """
     judgement = await _judge(core, release, window)
     await record_judgement(core.database, release, judgement)
-    told = concluded(judgement, PhaseNote(finding=judgement.finding))
+    conclusion = concluded(judgement, PhaseNote(finding=judgement.finding))
+    verdict, sentence = conclusion.verdict, conclusion.sentence
     minutes = f"after {window.seconds / 60:g} min"
-    unwell = [host for host in await health.look_once(core, release.to_revision) if not host.good]
-    if told.verdict is Verdict.PASS and unwell:
-        faults = "; ".join(f"{host.host}: {host.summary}" for host in unwell)
-        return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=f"{minutes}: {told.sentence}, but {faults}")
-    hint = "; resume to watch once more, or roll back" if told.verdict is Verdict.INCONCLUSIVE else ""
-    found = "" if judgement.finding is Finding.HEALTHY else f"{judgement.finding}: "
-    return Conclusion(
-        verdict=told.verdict, sentence=f"{minutes}: {found}{told.sentence}{hint}", note=told.note
+    unhealthy = [host for host in await health.look_once(core, release.to_revision) if not host.good]
+    if verdict is Verdict.PASS and unhealthy:
+        faults = "; ".join(f"{host.host}: {host.summary}" for host in unhealthy)
+        return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=f"{minutes}: {sentence}, but {faults}")
+    hint = (
+        "; `runbook resume` watches again, `runbook rollback` rolls back"
+        if verdict is Verdict.INCONCLUSIVE
+        else ""
     )
+    finding = "" if judgement.finding is Finding.HEALTHY else f"{judgement.finding}: "
+    return Conclusion(verdict=verdict, sentence=f"{minutes}: {finding}{sentence}{hint}", note=conclusion.note)
 
 
 def _next(core: Core, seconds: float) -> NextLook:
-    """When the next look is, for whoever watches."""
+    """The time of the next measurement, for the status view."""
     return NextLook(what="next look", at=core.clock.ahead(seconds))
 
 
 async def _judge(core: Core, release: Release, window: Window) -> Judgement:
     replayed = [event.event_id for event in await dead_letters.events(core.database, release)]
     async with transaction(core.database) as tx:
-        counted = await outcomes_since(
+        counts = await outcomes_since(
             tx,
             since=window.since,
             excluding=replayed,
             late_seconds=core.environment.watch.late_seconds,
         )
-    before = (await releases.plan(core.database, release.id)).baseline
-    return judge_watch(Measurement(counts=of_traffic(counted), baseline=before), thresholds(core.environment))
+    baseline = (await releases.plan(core.database, release.id)).baseline
+    return judge_watch(
+        Measurement(counts=traffic_counts(counts), baseline=baseline), thresholds(core.environment)
+    )

@@ -302,7 +302,7 @@ async def test_a_revision_that_was_left_comes_back_only_by_a_named_person(told: 
     """Refused until it is lifted; afterwards the plan of the same revision passes."""
     history = await told("on the way")
     assert history.codes["released again"] == 5
-    assert "was left by release" in history.said["released again"]["error"]
+    assert "is in quarantine: release" in history.said["released again"]["error"]
     assert (history.codes["lift"], history.said["lift"]["lifted_by"]) == (0, "ops-b")
     assert history.codes["plan after lift"] == 0
 

@@ -1,4 +1,4 @@
-"""Writing a release down: what has become true since its plan was made is looked at once more."""
+"""Recording a release: the quarantine is checked again, because it may be newer than the plan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.integration.release.steps import deploying, plan_of
 
 
 async def test_a_quarantine_that_the_plan_did_not_know_refuses(database_url: str) -> None:
-    """A plan cannot ask a ledger that waits for its migration: the first release after an upgrade asks then."""
+    """A plan cannot read a ledger whose migration is pending: the release checks it after the migration."""
     environment = parse(
         {
             "name": "staging",
@@ -28,7 +28,7 @@ async def test_a_quarantine_that_the_plan_did_not_know_refuses(database_url: str
     async with open_core(environment) as core:
         left = await deploying(core.database)
         await records.quarantine(core.database, left, "7 of 7 failed")
-        with pytest.raises(Refused, match=r"was left by release .* \(7 of 7 failed\).*runbook lift"):
+        with pytest.raises(Refused, match=r"is in quarantine: release .* \(7 of 7 failed\).*runbook lift"):
             await record_release(
                 core, plan_of(to_revision=left.to_revision), requested_by="ops", reason="again"
             )

@@ -93,7 +93,7 @@ async def test_exactly_the_live_events_that_died_under_it_are_its_own(core: Core
 async def test_the_rollbacks_words_status_and_report_name_them_with_the_command(
     core: Core, told: Told
 ) -> None:
-    """Count by kind, the error, and what sends them back: wherever somebody looks how it ended."""
+    """The count by kind, the error, and the command that redrives them: in every place that shows the end."""
     command = f"runbook drain -e staging --left-by {told.release.id}"
     activated = Conclusion(verdict=Verdict.PASS, sentence="1 of 1 hosts are back")
     ended = await rollback.conclude(core, told.release, activated=activated, why="7 of 7", evidence="none")
@@ -122,10 +122,10 @@ async def test_drain_takes_exactly_what_a_release_has_left_behind(core: Core, to
 
 
 async def test_nothing_is_drained_where_nothing_was_left(core: Core, told: Told) -> None:
-    """A release that left nothing, one that does not exist, and what was mended meanwhile: a check says so."""
+    """The check fails for a release that left nothing, for an unknown one, and when all events are completed."""
     unbegun = await begun(core.database)
     for release, words in (
-        (unbegun.id, "has left nothing behind"),
+        (unbegun.id, f"no dead letter that release {unbegun.id} has left behind remains"),
         ("2020-01-01.1", "there is no release 2020-01-01.1"),
     ):
         plan = await make_plan(core, None, DRAIN, left_by=release)
@@ -135,7 +135,7 @@ async def test_nothing_is_drained_where_nothing_was_left(core: Core, told: Told)
         await change(core.database, id_, status="completed")
     assert await left_behind.kinds(core.database, told.release) == ()
     plan = await make_plan(core, None, DRAIN, left_by=told.release.id)
-    assert "has left nothing behind" in plan.refusal
+    assert f"no dead letter that release {told.release.id} has left behind remains" in plan.refusal
 
 
 @pytest.mark.parametrize("phase", [Phase.DEPLOYING, Phase.ROLLING_BACK])

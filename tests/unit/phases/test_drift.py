@@ -1,4 +1,4 @@
-"""What has moved since a plan was made is said in words, one for each thing that the plan's hash stands for."""
+"""What has changed since a plan was made: one sentence for each part of the plan's hash."""
 
 from __future__ import annotations
 
@@ -46,35 +46,35 @@ STORED = Plan.from_json(json.loads(as_json(PLAN.as_json())))
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "sentence"),
     [
         ({"from_revision": "c" * 40}, "the hosts run ccccccc now, they ran aaaaaaa"),
-        ({"hosts": (host("web-1"),)}, "web-2 is in the plan and cannot be seen"),
+        ({"hosts": (host("web-1"),)}, "web-2 is in the plan, but could not be inspected"),
         ({"hosts": (*PLAN.hosts, host("web-3"))}, "web-3 is not in the plan"),
-        ({"events": (event("1"),)}, "1 of 2 planned dead letters are none any more"),
+        ({"events": (event("1"),)}, "1 of 2 planned dead letters were handled elsewhere"),
         ({"thresholds": Thresholds(good_percent=50.0)}, "gate.good_percent is 50.0 now, it was 95.0"),
         ({"thresholds": Thresholds(good_percent=95.0, instant_errors=("a", "b"))},
          "gate.instant_errors is ['a', 'b'] now, it was ['greenlet_spawn']"),
         ({"checks": (Check(name="web-1", good=False, sentence="web-1 has local changes"),)}, "web-1 has local changes"),
     ],
 )  # fmt: skip
-def test_what_has_moved_is_named(change: dict[str, Any], told: str) -> None:
-    """Each thing that the hash stands for, and a check that passes no more, is a sentence of its own."""
-    assert list(differences(STORED, replace(PLAN, **change))) == [told]
+def test_each_change_has_a_sentence(change: dict[str, Any], sentence: str) -> None:
+    """Each part of the hash, and a check that fails now, has its own sentence."""
+    assert list(differences(STORED, replace(PLAN, **change))) == [sentence]
 
 
-def test_a_world_that_stood_still_has_no_difference() -> None:
-    """The same plan, as the ledger keeps it and as it is made anew, is the same."""
+def test_an_unchanged_plan_has_no_difference() -> None:
+    """The same plan, stored in the ledger and made again, has no difference."""
     assert list(differences(STORED, PLAN)) == []
 
 
 def test_new_dead_letters_are_no_reason_to_refuse() -> None:
-    """Under the revision that is to be replaced they come all the time; exactly the planned ones are drained."""
+    """A broken revision makes them all the time; exactly the planned ones are drained."""
     assert list(differences(STORED, replace(PLAN, events=(*PLAN.events, event("3"), event("4"))))) == []
 
 
 def test_each_part_of_the_hash_is_compared() -> None:
-    """What changes the hash is found, but for new dead letters: a part that is added to one belongs into the other."""
+    """What changes the hash is a difference, except new dead letters. A new part of the hash must be compared too."""
     moves: list[dict[str, Any]] = [
         {"from_revision": "c" * 40},
         {"hosts": (host("web-1"),)},
