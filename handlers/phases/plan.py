@@ -158,7 +158,10 @@ def host_faults(environment: Environment, facts: HostFacts) -> list[str]:
         )
     skew = facts.clock_skew_seconds
     if abs(skew) > CLOCK_SKEW_MAX_SECONDS:
-        faults.append(f"its clock is {skew:.0f} s ahead of ours: fix its time service (see `timedatectl`)")
+        direction = "ahead of" if skew > 0 else "behind"
+        faults.append(
+            f"its clock is {abs(skew):.0f} s {direction} ours: fix its time service (see `timedatectl`)"
+        )
     faults += [
         f"there is no unit {unit.name}: see services.web and services.workers"
         for unit in facts.units
