@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,10 +65,11 @@ class Inner:
             path.mkdir()
         self.file.write_text(TEST, encoding="utf-8")
 
-    def start(self, *options: str, name: str = "test_starts_and_waits") -> subprocess.Popen[str]:
-        """Start a run with the fixtures of this project."""
+    @contextmanager
+    def start(self, *options: str, name: str = "test_starts_and_waits") -> Iterator[subprocess.Popen[str]]:
+        """A run with the fixtures of this project; killed at the end if it still lives."""
         ours = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-        return subprocess.Popen(
+        with subprocess.Popen(
             [
                 *(sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"),
                 *(*options, f"{self.file}::{name}"),
@@ -77,7 +79,11 @@ class Inner:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
+        ) as run:
+            try:
+                yield run
+            finally:
+                run.kill()
 
     def test_pid(self, run: subprocess.Popen[str]) -> int:
         """Wait until its test has started everything; the process that the test runs in."""
@@ -122,6 +128,7 @@ def test_a_run_that_is_ended_leaves_nothing(
     with inner.start(*options) as run:
         inner.test_pid(run)
         run.send_signal(number)
+        assert run.wait(60) == -number
     until(inner.has_nothing, "everything is gone")
 
 
@@ -172,6 +179,7 @@ def test_a_run_spares_one_that_lives_and_what_it_did_not_start(inner: Inner) -> 
             assert run.poll() is None
             assert len(run_folder.find(folder)) >= STARTED
             run.terminate()
+            run.wait(60)
             until(inner.has_nothing, "everything is gone")
             assert stranger.poll() is None
         finally:
