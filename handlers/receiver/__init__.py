@@ -1,4 +1,4 @@
-"""The door for Zoho's webhooks: what comes in is verified, read, and answered only once it is written down.
+"""The HTTP endpoint for Zoho's webhooks. It verifies and parses a call, and answers after the commit.
 
-`serve` runs it, `application` builds it. It knows the queue and the entities, and nothing of releases.
+`serve` runs it, `application` builds it. It uses the queue and the entities, and knows nothing of releases.
 """

@@ -1,4 +1,4 @@
-"""The body of a webhook in every form that the source has: JSON, or a form that carries JSON or flat fields."""
+"""The body of a webhook in each format of the source: JSON, or a form with JSON or flat fields."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TYPES = re.compile(
 )
 _CHARSETS = {"utf-8", "ascii", "iso8859-1", "cp1252"}
 _CHECK = re.compile(rb'\s*|\{\s*"\w{1,40}"\s*:\s*"\s*"\s*\}\s*|\w{1,40}=(?:\+|%20|\s)*')
-"""What is sent when a webhook is saved: nothing at all, or one field with nothing in it."""
+"""The test call when a webhook is saved: an empty body, or one empty field."""
 
 
 def charset_of(content_type: str) -> str:
-    """The character set that a content type names, UTF-8 without one. Refuses types that are no webhook."""
+    """The charset of a content type; UTF-8 by default. Raises Rejected for types that no webhook has."""
     kind, *parameters = (part.strip() for part in content_type.lower().split(";"))
     if not _TYPES.fullmatch(kind):
         raise Rejected(
@@ -30,42 +30,40 @@ def charset_of(content_type: str) -> str:
         name, _, value = parameter.partition("=")
         if name.strip() == "charset":
             try:
-                found = codecs.lookup(value.strip().strip('"')).name
+                charset_name = codecs.lookup(value.strip().strip('"')).name
             except (LookupError, ValueError):
-                found = ""
-            if found not in _CHARSETS:
-                raise Rejected(415, "content_type", "the character set must be UTF-8")
-            return found
+                charset_name = ""
+            if charset_name not in _CHARSETS:
+                raise Rejected(415, "content_type", "the charset must be UTF-8")
+            return charset_name
     return "utf-8"
 
 
 def is_check(raw: bytes) -> bool:
-    """Whether a body is the empty sample by which the source tries an address: answered, never kept."""
+    """Whether a body is the empty test call of the source: it is answered, never stored."""
     return len(raw) <= 100 and _CHECK.fullmatch(raw) is not None
 
 
 def is_json(raw: bytes) -> bool:
-    """Whether a body is JSON itself. A form never begins like this: it would say `%7B`.
+    """Whether a body is JSON. A form never begins like this: it would begin with `%7B`.
 
-    The content type is not asked: relays and old rules send JSON under the name of a form.
+    The content type is ignored: relays and old webhook rules send JSON with the type of a form.
     """
     return raw.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[", b'"')
 
 
 def json_text(raw: bytes, charset: str) -> str:
-    """The text of a JSON body. It is UTF-8, whatever the content type says, unless it cannot be."""
+    """The text of a JSON body, decoded as UTF-8; *charset* is only the fallback."""
     return _text(raw, charset).removeprefix("\ufeff")
 
 
 def form_text(parameters: Sequence[Pair], charset: str) -> str:
-    """A form's fields as one JSON object of texts, to be read like any other body."""
+    """The fields of a form as a JSON object of strings. Raises Rejected for a duplicate field."""
     fields: dict[str, str] = {}
     for name, value in parameters:
         key = _text(name, charset)
         if key in fields:
-            raise Rejected(
-                400, "malformed", "a field of the form stands twice, so nobody can say which is meant"
-            )
+            raise Rejected(400, "malformed", "duplicate form field")
         fields[key] = _text(value, charset)
     return json.dumps(fields, ensure_ascii=False)
 

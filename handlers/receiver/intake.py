@@ -1,4 +1,4 @@
-"""The records of a webhook, as they will be written: the kind from the address, one event for each record."""
+"""The records of a webhook as they will be stored: one event for each record, its type from the URL."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _KINDS: dict[EntityType, str] = {
     EntityType.STOCK_ADJUSTMENT: "stockadjustment stockadjustments inventoryadjustment inventoryadjustments stock",
     EntityType.PRICE_LIST: "pricelist pricelists pricebook pricebooks price prices",
 }
-"""Names of each kind in an address: ours, the source's, and those that the ERP's own receiver had."""
+"""The names of each type in a URL: ours, the source's, and those of the ERP's own receiver."""
 
 _KEY_MAX = 100
 RECORDS_MAX = 1000
-"""Records of one call: what is written in the time in which the source waits, with room."""
+"""Records in one call: enough to be stored well within the timeout of the source."""
 _SORTED = msgspec.json.Encoder(order="deterministic", decimal_format="number").encode
 _EXACT = Context(prec=MAX_PREC)
-"""Decimal's own precision would make one number of two that differ in the thirtieth digit."""
+"""With the default precision, two numbers that differ in the thirtieth digit would be equal."""
 
 KINDS: dict[str, EntityType] = {name: kind for kind, names in _KINDS.items() for name in names.split()}
 
@@ -53,12 +53,12 @@ EVENTS: dict[bytes, Operation] = {
     b"deleted": Operation.DELETE,
     b"delete": Operation.DELETE,
 }
-"""What `?event=` may say; a body itself never tells. Without it the record was created or changed."""
+"""The values of `?event=`; the body has no such field. Without it the operation is an upsert."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Webhook:
-    """One record that came in, ready to be written."""
+    """One received record, ready to be stored."""
 
     entity: EntityType
     key: str
@@ -66,36 +66,38 @@ class Webhook:
     payload: str
     """The record under its own key, as JSON text, every number as it was sent."""
     content: str
-    """A name for what the record says in the fields that are stored: equal for a second delivery."""
+    """A digest of the stored fields: equal for a second delivery."""
     stamped: bool
-    """It says when it was changed, so equal content is the same version, however long ago that was."""
+    """It has a stamp, so equal content is the same version, however old."""
 
 
 def kind_of(name: str) -> EntityType:
-    """The kind that an address names: `credit-notes`, `CreditNote` and `creditnotes` are one."""
+    """The type of a URL name: `credit-notes`, `CreditNote` and `creditnotes` are the same."""
     entity = KINDS.get(re.sub(r"[-_]", "", name).lower())
     if entity is None:
         known = ", ".join(names.split()[1] for names in _KINDS.values())
-        raise Rejected(404, "unknown_kind", f"there is no such kind of webhook: it may be one of {known}")
+        raise Rejected(404, "unknown_kind", f"unknown kind of webhook; use one of {known}")
     return entity
 
 
 def operation_of(values: list[bytes]) -> Operation:
-    """What the query says happened to the record."""
-    named = {EVENTS.get(value.lower()) for value in values} or {Operation.UPSERT}
-    operation = named.pop()
-    if operation is None or named:
-        raise Rejected(400, "malformed", "event may be created, edited or deleted, once")
+    """The operation from the query's `event` parameters. Raises Rejected for an unknown or ambiguous one."""
+    operations = {EVENTS.get(value.lower()) for value in values} or {Operation.UPSERT}
+    operation = operations.pop()
+    if operation is None or operations:
+        raise Rejected(
+            400, "malformed", "the parameter event must be created, edited or deleted, and appear once"
+        )
     return operation
 
 
 def arrivals(entity: EntityType, body: str, operation: Operation) -> list[Webhook]:
-    """Every record of *body*. Refuses the whole where one of them cannot be named: half a call is no call."""
+    """Every record of *body*. Raises Rejected if one record has no valid id: a call is all or nothing."""
     try:
         records = registry.unwrap(entity, body)
         if len(records) > RECORDS_MAX:
             raise Rejected(
-                413, "size", f"a call may bring {RECORDS_MAX} records, and this one has {len(records)}"
+                413, "size", f"a call may hold at most {RECORDS_MAX} records, this one holds {len(records)}"
             )
         return [_arrival(entity, record.data, operation) for record in records]
     except Refusal as refusal:
@@ -105,7 +107,7 @@ def arrivals(entity: EntityType, body: str, operation: Operation) -> list[Webhoo
 
 
 def _is_json(body: str) -> bool:
-    """Whether a body that was refused is JSON at all: if not, the transport is broken and not the record."""
+    """Whether a refused body is JSON at all: if not, the transport is broken, not the record."""
     try:
         json.loads(body)
     except RecursionError:
@@ -119,11 +121,11 @@ def _arrival(entity: EntityType, record: Data, operation: Operation) -> Webhook:
     handler = registry.handler(entity)
     key = handler.source_key(record)
     if len(key) > _KEY_MAX:
-        raise Refusal(handler.id_keys[0], f"is longer than {_KEY_MAX} characters: no id is")
-    stored = _stored(entity)
-    said = {name: _plain(value) for name, value in record.items() if name in stored}
+        raise Refusal(handler.id_keys[0], f"is longer than {_KEY_MAX} characters, so it is not an id")
+    stored_keys = _stored(entity)
+    stored_values = {name: _plain(value) for name, value in record.items() if name in stored_keys}
     content = blake2b(f"{entity}\n{key}\n{operation is Operation.DELETE}\n".encode(), digest_size=32)
-    content.update(_SORTED(said))
+    content.update(_SORTED(stored_values))
     return Webhook(
         entity=entity,
         key=key,
@@ -140,7 +142,7 @@ def _stored(entity: EntityType) -> frozenset[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Equal for equal content, however it was printed: 12.50 is 12.5, and texts for people are left out."""
+    """A normal form for the digest: 12.50 becomes 12.5, and formatted display texts are left out."""
     kind = type(value)
     if kind is dict:
         return {key: _plain(inner) for key, inner in value.items() if not key.endswith("_formatted")}

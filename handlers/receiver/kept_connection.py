@@ -1,4 +1,4 @@
-"""The writer's own connection: kept from one group to the next, and made anew when it is found to be dead."""
+"""The writer's own connection: reused for each group, and replaced when it is dead."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ Result = TypeVar("Result")
 
 
 class KeptConnection:
-    """One connection of *engine*, for one transaction after the other."""
+    """One connection of *engine*, reused for consecutive transactions."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._connection: AsyncConnection | None = None
 
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-        """Do *work* in a transaction. On a kept connection that turns out to be dead it is done once more on a new one.
+        """Run *work* in a transaction. If a reused connection is dead, run it once more on a new one.
 
-        That is harmless: *work* that was committed before the connection broke finds that it has been done.
+        *work* must be idempotent: the first run may have been committed before the connection broke.
         """
-        kept = self._connection is not None
+        reused = self._connection is not None
         try:
             return await self._once(work)
         except Exception as error:
-            if not (kept and is_away(error)):
+            if not (reused and is_away(error)):
                 raise
         return await self._once(work)
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Return the connection to the pool."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
@@ -46,7 +46,7 @@ class KeptConnection:
             async with connection.begin():
                 result = await work(connection)
         except BaseException:
-            # The pool looks whether it can be used again.
+            # The pool checks whether the connection can be reused.
             await connection.close()
             raise
         self._connection = connection

@@ -1,4 +1,4 @@
-"""What the receiver counts, for Prometheus."""
+"""The metrics of the receiver, for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 _BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
-class Counts:
-    """The numbers of one receiver, in a registry of its own."""
+class Metrics:
+    """The metrics of one receiver, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -23,7 +23,7 @@ class Counts:
         )
         self.duplicates = Counter(
             "runbook_webhook_events_duplicate",
-            "Records that said nothing new and were not queued.",
+            "Records without new content, which were not queued.",
             ["kind"],
             registry=self.registry,
         )
@@ -40,5 +40,5 @@ class Counts:
             registry=self.registry,
         )
         self.waiting = Gauge(
-            "runbook_webhooks_waiting", "Calls that wait for being written.", registry=self.registry
+            "runbook_webhooks_waiting", "Calls that wait to be written.", registry=self.registry
         )

@@ -1,4 +1,4 @@
-"""How many calls one source may make: a bucket for each address, which fills by time."""
+"""Rate limiting: a token bucket for each source address."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _SOURCES_MAX = 10_000
-"""Sources that are remembered; the one that has been quiet longest is forgotten first."""
+"""Sources in memory; the least recently used one is dropped first."""
 _BURST_SECONDS = 10.0
-"""A source may send at once what it is allowed in this time."""
+"""The burst: a source may send at once as many calls as its rate allows in this time."""
 
 
 @dataclass(kw_only=True)
 class _Bucket:
-    left: float
-    at: float
+    tokens: float
+    filled_at: float
 
 
-class Rate:
-    """Counts down for each source. *per_minute* 0 limits nobody."""
+class RateLimit:
+    """Limits the calls of each source; *per_minute* 0 means no limit."""
 
     def __init__(self, per_minute: int) -> None:
         self._per_second = per_minute / 60
-        self._most = max(1.0, self._per_second * _BURST_SECONDS)
+        self._tokens_max = max(1.0, self._per_second * _BURST_SECONDS)
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def wait_seconds(self, source: str, now: float) -> int:
-        """Take one call from *source*'s bucket; 0 when there was one, else how long until there is."""
+        """Take one token from the bucket of *source*: 0 if there was one, otherwise the seconds until the next."""
         if not self._per_second:
             return 0
-        bucket = self._buckets.setdefault(source, _Bucket(left=self._most, at=now))
+        bucket = self._buckets.setdefault(source, _Bucket(tokens=self._tokens_max, filled_at=now))
         self._buckets.move_to_end(source)
         if len(self._buckets) > _SOURCES_MAX:
             self._buckets.popitem(last=False)
-        bucket.left = min(self._most, bucket.left + (now - bucket.at) * self._per_second)
-        bucket.at = now
-        if bucket.left >= 1:
-            bucket.left -= 1
+        bucket.tokens = min(self._tokens_max, bucket.tokens + (now - bucket.filled_at) * self._per_second)
+        bucket.filled_at = now
+        if bucket.tokens >= 1:
+            bucket.tokens -= 1
             return 0
-        return max(1, math.ceil((1 - bucket.left) / self._per_second))
+        return max(1, math.ceil((1 - bucket.tokens) / self._per_second))
 
 
 @lru_cache(maxsize=_SOURCES_MAX)
 def address_of(host: str | None) -> str | None:
-    """An address as it is kept, None where it is none: behind a proxy a caller writes it."""
+    """A normalized IP address, or None if invalid: behind a proxy it comes from a header of the client."""
     try:
         return str(ipaddress.ip_address((host or "").partition("%")[0]))
     except ValueError:
@@ -55,8 +55,8 @@ def address_of(host: str | None) -> str | None:
 
 @lru_cache(maxsize=_SOURCES_MAX)
 def source_of(address: str | None) -> str:
-    """Whom a call is counted for. A whole network of IPv6 is one source: it has addresses without end."""
+    """The source that a call counts for. An IPv6 /64 network is one source: a client can use all its addresses."""
     if address is None:
         return "unknown"
-    found = ipaddress.ip_address(address)
-    return address if found.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
+    parsed = ipaddress.ip_address(address)
+    return address if parsed.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))

@@ -1,18 +1,18 @@
-"""How the receiver says no: a status, one sentence, and a reason that can be counted."""
+"""The error response of the receiver: a status, a sentence, and a reason for the metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Rejected(Exception):
-    """A call that is not accepted. *reason* is one of few words, because a metric has a line for each."""
+    """A call that is not accepted. *reason* is one of few words, because it is a label of a metric."""
 
     def __init__(
-        self, status: int, reason: str, sentence: str, *, headers: Mapping[str, str] = _NOTHING
+        self, status: int, reason: str, sentence: str, *, headers: Mapping[str, str] = _NO_HEADERS
     ) -> None:
         super().__init__(sentence)
         self.status = status
@@ -21,6 +21,6 @@ class Rejected(Exception):
         self.headers = headers
 
 
-def later(reason: str, sentence: str, seconds: int, *, status: int = 503) -> Rejected:
-    """Not now: the same call may work after *seconds*."""
+def retry_after(reason: str, sentence: str, seconds: int, *, status: int = 503) -> Rejected:
+    """A temporary rejection with Retry-After: the same call may work after *seconds*."""
     return Rejected(status, reason, sentence, headers={"Retry-After": str(seconds)})

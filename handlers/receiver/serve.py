@@ -1,4 +1,4 @@
-"""Running the receiver until it is told to stop: calls in hand are written and answered first."""
+"""Running the receiver until a signal stops it: calls in progress are written and answered first."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from handlers.receiver.connection import Connection
 log = logging.getLogger(__name__)
 
 SECRET_LENGTH_MIN = 12
-"""The source takes secrets of 12 to 50 letters and digits."""
+"""The source accepts secrets of 12 to 50 letters and digits."""
 _STOP_SECONDS = 8
 
 
 async def serve(
     database: Database, settings: Settings, *, host: str, port: int, trusted_proxies: str = ""
 ) -> None:
-    """Receive until SIGTERM or SIGINT. Refuses to start without a secret, unless nobody else can reach it.
+    """Receive until SIGTERM or SIGINT. Raises Refused without a secret, except on loopback, and for a taken port.
 
-    *trusted_proxies* are the addresses, with commas between them, whose word about the caller counts.
+    *trusted_proxies* are comma-separated addresses of reverse proxies whose X-Forwarded-For is trusted.
     """
     check(settings.secret, host)
     tune_garbage_collector()
@@ -38,19 +38,21 @@ async def serve(
     config = server_config(application(engine, settings), trusted_proxies=trusted_proxies)
     config.host, config.port = host, port
     server = uvicorn.Server(config)
-    # The server raises the signal again when it has stopped; by then it has done its work.
+    # Uvicorn raises the signal again after its shutdown; it must not end the process then.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
         await server.serve()
     except SystemExit as error:
-        raise Refused(f"cannot listen on {host}:{port}; is the port taken?") from error
+        raise Refused(
+            f"cannot listen on {host}:{port}: the port may be taken, choose another with --port"
+        ) from error
     finally:
         await asyncio.shield(engine.dispose())
 
 
 def server_config(app: FastAPI, *, trusted_proxies: str = "") -> uvicorn.Config:
-    """How the server serves *app*: with our own connections, and nothing that a webhook does not need."""
+    """Uvicorn's configuration for *app*: our own connection class, and no feature that a webhook does not need."""
     return uvicorn.Config(
         app,
         http=Connection,
@@ -66,17 +68,19 @@ def server_config(app: FastAPI, *, trusted_proxies: str = "") -> uvicorn.Config:
 
 
 def check(secret: SecretStr | None, host: str) -> None:
-    """Fail closed: a receiver that strangers can reach has a secret."""
+    """Raise Refused without a secret on a public address, or with a short one: the receiver fails closed."""
     if secret is None:
         if not is_loopback(host):
-            raise Refused(f"without a signature only this machine may call, and {host} is open to others")
-        log.warning("webhooks are accepted without a signature: from this machine only")
+            raise Refused(
+                f"{host} is open to other machines, and without a signature only this machine may call; set --secret"
+            )
+        log.warning("webhooks are accepted without a signature, from this machine only")
     elif len(secret.get_secret_value()) < SECRET_LENGTH_MIN:
-        raise Refused(f"the secret of the signature is shorter than {SECRET_LENGTH_MIN} characters")
+        raise Refused(f"the secret of the signature must have at least {SECRET_LENGTH_MIN} characters")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether *host* is this machine alone."""
+    """Whether *host* is a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,8 +1,7 @@
-"""Writing webhooks down: many calls in one transaction, each answered only when that has committed.
+"""Storing webhooks: many calls in one transaction (group commit), each answered after the commit.
 
-While one transaction is on its way to the disk the next calls gather, so a group is as large as the database is slow,
-and a single call on an idle machine waits for nobody. One group follows the other: calls are written in the order in
-which they came.
+While one transaction is committed, the next calls gather. So groups grow when the database is slow, and a single call
+on an idle machine does not wait. Groups run one after the other: calls are written in the order of their arrival.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from handlers.queue.event import QUEUE_NAMES, EntityType
 from handlers.queue.redrive import CHANNEL
 from handlers.receiver.intake import Webhook
 from handlers.receiver.kept_connection import KeptConnection
-from handlers.receiver.rejected import Rejected, later
+from handlers.receiver.rejected import Rejected, retry_after
 
 log = logging.getLogger(__name__)
 
 GROUP_MAX = 500
-"""So many events at most in one transaction, unless a single call brings more."""
+"""Most events in one transaction, unless a single call has more."""
 _RETRY_AFTER_SECONDS = 10
 _CLOSE_SECONDS = 5.0
 
@@ -39,7 +38,7 @@ _SQL = queries(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One webhook as it came in: its records, and what is kept about how it came."""
+    """One received webhook: its records, and the stored facts about the HTTP call."""
 
     arrivals: Sequence[Webhook]
     headers: str
@@ -49,30 +48,30 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
-    """What became of a call: the events that are now in the queue, and how many records said nothing new."""
+class WriteResult:
+    """The result of a call: the events now in the queue, and the number of duplicate records."""
 
     events: tuple[UUID, ...]
     duplicates: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Waiting:
+class _QueuedCall:
     call: Call
     size: int
-    answer: asyncio.Future[Written]
+    answer: asyncio.Future[WriteResult]
 
 
 class Writer:
-    """Writes calls in groups. *seconds* is how long one transaction may take before the source is told to wait."""
+    """Writes calls in groups. After *seconds* a transaction is cancelled, and its calls must be sent again."""
 
     def __init__(
         self, engine: AsyncEngine, *, seconds: float = 4.0, bytes_max: int = 64 * 1024 * 1024
     ) -> None:
-        self._line = KeptConnection(engine)
+        self._connection = KeptConnection(engine)
         self._seconds = seconds
         self._bytes_max = bytes_max
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_QueuedCall] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
         self._closing = False
@@ -80,15 +79,15 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """How many calls have not been written yet."""
+        """The number of calls that are not written yet."""
         return len(self._waiting)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the writing task."""
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Write what still waits, then end. Who has not been answered by then sends its call again."""
+        """Write the waiting calls, then stop. Calls that are not answered by then must be sent again."""
         if self._task is None:
             return
         self._closing = True
@@ -96,16 +95,18 @@ class Writer:
         await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
         self._task.cancel()
         await asyncio.wait({self._task})
-        await self._line.close()
-        _refuse(list(self._waiting), later("stopping", "the receiver stops: send it again", 2))
+        await self._connection.close()
+        _refuse(list(self._waiting), retry_after("stopping", "the receiver is stopping; send it again", 2))
 
-    async def write(self, call: Call) -> Written:
-        """Have *call* written and return once it has been, or raise No where it cannot be."""
+    async def write(self, call: Call) -> WriteResult:
+        """Write *call* and return after the commit. Raises Rejected if it cannot be written."""
         size = sum(len(arrival.payload) for arrival in call.arrivals)
         if self._bytes + size > self._bytes_max:
-            raise later("overloaded", "more is coming in than can be written down: send it again", 10)
-        answer: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(call=call, size=size, answer=answer))
+            raise retry_after(
+                "overloaded", "webhooks arrive faster than they can be stored; send it again", 10
+            )
+        answer: asyncio.Future[WriteResult] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_QueuedCall(call=call, size=size, answer=answer))
         self._bytes += size
         self._wake.set()
         return await answer
@@ -120,12 +121,12 @@ class Writer:
             try:
                 await self._write(group)
             except asyncio.CancelledError:
-                _refuse(group, later("stopping", "the receiver stops: send it again", 2))
+                _refuse(group, retry_after("stopping", "the receiver is stopping; send it again", 2))
                 raise
             finally:
-                self._bytes -= sum(each.size for each in group)
+                self._bytes -= sum(queued.size for queued in group)
 
-    def _next(self) -> list[_Waiting]:
+    def _next(self) -> list[_QueuedCall]:
         group = [self._waiting.popleft()]
         events = len(group[0].call.arrivals)
         while self._waiting and events + len(self._waiting[0].call.arrivals) <= GROUP_MAX:
@@ -133,37 +134,39 @@ class Writer:
             events += len(group[-1].call.arrivals)
         return group
 
-    async def _write(self, group: Sequence[_Waiting]) -> None:
-        """Write a group. Where one call is to blame, the others are written without it."""
+    async def _write(self, group: Sequence[_QueuedCall]) -> None:
+        """Write a group. If the values of one call are refused, the others are written without it."""
         try:
             async with asyncio.timeout(self._seconds):
-                written = await self._line.transaction(partial(write, calls=[each.call for each in group]))
-        except Exception as error:  # whatever it is, the source must hear that nothing was kept
-            told = diagnose(error)
-            if is_away(error) or isinstance(error, TimeoutError) or not _is_content(told):
-                log.warning("%d webhooks not written: %s", len(group), told.message.splitlines()[0])
-                sentence = "the webhook could not be written down: send it again"
-                _refuse(group, later("database", sentence, _RETRY_AFTER_SECONDS))
+                results = await self._connection.transaction(
+                    partial(write, calls=[queued.call for queued in group])
+                )
+        except Exception as error:  # for any error, the source must learn that nothing was stored
+            diagnosis = diagnose(error)
+            if is_away(error) or isinstance(error, TimeoutError) or not _is_content(diagnosis):
+                log.warning("%d webhooks not written: %s", len(group), diagnosis.message.splitlines()[0])
+                sentence = "the webhook could not be stored; send it again"
+                _refuse(group, retry_after("database", sentence, _RETRY_AFTER_SECONDS))
             elif len(group) == 1:
-                _refuse(group, Rejected(422, "no_record", "the database cannot keep a value of this record"))
+                _refuse(group, Rejected(422, "no_record", "the database cannot store a value of this record"))
             else:
-                half = len(group) // 2
-                await self._write(group[:half])
-                await self._write(group[half:])
+                middle = len(group) // 2
+                await self._write(group[:middle])
+                await self._write(group[middle:])
             return
-        for each, answer in zip(group, written, strict=True):
-            if not each.answer.done():
-                each.answer.set_result(answer)
+        for queued, result in zip(group, results, strict=True):
+            if not queued.answer.done():
+                queued.answer.set_result(result)
 
 
-async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[Written]:
-    """Write the records of *calls* that say something new, in order, and wake the workers.
+async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[WriteResult]:
+    """Write the new records of *calls* in order, and wake the workers. Returns one result for each call.
 
-    Two statements: the second must not see the database as it was before the first has waited.
+    Two statements: the second needs a snapshot taken after the first has waited for its locks.
     """
     flat = [(call, arrival, uuid4()) for call in calls for arrival in call.arrivals]
-    asked = _questions([arrival for _, arrival, _ in flat])
-    sent = [(*each, ask) for each, ask in zip(flat, asked, strict=True) if ask is not None]
+    asked = _checks_needed([arrival for _, arrival, _ in flat])
+    sent = [(*entry, ask) for entry, ask in zip(flat, asked, strict=True) if ask is not None]
     await tx.execute(_SQL["one_at_a_time"], {"names": [f"{a.entity}:{a.key}" for _, a, _, _ in sent]})
     rows = await tx.execute(
         _SQL["arrive"],
@@ -183,19 +186,19 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[Written]:
             "channel": CHANNEL,
         },
     )
-    queued = {row.id for row in rows}
+    queued_ids = {row.id for row in rows}
     ids = iter(id_ for _, _, id_ in flat)
-    told = []
+    results: list[WriteResult] = []
     for call in calls:
-        events = tuple(id_ for id_ in islice(ids, len(call.arrivals)) if id_ in queued)
-        told.append(Written(events=events, duplicates=len(call.arrivals) - len(events)))
-    return told
+        events = tuple(id_ for id_ in islice(ids, len(call.arrivals)) if id_ in queued_ids)
+        results.append(WriteResult(events=events, duplicates=len(call.arrivals) - len(events)))
+    return results
 
 
-def _questions(arrivals: Sequence[Webhook]) -> list[bool | None]:
-    """For each arrival: whether the database must be asked if it is new; None where this group knows that it is not.
+def _checks_needed(arrivals: Sequence[Webhook]) -> list[bool | None]:
+    """For each arrival: whether the database must check that it is new; None for a duplicate within this group.
 
-    The first of a record asks. A later one without a stamp is new when it differs from the one before it.
+    The first arrival of a record is checked. A later one without a stamp is new if it differs from the previous one.
     """
     versions: set[str] = set()
     newest: dict[tuple[EntityType, str], str] = {}
@@ -212,12 +215,12 @@ def _questions(arrivals: Sequence[Webhook]) -> list[bool | None]:
     return asked
 
 
-def _is_content(told: Diagnosis) -> bool:
-    """Whether the values themselves were refused: a class of SQLSTATE that says so, or a limit of the server."""
-    return told.sqlstate is not None and told.sqlstate.startswith(CONTENT)
+def _is_content(diagnosis: Diagnosis) -> bool:
+    """Whether the values were refused, by the class of the SQLSTATE: data, a constraint, or a limit of the server."""
+    return diagnosis.sqlstate is not None and diagnosis.sqlstate.startswith(CONTENT)
 
 
-def _refuse(group: Sequence[_Waiting], no: Rejected) -> None:
-    for each in group:
-        if not each.answer.done():
-            each.answer.set_exception(no)
+def _refuse(group: Sequence[_QueuedCall], rejected: Rejected) -> None:
+    for queued in group:
+        if not queued.answer.done():
+            queued.answer.set_exception(rejected)

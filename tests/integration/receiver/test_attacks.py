@@ -127,7 +127,7 @@ class TestSlowness:
         async with receiver(engine) as client:
             async with line(port_of(client)) as (reader, writer):
                 ((status, told),) = await trickle(reader, writer, HEAD + b"X-A: ")
-            assert (status, told["reason"]) == (408, "the request did not come in time")
+            assert (status, told["reason"]) == (408, "the request did not arrive in time")
             async with line(port_of(client)) as (reader, writer):
                 # A proxy that opened it ahead would take a sentence for the answer of its next call.
                 assert await trickle(reader, writer, b"") == []
@@ -159,10 +159,10 @@ class TestSlowness:
 
     async def test_bodies_together_have_a_limit(self, engine: AsyncEngine) -> None:
         """The memory of all bodies that are not complete is bounded, and not only that of one."""
-        from handlers.receiver.body_reader import Bodies
+        from handlers.receiver.body_reader import BodyReader
         from handlers.receiver.rejected import Rejected
 
-        bodies = Bodies(bytes_max=1000, seconds=10, open_max=100, together_bytes_max=2500)
+        bodies = BodyReader(bytes_max=1000, seconds=10, open_max=100, total_bytes_max=2500)
 
         async def read(ready: asyncio.Event) -> bytes:
             said = iter([{"type": "http.request", "body": b"x" * 900, "more_body": True}])
@@ -262,7 +262,7 @@ class TestSlowness:
     ) -> None:
         """A connection that is closed by us does not wait for ever until its answers are taken."""
         monkeypatch.setattr(connection, "HEAD_SECONDS", 0.4)
-        monkeypatch.setattr(connection, "_ANSWERS_BYTES_MAX", 4096)
+        monkeypatch.setattr(connection, "_SEND_BUFFER_BYTES", 4096)
         async with receiver(engine, per_minute_max=0) as client, deaf(client) as line_:
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(line_, ASK * 200 + b"garbage\r\n\r\n")

@@ -128,7 +128,7 @@ async def keys(engine: AsyncEngine) -> list[str]:
         (("--no-signature", "--host", "0.0.0.0"), "only this machine"),
         (("--secret", "env:PLACE_NOTHING"), "PLACE_NOTHING is not set"),
         (("--secret", SECRET), "must be a reference"),
-        (("--secret", "env:PLACE_SHORT"), "shorter than 12"),
+        (("--secret", "env:PLACE_SHORT"), "at least 12"),
     ],
 )
 async def test_without_a_proper_secret_it_does_not_start(words: tuple[str, ...], said: str) -> None:
