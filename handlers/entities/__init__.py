@@ -1,1 +1,1 @@
-"""The eleven kinds of record as rows of the ERP: declared in kinds, and read, folded and written here."""
+"""The eleven entity types as rows of the ERP: declared in `kinds`; parsed, folded and written here."""

@@ -1,7 +1,7 @@
-"""Applying a batch of events of one kind: read what is there, fold, write; one statement for each table.
+"""Applying a batch of events of one type: read the stored rows, fold, write; one statement for each table.
 
-Everything that can be refused is refused before the first write. What only the database sees is raised, with the
-records whose rows it refuses, and the worker tries again without them.
+All checks of payloads run before the first write. Errors of the database are raised with the records whose rows it
+refuses, and the worker retries the batch without them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from handlers.entities.write import write
 from handlers.queue.event import DRAIN_ORDER, EntityType, Event, Outcome, Result
 
 _ROUNDS_MAX = 5
-"""Rows that another worker inserted while we looked are looked at again; more rounds than this is no
-coincidence."""
+"""Rows that another worker inserted concurrently are read again; more rounds than this indicate a bug."""
 _READ_AT_ONCE = 50
 _APPLIED = Result(Outcome.APPLIED)
 
@@ -44,41 +43,43 @@ async def apply_kind(
     *,
     alone: bool = False,
 ) -> dict[UUID, Result]:
-    """Apply all events of one kind, and remember in *ids* the rows that later kinds may point at.
+    """Apply all events of one type, and add to *ids* the rows that later types may reference.
 
-    Raises RowsRefused when the database refuses rows, unless the event is *alone* in its batch: see `writing.write`.
+    Raises RowsRefused when the database refuses rows, unless the event is *alone* in its batch: see `write.write`.
     """
     by_key, results = await _map_events(handler, events)
     await look_up(tx, (mapped.mapped for group in by_key.values() for mapped in group), ids, handlers)
     open_keys = sorted(by_key)
     for _ in range(_ROUNDS_MAX):
-        found = await read_rows(tx, handler, open_keys, by_key)
+        stored_rows = await read_rows(tx, handler, open_keys, by_key)
         rows: list[Row] = []
         for key in open_keys:
-            row, resolved = resolve(handler, by_key[key], found.get(key), ids)
+            row, resolved = resolve(handler, by_key[key], stored_rows.get(key), ids)
             results |= resolved
             if row is not None:
                 rows.append(row)
-        # A folded record points at parents that this batch has not mentioned.
+        # A folded record may reference parents that are not in this batch.
         await look_up(tx, (row.mapped for row in rows), ids, handlers)
-        own = await write(tx, handler, rows, ids, alone=alone)
-        own |= {key: there.id for key, there in found.items()}
-        ids.setdefault(handler.entity, {}).update(own)
-        open_keys = [row.key for row in rows if row.key not in own]
+        ids_by_key = await write(tx, handler, rows, ids, alone=alone)
+        ids_by_key |= {key: stored_row.id for key, stored_row in stored_rows.items()}
+        ids.setdefault(handler.entity, {}).update(ids_by_key)
+        open_keys = [row.key for row in rows if row.key not in ids_by_key]
         if not open_keys:
             return _with_targets(events, results, ids[handler.entity])
-    raise RuntimeError(f"{handler.table.name}: rows keep appearing while they are written: {open_keys[:3]}")
+    raise RuntimeError(
+        f"{handler.table.name}: rows are inserted concurrently in every round: {open_keys[:3]}"
+    )
 
 
 async def _map_events(
     handler: Handler, events: Sequence[Event]
 ) -> tuple[dict[str, list[MappedEvent]], dict[UUID, Result]]:
-    """The mapped events by record, and the results of those whose payload was refused."""
+    """The mapped events by record key, and the results of events with a refused payload."""
     by_key: dict[str, list[MappedEvent]] = defaultdict(list)
     refused: dict[UUID, Result] = {}
     for number, event in enumerate(events, start=1):
         if not number % _READ_AT_ONCE:
-            # Another batch in hand may be waiting to send the database its next statement.
+            # Let a concurrent batch send its next statement to the database.
             await asyncio.sleep(0)
         try:
             mapped = map_event(handler, event)
@@ -92,7 +93,7 @@ async def _map_events(
 def _with_targets(
     events: Sequence[Event], results: Mapping[UUID, Result], targets: Mapping[str, str]
 ) -> dict[UUID, Result]:
-    """The results, those that were applied with the id of the ERP's row."""
+    """The results; applied ones get the id of the ERP's row."""
     return {
         event.id: Result(Outcome.APPLIED, target=targets.get(event.key))
         if results[event.id] == _APPLIED
@@ -102,13 +103,13 @@ def _with_targets(
 
 
 async def look_up(tx: AsyncConnection, records: Iterable[Mapped], ids: Ids, handlers: Handlers) -> None:
-    """Find the parents that the batch has not met yet: one query for each parent table."""
-    wanted: dict[EntityType, set[str]] = defaultdict(set)
+    """Add to *ids* the parents that are not in it yet: one query for each parent table."""
+    missing_keys: dict[EntityType, set[str]] = defaultdict(set)
     for record in records:
         for parent in record.parents:
             if parent.key not in ids.setdefault(parent.entity, {}):
-                wanted[parent.entity].add(parent.key)
-    for entity, keys in wanted.items():
+                missing_keys[parent.entity].add(parent.key)
+    for entity, keys in missing_keys.items():
         parent_handler = handlers[entity]
         rows = await parent_handler.execute_with_context(
             tx, statements.ids(parent_handler.table), {"key": sorted(keys)}
@@ -119,32 +120,32 @@ async def look_up(tx: AsyncConnection, records: Iterable[Mapped], ids: Ids, hand
 async def read_rows(
     tx: AsyncConnection, handler: Handler, keys: list[str], by_key: Mapping[str, list[MappedEvent]]
 ) -> dict[str, StoredRow]:
-    """Lock the rows of *keys*, and take over rows that the old code wrote without the source's id."""
+    """Lock and read the rows of *keys*; adopt rows that the old code wrote without the source's id."""
     if not keys:
         return {}
     single = [by_key[key][0] if len(by_key[key]) == 1 else None for key in keys]
-    wanted = {
+    parameters = {
         "key": keys,
         "stamp": [arrival.change.stamp.isoformat() if arrival else None for arrival in single],
-        # Only one plain change can be judged by its stamp alone.
+        # Only a single change, not a delete, can be decided by its stamp alone.
         "shape": [arrival.shape if arrival and not arrival.change.deleted else None for arrival in single],
     }
-    rows = await handler.execute_with_context(tx, statements.read(handler.table), wanted)
-    found = {row.key: _found(row) for row in rows}
-    natural = _natural_keys(handler, [key for key in keys if key not in found], by_key)
-    if natural:
-        taken = await handler.execute_with_context(
+    rows = await handler.execute_with_context(tx, statements.read(handler.table), parameters)
+    stored_rows = {row.key: _stored_row(row) for row in rows}
+    natural_keys = _natural_keys(handler, [key for key in keys if key not in stored_rows], by_key)
+    if natural_keys:
+        adopted = await handler.execute_with_context(
             tx,
             statements.recognise(handler.table),
-            {"key": list(natural), "natural": list(natural.values())},
+            {"key": list(natural_keys), "natural": list(natural_keys.values())},
         )
-        if taken.all():
-            rows = await handler.execute_with_context(tx, statements.read(handler.table), wanted)
-            found = {row.key: _found(row) for row in rows}
-    return found
+        if adopted.all():
+            rows = await handler.execute_with_context(tx, statements.read(handler.table), parameters)
+            stored_rows = {row.key: _stored_row(row) for row in rows}
+    return stored_rows
 
 
-def _found(row: SqlRow[Any]) -> StoredRow:
+def _stored_row(row: SqlRow[Any]) -> StoredRow:
     stored = None
     if row.stamp is not None and row.data is not None:
         versions = json.loads(row.versions) if row.versions else {}
@@ -152,7 +153,9 @@ def _found(row: SqlRow[Any]) -> StoredRow:
             stamp=row.stamp,
             deleted_at=row.deleted_at,
             data=json.loads(row.data, parse_float=Decimal),
-            versions={key: (datetime.fromisoformat(at), digest) for key, (at, digest) in versions.items()},
+            versions={
+                key: (datetime.fromisoformat(stamp), digest) for key, (stamp, digest) in versions.items()
+            },
         )
     return StoredRow(
         id=row.id, stamp=row.stamp, deleted_at=row.deleted_at, covered=row.covered, stored=stored
@@ -162,10 +165,10 @@ def _found(row: SqlRow[Any]) -> StoredRow:
 def _natural_keys(
     handler: Handler, keys: Iterable[str], by_key: Mapping[str, list[MappedEvent]]
 ) -> dict[str, str]:
-    at = handler.table.natural_at
-    if at is None:
+    position = handler.table.natural_at
+    if position is None:
         return {}
-    numbers = {key: by_key[key][0].mapped.values[at] for key in keys}
+    numbers = {key: by_key[key][0].mapped.values[position] for key in keys}
     return {key: number for key, number in numbers.items() if number is not None}
 
 
@@ -174,8 +177,8 @@ async def apply_events(
 ) -> dict[UUID, Result]:
     """Apply a batch inside the caller's transaction, parents before children; one result for each event.
 
-    What the mapping refuses costs nothing to the others. What only the database refuses is raised, as RowsRefused with
-    the records it refuses where that could be found out: the caller rolls back, and tries again without them.
+    A payload that the mapping refuses does not affect the others. An error of the database is raised, as RowsRefused
+    with the refused records where they are known: the caller rolls back and retries without them.
     """
     by_kind: dict[EntityType, list[Event]] = defaultdict(list)
     for event in events:

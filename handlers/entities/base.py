@@ -1,4 +1,4 @@
-"""The handler of a kind of record: reads a payload into a row as declared, or says which field is wrong."""
+"""The handler of an entity type: maps a payload to a row as declared, or refuses it with the wrong field."""
 
 from __future__ import annotations
 
@@ -13,115 +13,111 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.entities import parse
 from handlers.entities.document import Refusal
-from handlers.entities.read import Reading, ReadPlans, combined, read, read_lines, read_plans
-from handlers.entities.spec import Child, Data, Lines, Mapped, Merged, Table
+from handlers.entities.read import ReadPlans, ReadResult, combined, read, read_lines, read_plans
+from handlers.entities.spec import Child, Data, Lines, Mapped, MergedRecord, Table
 from handlers.queue.event import EntityType
 
 STAMPS = ("last_modified_time", "updated_time")
-"""Where a record says when it was last changed, the better key first. `created_time` is not among them: two
-versions of one record share it. A record without a stamp is as old as its event: the time it was read."""
+"""The keys of a record's change time, the better one first. `created_time` is not among them: all versions of a
+record share it. A record without a stamp has the time of its event."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Handler:
-    """Knows one kind of record. An ERP that needs another rule subclasses it and overrides `map`."""
+    """Maps one entity type. An ERP that needs another rule subclasses it and overrides `map`."""
 
     entity: EntityType
     id_keys: tuple[str, ...]
     """The payload's keys for the record's id, the usual one first."""
     wrappers: tuple[str, ...]
-    """Keys under which a record, or a list of them, may come."""
+    """Envelope keys of a record, or of a list of records."""
     table: Table
     check: Callable[[Data], None] | None = None
     """A rule about the record as a whole; raises Refusal."""
-    told_by: str | None = None
-    """The key that tells this kind from another one of the same shape. A part of a record may leave it out, and is
-    then taken only where the whole is there: nothing else says what it is a part of."""
+    type_key: str | None = None
+    """The key that distinguishes this type from another one of the same shape. A partial record without it is applied
+    only if the record is stored already: otherwise its type is unknown."""
     refused_wrappers: Mapping[str, str] = field(default_factory=dict)
-    """Envelopes of other kinds that look like this one, with the reason why they are not."""
+    """Envelope keys of similar types that are refused, with the reason."""
 
     def source_key(self, record: Data) -> str:
-        """The record's id at the source, as text."""
+        """The record's id at the source, as text. Raises Refusal if it is missing or invalid."""
         for key in self.id_keys:
             if key in record:
                 try:
-                    found = parse.identifier(record[key])
+                    value = parse.identifier(record[key])
                 except ValueError as error:
                     raise Refusal(key, str(error)) from error
-                if found is not None:
-                    return found
-        raise Refusal(self.id_keys[0], "is missing: without it nobody knows which record this is")
+                if value is not None:
+                    return value
+        raise Refusal(self.id_keys[0], "is missing, so the record cannot be identified")
 
     def stamp(self, record: Data, read_at: datetime) -> datetime:
-        """When the source last changed the record; *read_at* where the payload does not say."""
+        """The time of the record's last change at the source; *read_at* if the payload has none."""
         for key in STAMPS:
             if key in record:
                 try:
-                    found = parse.moment(record[key])
+                    value = parse.moment(record[key])
                 except ValueError as error:
                     raise Refusal(key, str(error)) from error
-                if found is not None:
-                    return found
+                if value is not None:
+                    return value
         return read_at
 
     def map(self, record: Data) -> Mapped:
-        """The row that *record* describes. Raises Refusal naming every field that is not as it should be."""
-        seen = Reading()
-        # Each version was held against the rule by itself. Blended they may break it, and whichever came last would be
-        # refused: then the order would matter.
-        if self.check is not None and not isinstance(record, Merged) and self._says_something(record):
+        """The row of *record*. Raises Refusal with every wrong field."""
+        reading = ReadResult()
+        # Each version is checked separately. A merged record may break the rule although no version does: to refuse
+        # it would make the result depend on the order of arrival.
+        if self.check is not None and not isinstance(record, MergedRecord) and self._has_content(record):
             try:
                 self.check(record)
-            except Refusal as fault:
-                seen.faults.append(fault)
+            except Refusal as refusal:
+                reading.refusals.append(refusal)
         plan = self._plan(tuple(record))
-        values = read(plan, record, "", seen)
+        values = read(plan, record, "", reading)
         children: dict[str, Lines] = {}
         for child, line_plan in self._children:
-            said = record.newest_of(child.keys) if isinstance(record, Merged) else record
+            newest = record.newest_of(child.keys) if isinstance(record, MergedRecord) else record
             for key in child.keys:
-                if key in said:
-                    children[child.name] = read_lines(child, line_plan, record, key, seen)
+                if key in newest:
+                    children[child.name] = read_lines(child, line_plan, record, key, reading)
                     break
-        if seen.faults:
-            raise combined(seen.faults)
+        if reading.refusals:
+            raise combined(reading.refusals)
         return Mapped(
             values=values,
             missing=plan.missing,
             children=children,
-            parents=tuple(seen.parents.values()),
+            parents=tuple(reading.parents.values()),
         )
 
-    def doubt(self, record: Data) -> Refusal | None:
-        """Why nobody knows that *record* is of this kind, unless its row is there already."""
-        if self.told_by is None or self.told_by in record or not self._says_something(record):
+    def unknown_type(self, record: Data) -> Refusal | None:
+        """The refusal if the type of *record* is unknown, unless its row is stored already; otherwise None."""
+        if self.type_key is None or self.type_key in record or not self._has_content(record):
             return None
         return Refusal(
-            self.told_by,
-            f"is missing, and no {self.entity.value} with this id is there: it may be another kind",
+            self.type_key,
+            f"is missing, and no {self.entity.value} with this id is stored: the record may be of another type",
         )
 
-    def _says_something(self, record: Data) -> bool:
-        """Whether it says more than which record was deleted, and when."""
-        return not record.keys().isdisjoint(self._telling)
+    def _has_content(self, record: Data) -> bool:
+        """Whether the record has more than its id and stamp, as a delete may have."""
+        return not record.keys().isdisjoint(self._content_keys)
 
     async def execute_with_context(
         self, tx: AsyncConnection, statement: Executable, parameters: Any = None
     ) -> CursorResult[Any]:
         """Run *statement* inside the caller's transaction; never begin, commit or roll back here.
 
-        The repair that was once documented for this method opened a transaction around every statement. It
-        cured nothing: the error it was meant for came from a swallowed failure in the queue, which expired
-        the row that the worker read next. It raised "a transaction is already begun" as soon as anything
-        had run before. And it made one commit of each statement, so that a failed update of an order kept
-        the new total and lost a line. An entity's rows and the completion of its event belong to one
-        transaction, and that is the caller's.
+        An entity's rows and the completion of its event belong to one transaction, the caller's. A commit for each
+        statement would store half of an order when a later statement fails.
         """
         return await tx.execute(statement, parameters)
 
     @property
     def keys(self) -> frozenset[str]:
-        """The payload's keys that reach a column or a child table."""
+        """The payload's keys that are stored in a column or a child table."""
         return self._keys
 
     @cached_property
@@ -133,14 +129,14 @@ class Handler:
         return tuple((child, read_plans(child.columns)) for child in self.table.children)
 
     @cached_property
-    def _telling(self) -> frozenset[str]:
+    def _content_keys(self) -> frozenset[str]:
         return self.keys - {*self.id_keys, *STAMPS}
 
     @cached_property
     def _keys(self) -> frozenset[str]:
-        own = {key for column in self.table.columns for key in column.keys}
+        column_keys = {key for column in self.table.columns for key in column.keys}
         return frozenset(
-            own | {key for child in self.table.children for key in child.keys} | set(self.id_keys)
+            column_keys | {key for child in self.table.children for key in child.keys} | set(self.id_keys)
         )
 
 

@@ -1,5 +1,4 @@
-"""Proving a row: does it say what its payload says? Values are compared as values, not as they happen to be
-printed."""
+"""Comparing a stored row with its payload, by value and not by text."""
 
 from __future__ import annotations
 
@@ -26,10 +25,9 @@ _SHOWN_MAX = 12
 
 
 def expected(handler: Handler, record: Data) -> dict[str, Any]:
-    """What the row must hold, by column, and its lines by child table; nothing about columns the payload
-    leaves alone.
+    """The expected row, by column, and its lines by child table; without columns that the payload does not set.
 
-    The ERP's own ids are not in it: they depend on which record came first.
+    The ERP's own ids are not included: they depend on the order of arrival. Raises Refusal like `Handler.map`.
     """
     mapped = handler.map(record)
     row: dict[str, Any] = {handler.table.key: handler.source_key(record)}
@@ -50,16 +48,16 @@ def expected(handler: Handler, record: Data) -> dict[str, Any]:
 
 
 async def uncomparable(tx: AsyncConnection, entity: EntityType, key: str, payload: str) -> str | None:
-    """Why the row that a worker of the ERP's own wrote cannot be compared with *payload*; None when it can."""
+    """The reason why a row of the ERP's own workers cannot be compared with *payload*; None if it can."""
     handler = HANDLERS[entity]
-    asked = {"name": handler.table.name, "key": handler.table.key}
-    unreadable: str | None = (await tx.execute(SQL["unreadable"], asked)).scalar_one()
+    parameters = {"name": handler.table.name, "key": handler.table.key}
+    unreadable: str | None = (await tx.execute(SQL["unreadable"], parameters)).scalar_one()
     if unreadable is not None:
         return unreadable
     try:
         expected(handler, _record(handler, key, payload))
     except Refusal as refusal:
-        return f"our mapping does not take its payload: {refusal}"
+        return f"our mapping refuses its payload: {refusal}"
     return None
 
 
@@ -72,43 +70,42 @@ async def differences(
     read_at: datetime | None = None,
     by_us: bool = True,
 ) -> list[str]:
-    """Where the stored row of *key* says something else than *payload*, each as a sentence; none if it
-    agrees.
+    """The differences between the stored row of *key* and *payload*, as sentences; empty if they agree.
 
-    A row that our core did not write (*by_us*) only has to hold what the payload says: where that says nothing,
-    another mapping may have a default, what we work out of several fields it may work out otherwise, and lines
-    may be kept elsewhere.
+    If another program wrote the row (*by_us* is False), only the non-blank payload values are compared. Its mapping may
+    use defaults, compute columns differently, and store lines elsewhere.
 
-    Columns that the ERP's table does not have are not compared, and a row with a newer stamp is no
-    difference. A record without a stamp is as old as *read_at*, when its event was made; without that it is
-    taken for the newest.
+    Columns that the ERP's table does not have are not compared, and a row with a newer stamp is no difference. A record
+    without a stamp has the time *read_at* of its event; without that it counts as the newest.
     """
     handler = HANDLERS[entity]
     table = handler.table
     record = _record(handler, key, payload)
     if not (await tx.execute(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": table.name})).scalar():
         return [f"there is no table {table.name}"]
-    found = (await tx.execute(statements.row(table), {"key": key})).scalar()
-    if found is None:
+    row_text = (await tx.execute(statements.row(table), {"key": key})).scalar()
+    if row_text is None:
         return [f"{table.name} has no row for {handler.entity.value} {key}"]
-    stored = json.loads(found, parse_float=Decimal)
+    stored = json.loads(row_text, parse_float=Decimal)
     stamp = handler.stamp(record, read_at or datetime.max.replace(tzinfo=UTC))
     if stored.get("zoho_modified_at") and _moment(stored["zoho_modified_at"]) > stamp:
         return []
     wanted = expected(handler, record)
     if stored.get("zoho_deleted_at") and table.natural_key is not None:
-        # A deleted record gives its number back.
+        # A deleted record releases its number.
         wanted.pop(table.natural_key, None)
     if not by_us:
-        worked_out = {column.name for column in table.columns if column.take is not None}
-        said = {name: value for name, value in wanted.items() if value is not None and name not in worked_out}
-        wanted, stored = _trimmed(said), _trimmed(stored)
-    told = _compare(table.name, table.columns, wanted, stored)
+        computed = {column.name for column in table.columns if column.take is not None}
+        given = {name: value for name, value in wanted.items() if value is not None and name not in computed}
+        wanted, stored = _trimmed(given), _trimmed(stored)
+    sentences = _compare(table.name, table.columns, wanted, stored)
     for child in table.children if by_us else ():
         if child.name in wanted:
             lines = (await tx.execute(statements.rows_of(child, table), {"key": key})).scalars().all()
-            told += _compare_lines(child.name, child.columns, wanted[child.name], list(map(_load, lines)))
-    return told[:_SHOWN_MAX]
+            sentences += _compare_lines(
+                child.name, child.columns, wanted[child.name], list(map(_load, lines))
+            )
+    return sentences[:_SHOWN_MAX]
 
 
 def _record(handler: Handler, key: str, payload: str) -> Data:
@@ -122,8 +119,8 @@ def _trimmed(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.strip() if isinstance(value, str) else value for name, value in row.items()}
 
 
-def _load(found: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(found, parse_float=Decimal)
+def _load(line_text: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(line_text, parse_float=Decimal)
     return loaded
 
 
@@ -131,7 +128,7 @@ def _compare(
     where: str, declared: Sequence[Column], wanted: Mapping[str, str | None], stored: Mapping[str, Any]
 ) -> list[str]:
     return [
-        f"{where}.{column.name} is {stored[column.name]!r}, the payload says {wanted[column.name]!r}"
+        f"{where}.{column.name} is {stored[column.name]!r}, the payload has {wanted[column.name]!r}"
         for column in declared
         if column.name in wanted
         and column.name in stored
@@ -146,16 +143,16 @@ def _compare_lines(
     stored: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     if len(wanted) != len(stored):
-        return [f"{where} has {len(stored)} rows, the payload says {len(wanted)}"]
+        return [f"{where} has {len(stored)} rows, the payload has {len(wanted)}"]
     return [
         sentence
-        for at, (one, other) in enumerate(zip(wanted, stored, strict=True))
-        for sentence in _compare(f"{where}[{at}]", declared, one, other)
+        for at, (wanted_line, stored_line) in enumerate(zip(wanted, stored, strict=True))
+        for sentence in _compare(f"{where}[{at}]", declared, wanted_line, stored_line)
     ]
 
 
 def _same(column: Column, wanted: str | None, stored: object) -> bool:
-    """Whether a stored value is the wanted one, whatever type the ERP gave its column."""
+    """Whether a stored value equals the wanted one, for any type of the ERP's column."""
     if wanted is None or stored is None:
         return wanted is stored
     same = _SAME.get(column.kind.pg_type)
@@ -166,20 +163,22 @@ def _same(column: Column, wanted: str | None, stored: object) -> bool:
 
 
 def _same_number(wanted: str, stored: object) -> bool:
-    """Equal, or rounded because the ERP's column holds whole numbers only."""
-    one, other = Decimal(wanted), Decimal(str(stored))
-    return one == other or (isinstance(stored, int) and one.quantize(Decimal(1), ROUND_HALF_UP) == other)
+    """Equal, or rounded if the ERP's column is an integer."""
+    number, stored_number = Decimal(wanted), Decimal(str(stored))
+    if number == stored_number:
+        return True
+    return isinstance(stored, int) and number.quantize(Decimal(1), ROUND_HALF_UP) == stored_number
 
 
 def _same_json(wanted: str, stored: object) -> bool:
-    kept = json.loads(stored, parse_float=Decimal) if isinstance(stored, str) else stored
-    return bool(json.loads(wanted, parse_float=Decimal) == kept)
+    stored_value = json.loads(stored, parse_float=Decimal) if isinstance(stored, str) else stored
+    return bool(json.loads(wanted, parse_float=Decimal) == stored_value)
 
 
-def _moment(printed: str) -> datetime:
-    """An instant; a column without a zone holds UTC, because the core's sessions run in UTC."""
-    read = datetime.fromisoformat(printed)
-    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+def _moment(time_text: str) -> datetime:
+    """The time; without a zone it is UTC, because our sessions run in UTC."""
+    parsed = datetime.fromisoformat(time_text)
+    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
 
 
 _SAME: dict[str, Callable[[str, object], bool]] = {
@@ -190,4 +189,4 @@ _SAME: dict[str, Callable[[str, object], bool]] = {
     "timestamptz": lambda wanted, stored: _moment(wanted) == _moment(str(stored)),
     "jsonb": _same_json,
 }
-"""How a value is compared with the stored one, by the type we gave it."""
+"""The comparison of a value with the stored one, by its declared type."""

@@ -1,4 +1,4 @@
-"""JSON from outside: read strictly, kept exactly, written back with every number as it was sent."""
+"""Untrusted JSON: parsed strictly, and written with every number exactly as it was sent."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _WRITE = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class Refusal(Refused):
-    """A payload is not what it should be: which field, and why. Sending it again cannot help."""
+    """An invalid payload, with the field and the reason. A retry cannot help."""
 
     def __init__(self, field: str, reason: str, *, absent: bool = False) -> None:
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
         self.absent = absent
-        """The body is sound but holds no record at all."""
+        """The body is valid but has no record at all."""
 
 
 def load(body: str, *, from_database: bool = False) -> object:
-    """Read JSON strictly: exact numbers, one value for each key, nothing that PostgreSQL could not keep.
+    """Parse JSON strictly: exact numbers, no duplicate keys, only text that PostgreSQL can store.
 
-    A body that comes *from the database* was a jsonb: no key of it stands twice and all its text can be kept, and
-    looking again would take four times as long.
+    A body *from_database* was a jsonb: it has no duplicate keys and only text that can be stored. The checks would take
+    four times as long.
 
-    Raises Refusal with the field `(body)` where the text as a whole is wrong.
+    Raises Refusal, with the field `(body)` if the whole text is wrong.
     """
     if len(body) > BODY_BYTES_MAX:
         raise Refusal("(body)", f"is larger than {BODY_BYTES_MAX} bytes")
     try:
-        value: object = _READ_AGAIN(body) if from_database else _READ.decode(body)
+        value: object = _READ_STORED(body) if from_database else _READ.decode(body)
     except Refusal:
         raise
     except RecursionError as error:
@@ -50,14 +50,14 @@ def load(body: str, *, from_database: bool = False) -> object:
     if from_database:
         return value
     if "NaN" in body or "Infinity" in body:
-        _no_constants(value)
+        _raise_if_constant(value)
     if "\\u" in body or not body.isascii():
-        _storable(value)
+        _raise_if_not_storable(value)
     return value
 
 
 def shown(value: object) -> str:
-    """A value as an error may show it: short, and telling text from number."""
+    """A value for an error message: short, and in JSON, so that text and number differ."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
@@ -69,7 +69,7 @@ def shown(value: object) -> str:
 
 
 def dump(value: object) -> str:
-    """JSON text with numbers exactly as they were read, which `json.dumps` cannot do for Decimal."""
+    """JSON text with numbers exactly as they were parsed; `json.dumps` cannot write Decimal."""
     try:
         return _WRITE(value).decode()
     except (TypeError, UnicodeEncodeError):
@@ -98,36 +98,36 @@ def _exact(literal: str) -> Decimal:
 
 
 class _Constant(str):
-    """NaN or an infinity, which Python reads and JSON does not know; kept until it is clear where it stands."""
+    """NaN or an infinity, which Python parses and JSON does not allow; kept until its path is known."""
 
 
-def _no_constants(value: object, path: str = "") -> None:
-    """Refuse NaN and the infinities, naming where they stand: the body as a whole is not JSON."""
+def _raise_if_constant(value: object, path: str = "") -> None:
+    """Raise Refusal for NaN and infinities, with their path: the body is not JSON."""
     if isinstance(value, _Constant):
         where = f" at {path}" if path else ""
         raise Refusal("(body)", f"holds {value}{where}, which is not a number in JSON")
     if isinstance(value, dict):
         for key, inner in value.items():
-            _no_constants(inner, f"{path}.{key}" if path else key)
+            _raise_if_constant(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
         for at, inner in enumerate(value):
-            _no_constants(inner, f"{path}[{at}]")
+            _raise_if_constant(inner, f"{path}[{at}]")
 
 
-def _no_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    read = dict(pairs)
-    if len(read) != len(pairs):
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
         for key, value in pairs:
-            # Said twice alike is said once. As text: 1 and true are equal, and not the same.
-            if dump(value) != dump(read[key]):
-                raise Refusal(key, "stands twice in one object, so nobody can say which value is meant")
-    return read
+            # An equal duplicate is harmless. Compared as text, because 1 == True in Python.
+            if dump(value) != dump(unique[key]):
+                raise Refusal(key, "duplicate key with different values")
+    return unique
 
 
-_READ = json.JSONDecoder(parse_float=_exact, parse_constant=_Constant, object_pairs_hook=_no_twice)
-"""Made once: `json.loads` with options makes a decoder for each text."""
-_READ_AGAIN = msgspec.json.Decoder(float_hook=_exact).decode
-"""Twice as fast, and it takes the last of two values for one key: for text that PostgreSQL printed."""
+_READ = json.JSONDecoder(parse_float=_exact, parse_constant=_Constant, object_pairs_hook=_unique_keys)
+"""Created once: `json.loads` with options creates a decoder for each call."""
+_READ_STORED = msgspec.json.Decoder(float_hook=_exact).decode
+"""Twice as fast, but takes the last value of a duplicate key: only for text from PostgreSQL."""
 
 
 def _depth(value: object) -> int:
@@ -136,22 +136,22 @@ def _depth(value: object) -> int:
         deepest += 1
         level = [
             inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            for container in level
+            if isinstance(container, dict | list)
+            for inner in (container.values() if isinstance(container, dict) else container)
         ]
     return deepest
 
 
-def _storable(value: object) -> None:
-    """Refuse what JSON can say and a PostgreSQL text cannot hold: NUL, and half of a surrogate pair."""
-    flat = json.dumps(value, ensure_ascii=False, default=str)
-    if "\\u0000" in flat and _has_nul(value):
+def _raise_if_not_storable(value: object) -> None:
+    """Raise Refusal for text that PostgreSQL cannot store: NUL, and an unpaired surrogate."""
+    as_text = json.dumps(value, ensure_ascii=False, default=str)
+    if "\\u0000" in as_text and _has_nul(value):
         raise Refusal("(body)", "holds the character U+0000")
     try:
-        flat.encode("utf-8")
+        as_text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise Refusal("(body)", "holds half of a surrogate pair") from error
+        raise Refusal("(body)", "holds an unpaired surrogate") from error
 
 
 def _has_nul(value: object) -> bool:

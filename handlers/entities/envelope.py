@@ -1,4 +1,4 @@
-"""Taking records out of what they came in: wrappers, lists, JSON in JSON, and the vendor's printing slips."""
+"""Extracting records from their envelope: wrapper keys, lists, JSON in JSON, and form fields."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from handlers.entities.document import Refusal, dump, load, shown
 from handlers.entities.spec import Data
 
 _TEXT_FIELDS = ("JSONString", "payload", "data")
-"""Keys that hold the real body, as an object or once more as JSON text: form fields, and relays."""
+"""Keys of form fields and relays whose value is the real body, as an object or as JSON text."""
 
 _FORM = re.compile(r"[A-Za-z_]{1,40}=")
-"""How a form-encoded body begins; JSON never does."""
+"""The start of a form-encoded body; JSON never starts like this."""
 
 _NESTING_MAX = 4
 _CHECK_CALL = "is empty: a check call, not a record"
 
 
 class Record(NamedTuple):
-    """One record and, where the body holds nothing else, where it stands in the body's own text.
+    """One record and, if it is the only one, its path in the body's text.
 
-    The server can then take the raw record out of that text, and nobody has to write it again.
+    PostgreSQL can then extract the raw record from that text, and we need not serialize it again.
     """
 
     data: Data
@@ -38,16 +38,18 @@ class Record(NamedTuple):
 
 
 def records(handler: Handler, body: str, *, from_database: bool = False) -> list[Record]:
-    """All records of *handler*'s kind in *body*. Raises Refusal where it holds none, or something else."""
-    found = each(handler, body, from_database=from_database)
-    for one in found:
-        if isinstance(one, Refusal):
-            raise one
-    return [one for one in found if isinstance(one, Record)]
+    """All records of *handler*'s type in *body*. Raises Refusal if there is none, or something else."""
+    found = records_or_refusals(handler, body, from_database=from_database)
+    for element in found:
+        if isinstance(element, Refusal):
+            raise element
+    return [element for element in found if isinstance(element, Record)]
 
 
-def each(handler: Handler, body: str, *, from_database: bool = False) -> list[Record | Refusal]:
-    """The records in *body* one by one: what is wrong with one element of a list says nothing of the others."""
+def records_or_refusals(
+    handler: Handler, body: str, *, from_database: bool = False
+) -> list[Record | Refusal]:
+    """The records in *body*; an invalid element of a list is a Refusal in its place."""
     if _FORM.match(body):
         fields = dict(parse_qsl(body, keep_blank_values=True))
         return _take(handler, fields, None, (), 0)
@@ -68,7 +70,7 @@ def _take(
     if value is None and path:
         raise Refusal(path[-1], _CHECK_CALL, absent=True)
     if isinstance(value, list):
-        return _all(handler, value, path, depth)
+        return _take_list(handler, value, path, depth)
     if not isinstance(value, dict):
         raise Refusal("(body)", f"must be an object, not {shown(value)}")
     flat = any(key in value for key in handler.id_keys)
@@ -80,11 +82,11 @@ def _take(
     for key in _TEXT_FIELDS:
         if key in value:
             return _take(handler, value[key], body, (*path, key), depth + 1)
-    raise _nothing(handler, value)
+    raise _no_record(handler, value)
 
 
-def _nothing(handler: Handler, value: Data) -> Refusal:
-    """Why an object without a record is refused."""
+def _no_record(handler: Handler, value: Data) -> Refusal:
+    """The refusal of an object without a record."""
     for key, reason in handler.refused_wrappers.items():
         if key in value:
             return Refusal(key, reason)
@@ -92,15 +94,15 @@ def _nothing(handler: Handler, value: Data) -> Refusal:
     if code not in (0, "0"):
         return Refusal("code", f"the source answered with an error: {shown(value.get('message', code))}")
     found = ", ".join(sorted(value)[:8]) or "nothing"
-    wanted = " or ".join((*handler.wrappers[:2], handler.id_keys[0]))
-    reason = f"holds no {handler.entity.value}: wanted {wanted}, found {found}"
+    expected = " or ".join((*handler.wrappers[:2], handler.id_keys[0]))
+    reason = f"holds no {handler.entity.value}: expected {expected}, found {found}"
     return Refusal("(body)", reason, absent=not value.keys() - {"code", "message"})
 
 
 def _unwrap(
     handler: Handler, value: Any, body: str | None, path: tuple[str, ...], depth: int
 ) -> list[Record | Refusal]:
-    """The record under its own key; a list may stand for one record and one record for a list."""
+    """The records under a wrapper key, which holds an object or a list."""
     key = path[-1]
     if isinstance(value, str):
         if not value.strip():
@@ -109,25 +111,27 @@ def _unwrap(
     if isinstance(value, dict):
         return [Record(data=value, body=body, path=path)]
     if isinstance(value, list):
-        return _all(handler, value, (key,), depth)
+        return _take_list(handler, value, (key,), depth)
     raise Refusal(key, f"must be an object or a list, not {shown(value)}")
 
 
-def _all(handler: Handler, value: list[Any], path: tuple[str, ...], depth: int) -> list[Record | Refusal]:
-    """The elements of a list, each a record, or once more wrapped as a single one is."""
-    where = path[-1] if path else "(body)"
+def _take_list(
+    handler: Handler, value: list[Any], path: tuple[str, ...], depth: int
+) -> list[Record | Refusal]:
+    """The elements of a list, each a record or a wrapped record."""
+    list_path = path[-1] if path else "(body)"
     if not value:
-        raise Refusal(where, "is an empty list: no record in it")
+        raise Refusal(list_path, "is an empty list, without a record")
     found: list[Record | Refusal] = []
-    for position, one in enumerate(value):
-        at = f"{where}[{position}]"
-        if not isinstance(one, dict):
-            found.append(Refusal(at, f"must be an object, not {shown(one)}"))
-        elif not path and any(isinstance(one.get(key), dict) for key in handler.wrappers):
+    for position, element in enumerate(value):
+        position_path = f"{list_path}[{position}]"
+        if not isinstance(element, dict):
+            found.append(Refusal(position_path, f"must be an object, not {shown(element)}"))
+        elif not path and any(isinstance(element.get(key), dict) for key in handler.wrappers):
             try:
-                found += _take(handler, one, None, (), depth + 1)
+                found += _take(handler, element, None, (), depth + 1)
             except Refusal as refusal:
                 found.append(refusal)
         else:
-            found.append(Record(data=one))
+            found.append(Record(data=element))
     return found

@@ -1,12 +1,12 @@
-"""Many versions of one record into one: newest wins, key by key, whatever order they arrive in. Pure.
+"""Merging many versions of one record: the newest value of each key wins, in any order of arrival. Pure.
 
 A payload may be partial, so a newer version does not simply replace an older one: a key that it does not
-mention keeps the value that the newest payload with that key gave it. The stored row is a pure function of
-the folded record. Folding is commutative, associative and idempotent, and so replaying the whole history in
-any order, any number of times, leaves the same row.
+contain keeps the value of the newest payload with that key. The stored row is a pure function of
+the folded record. Folding is commutative, associative and idempotent: replaying the whole history in any
+order, any number of times, gives the same row.
 
-A version is (stamp, digest of the record): two versions with one stamp and different content are ordered by
-content, arbitrarily but always in the same way, and one of them wins as a whole.
+A version is (stamp, digest of the record). Versions with equal stamps are ordered by their digest: arbitrary, but
+deterministic, and one of them wins as a whole.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Version = tuple[datetime, str]
 
 
 class Stored(NamedTuple):
-    """What is known about a row: the record as folded so far."""
+    """The stored state of a row: the record as folded so far."""
 
     stamp: datetime
-    """Of the newest version in it."""
+    """The stamp of its newest version."""
     deleted_at: datetime | None
     data: Data
     versions: Mapping[str, Version]
@@ -37,7 +37,7 @@ class Stored(NamedTuple):
 
 
 class RecordChange(NamedTuple):
-    """One version of a record, as an event brought it."""
+    """One version of a record, from one event."""
 
     data: Data
     stamp: datetime
@@ -51,33 +51,33 @@ class Folded(NamedTuple):
     deleted_at: datetime | None
     data: Data
     changed: bool
-    """Something differs from what is stored."""
+    """It differs from the stored state."""
     newest: int | None
     """Position of the change that is the whole record, if one is."""
     owned: tuple[Set[str], ...]
-    """For each change the keys whose value, as it stands now, is the one it gave."""
+    """For each change, the keys whose current value comes from it."""
     versions: Mapping[str, Version] = MappingProxyType({})
     """The keys whose value comes from an older version than the newest."""
 
 
 def fold(stored: Stored | None, changes: Sequence[RecordChange]) -> Folded:
-    """The record after *changes*, in whatever order they are given."""
-    left = _undominated(changes)
-    if len(left) == len(changes):
+    """The record after *changes*, whose order does not matter."""
+    kept = _effective(changes)
+    if len(kept) == len(changes):
         return _fold(stored, changes)
-    folded = _fold(stored, [changes[at] for at in left])
-    owned = dict(zip(left, folded.owned, strict=True))
+    folded = _fold(stored, [changes[at] for at in kept])
+    owned = dict(zip(kept, folded.owned, strict=True))
     return folded._replace(
-        newest=left[folded.newest] if folded.newest is not None else None,
+        newest=kept[folded.newest] if folded.newest is not None else None,
         owned=tuple(owned.get(at, frozenset()) for at in range(len(changes))),
     )
 
 
-def _undominated(changes: Sequence[RecordChange]) -> list[int]:
-    """Positions of the changes that can have a say: the others mention nothing that the last one does not.
+def _effective(changes: Sequence[RecordChange]) -> list[int]:
+    """Positions of the changes that can affect the result: the others have no key that the last one lacks.
 
-    Nor does a deletion before it. Of a record with a hundred versions in one batch only the last needs a digest then,
-    which costs more than reading it.
+    An earlier deletion has no effect either. Of a hundred versions of a record in one batch, only the last then needs a
+    digest, which costs more than parsing it.
     """
     if len(changes) == 1:
         return [0]
@@ -91,12 +91,12 @@ def _undominated(changes: Sequence[RecordChange]) -> list[int]:
 
 def _fold(stored: Stored | None, changes: Sequence[RecordChange]) -> Folded:
     if stored is None and len(changes) == 1:
-        return alone(changes[0])
-    if stored is not None and len(changes) == 1 and _again(stored, changes[0]):
+        return replace_whole(changes[0])
+    if stored is not None and len(changes) == 1 and _is_redelivery(stored, changes[0]):
         return _unchanged(stored)
-    before = _owners(stored)
+    owners_before = _owners(stored)
     versions = [(change.stamp, digest(change.data)) for change in changes]
-    owners = dict(before)
+    owners = dict(owners_before)
     data = _newest_values(stored, changes, versions, owners)
     newest = max(owners.values())
     deleted_at = _deletion(stored, changes, newest[0])
@@ -109,7 +109,7 @@ def _fold(stored: Stored | None, changes: Sequence[RecordChange]) -> Folded:
         deleted_at=deleted_at,
         data=data,
         versions={key: version for key, version in owners.items() if version != newest},
-        changed=stored is None or owners != before or deleted_at != stored.deleted_at,
+        changed=stored is None or owners != owners_before or deleted_at != stored.deleted_at,
         newest=whole,
         owned=tuple(
             frozenset(key for key in change.data if owners[key] == version)
@@ -130,12 +130,12 @@ def _unchanged(stored: Stored) -> Folded:
 
 
 def _owners(stored: Stored | None) -> dict[str, Version]:
-    """Which version each key of the stored record comes from."""
+    """The version that each key of the stored record comes from."""
     if stored is None:
         return {}
     newest_part = {key: value for key, value in stored.data.items() if key not in stored.versions}
-    top = (stored.stamp, digest(newest_part))
-    return {key: stored.versions.get(key, top) for key in stored.data}
+    newest_version = (stored.stamp, digest(newest_part))
+    return {key: stored.versions.get(key, newest_version) for key in stored.data}
 
 
 def _newest_values(
@@ -144,7 +144,7 @@ def _newest_values(
     versions: Sequence[Version],
     owners: dict[str, Version],
 ) -> Data:
-    """The newest value of each key; *owners* learns which version it comes from."""
+    """The newest value of each key; updates *owners* with its version."""
     data: Data = dict(stored.data) if stored is not None else {}
     for change, version in zip(changes, versions, strict=True):
         for key, value in change.data.items():
@@ -154,30 +154,30 @@ def _newest_values(
     return data
 
 
-def _again(stored: Stored, change: RecordChange) -> bool:
-    """Whether a change is what is stored already, delivered once more."""
+def _is_redelivery(stored: Stored, change: RecordChange) -> bool:
+    """Whether a change equals the stored state: a second delivery."""
     return (
         change.stamp == stored.stamp
         and not stored.versions
         and (not change.deleted or stored.deleted_at == change.stamp)
         and change.data == stored.data
-        and _alike(change.data, stored.data)
+        and _same_types(change.data, stored.data)
     )
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Whether equal values are the same: Python takes `true` for 1, and a digest does not."""
-    match one:
+def _same_types(value: Any, other_value: Any) -> bool:
+    """Whether equal values have equal types: in Python True == 1, but their digests differ."""
+    match value:
         case dict():
-            return all(_alike(value, other[key]) for key, value in one.items())
+            return all(_same_types(inner, other_value[key]) for key, inner in value.items())
         case list():
-            return all(map(_alike, one, other))
+            return all(map(_same_types, value, other_value))
         case _:
-            return isinstance(one, bool) == isinstance(other, bool)
+            return isinstance(value, bool) == isinstance(other_value, bool)
 
 
-def alone(change: RecordChange, *, deleted_at: datetime | None = None) -> Folded:
-    """A change that is the whole record: nothing older has a key that it does not mention."""
+def replace_whole(change: RecordChange, *, deleted_at: datetime | None = None) -> Folded:
+    """The folded record of a change that replaces everything: no older version has a key that it lacks."""
     if change.deleted:
         deleted_at = max(change.stamp, deleted_at or change.stamp)
     return Folded(
@@ -191,10 +191,9 @@ def alone(change: RecordChange, *, deleted_at: datetime | None = None) -> Folded
 
 
 def _deletion(stored: Stored | None, changes: Iterable[RecordChange], newest: datetime) -> datetime | None:
-    """When the record was deleted, unless a newer version says that it is there.
+    """The time of the deletion; None without one, or if a newer version restored the record.
 
-    The body of a delete is the last record, and so carries the stamp of the last change: at one stamp the
-    delete wins.
+    The body of a delete is the last record, with the stamp of its last change: at equal stamps the delete wins.
     """
     deletions = [change.stamp for change in changes if change.deleted]
     if stored is not None and stored.deleted_at is not None:
@@ -204,7 +203,7 @@ def _deletion(stored: Stored | None, changes: Iterable[RecordChange], newest: da
 
 
 def digest(data: Data) -> str:
-    """A short name for a record's content, the same for equal content however it was printed."""
+    """A digest of a record's content, independent of its JSON formatting."""
     return blake2b(_canonical(data).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
@@ -223,8 +222,7 @@ def _canonical(value: Any) -> str:
 
 
 def shape(data: Data) -> str:
-    """A short name for the set of a record's keys, to see whether one version mentions all that another
-    does."""
+    """A digest of the record's set of keys, to compare the keys of two versions."""
     return _shape(tuple(data))
 
 

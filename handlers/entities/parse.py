@@ -1,9 +1,7 @@
-"""Strict readers for what a payload may hold: each takes a JSON value and gives the text that PostgreSQL
-casts.
+"""Strict parsers of payload values: from a JSON value to the text that PostgreSQL casts.
 
-Numbers and dates travel to the server as text: that is exact, and three times cheaper than building objects
-for each of them. Blank (`""`, `" "`, null) is nothing and becomes NULL; what is not as it should be is
-refused, never guessed.
+Numbers and dates are sent to the server as text: that is exact, and three times cheaper than creating objects.
+Blank (`""`, `" "`, null) becomes NULL. An invalid value raises ValueError; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -18,12 +16,12 @@ from functools import lru_cache
 from handlers.entities.document import dump, shown
 
 DIGITS_MAX = 30
-"""So many digits before the point at most: more is not money, and PostgreSQL could refuse it later."""
+"""Most digits before the decimal point: more is not an amount, and PostgreSQL could refuse it later."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of value: the type of its column, and the reader, which raises ValueError with the reason."""
+    """A type of value: its column type, and its parser, which raises ValueError with the reason."""
 
     name: str
     pg_type: str
@@ -31,7 +29,7 @@ class Kind:
 
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{1,40})?|\.[0-9]{1,40}|[0-9]\.[0-9]{1,20}E-?[0-9]{1,2})")
-"""The older form of webhooks prints amounts as Java does: `10820.0`, and from ten million on `1.25E7`."""
+"""Older webhooks format amounts like Java: `10820.0`, and from ten million on `1.25E7`."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _FLOAT_LIKE = re.compile(r"[0-9]+[eE][0-9]+")
@@ -41,14 +39,14 @@ _INSTANT = re.compile(
     r"(Z|[+-][0-9]{2}:?[0-9]{2})?"
 )
 _OFFSET_MAX = timedelta(hours=14)
-"""No place on earth is farther from UTC."""
+"""The largest offset of any time zone."""
 
 _BOOLEANS = {"true": "true", "false": "false", "1": "true", "0": "false"}
 _BARE_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def text(value: object) -> str | None:
-    """Text as it stands. Numbers are taken too: published examples print zip codes and the like so."""
+    """Text, unchanged. Numbers are accepted: in published examples, zip codes are numbers."""
     if isinstance(value, str):
         return value if value and not value.isspace() else None
     if value is None:
@@ -59,7 +57,7 @@ def text(value: object) -> str | None:
 
 
 def identifier(value: object) -> str | None:
-    """An id as exact text, from text or a whole number. One that went through a float is no longer the id."""
+    """An id as text, from text or a whole number. A float is refused: it has lost digits of the id."""
     if isinstance(value, str):
         name = value.strip()
         if not name:
@@ -106,7 +104,7 @@ def _bounded(amount: Decimal) -> Decimal:
 
 
 def percent(value: object) -> str | None:
-    """A percentage or discount: like a number, and text may carry one percent sign (`10.00%`)."""
+    """A percentage or discount: a number; text may end with a percent sign (`10.00%`)."""
     if isinstance(value, str) and value.rstrip().endswith("%"):
         figure = value.rstrip()[:-1].strip()
         if not _NUMBER.fullmatch(figure):
@@ -116,7 +114,7 @@ def percent(value: object) -> str | None:
 
 
 def integer(value: object) -> str | None:
-    """A whole number, also printed as `15.0`."""
+    """A whole number, also in the form `15.0`."""
     figure = number(value)
     if figure is None:
         return None
@@ -127,7 +125,7 @@ def integer(value: object) -> str | None:
 
 
 def boolean(value: object) -> str | None:
-    """True or false, also as text or as 1 and 0: the older form of webhooks sends everything as text."""
+    """True or false, also as text or as 1 and 0: older webhooks send everything as text."""
     if value is True:
         return "true"
     if value is False:
@@ -143,30 +141,30 @@ def boolean(value: object) -> str | None:
     raise ValueError(f"must be true or false, not {shown(value)}")
 
 
-def day(value: object) -> str | None:
-    """A calendar day: the first ten characters, never shifted through a time zone."""
+def calendar_date(value: object) -> str | None:
+    """A calendar day: the first ten characters, without time zone conversion."""
     if isinstance(value, str):
         printed = value.strip()
         if not printed:
             return None
-        found = _DATE.fullmatch(printed)
-        if found is None:
+        match = _DATE.fullmatch(printed)
+        if match is None:
             raise ValueError(f"must be a date like 2025-11-04, not {shown(value)}")
         try:
-            date.fromisoformat(found[1])
+            date.fromisoformat(match[1])
         except ValueError as error:
-            raise ValueError(f"is not a day of the calendar: {shown(value)}") from error
-        return found[1]
+            raise ValueError(f"is not a valid date: {shown(value)}") from error
+        return match[1]
     if value is None:
         return None
     raise ValueError(f"must be a date as text, not {shown(value)}")
 
 
 def moment(value: object) -> datetime | None:
-    """An instant, aware, in UTC. A bare date is its midnight in UTC (published examples print stamps so).
+    """A timezone-aware time in UTC. A date alone is midnight UTC: some published examples have such stamps.
 
-    A time without an offset is refused: an organisation's zone is not in the payload, and a guess would let
-    an older version look newer.
+    A time without an offset is refused: the payload does not contain the organisation's time zone, and a guess could
+    make an older version look newer.
     """
     if isinstance(value, str):
         return _moment(value.strip())
@@ -177,52 +175,52 @@ def moment(value: object) -> datetime | None:
 
 @lru_cache(maxsize=4096)
 def _moment(printed: str) -> datetime | None:
-    """Remembered, because one record says the same time up to three times."""
+    """Cached, because one record contains the same time up to three times."""
     if not printed:
         return None
-    found = _INSTANT.fullmatch(printed)
+    match = _INSTANT.fullmatch(printed)
     try:
-        if found is None:
+        if match is None:
             if _BARE_DATE.fullmatch(printed):
                 return datetime.fromisoformat(printed).replace(tzinfo=UTC)
             raise ValueError(f"must be a time like 2025-11-04T15:20:11+0300, not {shown(printed)}")
-        if found[1] is None:
-            raise ValueError(f"has no offset from UTC, so the moment is not known: {shown(printed)}")
-        return _aware(printed, found[1]).astimezone(UTC)
+        if match[1] is None:
+            raise ValueError(f"has no UTC offset, so the time is ambiguous: {shown(printed)}")
+        return _aware(printed, match[1]).astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"is out of range: {shown(printed)}") from error
 
 
 def _aware(printed: str, offset: str) -> datetime:
-    """The time with its offset, if a calendar and a clock can show them."""
+    """The time with its offset. Raises ValueError if either is invalid."""
     try:
         read = datetime.fromisoformat(printed)
     except ValueError as error:
-        raise ValueError(f"is not a moment of the calendar: {shown(printed)}") from error
+        raise ValueError(f"is not a valid time: {shown(printed)}") from error
     distance = read.utcoffset()
     if distance is None or abs(distance) > _OFFSET_MAX or "60" <= offset[-2:] <= "99":
-        raise ValueError(f"has an offset from UTC that no clock has: {shown(printed)}")
+        raise ValueError(f"has an invalid UTC offset: {shown(printed)}")
     return read
 
 
 def instant(value: object) -> str | None:
-    """An instant as text in UTC."""
-    return _printed(value.strip()) if isinstance(value, str) else iso(moment(value))
+    """A time as text in UTC."""
+    return _formatted(value.strip()) if isinstance(value, str) else iso(moment(value))
 
 
 @lru_cache(maxsize=4096)
-def _printed(printed: str) -> str | None:
-    """Remembered like the moment itself: printing it costs as much as reading it."""
+def _formatted(printed: str) -> str | None:
+    """Cached like `_moment`: formatting costs as much as parsing."""
     return iso(_moment(printed))
 
 
 def iso(at: datetime | None) -> str | None:
-    """An instant as PostgreSQL reads it."""
+    """A time in the format of PostgreSQL."""
     return at.isoformat() if at is not None else None
 
 
-def anything(value: object) -> str | None:
-    """An object or a list as JSON text, every number as it was sent. A list of one object is that object."""
+def json_object(value: object) -> str | None:
+    """An object or a list as JSON text, every number as it was sent. A list with one object is that object."""
     if value is None or (isinstance(value, str) and (not value or value.isspace())):
         return None
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
@@ -232,8 +230,8 @@ def anything(value: object) -> str | None:
     raise ValueError(f"must be an object, not {shown(value)}")
 
 
-def several(value: object) -> str | None:
-    """A list as JSON text; an object stands for a list of one, and an empty one for none."""
+def json_list(value: object) -> str | None:
+    """A list as JSON text; an object becomes a list of one, and an empty object an empty list."""
     if isinstance(value, dict):
         value = [value] if value else []
     elif isinstance(value, list):
@@ -251,7 +249,7 @@ NUMBER = Kind(name="number", pg_type="numeric", read=number)
 PERCENT = Kind(name="percent", pg_type="numeric", read=percent)
 INTEGER = Kind(name="integer", pg_type="integer", read=integer)
 BOOLEAN = Kind(name="boolean", pg_type="boolean", read=boolean)
-DATE = Kind(name="date", pg_type="date", read=day)
+DATE = Kind(name="date", pg_type="date", read=calendar_date)
 INSTANT = Kind(name="instant", pg_type="timestamptz", read=instant)
-OBJECT = Kind(name="object", pg_type="jsonb", read=anything)
-LIST = Kind(name="list", pg_type="jsonb", read=several)
+OBJECT = Kind(name="object", pg_type="jsonb", read=json_object)
+LIST = Kind(name="list", pg_type="jsonb", read=json_list)

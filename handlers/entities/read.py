@@ -1,4 +1,4 @@
-"""Reading a record into the values of a row: the inner loop of everything, so it does little and plans ahead."""
+"""Parsing a record into the values of a row. The hot loop of the worker, so a plan is cached for each key set."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from functools import lru_cache
 
 from handlers.entities import parse
 from handlers.entities.document import Refusal
-from handlers.entities.spec import Child, Column, Data, Lines, Merged, Parent
+from handlers.entities.spec import Child, Column, Data, Lines, MergedRecord, Parent
 from handlers.queue.event import EntityType
 
 _SHAPES_MAX = 1024
-"""Records come in few shapes; whoever sends another one each time gets no more memory than this."""
+"""The size of the cache. Records have few key sets; a sender of many must not exhaust the memory."""
 
 
 @dataclass(kw_only=True)
-class Reading:
-    """What reading a record brings to light beside its values."""
+class ReadResult:
+    """The parents and the refusals of a record, collected while it is parsed."""
 
     parents: dict[tuple[EntityType, str], Parent] = field(default_factory=dict)
-    faults: list[Refusal] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
 
 
 Step = tuple[int, str | None, Callable[[object], str | None], EntityType | None, Column]
-"""Position of a column, its one key (None where it is not so simple), its reader, its parent's kind, and itself."""
+"""A column's position, its only key (None if several or computed), its parser, its parent's type, and the column."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadPlan:
-    """How to read records that have one certain set of keys."""
+    """The plan for records with one set of keys."""
 
     width: int
     steps: tuple[Step, ...]
-    """Only the columns that such a record says something about."""
+    """The columns for which such a record has a key."""
     plain: tuple[tuple[int, str], ...]
-    """Position and key of those that are text and nothing else: half of all values."""
+    """Position and key of plain text columns: half of all values."""
     other: tuple[Step, ...]
     """The steps that are not in `plain`."""
     missing: frozenset[int]
-    """Positions of the others."""
+    """Positions of the columns without a key in the record."""
 
 
 ReadPlans = Callable[[tuple[str, ...]], ReadPlan]
@@ -47,15 +47,15 @@ ReadPlans = Callable[[tuple[str, ...]], ReadPlan]
 
 
 def read_plans(declared: Sequence[Column]) -> ReadPlans:
-    """Plans for a table's columns, each made once."""
+    """The plans for a table's columns, cached by key set."""
 
     @lru_cache(maxsize=_SHAPES_MAX)
     def for_keys(keys: tuple[str, ...]) -> ReadPlan:
-        there = frozenset(keys)
+        present = frozenset(keys)
         steps = tuple(
-            (at, _only_key(column, there), column.kind.read, column.parent, column)
+            (at, _only_key(column, present), column.kind.read, column.parent, column)
             for at, column in enumerate(declared)
-            if not there.isdisjoint(column.keys)
+            if not present.isdisjoint(column.keys)
         )
         plain = {step[0]: step[1] for step in steps if step[1] is not None and _is_plain(step[4])}
         return ReadPlan(
@@ -73,14 +73,14 @@ def _is_plain(column: Column) -> bool:
     return column.kind is parse.TEXT and column.parent is None
 
 
-def _only_key(column: Column, there: Set[str]) -> str | None:
-    """The one key of a column that such a record has; None where there are several, or a rule."""
-    found = [key for key in column.keys if key in there]
+def _only_key(column: Column, present: Set[str]) -> str | None:
+    """The only key of *column* among *present*; None if there are several, or the column is computed."""
+    found = [key for key in column.keys if key in present]
     return found[0] if len(found) == 1 and column.take is None else None
 
 
-def read(plan: ReadPlan, record: Data, path: str, seen: Reading) -> list[str | None]:
-    """Read all that *record* says about the columns of *plan*; its faults and its parents go to *seen*."""
+def read(plan: ReadPlan, record: Data, path: str, result: ReadResult) -> list[str | None]:
+    """Parse the values of *record* for the columns of *plan*; adds its refusals and parents to *result*."""
     values: list[str | None] = [None] * plan.width
     steps = plan.other
     for at, key in plan.plain:
@@ -89,28 +89,28 @@ def read(plan: ReadPlan, record: Data, path: str, seen: Reading) -> list[str | N
             if value and not value.isspace():
                 values[at] = value
         elif value is not None:
-            # Not what it usually is: then all are looked at in their order, which is the order of the faults.
+            # Not text: parse all columns in their order, which is the order of the refusals.
             steps = plan.steps
             break
     for at, only_key, reader, parent, column in steps:
         try:
-            value = record[only_key] if only_key is not None else _look(column, record)
+            value = record[only_key] if only_key is not None else _value_of(column, record)
             if value is None or value == "":
                 continue
             found = reader(value)
         except ValueError as error:
-            seen.faults.append(Refusal(f"{path}{_key(column, record)}", str(error)))
+            result.refusals.append(Refusal(f"{path}{_field_of(column, record)}", str(error)))
             continue
         values[at] = found
-        if parent is not None and found is not None and (parent, found) not in seen.parents:
-            where = f"{path}{_key(column, record)}"
-            seen.parents[parent, found] = Parent(entity=parent, key=found, field=where)
+        if parent is not None and found is not None and (parent, found) not in result.parents:
+            where = f"{path}{_field_of(column, record)}"
+            result.parents[parent, found] = Parent(entity=parent, key=found, field=where)
     return values
 
 
-def _look(column: Column, record: Data) -> object:
-    """The value of a column that has several keys or a rule; at least one of the keys is there."""
-    if isinstance(record, Merged):
+def _value_of(column: Column, record: Data) -> object:
+    """The value of a column with several keys or a computation; at least one key is in the record."""
+    if isinstance(record, MergedRecord):
         record = record.newest_of(column.keys)
     if column.take is not None:
         return column.take(record)
@@ -121,51 +121,53 @@ def _look(column: Column, record: Data) -> object:
     return None
 
 
-def _key(column: Column, record: Data) -> str:
-    """The key that counts: what the column's rule says, the first that is not blank, the first that is there."""
+def _field_of(column: Column, record: Data) -> str:
+    """The field of the value, for messages: by the column's rule, or the first non-blank key, or the first key."""
     if column.where is not None:
         return column.where(record)
-    there = [key for key in column.keys if key in record]
-    return next((key for key in there if not _blank(record[key])), there[0])
+    present = [key for key in column.keys if key in record]
+    return next((key for key in present if not _blank(record[key])), present[0])
 
 
 def _blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def read_lines(child: Child, line_plans: ReadPlans, record: Data, key: str, seen: Reading) -> Lines:
-    """Read the lines under *key*, each with its number."""
+def read_lines(child: Child, line_plans: ReadPlans, record: Data, key: str, result: ReadResult) -> Lines:
+    """Parse the lines under *key*, and number them from 1."""
     try:
         found = child.lines(record[key], record)
     except ValueError as error:
-        seen.faults.append(Refusal(key, str(error)))
+        result.refusals.append(Refusal(key, str(error)))
         return []
     number = next((at for at, column in enumerate(child.columns) if not column.keys), None)
     rows = []
     for position, (path, line) in enumerate(found, start=1):
-        row = read(line_plans(tuple(line)), line, f"{key}{path}.", seen)
+        row = read(line_plans(tuple(line)), line, f"{key}{path}.", result)
         if number is not None:
             row[number] = str(position)
         rows.append(row)
-    if child.once is not None:
-        _only_once(child, rows, [f"{key}{path}" for path, _ in found], seen)
+    if child.unique_column is not None:
+        _refuse_duplicates(child, rows, [f"{key}{path}" for path, _ in found], result)
     return rows
 
 
-def _only_once(child: Child, rows: Lines, paths: Sequence[str], seen: Reading) -> None:
-    """Complain about lines that share a value which may stand only once."""
-    at, column = next((at, one) for at, one in enumerate(child.columns) if one.name == child.once)
-    before: set[str | None] = set()
+def _refuse_duplicates(child: Child, rows: Lines, paths: Sequence[str], result: ReadResult) -> None:
+    """Add a refusal for each line without the unique value, or with a duplicate of it."""
+    at, column = next(
+        (at, candidate) for at, candidate in enumerate(child.columns) if candidate.name == child.unique_column
+    )
+    previous: set[str | None] = set()
     for row, path in zip(rows, paths, strict=True):
-        if row[at] is None or row[at] in before:
-            said = "is missing" if row[at] is None else f"stands twice in the list: {row[at]}"
-            seen.faults.append(Refusal(f"{path}.{column.keys[0]}", said))
-        before.add(row[at])
+        if row[at] is None or row[at] in previous:
+            reason = "is missing" if row[at] is None else f"is a duplicate in the list: {row[at]}"
+            result.refusals.append(Refusal(f"{path}.{column.keys[0]}", reason))
+        previous.add(row[at])
 
 
-def combined(faults: Sequence[Refusal]) -> Refusal:
-    """All faults of a record as one refusal, under the field of the first."""
-    first, *others = {str(fault): fault for fault in faults}.values()
+def combined(refusals: Sequence[Refusal]) -> Refusal:
+    """All refusals of a record as one, with the field of the first."""
+    first, *others = {str(refusal): refusal for refusal in refusals}.values()
     if not others:
         return first
     rest = "; ".join(map(str, others[:9]))

@@ -1,4 +1,4 @@
-"""Which handler reads which kind of record, and what a body holds of that kind."""
+"""The handler of each entity type, and the records of a type in a body."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from handlers.queue.event import EntityType
 
 HANDLERS: Handlers = MappingProxyType(
     {
-        one.entity: one
-        for one in (
+        handler.entity: handler
+        for handler in (
             PRODUCT,
             CUSTOMER,
             INVOICE,
@@ -33,24 +33,24 @@ HANDLERS: Handlers = MappingProxyType(
         )
     }
 )
-"""One handler for each kind. An ERP that needs another rule builds its own dictionary from this one."""
+"""One handler for each type. An ERP that needs another rule builds its own dictionary from this one."""
 
 
 def handler(entity: EntityType) -> Handler:
-    """The handler of a kind of record."""
+    """The handler of an entity type."""
     return HANDLERS[entity]
 
 
 def unwrap(entity: EntityType, body: str) -> list[Record]:
-    """All records of this kind in *body*, whatever it wraps them in. Raises Refusal where there is none."""
+    """All records of this type in *body*, in any envelope. Raises Refusal if there is none."""
     return envelope.records(HANDLERS[entity], body)
 
 
 def unwrap_each(entity: EntityType, body: str) -> list[Record | Refusal]:
-    """Like `unwrap`, but what is wrong with one element of a list stands in its place among the others."""
-    return envelope.each(HANDLERS[entity], body)
+    """Like `unwrap`, but an invalid element of a list is a Refusal in its place."""
+    return envelope.records_or_refusals(HANDLERS[entity], body)
 
 
 def source_key(entity: EntityType, record: Data) -> str:
-    """The record's id at the source, as text. Raises Refusal where it has none."""
+    """The record's id at the source, as text. Raises Refusal if it has none."""
     return HANDLERS[entity].source_key(record)

@@ -1,4 +1,4 @@
-"""What becomes of the events about one record, and the row to write. Pure."""
+"""Resolving the events of one record: a result for each, and the row to write. Pure."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from uuid import UUID
 from handlers.entities.base import Handler
 from handlers.entities.document import Refusal, dump, shown
 from handlers.entities.envelope import Record, records
-from handlers.entities.fold import Folded, RecordChange, Stored, alone, fold, shape
-from handlers.entities.spec import Mapped, Merged, Parent
+from handlers.entities.fold import Folded, RecordChange, Stored, fold, replace_whole, shape
+from handlers.entities.spec import Mapped, MergedRecord, Parent
 from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
 
 Ids = dict[EntityType, dict[str, str]]
-"""The ERP's own ids of records, by kind and by the source's id, as far as this batch has met them."""
+"""The ERP's own ids of the records in this batch and their parents, by type and source id."""
 
 
 class MappedEvent(NamedTuple):
-    """An event whose payload was read and mapped."""
+    """An event with its parsed and mapped payload."""
 
     event: Event
     record: Record
     mapped: Mapped
     change: RecordChange
     shape: str
-    """A short name for the set of its keys."""
-    doubt: Refusal | None = None
-    """Why it is refused unless something else, stored or in the batch, says that the record is of this kind."""
+    """A digest of the record's set of keys."""
+    unknown_type: Refusal | None = None
+    """The refusal if the record's type is unknown: it applies unless the row or another event confirms the type."""
 
 
 class StoredRow(NamedTuple):
-    """A row as it was when we locked it."""
+    """A stored row, locked by this transaction."""
 
     id: str
     stamp: datetime | None
     deleted_at: datetime | None
     covered: bool
-    """There is no need to know more: the event's stamp alone decides (`statements.read`)."""
+    """The event's stamp alone decides (`statements.read`)."""
     stored: Stored | None
-    """None as well where the old code wrote the row, and nobody knows of which version."""
+    """Also None if the old code wrote the row, without a version."""
 
 
 class Row(NamedTuple):
@@ -51,15 +51,15 @@ class Row(NamedTuple):
     folded: Folded
     raw: tuple[str, str]
     shape: str
-    found: StoredRow | None
+    existing: StoredRow | None
 
 
 def map_event(handler: Handler, event: Event) -> MappedEvent:
-    """Read an event's payload. Raises Refusal with the field and the reason."""
-    record = _one(handler, event)
+    """Parse and map an event's payload. Raises Refusal with the field and the reason."""
+    record = _single_record(handler, event)
     key = handler.source_key(record.data)
     if key != event.key:
-        raise Refusal(handler.id_keys[0], f"says {shown(key)}, but the event is about {shown(event.key)}")
+        raise Refusal(handler.id_keys[0], f"is {shown(key)}, but the event is about {shown(event.key)}")
     change = RecordChange(
         data=record.data,
         stamp=handler.stamp(record.data, event.created_at),
@@ -71,16 +71,15 @@ def map_event(handler: Handler, event: Event) -> MappedEvent:
         mapped=handler.map(record.data),
         change=change,
         shape=shape(record.data),
-        doubt=handler.doubt(record.data),
+        unknown_type=handler.unknown_type(record.data),
     )
 
 
-def _one(handler: Handler, event: Event) -> Record:
+def _single_record(handler: Handler, event: Event) -> Record:
     try:
         found = records(handler, event.payload, from_database=True)
     except Refusal as refusal:
-        # The answer to a delete, and some delete bodies, carry no record: the event's own id says which one
-        # is gone.
+        # Some delete bodies have no record: the event's key identifies it.
         if event.operation is Operation.DELETE and refusal.absent:
             return Record(data={handler.id_keys[0]: event.key})
         raise
@@ -90,71 +89,73 @@ def _one(handler: Handler, event: Event) -> Record:
 
 
 def missing_parents(arrival: MappedEvent, ids: Ids) -> list[Parent]:
-    """Which records must come first; none when all are there. A delete waits for nobody."""
+    """The missing parents of an event; a delete never waits."""
     if arrival.change.deleted:
         return []
     return [parent for parent in arrival.mapped.parents if parent.key not in ids[parent.entity]]
 
 
-def _waits(absent: Sequence[Parent]) -> Result:
-    """What is told of an event that must wait for *absent*."""
-    named = ", ".join(f"{parent.entity.value} {parent.key} ({parent.field})" for parent in absent[:5])
+def _waiting_result(absent: Sequence[Parent]) -> Result:
+    """The result of an event that waits for the parents *absent*."""
+    names = ", ".join(f"{parent.entity.value} {parent.key} ({parent.field})" for parent in absent[:5])
     more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
     return Result(
         outcome=Outcome.WAITING,
-        reason=f"waits for {named}{more}",
+        reason=f"waits for {names}{more}",
         parents=tuple(parent.key for parent in absent),
     )
 
 
 def resolve(
-    handler: Handler, arrivals: Sequence[MappedEvent], found: StoredRow | None, ids: Ids
+    handler: Handler, arrivals: Sequence[MappedEvent], existing: StoredRow | None, ids: Ids
 ) -> tuple[Row | None, dict[UUID, Result]]:
-    """What becomes of all events about one record, and the row to write, if any."""
-    if found is None and all(arrival.doubt for arrival in arrivals):
-        return None, {arrival.event.id: _doubted(arrival) for arrival in arrivals}
-    waits = [missing_parents(arrival, ids) for arrival in arrivals]
-    if waits == [[]]:
-        # Nearly always: one event for a record, and nothing to wait for.
-        folded = merge_versions(arrivals, found)
-        only = {arrivals[0].event.id: _told(handler, arrivals[0], folded, 0)}
-        return _row(handler, arrivals, folded, found), only
-    ready = [arrival for arrival, absent in zip(arrivals, waits, strict=True) if not absent]
+    """The row to write, if any, and a result for each event of one record."""
+    if existing is None and all(arrival.unknown_type for arrival in arrivals):
+        return None, {arrival.event.id: _refused_result(arrival) for arrival in arrivals}
+    missing = [missing_parents(arrival, ids) for arrival in arrivals]
+    if missing == [[]]:
+        # The common case: one event of a record, without missing parents.
+        folded = merge_versions(arrivals, existing)
+        only = {arrivals[0].event.id: _result_of(handler, arrivals[0], folded, 0)}
+        return _row(handler, arrivals, folded, existing), only
+    ready = [arrival for arrival, absent in zip(arrivals, missing, strict=True) if not absent]
     results: dict[UUID, Result] = {}
     row: Row | None = None
     if ready:
-        folded = merge_versions(ready, found)
-        row = _row(handler, ready, folded, found)
+        folded = merge_versions(ready, existing)
+        row = _row(handler, ready, folded, existing)
         for at, arrival in enumerate(ready):
-            results[arrival.event.id] = _told(handler, arrival, folded, at)
-    for arrival, absent in zip(arrivals, waits, strict=True):
+            results[arrival.event.id] = _result_of(handler, arrival, folded, at)
+    for arrival, absent in zip(arrivals, missing, strict=True):
         if absent:
-            folded = merge_versions([*ready, arrival], found)
+            folded = merge_versions([*ready, arrival], existing)
             if folded.owned[len(ready)]:
-                # Also of a deleted record, or where only the raw record would show it: nothing may get lost.
-                results[arrival.event.id] = _waits(absent)
+                # It waits even for a deleted record, or if only the raw record would change: no value may be lost.
+                results[arrival.event.id] = _waiting_result(absent)
             else:
-                results[arrival.event.id] = _told(handler, arrival, folded, len(ready))
+                results[arrival.event.id] = _result_of(handler, arrival, folded, len(ready))
     return row, results
 
 
 def _row(
-    handler: Handler, arrivals: Sequence[MappedEvent], folded: Folded, found: StoredRow | None
+    handler: Handler, arrivals: Sequence[MappedEvent], folded: Folded, existing: StoredRow | None
 ) -> Row | None:
-    """The row to write; none where all that the record says is there already."""
-    # A tombstone may have been written before its parents came: written again, its references find them.
+    """The row to write; None if the stored row is equal already."""
+    # A deleted row may have been written before its parents: writing it again sets its references.
     if not folded.changed and folded.deleted_at is None:
         return None
-    return build(handler, arrivals, folded, found)
+    return build(handler, arrivals, folded, existing)
 
 
-def _doubted(arrival: MappedEvent) -> Result:
-    assert arrival.doubt is not None
-    return Result(outcome=Outcome.REFUSED, reason=str(arrival.doubt), field=arrival.doubt.field)
+def _refused_result(arrival: MappedEvent) -> Result:
+    assert arrival.unknown_type is not None
+    return Result(outcome=Outcome.REFUSED, reason=str(arrival.unknown_type), field=arrival.unknown_type.field)
 
 
-def build(handler: Handler, arrivals: Sequence[MappedEvent], folded: Folded, found: StoredRow | None) -> Row:
-    """The row of a folded record; only what no single event says as a whole is mapped and printed again."""
+def build(
+    handler: Handler, arrivals: Sequence[MappedEvent], folded: Folded, existing: StoredRow | None
+) -> Row:
+    """The row of a folded record. Only a record merged from several versions is mapped and serialized again."""
     key = arrivals[0].event.key
     if folded.newest is not None:
         whole = arrivals[folded.newest]
@@ -164,33 +165,33 @@ def build(handler: Handler, arrivals: Sequence[MappedEvent], folded: Folded, fou
             folded=folded,
             raw=whole.record.raw(),
             shape=whole.shape,
-            found=found,
+            existing=existing,
         )
     return Row(
         key=key,
-        mapped=handler.map(Merged(folded.data, folded.versions)),
+        mapped=handler.map(MergedRecord(folded.data, folded.versions)),
         folded=folded,
         raw=(dump(folded.data), "{}"),
         shape=shape(folded.data),
-        found=found,
+        existing=existing,
     )
 
 
-def merge_versions(arrivals: Sequence[MappedEvent], found: StoredRow | None) -> Folded:
-    """Fold the events about one record into what is stored."""
+def merge_versions(arrivals: Sequence[MappedEvent], existing: StoredRow | None) -> Folded:
+    """Fold the events of one record into the stored state."""
     changes = [arrival.change for arrival in arrivals]
-    if found is not None and found.covered and found.stamp is not None:
+    if existing is not None and existing.covered and existing.stamp is not None:
         (change,) = changes
-        if change.stamp > found.stamp:
-            return alone(change)
+        if change.stamp > existing.stamp:
+            return replace_whole(change)
         return Folded(
-            stamp=found.stamp, deleted_at=None, data={}, changed=False, newest=None, owned=(frozenset(),)
+            stamp=existing.stamp, deleted_at=None, data={}, changed=False, newest=None, owned=(frozenset(),)
         )
-    return fold(found.stored if found is not None else None, changes)
+    return fold(existing.stored if existing is not None else None, changes)
 
 
-def _told(handler: Handler, arrival: MappedEvent, folded: Folded, at: int) -> Result:
-    """An event was applied when the record, as it stands now, carries something that it said."""
+def _result_of(handler: Handler, arrival: MappedEvent, folded: Folded, at: int) -> Result:
+    """Applied if the folded record has a value of this event, otherwise superseded."""
     change = arrival.change
     if change.deleted:
         if folded.deleted_at is not None and folded.deleted_at == change.stamp:
@@ -202,10 +203,12 @@ def _told(handler: Handler, arrival: MappedEvent, folded: Folded, at: int) -> Re
         )
     elif not handler.keys.isdisjoint(folded.owned[at]):
         return Result(outcome=Outcome.APPLIED)
-    reason = f"a newer version of {handler.entity.value} {arrival.event.key} is there"
+    reason = f"a newer version of {handler.entity.value} {arrival.event.key} is stored"
     if folded.stamp == change.stamp:
-        reason = f"another version of {handler.entity.value} {arrival.event.key} with the same stamp is there"
+        reason = (
+            f"another version of {handler.entity.value} {arrival.event.key} with the same stamp is stored"
+        )
     return Result(
         outcome=Outcome.SUPERSEDED,
-        reason=f"{reason}, of {folded.stamp.isoformat()}; this one is of {change.stamp.isoformat()}",
+        reason=f"{reason}, of {folded.stamp.isoformat()}; this version is of {change.stamp.isoformat()}",
     )

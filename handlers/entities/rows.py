@@ -1,8 +1,7 @@
-"""Rows on their way to the server: packed for a statement that writes all of them, or one by one to find the bad ones.
+"""Sending rows to the server: packed for one statement, or one by one to find the bad rows.
 
-A statement that writes a thousand rows fails as a whole when the database refuses one. Which one, the server finds out
-by itself: a savepoint for each row, the row's own SQLSTATE for each refusal. Halving the batch from outside costs more
-with every bad row.
+A statement with a thousand rows fails as a whole if the database refuses one. A DO block on the server then finds the
+bad rows, with a savepoint for each row. Bisecting the batch from the client would cost more with every bad row.
 """
 
 from __future__ import annotations
@@ -21,32 +20,32 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 Arrays = Mapping[str, Sequence[str | None]]
 """Rows, column by column."""
 
-Sent = dict[str, str | None]
-"""The parameters of a statement that takes rows: each column as one text, see `pack`."""
+PackedRows = dict[str, str | None]
+"""The parameters of a `RowStatement`: each column as one text, see `pack`."""
 
 _MARKS = (("\x1f", "\x1e"), ("\x1d", "\x1c"), ("\ue000", "\ue001"), ("\ufdd0", "\ufdd1"))
 
 
-def pack(arrays: Arrays) -> Sent:
-    """Each column of the rows as one text, with one mark between values and another for NULL.
+def pack(arrays: Arrays) -> PackedRows:
+    """Each column of the rows as one text, with a separator between values and another mark for NULL.
 
-    A driver's array costs a look at every element, which was a third of the worker's time. The marks are
-    characters that none of the values holds: counting them afterwards proves it.
+    The driver encodes each element of an array, which took a third of the worker's time. The marks are characters that
+    no value contains: counting them after the join proves it.
     """
-    more = ((chr(point), chr(point + 1)) for point in range(0xF0000, 0xFFFFC, 2))
-    for between, nothing in chain(_MARKS, more):
-        sent = {name: _joined(array, between, nothing) for name, array in arrays.items()}
-        if None not in sent.values():
-            return {**sent, "between": between, "nothing": nothing}
-    raise ValueError("the values hold every character that could stand between them")
+    private_use = ((chr(point), chr(point + 1)) for point in range(0xF0000, 0xFFFFC, 2))
+    for separator, null_mark in chain(_MARKS, private_use):
+        packed = {name: _joined(array, separator, null_mark) for name, array in arrays.items()}
+        if None not in packed.values():
+            return {**packed, "between": separator, "nothing": null_mark}
+    raise ValueError("no separator is left: the values contain every candidate character")
 
 
-def _joined(array: Sequence[str | None], between: str, nothing: str) -> str | None:
-    """The values in one text, or None where one of them holds a mark."""
-    blanks = array.count(None)
-    values = [nothing if value is None else value for value in array] if blanks else array
-    joined = between.join(cast(Sequence[str], values))
-    safe = joined.count(between) == len(array) - 1 and joined.count(nothing) == blanks
+def _joined(array: Sequence[str | None], separator: str, null_mark: str) -> str | None:
+    """The values in one text, or None if one of them contains a mark."""
+    nulls = array.count(None)
+    values = [null_mark if value is None else value for value in array] if nulls else array
+    joined = separator.join(cast(Sequence[str], values))
+    safe = joined.count(separator) == len(array) - 1 and joined.count(null_mark) == nulls
     return joined if safe else None
 
 
@@ -56,81 +55,86 @@ def unnest(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writing:
-    """A statement that writes rows, all at once or, to find those that the database refuses, each by itself."""
+class RowStatement:
+    """A statement that writes rows, all at once or one by one, to find those that the database refuses."""
 
     sql: str
-    """With `{rows}` in the place of the rows, which it calls `u`."""
+    """With the placeholder `{rows}` for the rows, whose alias is `u`."""
     names: Sequence[str]
-    """The columns of a row, as it is sent."""
+    """The columns of a row, in the order of its values."""
     returning: str = ""
 
     @cached_property
-    def of_all(self) -> TextClause:
-        """Takes the rows as `pack` sends them."""
+    def for_all_rows(self) -> TextClause:
+        """The statement for all rows, with the parameters of `pack`."""
         returning = f"\nRETURNING {self.returning}" if self.returning else ""
         return text(self.sql.replace("{rows}", unnest(self.names)) + returning)
 
     @cached_property
-    def of_each(self) -> str:
-        """A block for the server that tries each row of the setting `runbook.rows`, a JSON list of lists.
+    def for_each_row(self) -> str:
+        """A DO block that tries each row of the setting `runbook.rows`, a JSON list of lists, with a savepoint each.
 
-        Each has a savepoint of its own; `runbook.refused` is then a list of the bad ones, with number and error.
-
-        Settings, because a block takes no parameters, and a function would need the right to make one.
+        Afterwards the setting `runbook.refused` is a JSON list of the bad rows, with number and error. It uses settings
+        because a DO block has no parameters, and a function would need the right to create one.
         """
-        values = ", ".join(f"one.sent ->> {at} AS {name}" for at, name in enumerate(self.names))
-        return _OF_EACH.format(change=self.sql.replace("{rows}", f"(SELECT {values}) u"))
+        values = ", ".join(f"input_row.sent ->> {at} AS {name}" for at, name in enumerate(self.names))
+        return _FOR_EACH_ROW.format(change=self.sql.replace("{rows}", f"(SELECT {values}) u"))
 
 
-_OF_EACH = """DO $block$
+_FOR_EACH_ROW = """DO $block$
 #variable_conflict use_column
 DECLARE
-    one record;
+    input_row record;
     refused jsonb := '[]';
-    said_state text;
-    said_words text;
-    said_column text;
-    said_constraint text;
-    said_detail text;
-    said_hint text;
+    error_state text;
+    error_message text;
+    error_column text;
+    error_constraint text;
+    error_detail text;
+    error_hint text;
 BEGIN
-    FOR one IN
+    FOR input_row IN
         SELECT r.sent, r.number
         FROM jsonb_array_elements(CAST(current_setting('runbook.rows') AS jsonb)) WITH ORDINALITY AS r (sent, number)
     LOOP
         BEGIN
             {change};
         EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS said_state = RETURNED_SQLSTATE, said_words = MESSAGE_TEXT,
-                said_column = COLUMN_NAME, said_constraint = CONSTRAINT_NAME, said_detail = PG_EXCEPTION_DETAIL,
-                said_hint = PG_EXCEPTION_HINT;
+            GET STACKED DIAGNOSTICS error_state = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
+                error_column = COLUMN_NAME, error_constraint = CONSTRAINT_NAME, error_detail = PG_EXCEPTION_DETAIL,
+                error_hint = PG_EXCEPTION_HINT;
             refused := refused || jsonb_build_array(jsonb_build_object(
-                'row', one.number - 1, 'C', said_state, 'M', said_words, 'c', nullif(said_column, ''),
-                'n', nullif(said_constraint, ''), 'D', nullif(said_detail, ''), 'H', nullif(said_hint, '')));
+                'row', input_row.number - 1, 'C', error_state, 'M', error_message, 'c', nullif(error_column, ''),
+                'n', nullif(error_constraint, ''), 'D', nullif(error_detail, ''), 'H', nullif(error_hint, '')));
         END;
     END LOOP;
     PERFORM set_config('runbook.refused', CAST(refused AS text), true);
 END
 $block$"""
 
-_AT_ONCE = 250
-"""Rows in one block: they travel a second time, and a large payload must not double the worker's memory."""
+_BLOCK_ROWS = 250
+"""Rows in one block: they are sent again, and large payloads must not double the worker's memory."""
 
-_SEND = text("SELECT set_config('runbook.rows', :rows, true), set_config('plan_cache_mode', 'auto', true)")
-"""Each row is planned anew otherwise: see `handlers.worker.engine`."""
-_REFUSED = text("SELECT current_setting('runbook.refused')")
+_SET_ROWS = text(
+    "SELECT set_config('runbook.rows', :rows, true), set_config('plan_cache_mode', 'auto', true)"
+)
+"""Without plan_cache_mode auto, each row would be planned again: see `handlers.database.engine`."""
+_GET_REFUSED = text("SELECT current_setting('runbook.refused')")
 
 
-async def refused(tx: AsyncConnection, writing: Writing, arrays: Arrays) -> dict[int, PostgresError]:
-    """The rows that the database refuses, by their number, each with its own error. The others stay written: the caller
-    has set a savepoint, and goes back to it."""
-    rows = list(zip(*(arrays[name] for name in writing.names), strict=True))
-    found: dict[int, PostgresError] = {}
-    for start in range(0, len(rows), _AT_ONCE):
-        await tx.execute(_SEND, {"rows": msgspec.json.encode(rows[start : start + _AT_ONCE]).decode()})
-        await tx.exec_driver_sql(writing.of_each)
-        for told in msgspec.json.decode((await tx.execute(_REFUSED)).scalar_one()):
-            number = start + told.pop("row")
-            found[number] = PostgresError.new({key: said for key, said in told.items() if said is not None})
-    return found
+async def refused(tx: AsyncConnection, statement: RowStatement, arrays: Arrays) -> dict[int, PostgresError]:
+    """The errors of the rows that the database refuses, by row number.
+
+    The good rows are written: the caller must roll back to its own savepoint.
+    """
+    rows = list(zip(*(arrays[name] for name in statement.names), strict=True))
+    errors: dict[int, PostgresError] = {}
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        await tx.execute(_SET_ROWS, {"rows": msgspec.json.encode(rows[start : start + _BLOCK_ROWS]).decode()})
+        await tx.exec_driver_sql(statement.for_each_row)
+        for refusal in msgspec.json.decode((await tx.execute(_GET_REFUSED)).scalar_one()):
+            number = start + refusal.pop("row")
+            errors[number] = PostgresError.new(
+                {key: value for key, value in refusal.items() if value is not None}
+            )
+    return errors

@@ -1,7 +1,6 @@
-"""How a kind of record is declared: the columns of its row, where each value comes from, the tables of its
-lines.
+"""The declaration of an entity type: its columns, the source of each value, and the tables of its lines.
 
-One declaration maps payloads, writes the SQL and adopts the ERP's tables, so that the three cannot disagree.
+One declaration defines the mapping, the SQL and the adoption of the ERP's tables, so that they always agree.
 """
 
 from __future__ import annotations
@@ -19,26 +18,26 @@ Data = dict[str, Any]
 """One record of the source, as its JSON object."""
 
 
-class Merged(Data):
-    """A record made of several versions, each with some of its keys: it knows which keys are older than others.
+class MergedRecord(Data):
+    """A record merged from several versions, with the version of each key.
 
-    Two keys may fill one column (`location_id` and the older `warehouse_id`): then the newer one counts, also when it
-    is blank, and not the one that is usually better.
+    Two keys may fill one column (`location_id` and the older `warehouse_id`). Then the key of the newer version counts,
+    even if it is blank, instead of the preferred key.
     """
 
     def __init__(self, data: Data, older: Mapping[str, Any]) -> None:
         super().__init__(data)
         self._older = older
-        """The version of each key that is not from the newest one; versions can be compared."""
+        """The version of each key that is not from the newest version; versions are comparable."""
 
     def newest_of(self, keys: Collection[str]) -> Data:
-        """The record without those of *keys* that are older than another of them."""
-        there = [key for key in keys if key in self]
-        if len(there) < 2:
+        """The record without those of *keys* that are older than the newest of them."""
+        present = [key for key in keys if key in self]
+        if len(present) < 2:
             return self
-        newest = max(map(self._rank, there))
-        stale = {key for key in there if self._rank(key) < newest}
-        return {key: value for key, value in self.items() if key not in stale} if stale else self
+        newest = max(map(self._rank, present))
+        older_keys = {key for key in present if self._rank(key) < newest}
+        return {key: value for key, value in self.items() if key not in older_keys} if older_keys else self
 
     def _rank(self, key: str) -> tuple[bool, Any]:
         return key not in self._older, self._older.get(key)
@@ -51,37 +50,36 @@ class Column:
     name: str
     kind: Kind
     keys: tuple[str, ...]
-    """The payload's keys; the first that is not blank counts. With none of them the column is left as it
-    is."""
+    """The payload's keys; the first non-blank one counts. Without any of them the column is not changed."""
     take: Callable[[Data], object] | None = None
-    """Computes the value from the record where a key alone does not say it."""
+    """Computes the value from the record, if it is not the value of a key."""
     where: Callable[[Data], str] | None = None
-    """The path of what `take` takes, for a refusal, where it is not one of the keys."""
+    """The path of the value of `take` for messages, if it is not one of the keys."""
     parent: EntityType | None = None
-    """The value is the id of another record, which must be there before this row is written."""
+    """The value is the id of another record, which must exist before this row is written."""
     local: bool = False
-    """The column holds the ERP's own id of that parent instead of the source's."""
+    """The column holds the ERP's own id of the parent instead of the source's id."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Child:
-    """A table with a row for each line of a record; the lines are replaced whole, never patched."""
+    """A table with a row for each line of a record; all lines are replaced together, never updated."""
 
     name: str
     link: str
     """The column with the ERP's own id of the parent's row."""
     keys: tuple[str, ...]
-    """The payload's lists that hold the lines; the first that is there counts."""
+    """The payload's lists of lines; the first one in the record counts."""
     columns: tuple[Column, ...]
     lines: Callable[[object, Data], list[tuple[str, Data]]]
-    """From the list and its record to (path, line) pairs: the path names the line in a refusal."""
-    once: str | None = None
-    """This column may not hold one value twice among the lines of a record."""
+    """From the list and its record to (path, line) pairs; the path is for messages."""
+    unique_column: str | None = None
+    """The column whose values must be unique among the lines of a record."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Table:
-    """The ERP's table for a kind of record."""
+    """The ERP's table of an entity type."""
 
     name: str
     key: str
@@ -89,22 +87,22 @@ class Table:
     columns: tuple[Column, ...]
     children: tuple[Child, ...] = ()
     natural_key: str | None = None
-    """The column by which rows of the old code are recognised, where they do not have the source's id."""
+    """The column that identifies rows of the old code, which do not have the source's id."""
 
     @cached_property
     def natural_at(self) -> int | None:
         """The position of that column."""
-        return next((at for at, one in enumerate(self.columns) if one.name == self.natural_key), None)
+        return next((at for at, column in enumerate(self.columns) if column.name == self.natural_key), None)
 
 
 class Parent(NamedTuple):
-    """A record that must be there first."""
+    """A record that must exist first."""
 
     entity: EntityType
     key: str
     """Its id at the source."""
     field: str
-    """The payload's key that names it, as a path."""
+    """The path of the payload's key with its id."""
 
 
 Lines = list[list[str | None]]
@@ -116,24 +114,24 @@ class Mapped(NamedTuple):
 
     values: list[str | None]
     missing: frozenset[int]
-    """Positions of the columns about which the payload says nothing."""
+    """Positions of the columns that the payload does not set."""
     children: dict[str, Lines]
-    """Lines by child table; a table that is not in here is left alone."""
+    """Lines by child table; other child tables are not changed."""
     parents: tuple[Parent, ...] = ()
 
 
 def columns(names: str, kind: Kind) -> tuple[Column, ...]:
-    """Columns that are called as in the payload."""
+    """Columns with the same names as the payload's keys."""
     return tuple(Column(name=name, kind=kind, keys=(name,)) for name in names.split())
 
 
 def column(name: str, kind: Kind, keys: str = "", **more: Any) -> Column:
-    """One column whose name, source or meaning is not simply that of the payload."""
+    """One column with its own name, keys or options."""
     return Column(name=name, kind=kind, keys=tuple((keys or name).split()), **more)
 
 
 def lines(value: object, _: Data) -> list[tuple[str, Data]]:
-    """The lines of a list. Blank is an empty list, and an object stands for a list of one."""
+    """The lines of a list. Blank is an empty list; an object is a list of one. Raises ValueError otherwise."""
     if isinstance(value, dict):
         value = [value] if value else []
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -142,10 +140,10 @@ def lines(value: object, _: Data) -> list[tuple[str, Data]]:
         raise ValueError("must be a list")
     for position, line in enumerate(value):
         if not isinstance(line, dict):
-            raise ValueError(f"must be a list of objects, but number {position} is none")
+            raise ValueError(f"must be a list of objects, but number {position} is not an object")
     return [(f"[{position}]", line) for position, line in enumerate(value)]
 
 
 def line_no(name: str = "line_no") -> Column:
-    """Where a line stood in its list: the mapper fills it."""
+    """The column for the line's position in its list; `read_lines` fills it."""
     return Column(name=name, kind=parse.INTEGER, keys=())

@@ -1,8 +1,7 @@
 """The SQL for a table, generated from its declaration: dynamic only in names that we declared ourselves.
 
-Rows travel as one text array for each column, and the server unpacks and casts them. Inserts into many
-places of an index go in the order of the key, so that workers with the same keys never wait for each other
-in a circle.
+Rows are sent as one text array for each column, and the server unpacks and casts them. Inserts go in key order to
+avoid deadlocks between workers with the same keys.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from functools import cache
 
 from sqlalchemy import TextClause, text
 
-from handlers.entities.rows import Writing, unnest
+from handlers.entities.rows import RowStatement, unnest
 from handlers.entities.spec import Child, Column, Table
 
 SYNC_COLUMNS: tuple[tuple[str, str], ...] = (
@@ -23,10 +22,10 @@ SYNC_COLUMNS: tuple[tuple[str, str], ...] = (
     ("synced_at", "timestamptz"),
 )
 """On every entity's table: the raw record, the stamp of its newest version, when it was deleted at the
-source, which keys come from older versions, a name for the set of keys, and when we last wrote the row."""
+source, which keys come from older versions, a digest of the set of keys, and when we last wrote the row."""
 
 EXTRA = ("raw", "path", "stamp", "deleted", "versions", "shape")
-"""What a row carries beside its columns; the raw record is taken out of the event's own text by its path."""
+"""Extra values of each row; the raw record is extracted from the event's text by its path."""
 
 _EXTRA_VALUES = (
     "CAST(u.raw AS jsonb) #> CAST(u.path AS text[])",
@@ -39,12 +38,12 @@ _EXTRA_VALUES = (
 
 
 def pg_type(column: Column) -> str:
-    """The type that a column is cast to; the ERP's own ids are whole numbers."""
+    """The PostgreSQL type of a column; the ERP's own ids are bigint."""
     return "bigint" if column.local else column.kind.pg_type
 
 
 def names_of(table: Table) -> list[str]:
-    """The parameters of a table's statements, in the order in which rows are built."""
+    """The parameter names of a table's statements, in the order of a row's values."""
     return ["key", *(f"c{at}" for at in range(len(table.columns))), *EXTRA]
 
 
@@ -60,16 +59,14 @@ def _sent(table: Table, missing: frozenset[int]) -> list[str]:
 
 
 @cache
-def insert(table: Table, missing: frozenset[int]) -> Writing:
-    """Insert rows that were not there when we looked. Whoever came first in between keeps its row: look
-    again.
+def insert(table: Table, missing: frozenset[int]) -> RowStatement:
+    """Insert new rows. A row that another worker inserted first is kept, and must be read again.
 
-    Columns about which no row says anything need not travel; they are NULL, and not what the ERP has for a
-    default.
+    Columns without a value in any row are not sent; they become NULL, not the ERP's default.
     """
     targets = [table.key, *(column.name for column in table.columns), *(name for name, _ in SYNC_COLUMNS)]
     values = ["u.key", *_values(table, missing), *_EXTRA_VALUES]
-    return Writing(
+    return RowStatement(
         sql=(
             f"INSERT INTO {table.name} ({', '.join(targets)}, updated_at)\n"
             f"SELECT {', '.join(values)}, now()\n"
@@ -82,14 +79,14 @@ def insert(table: Table, missing: frozenset[int]) -> Writing:
 
 
 @cache
-def update(table: Table, missing: frozenset[int]) -> Writing:
-    """Update rows that we hold locked, leaving alone the columns about which the record says nothing."""
+def update(table: Table, missing: frozenset[int]) -> RowStatement:
+    """Update rows that we have locked, except the columns that the record does not set."""
     values = _values(table)
     pairs = [
         *(f"{column.name} = {values[at]}" for at, column in enumerate(table.columns) if at not in missing),
         *(f"{name} = {value}" for (name, _), value in zip(SYNC_COLUMNS, _EXTRA_VALUES, strict=True)),
     ]
-    return Writing(
+    return RowStatement(
         sql=(
             f"UPDATE {table.name} t SET {', '.join(pairs)}, updated_at = now()\n"
             "FROM {rows}\n"
@@ -101,11 +98,11 @@ def update(table: Table, missing: frozenset[int]) -> Writing:
 
 @cache
 def read(table: Table) -> TextClause:
-    """Lock the rows of some keys, in the order of the key, and say what is known about them.
+    """Lock and read the rows of some keys, in key order.
 
-    A row is *covered* when the new version has the same keys and another stamp: then the stamps alone
-    decide, and the stored record need not travel. The lock lets others point at the row meanwhile: lines of orders
-    do, and two workers that hold a product each and mention the other's would wait for each other.
+    A row is *covered* if the new version has the same keys and another stamp: then the stamps alone decide, and the
+    stored record is not sent. FOR NO KEY UPDATE still lets other transactions reference the row. Otherwise two workers
+    that each lock a product and reference the other one could deadlock.
     """
     covered = (
         "coalesce(t.zoho_shape = n.shape AND t.zoho_versions IS NULL AND t.zoho_deleted_at IS NULL"
@@ -125,7 +122,7 @@ def read(table: Table) -> TextClause:
 
 @cache
 def recognise(table: Table) -> TextClause:
-    """Give rows of the old code the source's id, found by the number that both know."""
+    """Set the source's id in rows of the old code, found by the natural key."""
     return text(
         f"UPDATE {table.name} t SET {table.key} = n.key\n"
         "FROM unnest(CAST(:key AS text[]), CAST(:natural AS text[])) AS n (key, natural_key)\n"
@@ -136,7 +133,7 @@ def recognise(table: Table) -> TextClause:
 
 @cache
 def ids(table: Table) -> TextClause:
-    """The ERP's own ids of records that others point at; those that were deleted since count as there."""
+    """The ERP's own ids of parent records, including deleted ones."""
     return text(
         f"SELECT {table.key} AS key, CAST(id AS text) AS id FROM {table.name}\n"
         f"WHERE {table.key} = ANY(CAST(:key AS text[]))"
@@ -145,17 +142,17 @@ def ids(table: Table) -> TextClause:
 
 @cache
 def delete_lines(child: Child) -> TextClause:
-    """Remove the lines of some records, before they are written anew."""
+    """Delete the lines of some records, before they are inserted again."""
     return text(f"DELETE FROM {child.name} WHERE {child.link} = ANY(CAST(:ids AS bigint[]))")
 
 
 @cache
-def insert_lines(child: Child) -> Writing:
-    """Write the lines of many records at once."""
+def insert_lines(child: Child) -> RowStatement:
+    """Insert the lines of many records at once."""
     targets = [child.link, *(column.name for column in child.columns)]
     values = [f"CAST(u.c{at} AS {pg_type(column)})" for at, column in enumerate(child.columns)]
     names = ["link", *(f"c{at}" for at in range(len(child.columns)))]
-    return Writing(
+    return RowStatement(
         sql=(
             f"INSERT INTO {child.name} ({', '.join(targets)})\n"
             f"SELECT CAST(u.link AS bigint), {', '.join(values)}\n"
@@ -167,7 +164,7 @@ def insert_lines(child: Child) -> Writing:
 
 @cache
 def project(table: Table) -> TextClause:
-    """Rows as they would stand, as JSON objects, without writing them."""
+    """Rows as JSON objects, as they would be stored, without writing them."""
     values = [f"u.key AS {table.key}"]
     values += [
         f"{value} AS {column.name}" for column, value in zip(table.columns, _values(table), strict=True)
@@ -181,7 +178,7 @@ def project(table: Table) -> TextClause:
 
 @cache
 def project_lines(child: Child) -> TextClause:
-    """Lines as they would stand, as JSON objects, without writing them."""
+    """Lines as JSON objects, as they would be stored, without writing them."""
     values = [
         f"CAST(u.c{at} AS {pg_type(column)}) AS {column.name}" for at, column in enumerate(child.columns)
     ]

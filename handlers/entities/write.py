@@ -1,4 +1,4 @@
-"""Writing the rows of a batch and their lines, one statement for each table; or naming those the database refuses."""
+"""Writing the rows and lines of a batch, one statement for each table, and finding rows that the database refuses."""
 
 from __future__ import annotations
 
@@ -11,85 +11,89 @@ from sqlalchemy import CursorResult
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.entities import rows as sending
+from handlers.entities import rows as row_sending
 from handlers.entities import statements
 from handlers.entities.base import Handler
 from handlers.entities.resolve import Ids, Row
-from handlers.entities.rows import Arrays, Writing
+from handlers.entities.rows import Arrays, RowStatement
 from handlers.entities.spec import Child, Lines
 from handlers.queue.diagnose import RowsRefused, diagnose
 from handlers.queue.event import EntityType, ErrorClass
 
-_Put = tuple[Writing, Arrays, Sequence[str]]
-"""A statement, the rows it takes, and for each row the key of its record."""
+_RowWrite = tuple[RowStatement, Arrays, Sequence[str]]
+"""A statement, its rows, and the record key of each row."""
 
 
 async def write(
     tx: AsyncConnection, handler: Handler, rows: Sequence[Row], ids: Ids, *, alone: bool
 ) -> dict[str, str]:
-    """Write rows and their lines. Gives the ERP's own id for each row that is now ours to point at.
+    """Write rows and their lines. Returns the ERP's own id of each written or updated row, by record key.
 
-    Raises RowsRefused with every record of the failed statement that the database refuses; for an event that is *alone*
-    in its batch there is nobody else to ask about, and the database's own error is raised.
+    Raises RowsRefused with every record that the database refuses. For an event that is *alone* in its batch, it raises
+    the database's own error.
     """
-    own = {row.key: row.found.id for row in rows if row.found is not None}
+    ids_by_key = {row.key: row.existing.id for row in rows if row.existing is not None}
     groups: dict[frozenset[int], list[Row]] = defaultdict(list)
     for row in rows:
-        if row.found is not None:
+        if row.existing is not None:
             groups[row.mapped.missing].append(row)
-    puts = [
-        _put(handler, statements.update(handler.table, missing), group, ids, missing)
+    writes = [
+        _row_write(handler, statements.update(handler.table, missing), group, ids, missing)
         for missing, group in groups.items()
     ]
-    new = [row for row in rows if row.found is None]
+    new = [row for row in rows if row.existing is None]
     if new:
         missing = frozenset.intersection(*(row.mapped.missing for row in new))
-        puts.insert(0, _put(handler, statements.insert(handler.table, missing), new, ids, missing))
-    for at, put in enumerate(puts):
-        written = await _execute(tx, handler, put, puts[at:], alone=alone)
+        writes.insert(0, _row_write(handler, statements.insert(handler.table, missing), new, ids, missing))
+    for at, row_write in enumerate(writes):
+        written = await _execute(tx, handler, row_write, writes[at:], alone=alone)
         if written.returns_rows:
-            own.update({row.key: row.id for row in written})
+            ids_by_key.update({row.key: row.id for row in written})
     for child in handler.table.children:
-        with_lines = [row for row in rows if row.key in own and child.name in row.mapped.children]
-        await _write_lines(tx, handler, child, [(row, own[row.key]) for row in with_lines], ids, alone=alone)
-    return own
+        rows_with_lines = [row for row in rows if row.key in ids_by_key and child.name in row.mapped.children]
+        await _write_lines(
+            tx, handler, child, [(row, ids_by_key[row.key]) for row in rows_with_lines], ids, alone=alone
+        )
+    return ids_by_key
 
 
 async def _execute(
-    tx: AsyncConnection, handler: Handler, put: _Put, rest: Sequence[_Put], *, alone: bool
+    tx: AsyncConnection, handler: Handler, row_write: _RowWrite, rest: Sequence[_RowWrite], *, alone: bool
 ) -> CursorResult[Any]:
-    """Run one statement; when the database refuses it, ask for all bad rows in it and in the *rest*."""
-    writing, arrays, _ = put
+    """Run one statement. If the database refuses it, find all bad rows in it and in *rest*."""
+    statement, arrays, _ = row_write
     if alone:
-        return await handler.execute_with_context(tx, writing.of_all, sending.pack(arrays))
+        return await handler.execute_with_context(tx, statement.for_all_rows, row_sending.pack(arrays))
     try:
         async with tx.begin_nested():
-            return await handler.execute_with_context(tx, writing.of_all, sending.pack(arrays))
+            return await handler.execute_with_context(tx, statement.for_all_rows, row_sending.pack(arrays))
     except DBAPIError as error:
         if tx.invalidated or diagnose(error).error_class is ErrorClass.TRANSIENT:
             raise
-        found: dict[str, Exception] = {}
+        errors: dict[str, Exception] = {}
         savepoint = await tx.begin_nested()
         try:
-            for writing, arrays, keys in rest:
-                refused = await sending.refused(tx, writing, arrays)
-                found |= {keys[number]: each for number, each in refused.items()}
+            for statement, arrays, keys in rest:
+                refused = await row_sending.refused(tx, statement, arrays)
+                errors |= {keys[number]: refusal for number, refusal in refused.items()}
         finally:
             if savepoint.is_active:
                 await savepoint.rollback()
-        if not found:
+        if not errors:
             raise
-        raise RowsRefused(handler.entity, found) from error
+        raise RowsRefused(handler.entity, errors) from error
 
 
-def _put(handler: Handler, writing: Writing, rows: Sequence[Row], ids: Ids, missing: frozenset[int]) -> _Put:
-    return writing, arrays_of(handler, rows, ids, missing), [row.key for row in rows]
+def _row_write(
+    handler: Handler, statement: RowStatement, rows: Sequence[Row], ids: Ids, missing: frozenset[int]
+) -> _RowWrite:
+    return statement, arrays_of(handler, rows, ids, missing), [row.key for row in rows]
 
 
 def arrays_of(
     handler: Handler, rows: Sequence[Row], ids: Ids, missing: frozenset[int] = frozenset()
 ) -> Arrays:
-    """The rows, column by column, without the columns at the positions *missing*."""
+    """The rows as columns, without the columns at the positions *missing*."""
     columns = handler.table.columns
     values = [_values(row, handler.table.natural_at) for row in rows]
     arrays: dict[str, Sequence[str | None]] = {"key": [row.key for row in rows]}
@@ -105,8 +109,7 @@ def _values(row: Row, natural_at: int | None) -> list[str | None]:
     values = row.mapped.values
     if natural_at is None or row.folded.deleted_at is None:
         return values
-    # The source may give the number of a deleted record to another one, and the ERP has each number only once.
-    # The raw record keeps it.
+    # The source may reuse the number of a deleted record, but the ERP's column is unique. The raw record keeps it.
     return [None if at == natural_at else value for at, value in enumerate(values)]
 
 
@@ -123,7 +126,7 @@ def _extra(row: Row) -> tuple[str | None, ...]:
 
 
 def _local(array: Sequence[str | None], parent: EntityType, ids: Ids) -> list[str | None]:
-    """The ERP's own ids of parents; none where a deleted record points at something that never came."""
+    """The ERP's own ids of parents; None if a deleted record references a parent that never arrived."""
     known = ids.get(parent, {})
     return [known.get(key) if key is not None else None for key in array]
 
@@ -137,19 +140,19 @@ async def _write_lines(
     *,
     alone: bool,
 ) -> None:
-    """Replace the lines of *rows*: what is no longer in the list is gone."""
-    before = [int(own) for row, own in rows if row.found is not None]
-    if before:
-        await handler.execute_with_context(tx, statements.delete_lines(child), {"ids": before})
-    arrays = line_arrays(child, [(own, row.mapped.children[child.name]) for row, own in rows], ids)
+    """Replace the lines of *rows*: lines that are not in the new list are deleted."""
+    existing_ids = [int(own_id) for row, own_id in rows if row.existing is not None]
+    if existing_ids:
+        await handler.execute_with_context(tx, statements.delete_lines(child), {"ids": existing_ids})
+    arrays = line_arrays(child, [(own_id, row.mapped.children[child.name]) for row, own_id in rows], ids)
     if arrays is not None:
         keys = [row.key for row, _ in rows for _ in row.mapped.children[child.name]]
-        put = (statements.insert_lines(child), arrays, keys)
-        await _execute(tx, handler, put, [put], alone=alone)
+        row_write = (statements.insert_lines(child), arrays, keys)
+        await _execute(tx, handler, row_write, [row_write], alone=alone)
 
 
 def line_arrays(child: Child, by_parent: Iterable[tuple[str, Lines]], ids: Ids) -> Arrays | None:
-    """The lines of many records, column by column; None where there are none."""
+    """The lines of many records as columns; None without lines."""
     flat = [(link, *line) for link, lines in by_parent for line in lines]
     if not flat:
         return None

@@ -1,1 +1,1 @@
-"""The eleven kinds of record, declared: which key of the payload goes into which column."""
+"""The declarations of the eleven entity types: the payload keys of each column."""

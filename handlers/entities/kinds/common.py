@@ -1,4 +1,4 @@
-"""What all documents of trade share: the columns of their heads and of their lines."""
+"""The columns that all trade documents share, in their headers and lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_percent(value: object) -> bool:
 
 
 def discount_is_percent(record: Data) -> object:
-    """A discount is an amount or, with the sign, a percentage; which of the two must not be lost."""
+    """Whether a discount is a percentage, marked by its sign, or an amount; None if it is blank."""
     value = record.get("discount")
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
@@ -54,7 +54,7 @@ DOCUMENT: tuple[Column, ...] = (
     *columns("template_name", TEXT),
     *columns("created_time last_modified_time", INSTANT),
     *columns("created_by_id", ID),
-    # Bills say `last_modified_id`.
+    # The key in bills is `last_modified_id`.
     column("last_modified_by_id", ID, "last_modified_by_id last_modified_id"),
 )
 
@@ -104,7 +104,7 @@ CUSTOMER: tuple[Column, ...] = (
 
 
 def percentage_only(key: str) -> Callable[[Data], object]:
-    """The discount where it is a percentage, else what *key* says."""
+    """The discount if it is a percentage, otherwise the value of *key*."""
 
     def take(record: Data) -> object:
         value = record.get("discount")
@@ -114,7 +114,7 @@ def percentage_only(key: str) -> Callable[[Data], object]:
 
 
 def amount_only(key: str) -> Callable[[Data], object]:
-    """The discount where it is an amount, else what *key* says."""
+    """The discount if it is an amount, otherwise the value of *key*."""
 
     def take(record: Data) -> object:
         value = record.get("discount")

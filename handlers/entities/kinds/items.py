@@ -1,4 +1,4 @@
-"""What is sold: products with their stock for each place, price lists, and stock adjustments."""
+"""Products with their stock for each location, price lists, and stock adjustments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handlers.queue.event import EntityType
 
 
 def is_active(record: Data) -> object:
-    """The source's `status` decides; `is_active` is only asked where there is none."""
+    """The source's `status` decides; `is_active` only counts without it."""
     status = record.get("status")
     if isinstance(status, str) and status.strip():
         return status.strip().lower() == "active"
@@ -20,7 +20,7 @@ def is_active(record: Data) -> object:
 
 
 def _in_package(name: str) -> Callable[[Data], object]:
-    """Size and weight stand flat in lists and inside `package_details` in a single record."""
+    """Size and weight: top-level keys in lists, inside `package_details` in a single record."""
 
     def take(record: Data) -> object:
         if name in record:
@@ -31,12 +31,12 @@ def _in_package(name: str) -> Callable[[Data], object]:
     return take
 
 
-def _where_packed(name: str) -> Callable[[Data], str]:
+def _packed_path(name: str) -> Callable[[Data], str]:
     return lambda record: name if name in record else f"package_details.{name}"
 
 
 def _place(name: str) -> str:
-    """The keys of something about a place: older organisations say `warehouse_*`, newer ones `location_*`."""
+    """The keys of a location's value: `warehouse_*` in older organisations, `location_*` in newer ones."""
     return f"location_{name} warehouse_{name}"
 
 
@@ -45,7 +45,7 @@ _STOCK_MORE = "available_for_sale_stock actual_available_for_sale_stock quantity
 
 PRODUCT = Handler(
     entity=EntityType.PRODUCT,
-    # A kit is an item, and has a page of its own at the source, where its id is called otherwise.
+    # A composite item (kit) is an item with another id key at the source.
     id_keys=("item_id", "composite_item_id"),
     wrappers=("item", "items", "composite_item", "composite_items"),
     table=Table(
@@ -95,7 +95,7 @@ PRODUCT = Handler(
                     kind,
                     f"{name} package_details",
                     take=_in_package(name),
-                    where=_where_packed(name),
+                    where=_packed_path(name),
                 )
                 for name, kind in (
                     *((name, NUMBER) for name in ("length", "width", "height", "weight")),
@@ -109,7 +109,7 @@ PRODUCT = Handler(
             *columns("pricing_scheme inventory_valuation_method source", TEXT),
             *columns("tax_exemption_id", ID),
             *columns("tax_exemption_code", TEXT),
-            # What a kit is made of.
+            # The parts of a kit.
             *columns("mapped_items item_tax_preferences price_brackets custom_fields tags", LIST),
             *columns("created_time last_modified_time", INSTANT),
         ),
@@ -135,19 +135,19 @@ PRODUCT = Handler(
 
 
 def _prices(value: object, record: Data) -> list[tuple[str, Data]]:
-    """The items of a list, each with the list's own currency."""
+    """The items of a price list, each with the currency of the list."""
     return [
         (path, {"currency_code": record.get("currency_code"), **item}) for path, item in lines(value, record)
     ]
 
 
 def _brackets(value: object, record: Data) -> list[tuple[str, Data]]:
-    """The price brackets of all items of a list, each with the id of its item."""
-    found = []
+    """The price brackets of all items of a price list, each with its item's id."""
+    brackets = []
     for path, item in lines(value, record):
         for inner, bracket in lines(item.get("price_brackets"), record):
-            found.append((f"{path}.price_brackets{inner}", {**bracket, "item_id": item.get("item_id")}))
-    return found
+            brackets.append((f"{path}.price_brackets{inner}", {**bracket, "item_id": item.get("item_id")}))
+    return brackets
 
 
 PRICE_LIST = Handler(
@@ -178,14 +178,14 @@ PRICE_LIST = Handler(
                 link="pricelist_id",
                 keys=("pricebook_items",),
                 lines=_prices,
-                once="zoho_item_id",
+                unique_column="zoho_item_id",
                 columns=(
                     line_no(),
                     column("product_id", ID, "item_id", parent=EntityType.PRODUCT, local=True),
                     column("zoho_item_id", ID, "item_id"),
                     column("zoho_pricebook_item_id", ID, "pricebook_item_id"),
                     column("item_name", TEXT, "name item_name"),
-                    # A blank rate means that the list has no price of its own for this item: NULL, never 0.
+                    # A blank rate means that the list has no price for this item: NULL, never 0.
                     column("price", NUMBER, "pricebook_rate"),
                     column("discount_percentage", PERCENT, "pricebook_discount"),
                     column("currency", TEXT, "currency_code"),
@@ -201,7 +201,7 @@ PRICE_LIST = Handler(
                     line_no(),
                     column("zoho_item_id", ID, "item_id"),
                     column("zoho_pricebook_item_id", ID, "pricebook_item_id"),
-                    # A blank end means that the bracket is open.
+                    # A blank end means an open bracket.
                     *columns("start_quantity end_quantity", NUMBER),
                     column("price", NUMBER, "pricebook_rate"),
                     column("discount_percentage", PERCENT, "pricebook_discount"),
@@ -213,7 +213,7 @@ PRICE_LIST = Handler(
 
 
 def _known_adjustment_type(record: Data) -> None:
-    """Quantity or value: only these two are known, and only the first is about stock."""
+    """Raise Refusal unless the adjustment is one of quantity or value."""
     kind = record.get("adjustment_type")
     if kind is None or (isinstance(kind, str) and not kind.strip()):
         return
@@ -226,8 +226,8 @@ STOCK_ADJUSTMENT = Handler(
     id_keys=("inventory_adjustment_id", "adjustment_id"),
     wrappers=("inventory_adjustment", "inventory_adjustments", "inventoryadjustment", "stock_adjustment"),
     check=_known_adjustment_type,
-    # Lines are stored by adjustment, and stock comes from the item alone. Adding quantities to the stock
-    # would double it at each delivery, and drafts and value adjustments must not touch it at all.
+    # Lines are stored with the adjustment; stock comes only from the item. Adding quantities to the stock would
+    # count a repeated delivery twice, and drafts and value adjustments must not change it.
     table=Table(
         name="stock_adjustments",
         key="zoho_adjustment_id",

@@ -1,4 +1,4 @@
-"""Who is dealt with: customers and vendors, which come as one kind of record, and the users of the source."""
+"""Customers and vendors, which the source sends as contacts, and the users of the source."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ TYPE = "contact_type"
 
 
 def _is_a(wanted: str) -> Callable[[Data], None]:
-    """`contact_type` alone tells customers from vendors: every contact carries keys with both names.
+    """A check that `contact_type` is *wanted*. Only this key distinguishes customers from vendors.
 
-    A record that does not mention it is a question to the stored row (`Handler.told_by`).
+    Every contact has keys with both names. Without this key, the stored row decides (`Handler.type_key`).
     """
 
     def check(record: Data) -> None:
         if TYPE not in record:
             return
-        said = record[TYPE]
-        if said is None or (isinstance(said, str) and not said.strip()):
-            raise Refusal(TYPE, f"is blank, and must say {wanted}")
-        if not isinstance(said, str) or said.strip().lower() != wanted:
-            raise Refusal(TYPE, f"must be {wanted} for this event, not {shown(said)}")
+        contact_type = record[TYPE]
+        if contact_type is None or (isinstance(contact_type, str) and not contact_type.strip()):
+            raise Refusal(TYPE, f"is blank, but must be {wanted}")
+        if not isinstance(contact_type, str) or contact_type.strip().lower() != wanted:
+            raise Refusal(TYPE, f"must be {wanted} for this event, not {shown(contact_type)}")
 
     return check
 
@@ -96,14 +96,14 @@ CUSTOMER = Handler(
     id_keys=("contact_id", "customer_id"),
     wrappers=("contact", "contacts", "customer", "customers"),
     check=_is_a("customer"),
-    told_by=TYPE,
+    type_key=TYPE,
     table=Table(
         name="customers",
         key="zoho_contact_id",
         columns=(
             column("contact_name", TEXT, "contact_name customer_name"),
             *columns("company_name email phone", TEXT),
-            # Days; negative ones have a meaning at the source (-3: due at the end of next month).
+            # Days; negative values are codes of the source (-3: due at the end of next month).
             *columns("payment_terms", INTEGER),
             *columns("currency_code", TEXT),
             column("is_active", BOOLEAN, "status is_active", take=is_active),
@@ -118,7 +118,7 @@ VENDOR = Handler(
     id_keys=("contact_id", "vendor_id"),
     wrappers=("contact", "contacts", "vendor", "vendors"),
     check=_is_a("vendor"),
-    told_by=TYPE,
+    type_key=TYPE,
     table=Table(
         name="vendors",
         key="zoho_vendor_id",
@@ -136,7 +136,7 @@ VENDOR = Handler(
 
 
 def _email(record: Data) -> object:
-    """A list row has `email`; a single record has `email_ids`, of which one is selected."""
+    """The email: `email` in a list, the selected one of `email_ids` in a single record."""
     email = record.get("email")
     if isinstance(email, str) and email.strip():
         return email
@@ -149,7 +149,7 @@ USER = Handler(
     entity=EntityType.USER,
     id_keys=("user_id",),
     wrappers=("user", "users"),
-    # A user carries no stamp of change: the newest reading is the newest version.
+    # A user has no change time: its version is the time of its event.
     table=Table(
         name="zoho_users",
         key="zoho_user_id",

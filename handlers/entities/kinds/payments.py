@@ -11,13 +11,13 @@ from handlers.queue.event import EntityType
 
 
 def _only_invoice(record: Data) -> object:
-    """The invoice of a payment over one invoice; a payment over several has none of its own."""
+    """The invoice of a payment for exactly one invoice, otherwise None."""
     applied = lines(record.get("invoices"), record)
     return applied[0][1].get("invoice_id") if len(applied) == 1 else None
 
 
-def _where_invoice(record: Data) -> str:
-    """A list without lines has but its own name."""
+def _invoice_path(record: Data) -> str:
+    """The path of the invoice, or of the list if it has no lines."""
     try:
         return "invoices[0].invoice_id" if lines(record.get("invoices"), record) else "invoices"
     except ValueError:
@@ -25,9 +25,12 @@ def _where_invoice(record: Data) -> str:
 
 
 def _not_to_a_vendor(record: Data) -> None:
-    """Payments to vendors have the same id field, and may come under the same key: they name whom they pay."""
+    """Raise Refusal for a payment to a vendor: it may have the same id and envelope keys, but has a vendor id."""
     if not _blank(record.get("vendor_id")) and _blank(record.get("customer_id")):
-        raise Refusal("vendor_id", "names a vendor, and no customer: this is a payment to a vendor")
+        raise Refusal(
+            "vendor_id",
+            "is set, and customer_id is blank: this is a payment to a vendor, not from a customer",
+        )
 
 
 def _blank(value: object) -> bool:
@@ -40,9 +43,9 @@ PAYMENT = Handler(
     wrappers=("payment", "customerpayment", "customer_payment", "customerpayments", "payments"),
     check=_not_to_a_vendor,
     refused_wrappers={
-        "vendorpayment": "is a payment to a vendor: another kind of record, only its id is called the same",
-        "vendor_payment": "is a payment to a vendor: another kind of record, only its id is called the same",
-        "vendorpayments": "are payments to vendors: another kind of record, only their id is called the same",
+        "vendorpayment": "is a payment to a vendor, another type of record with the same id key",
+        "vendor_payment": "is a payment to a vendor, another type of record with the same id key",
+        "vendorpayments": "are payments to vendors, another type of record with the same id key",
     },
     table=Table(
         name="invoice_payments",
@@ -55,7 +58,7 @@ PAYMENT = Handler(
                 ID,
                 "invoices",
                 take=_only_invoice,
-                where=_where_invoice,
+                where=_invoice_path,
                 parent=EntityType.INVOICE,
                 local=True,
             ),
@@ -69,7 +72,7 @@ PAYMENT = Handler(
             column("payment_method", TEXT, "payment_mode"),
             column("bank_account", TEXT, "bank_name"),
             *columns("reference_number check_number notes description status payment_status", TEXT),
-            # A list row says which invoices by their numbers alone.
+            # A list row has only the numbers of its invoices.
             *columns("invoice_numbers payment_type product_description", TEXT),
             *columns("check_date", DATE),
             *columns("account_id", ID),

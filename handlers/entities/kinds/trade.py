@@ -1,4 +1,4 @@
-"""What is traded and owed: sales orders, invoices, bills and credit notes, each with its lines."""
+"""Sales orders, invoices, bills and credit notes, each with its lines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ INVOICE = Handler(
             *CUSTOMER,
             column("invoice_date", DATE, "date"),
             *columns("due_date", DATE),
-            # As the source says it; "overdue" comes by the passing of time, without an event.
+            # As the source sends it; a change to "overdue" comes without an event.
             *columns("status current_sub_status", TEXT),
             *columns(
                 "sub_total tax_total total balance payment_made credits_applied write_off_amount", NUMBER
@@ -86,7 +86,7 @@ SALES_ORDER = Handler(
     entity=EntityType.SALES_ORDER,
     id_keys=("salesorder_id",),
     wrappers=("salesorder", "sales_order", "salesorders", "sales_orders"),
-    # What was paid, and how, is the ERP's own knowledge: those columns are never written here.
+    # The ERP's own payment columns (amount and method) are never written here.
     table=Table(
         name="sales_orders",
         key="zoho_salesorder_id",
@@ -142,7 +142,7 @@ SALES_ORDER = Handler(
                         "discount discount_amount",
                         take=amount_only("discount_amount"),
                     ),
-                    # What the source did not sum up is not summed up here.
+                    # Never computed: only the source's own total.
                     column("line_total", NUMBER, "item_total"),
                     *columns("bcy_rate", NUMBER),
                     *DISCOUNT,

@@ -489,5 +489,5 @@ async def test_lines_that_are_lost_are_a_difference(engine: AsyncEngine) -> None
         await applied(tx, [one])
         await tx.execute(text("DELETE FROM invoice_items"))
         assert await differences(tx, INVOICE, "7", one.payload) == [
-            "invoice_items has 0 rows, the payload says 1"
+            "invoice_items has 0 rows, the payload has 1"
         ]

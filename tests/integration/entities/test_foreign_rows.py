@@ -58,7 +58,7 @@ async def test_what_the_payload_does_say_must_stand_in_any_row(tx: AsyncConnecti
     """Another mapping may have defaults, but it may not lose a name."""
     await tx.execute(text("UPDATE products SET name = ''"))
     (said,) = await differences(tx, EntityType.PRODUCT, "1", PRODUCT, by_us=False)
-    assert said == "products.name is '', the payload says 'A'"
+    assert said == "products.name is '', the payload has 'A'"
 
 
 async def test_a_row_that_is_missing_is_a_difference_whoever_writes(tx: AsyncConnection) -> None:
@@ -79,7 +79,7 @@ async def test_lines_are_not_asked_for_where_the_erp_keeps_none(tx: AsyncConnect
     [
         ("ALTER TABLE products RENAME TO articles", PRODUCT, "there is no table products"),
         ("ALTER TABLE products RENAME zoho_item_id TO ref", PRODUCT, "products has no column zoho_item_id"),
-        ("SELECT", '{"reference": 1}', "our mapping does not take its payload"),
+        ("SELECT", '{"reference": 1}', "our mapping refuses its payload"),
     ],
 )
 async def test_a_row_that_cannot_be_compared_is_told_and_not_blamed(

@@ -61,11 +61,11 @@ def test_a_contact_without_a_type_is_neither_customer_nor_vendor() -> None:
     """Every contact carries keys with both names, so nothing else can stand in for the type."""
     record = {"contact_id": "1", "customer_name": "A", "vendor_name": "A"}
     for entity in (EntityType.CUSTOMER, EntityType.VENDOR):
-        doubt = handler(entity).doubt(record)
-        assert doubt is not None
-        assert doubt.field == "contact_type"
-        assert handler(entity).doubt({"contact_id": "1", "last_modified_time": "x"}) is None
-    assert handler(EntityType.USER).doubt({"user_id": "1", "name": "A"}) is None
+        refused = handler(entity).unknown_type(record)
+        assert refused is not None
+        assert refused.field == "contact_type"
+        assert handler(entity).unknown_type({"contact_id": "1", "last_modified_time": "x"}) is None
+    assert handler(EntityType.USER).unknown_type({"user_id": "1", "name": "A"}) is None
 
 
 def test_a_payment_to_a_vendor_is_not_a_payment_of_a_customer() -> None:
@@ -149,10 +149,10 @@ def test_a_check_call_is_said_to_be_one(body: str) -> None:
 
 
 def test_a_key_that_says_the_same_twice_is_taken() -> None:
-    """Only where two values differ does nobody know which is meant; 1 and true differ."""
+    """A duplicate key is ambiguous only if its values differ; 1 and true differ."""
     (record,) = unwrap(EntityType.PRODUCT, '{"item_id": "1", "rate": 1.0, "rate": 1.0}')
     assert source_key(EntityType.PRODUCT, record.data) == "1"
-    with pytest.raises(Refusal, match="stands twice"):
+    with pytest.raises(Refusal, match="duplicate key"):
         unwrap(EntityType.PRODUCT, '{"item_id": "1", "is_taxable": 1, "is_taxable": true}')
 
 

@@ -203,7 +203,7 @@ def test_readers_read_or_refuse_and_never_break(value: str) -> None:
         ('{"item": {"lines": [1, {"rate": -Infinity}]}}', r"-Infinity at item.lines\[1\].rate"),
         ('{"item": {"rate": 1e400}}', "beyond any amount"),
         ('{"item": {"rate": ' + "9" * 5000 + "}}", "not JSON"),
-        ('{"item": {"rate": 1, "rate": 2}}', "twice"),
+        ('{"item": {"rate": 1, "rate": 2}}', "duplicate key"),
         ('{"item": ', "not JSON"),
         ("", "not JSON"),
         ('{"a": ' * 100_000 + "1" + "}" * 100_000, "deeper"),
