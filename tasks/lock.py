@@ -58,7 +58,7 @@ async def _take(run: Release, take_over: str) -> Release:
     async with tools(run) as core:
         bind, name = core.database, run.environment
         if take_over:
-            token = await lock.steal(bind, name, run.id, holder(), reason=take_over)
+            token = await lock.take_over(bind, name, run.id, holder(), reason=take_over)
         else:
             token = await lock.take(bind, name, run.id, holder())
         return dataclasses.replace(await releases.get(bind, run.id), token=token)

@@ -68,7 +68,7 @@ async def raise_if_locked(database: AsyncEngine, environment: str, *, take_over:
     """Raise Refused when a live controller has the lock: the driver would find it out only later."""
     holder = await lock.holder(database, environment)
     if holder is not None and holder.alive and not take_over:
-        raise Refused(lock.held(holder, environment))
+        raise Refused(lock.locked_message(holder, environment))
 
 
 def _print_detached(run: Release, sentence: str, *, json: bool) -> ExitCode:

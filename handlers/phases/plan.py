@@ -19,7 +19,15 @@ from handlers.queue.look import DeadLetter
 from handlers.release import left_behind, lock
 from handlers.release.ledger import records, releases
 from handlers.release.phase import LIVE, Phase, short
-from handlers.release.planned import EVERYTHING, Check, Plan, PlannedHost, expected_seconds, sort_out, steps
+from handlers.release.planned import (
+    EVERYTHING,
+    Check,
+    Plan,
+    PlannedHost,
+    expected_seconds,
+    select_drainable,
+    steps,
+)
 
 FREE_BYTES_MIN = 100 * 1024 * 1024
 """A checkout writes up to the size of the tree, and a full disk leaves a tree of two revisions."""
@@ -55,7 +63,7 @@ async def make_plan(
     environment, looked_at = core.environment, core.clock.now()
     inspection, queue = await _inspect(core, revision, needs_revision=Phase.DEPLOYING in scope)
     dead = await _left_by(core, inspection, queue, left_by) if left_by else queue.dead
-    events, set_aside = sort_out(dead) if Phase.CANARY in scope else ((), {})
+    events, set_aside = select_drainable(dead) if Phase.CANARY in scope else ((), {})
     if left_by and len(dead) < len(queue.dead):
         set_aside[f"not left behind by release {left_by}"] = len(queue.dead) - len(dead)
     return Plan(
@@ -264,7 +272,7 @@ async def _left_by(
 
 async def why_quarantined(core: Core, revision: str) -> str | None:
     """Why *revision* may not be released: a rollback put it in quarantine. None when it may."""
-    quarantine = await records.is_quarantined(core.database, core.environment.name, revision)
+    quarantine = await records.find_quarantine(core.database, core.environment.name, revision)
     if quarantine is None:
         return None
     return (

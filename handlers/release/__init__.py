@@ -1,1 +1,1 @@
-"""A release and the record of what was done: phases, plan, lock, ledger."""
+"""A release and its record: phases, plan, lock, ledger."""

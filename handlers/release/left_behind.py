@@ -1,4 +1,4 @@
-"""Live events that became dead letters under a revision that was left: no plan has them, so they are named."""
+"""Live events that became dead letters under a rolled-back revision. No plan contains them, so they are reported."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from handlers.release.ledger import releases
 from handlers.release.phase import Release
 
 SQL = queries(__name__)
-KINDS_TOLD = 4
-ERROR_TOLD = 70
+KINDS_SHOWN = 4
+ERROR_LENGTH_SHOWN = 70
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,28 +35,28 @@ class LeftBehind:
 
 
 async def kinds(bind: Bind, release: Release) -> tuple[LeftBehind, ...]:
-    """What the revision of *release* has left behind and is still there, the most common first."""
-    found: dict[tuple[str, str | None, str], LeftBehind] = {}
+    """The dead letters that *release* has left behind and that remain, by kind and error, the most common first."""
+    kinds: dict[tuple[str, str | None, str], LeftBehind] = {}
     async with transaction(bind) as tx:
         for row in await tx.execute(SQL["kinds"], await _time_range(tx, release)):
             entity = str(ENTITY_TYPES.get(row.raw_type, row.raw_type))
-            one = LeftBehind(
+            kind = LeftBehind(
                 entity=entity,
                 error_code=row.error_code,
                 fingerprint=diagnose.fingerprint(row.error),
                 events=row.events,
                 oldest_at=row.oldest_at,
             )
-            key = (entity, one.error_code, one.fingerprint)
-            if (same := found.get(key)) is not None:
-                oldest = min(same.oldest_at, one.oldest_at)
-                one = replace(one, events=same.events + one.events, oldest_at=oldest)
-            found[key] = one
-    return tuple(sorted(found.values(), key=lambda one: (-one.events, one.entity)))
+            key = (entity, kind.error_code, kind.fingerprint)
+            if (same := kinds.get(key)) is not None:
+                oldest = min(same.oldest_at, kind.oldest_at)
+                kind = replace(kind, events=same.events + kind.events, oldest_at=oldest)
+            kinds[key] = kind
+    return tuple(sorted(kinds.values(), key=lambda kind: (-kind.events, kind.entity)))
 
 
 async def ids(bind: Bind, environment: str, release_id: str) -> frozenset[UUID]:
-    """Exactly those dead letters; Refused when the release is none of this environment."""
+    """The ids of these dead letters. Raises Refused when the release belongs to another environment."""
     async with transaction(bind) as tx:
         release = await releases.get(tx, release_id)
         if release.environment != environment:
@@ -64,26 +64,27 @@ async def ids(bind: Bind, environment: str, release_id: str) -> frozenset[UUID]:
         return frozenset((await tx.execute(SQL["ids"], await _time_range(tx, release))).scalars())
 
 
-def summary(left: Sequence[LeftBehind]) -> str:
-    """How many, of what, since when, and with which error; empty when there are none."""
-    if not left:
+def summary(kinds: Sequence[LeftBehind]) -> str:
+    """The number of events, their kinds, times and errors, in one sentence; empty when there are none."""
+    if not kinds:
         return ""
     parts = [
-        f"{one.events} {one.entity} since {one.oldest_at:%H:%M} UTC ({one.error_code or 'no code'}: "
-        f"{one.fingerprint[:ERROR_TOLD] or 'no error text'})"
-        for one in left[:KINDS_TOLD]
+        f"{kind.events} {kind.entity} since {kind.oldest_at:%H:%M} UTC ({kind.error_code or 'no code'}: "
+        f"{kind.fingerprint[:ERROR_LENGTH_SHOWN] or 'no error text'})"
+        for kind in kinds[:KINDS_SHOWN]
     ]
-    if rest := sum(one.events for one in left[KINDS_TOLD:]):
+    if rest := sum(kind.events for kind in kinds[KINDS_SHOWN:]):
         parts.append(f"{rest} others")
-    return f"{sum(one.events for one in left)} live events became dead letters under it: {', '.join(parts)}"
+    total = sum(kind.events for kind in kinds)
+    return f"{total} live events became dead letters under the rolled-back revision: {', '.join(parts)}"
 
 
 def command(release: Release) -> str:
-    """What sends them back to the workers that run now."""
+    """The command that redrives them."""
     return f"runbook drain -e {release.environment} --left-by {release.id}"
 
 
 async def _time_range(tx: AsyncConnection, release: Release) -> dict[str, object]:
-    """The bounds of its time; a release that never came to deploy has no beginning, and so left nothing behind."""
-    spell = (await tx.execute(SQL["spell"], {"release_id": release.id})).one()
-    return {"release_id": release.id, "since": spell.since, "until": spell.until}
+    """When the workers of the release ran. Without a deploy *since* is NULL, and then no event matches."""
+    time_range = (await tx.execute(SQL["spell"], {"release_id": release.id})).one()
+    return {"release_id": release.id, "since": time_range.since, "until": time_range.until}

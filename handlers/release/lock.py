@@ -1,7 +1,7 @@
-"""The lock of an environment: who may change it, until when, and the fencing token that every host checks.
+"""The lock of an environment: its holder, its expiry, and the fencing token that every host checks.
 
-Times are the database's. Whoever takes the lock gets a higher token than anyone before, and a holder whose
-token has been passed finds out at the next write: LockLost, stop.
+Times are the database's. Each taking of the lock gets a higher token. A holder with an old token gets LockLost at its
+next write, and must stop.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from handlers.errors import LockLost, Refused
 
 SQL = queries(__name__)
 TTL_SECONDS = 60.0
-"""A holder that gives no sign of life for so long is taken for dead."""
+"""The lock expires when its holder does not renew it for so long."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Who holds an environment's lock, and when it was last heard of."""
+    """The holder of an environment's lock, and when it last renewed the lock."""
 
     environment: str
     release_id: str
@@ -36,7 +36,7 @@ class Holder:
     expires_at: datetime
     silent_seconds: float
     alive: bool
-    """False when the time has run out: the next one may simply take it."""
+    """False when the lock has expired: another controller may take it without force."""
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Holder:
@@ -46,34 +46,38 @@ class Holder:
 
 
 async def take(bind: Bind, environment: str, release_id: str, holder: str, ttl: float = TTL_SECONDS) -> int:
-    """Take the lock for a release and return its token, which the release's row then carries as well.
+    """Take the lock for a release and return its token, which is stored in the release's row as well.
 
-    *holder* names one process: the same one may take again, for a new token. Refused while another lives.
+    *holder* names one process, which may take its own lock again, for a new token. Raises Refused while another
+    controller holds the lock.
     """
     async with transaction(bind) as tx:
         token = await _take(tx, environment, release_id, holder, ttl, by_force=False)
         if token is None:
-            raise Refused(held(await _holder(tx, environment), environment))
+            raise Refused(locked_message(await _holder(tx, environment), environment))
         return token
 
 
-async def steal(
+async def take_over(
     bind: Bind, environment: str, release_id: str, holder: str, *, reason: str, ttl: float = TTL_SECONDS
 ) -> int:
-    """Take the lock away from whoever has it, and keep who did so and why. The former one is fenced off."""
+    """Take the lock from a live controller, and record the reason. The previous holder is fenced off.
+
+    Raises Refused without a reason.
+    """
     if not reason.strip():
-        raise Refused("taking over the lock needs a reason: it stays in the ledger")
+        raise Refused("taking over the lock needs a reason: the ledger keeps it")
     async with transaction(bind) as tx:
-        former = await _holder(tx, environment)
+        previous = await _holder(tx, environment)
         token = await _take(tx, environment, release_id, holder, ttl, by_force=True)
         if token is None:
-            raise RuntimeError("the lock was taken by force and yet not taken")
+            raise RuntimeError("the lock could not be taken by force")
         await tx.execute(
             SQL["record_takeover"],
             {
                 "environment": environment,
                 "release_id": release_id,
-                "former_holder": former.name if former else "",
+                "former_holder": previous.name if previous else "",
                 "holder": clean(holder),
                 "token": token,
                 "reason": clean(reason),
@@ -83,48 +87,51 @@ async def steal(
 
 
 async def renew(bind: Bind, environment: str, token: int, ttl: float = TTL_SECONDS) -> None:
-    """Give a sign of life. LockLost when somebody else has the lock by now."""
+    """Extend the lock by *ttl* seconds. Raises LockLost when another controller has taken it."""
     async with transaction(bind) as tx:
         row = await tx.execute(SQL["renew"], {"environment": environment, "token": token, "ttl": float(ttl)})
         if row.one_or_none() is None:
-            raise LockLost(_lost(await _holder(tx, environment), environment, token))
+            raise LockLost(_lost_message(await _holder(tx, environment), environment, token))
 
 
 async def free(bind: Bind, environment: str, token: int) -> bool:
-    """Give the lock back; False when it was no longer ours, which harms nobody."""
+    """Release the lock. False if it was lost already; that is harmless."""
     async with transaction(bind) as tx:
         row = await tx.execute(SQL["free"], {"environment": environment, "token": token})
         return row.one_or_none() is not None
 
 
 async def holder(bind: Bind, environment: str) -> Holder | None:
-    """Who holds the lock, dead or alive; None when it is free."""
+    """The holder of the lock, also after its expiry; None when the lock is free."""
     async with transaction(bind) as tx:
         return await _holder(tx, environment)
 
 
 async def fence(tx: AsyncConnection, environment: str, token: int | None) -> None:
-    """Let the transaction go on only while *token* is the lock's; a take-over waits until it has ended."""
+    """Check that *token* is the lock's, and block take-overs until the transaction ends.
+
+    Raises LockLost when it is not, and Refused when the release has no token yet.
+    """
     if token is None:
-        raise Refused(f"{environment} is not locked for this release: take its lock before changing anything")
+        raise Refused(f"{environment} is not locked for this release: take its lock before any change")
     row = await tx.execute(SQL["fence"], {"environment": environment, "token": token})
     if row.one_or_none() is None:
-        raise LockLost(_lost(await _holder(tx, environment), environment, token))
+        raise LockLost(_lost_message(await _holder(tx, environment), environment, token))
 
 
 async def _take(
     tx: AsyncConnection, environment: str, release_id: str, holder: str, ttl: float, *, by_force: bool
 ) -> int | None:
-    whose = {"environment": environment, "release_id": release_id}
-    if (await tx.execute(SQL["hold_release"], whose)).one_or_none() is None:
+    target = {"environment": environment, "release_id": release_id}
+    if (await tx.execute(SQL["hold_release"], target)).one_or_none() is None:
         raise Refused(f"there is no release {release_id} in {environment}: `runbook history` lists them")
     token: int | None = (
         await tx.execute(
-            SQL["take"], {**whose, "holder": clean(holder), "ttl": float(ttl), "by_force": by_force}
+            SQL["take"], {**target, "holder": clean(holder), "ttl": float(ttl), "by_force": by_force}
         )
     ).scalar_one_or_none()
     if token is not None:
-        await tx.execute(SQL["give_token"], {**whose, "token": token})
+        await tx.execute(SQL["give_token"], {**target, "token": token})
     return token
 
 
@@ -133,22 +140,22 @@ async def _holder(tx: AsyncConnection, environment: str) -> Holder | None:
     return Holder.from_row(row) if row else None
 
 
-def held(now: Holder | None, environment: str) -> str:
-    """Who holds the lock, in a sentence that says what to do."""
-    if now is None:
-        return f"the lock of {environment} was free again a moment later: try once more"
-    since = now.taken_at.astimezone(UTC).strftime("%H:%M")
+def locked_message(holder: Holder | None, environment: str) -> str:
+    """Who has locked the environment, and what the operator can do."""
+    if holder is None:
+        return f"the lock of {environment} was released just now: try again"
+    since = holder.taken_at.astimezone(UTC).strftime("%H:%M")
     return (
-        f"{environment} is locked by {now.name} for release {now.release_id} since {since} UTC "
-        f"(renewed {now.silent_seconds:.0f} s ago, token {now.token}): wait until it is done "
-        "or its lock runs out, or take it over with a reason (runbook resume --take-over REASON)"
+        f"{environment} is locked by {holder.name} for release {holder.release_id} since {since} UTC "
+        f"(renewed {holder.silent_seconds:.0f} s ago, token {holder.token}). Wait until it has ended, "
+        "or take the lock over with `runbook resume --take-over REASON`"
     )
 
 
-def _lost(now: Holder | None, environment: str, token: int) -> str:
-    if now is None or now.token == token:
-        return f"the lock of {environment} with token {token} was given back: take it again before going on"
+def _lost_message(holder: Holder | None, environment: str, token: int) -> str:
+    if holder is None or holder.token == token:
+        return f"the lock of {environment} with token {token} was released: take it again before any change"
     return (
-        f"{now.name} has taken the lock of {environment} (token {now.token}, ours was {token}) "
-        f"for release {now.release_id}: this controller must stop"
+        f"{holder.name} has taken the lock of {environment} (token {holder.token}, ours was {token}) "
+        f"for release {holder.release_id}: this controller must stop"
     )

@@ -1,6 +1,6 @@
-"""What a phase keeps in the ledger beside its verdict and its sentence, for whoever watches or goes on. Pure.
+"""The note of a phase in the ledger, beside its verdict and sentence, for the status view and for a resume. Pure.
 
-A field is named as the ledger's JSON names it, so that ledgers that exist keep their meaning.
+Fields are named like the keys of the stored JSON, so that existing ledgers stay readable.
 """
 
 from __future__ import annotations
@@ -12,49 +12,49 @@ from typing import Any
 from uuid import UUID
 
 from handlers.gate.values import Finding
-from handlers.release.stored import known, moment
+from handlers.release.stored import known_fields, parse_time
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostNote:
-    """A host as it was last seen."""
+    """The newest health of a host."""
 
     have: str | None = None
     """The revision in its answer."""
     ok: bool | None = None
-    """None when nobody has asked it yet."""
+    """None before its first probe."""
     note: str = ""
-    """What is wrong with it; empty when nothing is."""
+    """What is wrong with it; empty when it is healthy."""
     seen_at: datetime | None = None
     in_a_row: int = 0
-    """So many good answers, one after the other."""
+    """The number of consecutive good answers."""
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> HostNote:
         """From the ledger."""
-        values = known(cls, stored)
-        return cls(**values | {"seen_at": moment(values.get("seen_at"))})
+        values = known_fields(cls, stored)
+        return cls(**values | {"seen_at": parse_time(values.get("seen_at"))})
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepNote:
-    """One step of a deploy on one host, and what came of it."""
+    """One step of a deploy on one host, and its outcome."""
 
     step: str
     outcome: str
     sentence: str = ""
     operation: str = ""
-    """The operation's id; empty when the host could not even be asked."""
+    """The operation's id; empty when the host could not be reached."""
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> StepNote:
         """From the ledger."""
-        return cls(**{"step": "", "outcome": ""} | known(cls, stored))
+        return cls(**{"step": "", "outcome": ""} | known_fields(cls, stored))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NextLook:
-    """What comes next, and when."""
+    """The next measurement, or the end of a wait, and its time."""
 
     what: str = ""
     at: datetime | None = None
@@ -62,54 +62,54 @@ class NextLook:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> NextLook:
         """From the ledger."""
-        values = known(cls, stored)
-        return cls(**values | {"at": moment(values.get("at"))})
+        values = known_fields(cls, stored)
+        return cls(**values | {"at": parse_time(values.get("at"))})
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseNote:
-    """What a phase tells. None is unset: it is not written, and so replaces nothing that is there already."""
+    """The note of a phase. None is unset: it is not written, so that it does not replace a stored value."""
 
     hosts: dict[str, HostNote] | None = None
-    """Each host as it was last seen."""
+    """The newest health of each host."""
     steps: dict[str, tuple[StepNote, ...]] | None = None
     """What a deploy or a rollback did on each host, in order."""
     changed: bool | None = None
-    """Whether anything that runs may have changed."""
+    """Whether a running service may have changed."""
     next: NextLook | None = None
     looked: str | None = None
-    """The sentence of the last look."""
+    """The sentence of the newest measurement."""
     window_seconds: float | None = None
     """How long a watch lasts, in runbook seconds."""
     finding: Finding | None = None
-    """What the numbers said at a watch's last look."""
+    """The newest finding of a watch."""
     synthetic_event: UUID | None = None
-    """The synthetic event that is out with the workers. It and the next field are one key, `synthetic`, in the ledger:
-    the end of a canary takes the place of its event, so that one that was judged is not followed again."""
+    """The synthetic event that the workers have not settled. It and the next field share the stored key `synthetic`:
+    the end of a canary replaces its event, so that a judged event is not followed again."""
     synthetic: bool | None = None
-    """Of a canary that has come to its end: whether it was a synthetic event."""
+    """Of a judged canary: whether it was a synthetic event."""
     event: UUID | None = None
-    """The event that a canary was."""
+    """The event of the canary."""
     failed: dict[str, int] | None = None
-    """Events in status failed, counted by what is wrong with them, where nothing else could be a canary."""
+    """Events in status failed, counted by error, when there was no dead letter for the canary."""
     batch: int | None = None
     """The batch at which a drain ended."""
     drained: int | None = None
     left: int | None = None
-    """So many planned dead letters were not drained."""
+    """The number of planned dead letters that were not drained."""
     why: str | None = None
-    """Why a rollback was begun."""
+    """The reason of a rollback."""
     evidence: str | None = None
-    """What was saved before it."""
+    """The evidence that was saved before the rollback."""
     activated: str | None = None
-    """How the former revision came back to the hosts."""
+    """How the previous revision was activated on the hosts."""
 
     def __post_init__(self) -> None:
         if self.synthetic_event is not None and self.synthetic is not None:
-            raise ValueError("a synthetic event is either under way or at its end")
+            raise ValueError("a synthetic event is either open or judged, not both")
 
     def as_json(self) -> dict[str, object]:
-        """As the ledger keeps it: what is set, and nothing else."""
+        """The JSON for the ledger: only the fields that are set."""
         values = {key: value for key, value in asdict(self).items() if value is not None}
         if self.synthetic_event is not None:
             values["synthetic"] = values.pop("synthetic_event")
@@ -117,8 +117,8 @@ class PhaseNote:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> PhaseNote:
-        """From the ledger, also one of an older program: what it did not write is unset, what is unknown is ignored."""
-        values = known(cls, stored)
+        """From the ledger of this or another version: missing keys are unset, unknown keys are ignored."""
+        values = known_fields(cls, stored)
         if isinstance(event := values.get("synthetic"), str):
             del values["synthetic"]
             values["synthetic_event"] = UUID(event)
@@ -129,7 +129,7 @@ class PhaseNote:
                 name: tuple(StepNote.from_json(step) for step in steps)
                 for name, steps in values["steps"].items()
             }
-        for name, read in (("next", NextLook.from_json), ("finding", Finding), ("event", UUID)):
+        for name, parse in (("next", NextLook.from_json), ("finding", Finding), ("event", UUID)):
             if name in values:
-                values[name] = read(values[name])
+                values[name] = parse(values[name])
         return cls(**values)

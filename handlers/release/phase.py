@@ -1,4 +1,4 @@
-"""What a release is: its phases, the moves between them, and the values that travel with it. Pure."""
+"""The state machine of a release: its phases, the transitions between them, and its values. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handlers.release.note import PhaseNote
 
 
 class Phase(StrEnum):
-    """Where a release stands. The phase in the ledger is the recovery point."""
+    """The state of a release. The phase in the ledger is the recovery point after a crash."""
 
     PLANNED = "planned"
     APPROVED = "approved"
@@ -35,7 +35,7 @@ _CHANGING = (Phase.DEPLOYING, Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase
 NEXT: dict[Phase, frozenset[Phase]] = {
     Phase.PLANNED: frozenset({Phase.APPROVED, Phase.REFUSED, Phase.ABORTED}),
     Phase.APPROVED: frozenset({Phase.DEPLOYING, Phase.REFUSED, Phase.ABORTED}),
-    # Refused: a host said no before anything that runs had changed.
+    # Refused: a host refused the first change, so nothing that runs has changed.
     Phase.DEPLOYING: frozenset({Phase.PROBING, Phase.ROLLING_BACK, Phase.HELD, Phase.REFUSED}),
     Phase.PROBING: frozenset({Phase.CANARY, Phase.ROLLING_BACK, Phase.HELD}),
     Phase.CANARY: frozenset({Phase.DRAINING, Phase.ROLLING_BACK, Phase.HELD}),
@@ -49,7 +49,7 @@ NEXT: dict[Phase, frozenset[Phase]] = {
     Phase.REFUSED: frozenset(),
     Phase.ABORTED: frozenset(),
 }
-"""Every move that is allowed; `docs/state_machine.md` draws it and a test keeps the three equal."""
+"""Every allowed transition. A test compares it with the drawing in `docs/state_machine.md` and with the database."""
 
 LIVE = frozenset({*_CHANGING, Phase.HELD, Phase.ROLLING_BACK})
 """Phases in which a release owns its environment: only one such release can exist."""
@@ -57,7 +57,7 @@ LIVE = frozenset({*_CHANGING, Phase.HELD, Phase.ROLLING_BACK})
 FINISHED = frozenset(
     {Phase.SUCCEEDED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.REFUSED, Phase.ABORTED}
 )
-"""Phases in which nothing more happens by itself; a finish time exists exactly here."""
+"""Phases in which nothing more happens automatically. A release has a finish time exactly in these."""
 
 EXIT_CODES: dict[Phase, ExitCode] = {
     Phase.SUCCEEDED: ExitCode.GOOD,
@@ -69,7 +69,7 @@ EXIT_CODES: dict[Phase, ExitCode] = {
 
 
 def exit_code(phase: Phase) -> ExitCode:
-    """The exit code that a release in *phase* deserves; anything unfinished is held or still waiting."""
+    """The exit code for a release in *phase*. An unfinished release has the code of a held one."""
     return EXIT_CODES.get(phase, ExitCode.HELD)
 
 
@@ -77,7 +77,7 @@ _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
 def short(revision: str | None) -> str:
-    """A revision as people read it: seven digits of a commit, everywhere; what is none keeps its name."""
+    """A revision for people: the first seven digits of a commit, or a name as it is, at most 40 characters."""
     if not revision:
         return "unknown"
     return revision[:7] if _COMMIT.fullmatch(revision) else revision[:40]
@@ -93,18 +93,18 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
-    """A verdict with the one sentence that explains it, and what the ledger keeps beside them."""
+    """A verdict with the sentence that explains it, and the note for the ledger."""
 
     verdict: Verdict
     sentence: str
     touched_hosts: bool = True
-    """False only when certainly nothing that runs has changed: then there is nothing to roll back."""
+    """False only when certainly no running service has changed: then there is nothing to roll back."""
     note: PhaseNote = field(default_factory=PhaseNote)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """One release as the ledger has it. Plain values: it may cross tasks, processes and restarts."""
+    """One release from the ledger. Its plain values may be passed between tasks and processes."""
 
     id: str
     environment: str
@@ -113,7 +113,7 @@ class Release:
     requested_by: str
     phase: Phase
     resume_phase: Phase | None
-    """Where a held release goes on when a person says so."""
+    """The phase in which a held release continues when it is resumed."""
     token: int | None
     """Fencing token of the lock under which this release may change hosts; None before the lock."""
     speed: float

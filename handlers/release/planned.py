@@ -1,4 +1,4 @@
-"""What a release would do, before anything is done: the checks, the steps, and the dead letters it may touch."""
+"""The plan of a release: the checks, the steps, and the dead letters that it may redrive."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from handlers.gate.values import Baseline, Thresholds
 from handlers.queue.event import DRAIN_ORDER, EntityType
 from handlers.queue.look import DeadLetter
 from handlers.release.phase import Phase, short
-from handlers.release.stored import known, moment
+from handlers.release.stored import known_fields, parse_time
 
 EVERYTHING = (Phase.DEPLOYING, Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
-"""The scope of a whole release; a canary, a drain or a watch by hand is a release with a smaller one."""
+"""The scope of a whole release. A canary, a drain or a watch by hand is a release with a smaller scope."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that must be true before a release may start."""
+    """One condition for the start of a release, checked."""
 
     name: str
     good: bool
     sentence: str
     warns: bool = False
-    """Nothing that forbids a release, but somebody should know it before they say yes."""
+    """It passes, but its sentence is a warning that the operator should read before the approval."""
 
     @property
     def mark(self) -> str:
-        """How a list of checks shows it, all marks as wide as each other."""
+        """Its mark in a list of checks; all marks have the same width."""
         return "[FAIL]" if not self.good else "[warn]" if self.warns else "[ok]  "
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedHost:
-    """What stands on one host before the release."""
+    """The state of one host before the release."""
 
     name: str
     current: str
-    """The commit that its tree is on, full hash."""
+    """The commit of its tree, full hash."""
     rollback_present: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedEvent:
-    """One dead letter that this release may send back; no other is ever touched."""
+    """One dead letter that this release may redrive; it never redrives any other."""
 
     id: str
     entity: EntityType
@@ -72,11 +72,11 @@ class PlannedEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A release as it would happen. Its hash changes when the world it was made in changes."""
+    """A release before it starts. Its hash changes when hosts, dead letters or thresholds change."""
 
     environment: str
     requested: str
-    """The revision as it was asked for."""
+    """The revision as the operator named it."""
     from_revision: str
     to_revision: str
     scope: tuple[Phase, ...]
@@ -88,20 +88,20 @@ class Plan:
     set_aside: dict[str, int]
     """Dead letters that are not drained, counted by reason."""
     queue: dict[str, int]
-    """How many events stand in each status."""
+    """The number of events in each status."""
     failed: dict[str, int]
-    """Events in status failed, counted by what is wrong with them: nobody redrives those without a person."""
+    """Events in status failed, counted by error. They are never redriven automatically."""
     checks: tuple[Check, ...]
     thresholds: Thresholds
-    """The environment's bars."""
+    """The environment's thresholds."""
     baseline: Baseline | None
-    """What became of live events in the 24 h before: completed and failed."""
+    """The outcomes of live events in the 24 h before."""
     seconds_expected: float
     steps: tuple[str, ...] = field(default=())
     left_by: str = ""
-    """The release whose left behind dead letters alone are taken; empty: all that can be drained."""
+    """Only dead letters left behind by this release are planned; empty: all that can be drained."""
     looked_at: datetime | None = None
-    """When the world was looked at; a plan that has lain for a while is compared with it before it is carried out."""
+    """When hosts, queue and ledger were inspected. An older plan is checked for drift before it runs."""
 
     @property
     def good(self) -> bool:
@@ -110,12 +110,12 @@ class Plan:
 
     @property
     def refusal(self) -> str:
-        """Why it may not start: the sentences of the checks that failed."""
+        """Why it may not start: the sentences of the failed checks."""
         return "; ".join(check.sentence for check in self.checks if not check.good)
 
     @property
     def hash(self) -> str:
-        """Twelve digits that stand for what would change and what it was decided on."""
+        """Twelve hex digits that identify the planned changes and the thresholds. An approval names them."""
         bound = {
             "environment": self.environment,
             "from": self.from_revision,
@@ -128,36 +128,36 @@ class Plan:
         return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()[:12]
 
     def as_json(self) -> dict[str, object]:
-        """As the ledger keeps it."""
+        """The JSON for the ledger."""
         return {**asdict(self), "good": self.good, "hash": self.hash}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Plan:
-        """From the ledger, also one that an older program wrote: what it did not know is empty or as by default.
+        """From the ledger of this or an older version: a missing value is empty or the default.
 
-        Numbers stay as they are written there: 95 and 95.0 are one bar, but two hashes.
+        Numbers keep their stored form: 95 and 95.0 are the same threshold, but give different hashes.
         """
-        told = stored.get
-        baseline = told("baseline")
+        get = stored.get
+        baseline = get("baseline")
         return cls(
             environment=stored["environment"],
-            requested=told("requested") or "",
+            requested=get("requested") or "",
             from_revision=stored["from_revision"],
             to_revision=stored["to_revision"],
             scope=tuple(Phase(phase) for phase in stored["scope"]),
-            commits=tuple(told("commits") or ()),
-            hosts=tuple(PlannedHost(**known(PlannedHost, host)) for host in stored["hosts"]),
+            commits=tuple(get("commits") or ()),
+            hosts=tuple(PlannedHost(**known_fields(PlannedHost, host)) for host in stored["hosts"]),
             events=tuple(PlannedEvent.from_json(event) for event in stored["events"]),
-            set_aside=told("set_aside") or {},
-            queue=told("queue") or {},
-            failed=told("failed") or {},
-            checks=tuple(Check(**known(Check, check)) for check in told("checks") or ()),
-            thresholds=_thresholds(told("thresholds") or {}),
-            baseline=Baseline(**known(Baseline, baseline)) if baseline else None,
-            seconds_expected=told("seconds_expected") or 0.0,
-            steps=tuple(told("steps") or ()),
-            left_by=told("left_by") or "",
-            looked_at=moment(told("looked_at")),
+            set_aside=get("set_aside") or {},
+            queue=get("queue") or {},
+            failed=get("failed") or {},
+            checks=tuple(Check(**known_fields(Check, check)) for check in get("checks") or ()),
+            thresholds=_thresholds(get("thresholds") or {}),
+            baseline=Baseline(**known_fields(Baseline, baseline)) if baseline else None,
+            seconds_expected=get("seconds_expected") or 0.0,
+            steps=tuple(get("steps") or ()),
+            left_by=get("left_by") or "",
+            looked_at=parse_time(get("looked_at")),
         )
 
     def by_type_and_error(self) -> Counter[tuple[str, str]]:
@@ -165,21 +165,21 @@ class Plan:
         return Counter((event.entity.value, event.error_code) for event in self.events)
 
 
-def sort_out(dead: list[DeadLetter]) -> tuple[tuple[PlannedEvent, ...], dict[str, int]]:
-    """The dead letters in the order they may be drained, and the others counted by why not."""
-    aside: Counter[str] = Counter()
+def select_drainable(dead: list[DeadLetter]) -> tuple[tuple[PlannedEvent, ...], dict[str, int]]:
+    """The dead letters that can be drained, in the order of the drain; the others are counted by reason."""
+    set_aside: Counter[str] = Counter()
     events = []
     for letter in dead:
         if letter.entity is None:
-            aside[f"no handler for entity type {letter.raw_type}"] += 1
+            set_aside[f"no handler for entity type {letter.raw_type}"] += 1
         else:
             events.append((DRAIN_ORDER.index(letter.entity), letter.created_at, letter))
-    events.sort(key=lambda each: (each[0], each[1], str(each[2].id)))
-    return tuple(planned_event(letter) for _, _, letter in events), dict(aside)
+    events.sort(key=lambda event: (event[0], event[1], str(event[2].id)))
+    return tuple(planned_event(letter) for _, _, letter in events), dict(set_aside)
 
 
 def planned_event(letter: DeadLetter) -> PlannedEvent:
-    """A dead letter of a known kind, as a plan names it."""
+    """A dead letter of a known entity type as an event of a plan."""
     assert letter.entity is not None
     return PlannedEvent(
         id=str(letter.id),
@@ -191,18 +191,18 @@ def planned_event(letter: DeadLetter) -> PlannedEvent:
 
 
 def canary_of(events: tuple[PlannedEvent, ...], ages: dict[UUID, float]) -> PlannedEvent | None:
-    """The dead letter that proves most: of the commonest error on one kind of record in the backlog, the oldest.
+    """The dead letter that proves the most: the oldest with the most common error of one entity type.
 
-    *ages* gives seconds by event id; an event that is missing there is no longer a dead letter.
+    *ages* maps event ids to seconds; an event that is not in it is not a dead letter any more.
     """
-    there = [event for event in events if UUID(event.id) in ages]
-    if not there:
+    available = [event for event in events if UUID(event.id) in ages]
+    if not available:
         return None
-    common = Counter(_error_class(event) for event in there).most_common()
-    most = max(count for _, count in common)
-    chosen = min(kind for kind, count in common if count == most)
+    counts = Counter(_error_class(event) for event in available)
+    count_max = max(counts.values())
+    chosen = min(kind for kind, count in counts.items() if count == count_max)
     return max(
-        (event for event in there if _error_class(event) == chosen),
+        (event for event in available if _error_class(event) == chosen),
         key=lambda event: (ages[UUID(event.id)], event.id),
     )
 
@@ -213,23 +213,23 @@ def steps(
     """The release as a list of sentences, for people."""
     hosts = ", ".join(host.name for host in environment.hosts)
     target = short(to_revision)
-    told = {
-        Phase.DEPLOYING: f"deploy {target} to {hosts}: workers stop everywhere, one host first, then the others",
-        Phase.PROBING: f"probe: {environment.probe.consecutive} good answers in a row from each host, "
-        f"with {target} in them",
-        Phase.CANARY: "canary: one dead letter through the deployed workers, followed to its end",
-        Phase.DRAINING: f"drain: the other dead letters ({max(0, events - 1)}), one of each type first, "
+    sentences = {
+        Phase.DEPLOYING: f"deploy {target} to {hosts}: stop the workers everywhere, change one host first, then "
+        "the others",
+        Phase.PROBING: f"probe: {environment.probe.consecutive} good answers in a row with {target} from each host",
+        Phase.CANARY: "canary: send one dead letter to the deployed workers and follow it until it settles",
+        Phase.DRAINING: f"drain: redrive the other dead letters ({max(0, events - 1)}), one of each type first, "
         "then growing batches",
-        Phase.WATCHING: f"watch: {environment.watch.window_seconds / 60:g} min, a look every "
+        Phase.WATCHING: f"watch: measure live traffic for {environment.watch.window_seconds / 60:g} min, every "
         f"{environment.watch.interval_seconds:g} s",
     }
-    return tuple(told[phase] for phase in EVERYTHING if phase in scope)
+    return tuple(sentences[phase] for phase in EVERYTHING if phase in scope)
 
 
 def expected_seconds(environment: Environment, scope: tuple[Phase, ...], events: int) -> float:
-    """About how long it will take: the bounds of the waits, and a guess of 20 s for each host.
+    """The estimated duration: the waits of each phase, and 20 s for each host.
 
-    Batches double, so their number is the logarithm of the events'.
+    Batches double, so their number grows with the logarithm of the number of events.
     """
     deploy = 20.0 * len(environment.hosts)
     probe = environment.probe.consecutive * environment.probe.interval_seconds
@@ -245,7 +245,7 @@ def expected_seconds(environment: Environment, scope: tuple[Phase, ...], events:
 
 
 def _thresholds(stored: Mapping[str, Any]) -> Thresholds:
-    values = known(Thresholds, stored)
+    values = known_fields(Thresholds, stored)
     if "instant_errors" in values:
         values["instant_errors"] = tuple(values["instant_errors"])
     return Thresholds(**values)

@@ -1,4 +1,4 @@
-"""Reading values back from the JSON of the ledger, which an older or a newer program may have written. Pure."""
+"""Reading values from the JSON of the ledger, which an older or a newer program may have written. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-def known(kind: type[DataclassInstance], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """What *stored* says of the fields of the dataclass *kind*. Null is as good as missing; other keys are ignored."""
+def known_fields(kind: type[DataclassInstance], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of *stored* that are fields of the dataclass *kind*, without null values."""
     names = _names(kind)
     return {key: value for key, value in stored.items() if value is not None and key in names}
 
 
-def moment(stored: str | None) -> datetime | None:
-    """A time, which JSON has as text."""
+def parse_time(stored: str | None) -> datetime | None:
+    """A time from its ISO text."""
     return datetime.fromisoformat(stored) if stored else None
 
 

@@ -73,13 +73,13 @@ def git(host: RehearsalHost, *words: str) -> None:
         (["rehearse", "comedy"], "unknown story 'comedy': choose one of good, sick"),
         (["release", "no-such-branch", "-e", "{e}"], "there is no revision 'no-such-branch'"),
         (["release", "{broken}", "-e", "{e}"], "which runs already"),
-        (["lift", "{broken}", "-e", "{e}", "--by", "ops-b"], "no revision that is quarantined"),
-        (["resume", "-e", "{e}"], "there is nothing to go on with"),
+        (["lift", "{broken}", "-e", "{e}", "--by", "ops-b"], "matches no quarantined revision"),
+        (["resume", "-e", "{e}"], "there is nothing to resume"),
         (["rollback", "-e", "{e}", "--reason", "a wish"], "has no release that could be rolled back"),
     ],
 )
 async def test_what_does_not_exist_is_named(place: Place, words: list[str], needle: str) -> None:
-    """A name that is not there, an option that is none, a revision that runs, nothing to go on with."""
+    """A name that is not there, an option that is none, a revision that runs, nothing to resume."""
     known = {"e": place.environment, "broken": place.target.revisions["broken"]}
     await refused(place, needle, *(word.format(**known) for word in words))
 

@@ -1,4 +1,4 @@
-"""The dead letters of a release: planned exactly, redriven in batches, settled or returned."""
+"""The dead letters of a release: planned, redriven in batches, then settled or restored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BAD = frozenset({"failed", "dead_letter"})
 
 
 class Restorable(Protocol):
-    """What an event was before it was redriven: a dataclass that can be stored and put back."""
+    """The previous values of a redriven event: a dataclass that can be stored, to restore the event later."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -39,7 +39,7 @@ class Restorable(Protocol):
 
 
 class State(Protocol):
-    """Where an event stands in the queue."""
+    """The state of an event in the queue."""
 
     @property
     def id(self) -> UUID:
@@ -53,13 +53,13 @@ class State(Protocol):
 
     @property
     def error_message(self) -> str | None:
-        """The error text, where there is one."""
+        """The error text, if any."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseEvent:
-    """One dead letter that a release may touch."""
+    """One dead letter that a release may redrive. *former* has its values from before the redrive."""
 
     event_id: UUID
     position: int
@@ -99,7 +99,7 @@ class Batch:
 
 
 async def plan_events(bind: Bind, release: Release, events: Iterable[tuple[int, UUID, str, str]]) -> None:
-    """Write down which dead letters may be touched: (position, event, entity type, source key) each."""
+    """Record the dead letters that may be redriven, as tuples of position, event id, entity type and source key."""
     planned = list(events)
     async with transaction(bind) as tx:
         await tx.execute(
@@ -120,40 +120,43 @@ async def undrained(bind: Bind, release: Release, limit: int | None = None) -> l
 
 
 async def unsettled(bind: Bind, release: Release) -> list[ReleaseEvent]:
-    """Redriven events that have not come to rest, with what they were before."""
+    """Redriven events that have not settled, with their previous values."""
     return await _events(bind, "unsettled", {"release_id": release.id})
 
 
 async def events(bind: Bind, release: Release) -> list[ReleaseEvent]:
-    """Every planned event and what became of it."""
+    """Every planned event with its outcome."""
     return await _events(bind, "events", {"release_id": release.id})
 
 
 async def record_batch(
-    tx: AsyncConnection, release: Release, number: int, formers: Sequence[Restorable]
+    tx: AsyncConnection, release: Release, number: int, previous_values: Sequence[Restorable]
 ) -> Batch:
-    """In the transaction that redrives them: these events are batch *number*, and this is what they were."""
+    """Record redriven events as batch *number*, with their previous values.
+
+    Call it in the transaction that redrives them. Raises LockLost without the lock, and Refused when an event is not
+    planned or redriven already.
+    """
     await lock.fence(tx, release.environment, release.token)
-    opened = (
-        await tx.execute(
-            SQL["open_batch"], {"release_id": release.id, "number": number, "size": len(formers)}
-        )
+    size = len(previous_values)
+    batch = (
+        await tx.execute(SQL["open_batch"], {"release_id": release.id, "number": number, "size": size})
     ).one()
     marked = await tx.execute(
         SQL["mark_redriven"],
         {
             "release_id": release.id,
             "number": number,
-            "event_ids": [UUID(str(former.id)) for former in formers],
-            "formers": [as_json(dataclasses.asdict(former)) for former in formers],
+            "event_ids": [UUID(str(values.id)) for values in previous_values],
+            "formers": [as_json(dataclasses.asdict(values)) for values in previous_values],
         },
     )
-    if marked.rowcount != len(formers):
+    if marked.rowcount != size:
         raise Refused(
-            f"batch {number} of release {release.id} holds {len(formers)} events, but only {marked.rowcount} "
-            "of them are planned and not yet redriven: make a new plan"
+            f"batch {number} of release {release.id} has {size} events, but only {marked.rowcount} of them "
+            "are planned and not yet redriven: run `runbook plan` again"
         )
-    return Batch.from_row(opened)
+    return Batch.from_row(batch)
 
 
 async def settle_batch(
@@ -165,12 +168,12 @@ async def settle_batch(
     finding: Finding,
     sentence: str,
 ) -> Batch:
-    """A batch has come to rest, or its time is over: the sum, the finding, and each event's own end.
+    """Record the end of a batch: its counts, its finding, and the outcome of each settled event.
 
-    Events that are still open stay unsettled, so that they can be put back.
+    Events that are still open stay unsettled, so that a rollback can restore them. Raises LockLost without the lock.
     """
-    rested = [state for state in states if state.status == _GOOD or state.status in _BAD]
-    completed = sum(state.status == _GOOD for state in rested)
+    settled = [state for state in states if state.status == _GOOD or state.status in _BAD]
+    completed = sum(state.status == _GOOD for state in settled)
     async with transaction(bind) as tx:
         await lock.fence(tx, release.environment, release.token)
         await tx.execute(
@@ -178,28 +181,31 @@ async def settle_batch(
             {
                 "release_id": release.id,
                 "number": number,
-                "event_ids": [state.id for state in rested],
-                "statuses": [str(state.status) for state in rested],
-                "errors": [clean(state.error_message) if state.error_message else None for state in rested],
+                "event_ids": [state.id for state in settled],
+                "statuses": [str(state.status) for state in settled],
+                "errors": [clean(state.error_message) if state.error_message else None for state in settled],
             },
         )
-        settled = await tx.execute(
+        batch = await tx.execute(
             SQL["settle_batch"],
             {
                 "release_id": release.id,
                 "number": number,
                 "completed": completed,
-                "failed": len(rested) - completed,
-                "open": len(states) - len(rested),
+                "failed": len(settled) - completed,
+                "open": len(states) - len(settled),
                 "finding": finding,
                 "sentence": clean(sentence),
             },
         )
-        return Batch.from_row(settled.one())
+        return Batch.from_row(batch.one())
 
 
 async def mark_returned(tx: AsyncConnection, release: Release, event_ids: Sequence[UUID]) -> int:
-    """In the transaction that puts them back: these events are dead letters as before, and not drained."""
+    """Record that these events were restored to dead letters, and so are not drained. Returns their number.
+
+    Call it in the transaction that restores them. Raises LockLost without the lock.
+    """
     await lock.fence(tx, release.environment, release.token)
     marked = await tx.execute(SQL["mark_returned"], {"release_id": release.id, "event_ids": list(event_ids)})
     return marked.rowcount

@@ -1,4 +1,4 @@
-"""Operations: every change of a host is written down before it is made and after."""
+"""Operations: every change of a host is recorded before it starts and after it ended."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from handlers.release.phase import Phase, Release
 
 SQL = queries(__name__)
 OUTPUT_MAX = 20_000
-"""Characters of output that are kept; of more, the beginning and the end."""
+"""Characters of output that are stored; of longer output, its beginning and its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperationRecord:
-    """One change on one host, intended and perhaps confirmed."""
+    """One change of one host: its intention, and its outcome once that is known."""
 
     id: str
     phase: Phase
@@ -34,7 +34,7 @@ class OperationRecord:
     started_at: datetime
     finished_at: datetime | None
     outcome: str | None
-    """done, failed, unreachable, unknown; None while nobody has confirmed it."""
+    """done, failed, unreachable, unknown; None before it is confirmed."""
     exit_status: int | None
     output: str
 
@@ -47,7 +47,10 @@ class OperationRecord:
 async def intend(
     bind: Bind, release: Release, *, operation_id: str, host: str, kind: str, command: str
 ) -> None:
-    """Write an intention down, provided the lock is ours. The same id again is the same intention."""
+    """Record an intention while the lock is ours. A second call with the same id changes nothing.
+
+    Raises LockLost without the lock, and Refused when the id belongs to another kind of operation or another host.
+    """
     async with transaction(bind) as tx:
         await lock.fence(tx, release.environment, release.token)
         await tx.execute(
@@ -62,20 +65,20 @@ async def intend(
                 "token": release.token,
             },
         )
-        written = (await tx.execute(SQL["operation"], {"id": operation_id})).one()
-        if (written.host, written.kind) != (host, kind):
+        stored = (await tx.execute(SQL["operation"], {"id": operation_id})).one()
+        if (stored.host, stored.kind) != (host, kind):
             raise Refused(
-                f"operation {operation_id} is {written.kind} on {written.host} already: "
-                f"it cannot mean {kind} on {host} as well"
+                f"operation {operation_id} is {stored.kind} on {stored.host} already: "
+                f"the id cannot be used for {kind} on {host}"
             )
 
 
 async def confirm(
     bind: Bind, operation_id: str, *, outcome: str, exit_status: int | None, output: str = ""
 ) -> None:
-    """Write down what came of an operation; a certain outcome is never overwritten.
+    """Record the outcome of an operation; a certain outcome is never overwritten.
 
-    Needs no lock: it is a fact about the past, and worth having from whoever knows it.
+    Needs no lock: any controller may report what has happened. Raises Refused for an operation without an intention.
     """
     async with transaction(bind) as tx:
         await tx.execute(
@@ -88,11 +91,11 @@ async def confirm(
             },
         )
         if (await tx.execute(SQL["operation"], {"id": operation_id})).one_or_none() is None:
-            raise Refused(f"operation {operation_id} was never intended: nothing to confirm")
+            raise Refused(f"operation {operation_id} has no recorded intention: nothing to confirm")
 
 
 async def open_operations(bind: Bind, release: Release) -> list[OperationRecord]:
-    """Operations whose outcome is not certain: the hosts must be asked about them before anything else."""
+    """Operations with an uncertain outcome: the hosts must be asked about them before any other change."""
     async with transaction(bind) as tx:
         rows = await tx.execute(SQL["open_operations"], {"release_id": release.id})
         return [OperationRecord.from_row(row) for row in rows]
@@ -107,19 +110,19 @@ async def operations(bind: Bind, release: Release) -> list[OperationRecord]:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerRecorder:
-    """What a deploy tells its intentions and outcomes to; each is a transaction of its own."""
+    """Records the operations of a deploy in the ledger, each intention and outcome in its own transaction."""
 
     engine: AsyncEngine
     release: Release
 
     async def intend(self, operation_id: str, host: str, kind: str, command: str) -> None:
-        """Before the change."""
+        """Record the intention before the change."""
         await intend(
             self.engine, self.release, operation_id=operation_id, host=host, kind=kind, command=command
         )
 
     async def confirm(self, operation_id: str, outcome: str, exit_status: int | None, output: str) -> None:
-        """After it."""
+        """Record the outcome after the change."""
         await confirm(self.engine, operation_id, outcome=outcome, exit_status=exit_status, output=output)
 
 

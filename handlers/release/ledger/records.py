@@ -1,4 +1,4 @@
-"""What is kept about a release besides its phases: judgements, quarantined revisions, files."""
+"""Other records about a release besides its phases: judgements, quarantined revisions, files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from handlers.gate.values import Finding, Judgement
 from handlers.release.phase import Phase, Release, short
 
 SQL = queries(__name__)
-SHORTEST = 7
-"""A commit may be named by so many of its first digits, as git shows them."""
+PREFIX_LENGTH_MIN = 7
+"""A commit may be named by its first digits, but not by fewer than these."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgementRecord:
-    """A judgement as it was made, with its inputs."""
+    """A stored judgement with its inputs."""
 
     id: int
     phase: Phase
@@ -47,7 +47,7 @@ class JudgementRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Quarantine:
-    """A revision that a release had to leave."""
+    """A quarantined revision, and the release that rolled it back."""
 
     environment: str
     revision: str
@@ -58,7 +58,7 @@ class Quarantine:
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """A file about a release, with the hash that proves it unchanged."""
+    """A file about a release, with its checksum."""
 
     kind: str
     path: str
@@ -67,7 +67,7 @@ class FileRecord:
 
 
 async def record_judgement(bind: Bind, release: Release, judgement: Judgement) -> JudgementRecord:
-    """Keep a judgement, under the phase in which the release stands."""
+    """Record a judgement under the current phase of the release."""
     async with transaction(bind) as tx:
         row = await tx.execute(
             SQL["record_judgement"],
@@ -90,7 +90,7 @@ async def judgements(bind: Bind, release: Release) -> list[JudgementRecord]:
 
 
 async def quarantine(bind: Bind, release: Release, reason: str) -> None:
-    """Set the released revision aside until a named person lifts this; doing so twice is the same as once."""
+    """Quarantine the released revision until a named person lifts it. A second call changes nothing."""
     async with transaction(bind) as tx:
         await tx.execute(
             SQL["quarantine"],
@@ -103,8 +103,8 @@ async def quarantine(bind: Bind, release: Release, reason: str) -> None:
         )
 
 
-async def is_quarantined(bind: Bind, environment: str, revision: str) -> Quarantine | None:
-    """Why the revision is set aside in this environment; None when it is not."""
+async def find_quarantine(bind: Bind, environment: str, revision: str) -> Quarantine | None:
+    """The quarantine of the revision in this environment; None when it is not in quarantine."""
     async with transaction(bind) as tx:
         row = (
             await tx.execute(SQL["quarantined"], {"environment": environment, "revision": revision})
@@ -113,29 +113,32 @@ async def is_quarantined(bind: Bind, environment: str, revision: str) -> Quarant
 
 
 async def lift(bind: Bind, environment: str, revision: str, *, lifted_by: str) -> str:
-    """Let a revision be released again, named whole or by how it begins; returns the whole one.
+    """Lift the quarantine of a revision, named whole or by its first digits; returns the whole commit id.
 
-    Refused when nobody is named, and when not exactly one revision that is set aside begins like that.
+    Raises Refused without a person's name, and when not exactly one quarantined revision has these digits.
     """
     if not lifted_by.strip():
         raise Refused("lifting a quarantine needs the name of a person")
     async with transaction(bind) as tx:
-        left = (await tx.execute(SQL["set_aside"], {"environment": environment})).scalars().all()
-        meant = [one for one in left if one.startswith(revision.lower()) and len(revision) >= SHORTEST]
-        if len(meant) != 1:
-            what = "names more than one revision that is" if meant else "is no revision that is"
-            known = ", ".join(short(one) for one in left) or "none"
-            raise Refused(
-                f"{revision!r} {what} quarantined in {environment}: name it by {SHORTEST} digits or more ({known})"
+        quarantined = (await tx.execute(SQL["set_aside"], {"environment": environment})).scalars().all()
+        prefix = revision.lower()
+        matches = [sha for sha in quarantined if sha.startswith(prefix) and len(prefix) >= PREFIX_LENGTH_MIN]
+        if len(matches) != 1:
+            problem = (
+                "matches more than one quarantined revision" if matches else "matches no quarantined revision"
             )
-        values = {"environment": environment, "revision": meant[0], "lifted_by": clean(lifted_by)}
+            shown = ", ".join(short(sha) for sha in quarantined) or "none"
+            raise Refused(
+                f"{revision!r} {problem} of {environment}: name one by {PREFIX_LENGTH_MIN} digits or more ({shown})"
+            )
+        values = {"environment": environment, "revision": matches[0], "lifted_by": clean(lifted_by)}
         await tx.execute(SQL["lift"], values)
-    whole: str = meant[0]
+    whole: str = matches[0]
     return whole
 
 
 async def record_file(bind: Bind, release: Release, *, kind: str, path: str, sha256: str) -> None:
-    """Keep where a file about the release is, and the hash that proves it unchanged."""
+    """Record the path and the checksum of a file about the release."""
     async with transaction(bind) as tx:
         await tx.execute(
             SQL["record_file"], {"release_id": release.id, "kind": kind, "path": path, "sha256": sha256}

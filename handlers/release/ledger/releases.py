@@ -1,4 +1,4 @@
-"""Releases and their phases: begun once, moved by guarded updates, found again after a restart."""
+"""Releases and their phases. A release changes its phase by compare-and-set, and continues after a restart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEEDS_LOCK = LIVE - {Phase.HELD}
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseRecord:
-    """One stay of a release in a phase: since when, until when, and what came of it."""
+    """One phase of a release: its times, its verdict, and its note. A phase that is entered twice has two records."""
 
     id: int
     phase: Phase
@@ -59,14 +59,14 @@ async def begin(
     reason: str = "",
     speed: float = 1.0,
 ) -> Release:
-    """Write a new release down as planned. Its id is the day and the day's next number, race or no race."""
+    """Record a new release as planned. Its id is the date and the next number of that day, also in a race."""
     async with transaction(bind) as tx:
         await tx.execute(SQL["serialize_ids"])
-        new = (await tx.execute(SQL["next_id"])).scalar_one()
+        release_id = (await tx.execute(SQL["next_id"])).scalar_one()
         await tx.execute(
             SQL["begin"],
             {
-                "id": new,
+                "id": release_id,
                 "environment": plan.environment,
                 "from_revision": plan.from_revision,
                 "to_revision": plan.to_revision,
@@ -76,12 +76,12 @@ async def begin(
                 "plan_hash": plan.hash,
             },
         )
-        await tx.execute(SQL["open_phase"], {"release_id": new, "phase": Phase.PLANNED})
-        return await get(tx, new)
+        await tx.execute(SQL["open_phase"], {"release_id": release_id, "phase": Phase.PLANNED})
+        return await get(tx, release_id)
 
 
 async def get(bind: Bind, release_id: str) -> Release:
-    """The release with this id; Refused when there is none."""
+    """The release with this id. Raises Refused when there is none."""
     async with transaction(bind) as tx:
         row = (await tx.execute(SQL["get"], {"id": release_id})).one_or_none()
     if row is None:
@@ -90,23 +90,23 @@ async def get(bind: Bind, release_id: str) -> Release:
 
 
 async def latest(bind: Bind, environment: str) -> Release | None:
-    """The newest release of an environment, in whatever phase."""
-    found = await history(bind, environment, limit=1)
-    return found[0] if found else None
+    """The newest release of an environment, in any phase; None when it has had none."""
+    releases = await history(bind, environment, limit=1)
+    return releases[0] if releases else None
 
 
 async def live(bind: Bind, environment: str) -> Release | None:
-    """The release that owns the environment now."""
+    """The release that owns the environment now; None when there is none."""
     async with transaction(bind) as tx:
         row = (await tx.execute(SQL["live"], {"environment": environment})).one_or_none()
     return _release(row) if row else None
 
 
 async def unfinished(bind: Bind, environment: str) -> Release:
-    """The release of the environment that can go on. Refused when there is none."""
+    """The held or running release of the environment. Raises Refused when there is none."""
     run = await live(bind, environment) or await latest(bind, environment)
     if run is None or run.finished_at is not None:
-        raise Refused(f"no release of {environment} is held or under way: there is nothing to go on with")
+        raise Refused(f"no release of {environment} is held or running: there is nothing to resume")
     return run
 
 
@@ -118,7 +118,7 @@ async def history(bind: Bind, environment: str, limit: int = 20) -> list[Release
 
 
 async def plan(bind: Bind, release_id: str) -> Plan:
-    """What the release set out to do."""
+    """The stored plan of the release. Raises Refused when there is no such release."""
     async with transaction(bind) as tx:
         row = (await tx.execute(SQL["plan"], {"id": release_id})).one_or_none()
     if row is None:
@@ -135,11 +135,11 @@ async def enter(
     sentence: str = "",
     note: PhaseNote | None = None,
 ) -> Release:
-    """Close the release's phase with what came of it and move it to *to*, in one transaction.
+    """Close the current phase with its outcome and move the release to *to*, in one transaction.
 
-    Refused when the move is not allowed, when somebody else moved the release, or when another release is
-    live; LockLost when the lock is no longer this release's. Entering twice under one lock is harmless.
-    A release that is finished or held gives its lock back: whoever goes on from there takes it again.
+    A second call under the same lock is harmless. Entering a finished phase or a hold releases the lock. Raises
+    Refused when the transition is not allowed, when another controller moved the release, or when another release
+    is live; LockLost when the lock was lost.
     """
     if to not in NEXT[release.phase]:
         raise Refused(f"release {release.id} is {release.phase}: it cannot become {to}")
@@ -148,10 +148,14 @@ async def enter(
             f"release {release.id} cannot become {to} before it has the lock of {release.environment}"
         )
     async with transaction(bind) as tx:
-        now = await _look_and_hold(tx, release)
-        if now.phase is not release.phase and now.phase is to and now.token == release.token is not None:
-            return now
-        await _guard(tx, release, now)
+        stored = await _lock_row(tx, release)
+        if (
+            stored.phase is not release.phase
+            and stored.phase is to
+            and stored.token == release.token is not None
+        ):
+            return stored
+        await _raise_if_moved(tx, release, stored)
         moved = await _move(tx, release, to, clean(sentence))
         await tx.execute(
             SQL["close_phase"],
@@ -169,19 +173,22 @@ async def enter(
 
 
 async def hold(bind: Bind, release: Release, sentence: str, *, note: PhaseNote | None = None) -> Release:
-    """Stop and let a person decide; the release remembers the phase in which it would go on."""
+    """Hold the release until a person decides. It stores its phase, in which a resume continues."""
     return await enter(bind, release, Phase.HELD, verdict=Verdict.INCONCLUSIVE, sentence=sentence, note=note)
 
 
 async def resume(bind: Bind, release: Release, sentence: str = "resumed") -> Release:
-    """Go on with a held release where it stopped. Take the lock first."""
+    """Continue a held release in the phase where it stopped. Take the lock first.
+
+    Raises Refused for a release in another phase.
+    """
     if release.phase is not Phase.HELD or release.resume_phase is None:
         raise Refused(f"release {release.id} is {release.phase}: only a held release can be resumed")
     return await enter(bind, release, release.resume_phase, sentence=sentence)
 
 
 async def note(bind: Bind, release: Release, note: PhaseNote) -> None:
-    """Add to what the running phase knows (hosts seen, the next look), for whoever watches."""
+    """Merge *note* into the note of the current phase, for the status view."""
     async with transaction(bind) as tx:
         await tx.execute(SQL["note"], {"release_id": release.id, "detail": as_json(note.as_json())})
 
@@ -193,23 +200,23 @@ async def phase_records(bind: Bind, release: Release) -> list[PhaseRecord]:
         return [PhaseRecord.from_row(row) for row in rows]
 
 
-async def _look_and_hold(tx: AsyncConnection, release: Release) -> Release:
+async def _lock_row(tx: AsyncConnection, release: Release) -> Release:
     row = (await tx.execute(SQL["look_and_hold"], {"id": release.id})).one_or_none()
     if row is None:
         raise _unknown(release.id)
     return _release(row)
 
 
-async def _guard(tx: AsyncConnection, release: Release, now: Release) -> None:
-    """Nobody else has moved it, and where a lock was taken it is still ours."""
-    if now.token != release.token:
+async def _raise_if_moved(tx: AsyncConnection, release: Release, stored: Release) -> None:
+    """Raise when *stored*, the current row, has another token or phase than *release*, or the lock was lost."""
+    if stored.token != release.token:
         raise LockLost(
-            f"release {release.id} goes under token {now.token} now, ours was {release.token}: "
-            "another controller has it, or the release must be read again after taking the lock"
+            f"release {release.id} has token {stored.token} now, ours was {release.token}: another controller "
+            "took it over, or the release was not read again after taking the lock"
         )
-    if now.phase is not release.phase:
+    if stored.phase is not release.phase:
         raise Refused(
-            f"release {release.id} is no longer {release.phase}: somebody moved it, it is {now.phase} now"
+            f"release {release.id} is {stored.phase} now, not {release.phase}: another controller moved it"
         )
     if release.token is not None:
         await lock.fence(tx, release.environment, release.token)
@@ -217,7 +224,7 @@ async def _guard(tx: AsyncConnection, release: Release, now: Release) -> None:
 
 async def _move(tx: AsyncConnection, release: Release, to: Phase, sentence: str) -> Release:
     try:
-        # A savepoint, so that the transaction can still be asked who the other release is.
+        # A savepoint, so that the other live release can be read after a unique violation.
         async with tx.begin_nested():
             rows = await tx.execute(
                 SQL["enter_phase"],
@@ -236,7 +243,7 @@ async def _move(tx: AsyncConnection, release: Release, to: Phase, sentence: str)
             raise
         raise Refused(
             f"release {other.id} is {other.phase} in {release.environment}: "
-            "only one can be live, wait until it has finished or abort it"
+            "only one can be live. Wait until it has ended, or abort it"
         ) from error
     return _release(rows.one())
 

@@ -26,10 +26,10 @@ async def test_a_quarantine_that_the_plan_did_not_know_refuses(database_url: str
         source="test",
     )
     async with open_core(environment) as core:
-        left = await deploying(core.database)
-        await records.quarantine(core.database, left, "7 of 7 failed")
+        rolled_back = await deploying(core.database)
+        await records.quarantine(core.database, rolled_back, "7 of 7 failed")
         with pytest.raises(Refused, match=r"is in quarantine: release .* \(7 of 7 failed\).*runbook lift"):
             await record_release(
-                core, plan_of(to_revision=left.to_revision), requested_by="ops", reason="again"
+                core, plan_of(to_revision=rolled_back.to_revision), requested_by="ops", reason="again"
             )
         assert len(await releases.history(core.database, "staging")) == 1

@@ -33,7 +33,7 @@ class Before:
 
 @dataclass(frozen=True, kw_only=True)
 class Now:
-    """Where an event stands, as the queue would tell it."""
+    """The state of an event in the queue."""
 
     id: UUID
     status: str
@@ -95,7 +95,7 @@ async def test_an_event_is_drained_once(engine: AsyncEngine) -> None:
 async def test_a_controller_without_the_lock_drains_nothing(engine: AsyncEngine) -> None:
     """The fence is inside the transaction of the redrive."""
     release, ids = await planned(engine)
-    await lock.steal(engine, "staging", release.id, "ops-b:1", reason="test")
+    await lock.take_over(engine, "staging", release.id, "ops-b:1", reason="test")
     with pytest.raises(LockLost):
         await drained(engine, release, 1, ids[:1])
     assert len(await dead_letters.undrained(engine, release)) == 4
@@ -126,7 +126,7 @@ async def test_a_settled_batch_adds_up(engine: AsyncEngine) -> None:
 
 
 async def test_what_went_back_counts_as_not_drained(engine: AsyncEngine) -> None:
-    """Only unsettled events can be returned; they stand in the plan as before."""
+    """Only unsettled events can be returned; they stay in the plan as before."""
     release, ids = await planned(engine)
     await drained(engine, release, 1, ids)
     await dead_letters.settle_batch(
@@ -170,7 +170,7 @@ async def test_an_operation_id_means_one_thing(engine: AsyncEngine) -> None:
     await recorder.intend("r-1", "web-1", "switch", "git checkout")
     with pytest.raises(Refused, match="switch on web-1 already"):
         await recorder.intend("r-1", "web-2", "switch", "git checkout")
-    with pytest.raises(Refused, match="never intended"):
+    with pytest.raises(Refused, match="has no recorded intention"):
         await recorder.confirm("r-2", "done", 0, "")
 
 
@@ -180,7 +180,7 @@ async def test_no_host_operation_is_intended_without_the_lock(engine: AsyncEngin
     with pytest.raises(Refused, match="not locked"):
         await early.intend("r-1", "web-1", "switch", "")
     release = await deploying(engine)
-    await lock.steal(engine, "staging", release.id, "ops-b:1", reason="test")
+    await lock.take_over(engine, "staging", release.id, "ops-b:1", reason="test")
     with pytest.raises(LockLost):
         await LedgerRecorder(engine=engine, release=release).intend("r-1", "web-1", "switch", "")
 
@@ -198,21 +198,21 @@ async def test_a_stored_judgement_can_be_judged_again(engine: AsyncEngine) -> No
 
 
 async def test_a_revision_is_quarantined_until_a_named_person_lifts_it(engine: AsyncEngine) -> None:
-    """Setting aside twice is once; lifting needs a name and something to lift."""
+    """A second quarantine changes nothing; lifting needs a name and a quarantined revision."""
     release = await deploying(engine)
     await asyncio.gather(*(records.quarantine(engine, release, "7 of 7 failed") for _ in range(3)))
-    found = await records.is_quarantined(engine, "staging", release.to_revision)
-    assert found is not None
-    assert (found.reason, found.release_id) == ("7 of 7 failed", release.id)
-    assert await records.is_quarantined(engine, "production", release.to_revision) is None
+    quarantine = await records.find_quarantine(engine, "staging", release.to_revision)
+    assert quarantine is not None
+    assert (quarantine.reason, quarantine.release_id) == ("7 of 7 failed", release.id)
+    assert await records.find_quarantine(engine, "production", release.to_revision) is None
     with pytest.raises(Refused, match="name of a person"):
         await records.lift(engine, "staging", release.to_revision, lifted_by="")
     with pytest.raises(Refused, match="7 digits or more"):
         await records.lift(engine, "staging", release.to_revision[:6], lifted_by="ops-b")
     lifted = await records.lift(engine, "staging", release.to_revision[:7].upper(), lifted_by="ops-b")
     assert lifted == release.to_revision
-    assert await records.is_quarantined(engine, "staging", release.to_revision) is None
-    with pytest.raises(Refused, match="no revision that is quarantined"):
+    assert await records.find_quarantine(engine, "staging", release.to_revision) is None
+    with pytest.raises(Refused, match="matches no quarantined revision of staging"):
         await records.lift(engine, "staging", release.to_revision, lifted_by="ops-b")
 
 

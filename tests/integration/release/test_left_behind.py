@@ -1,4 +1,4 @@
-"""Live events that died under a revision which was rolled back: named wherever its end is told, and drained exactly."""
+"""Live events that died under a rolled-back revision: named where its end is shown, and drained exactly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DRAIN = (Phase.PROBING, Phase.CANARY, Phase.DRAINING)
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def core(database_url: str, tmp_path: Path) -> AsyncIterator[Core]:
-    """The tools of a step, in an environment whose one host nobody can reach."""
+    """The tools of a step, in an environment whose only host is unreachable."""
     environment = parse(
         {
             "name": "staging",
@@ -50,7 +50,7 @@ async def core(database_url: str, tmp_path: Path) -> AsyncIterator[Core]:
 
 
 @dataclass(kw_only=True)
-class Told:
+class RolledBack:
     """A release that went back, and the dead letters that are its doing."""
 
     release: Release
@@ -58,7 +58,7 @@ class Told:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def told(core: Core) -> Told:
+async def rolled_back(core: Core) -> RolledBack:
     """A dead letter of the plan, one from long before, three under the bad revision, and one after it."""
     engine = core.database
     planned = await dead_letter(engine, "1", age=9000, started_at="sql:now() - interval '2 h'")
@@ -79,49 +79,59 @@ async def told(core: Core) -> Told:
     await recorder.intend("r-back-activate-web-1-1", "web-1", "back-activate", "activate")
     after = await dead_letter(engine, "6")
     await change(engine, after, started_at="sql:clock_timestamp()")
-    return Told(release=release, left=left)
+    return RolledBack(release=release, left=left)
 
 
-async def test_exactly_the_live_events_that_died_under_it_are_its_own(core: Core, told: Told) -> None:
+async def test_exactly_the_live_events_that_died_under_it_are_its_own(
+    core: Core, rolled_back: RolledBack
+) -> None:
     """Neither the plan's, nor older ones, nor those that the former revision's workers gave up afterwards."""
-    assert await left_behind.ids(core.database, "staging", told.release.id) == told.left
-    found = await left_behind.kinds(core.database, told.release)
-    assert [(one.entity, one.events) for one in found] == [("Product", 2), ("Invoice", 1)]
-    assert (found[0].oldest_at < found[1].oldest_at, found[1].error_code) == (True, None)
+    assert await left_behind.ids(core.database, "staging", rolled_back.release.id) == rolled_back.left
+    kinds = await left_behind.kinds(core.database, rolled_back.release)
+    assert [(kind.entity, kind.events) for kind in kinds] == [("Product", 2), ("Invoice", 1)]
+    assert (kinds[0].oldest_at < kinds[1].oldest_at, kinds[1].error_code) == (True, None)
 
 
 async def test_the_rollbacks_words_status_and_report_name_them_with_the_command(
-    core: Core, told: Told
+    core: Core, rolled_back: RolledBack
 ) -> None:
     """The count by kind, the error, and the command that redrives them: in every place that shows the end."""
-    command = f"runbook drain -e staging --left-by {told.release.id}"
+    command = f"runbook drain -e staging --left-by {rolled_back.release.id}"
     activated = Conclusion(verdict=Verdict.PASS, sentence="1 of 1 hosts are back")
-    ended = await rollback.conclude(core, told.release, activated=activated, why="7 of 7", evidence="none")
-    for words in ("3 live events became dead letters under it: 2 Product since", "1 Invoice", command):
+    ended = await rollback.conclude(
+        core, rolled_back.release, activated=activated, why="7 of 7", evidence="none"
+    )
+    for words in (
+        "3 live events became dead letters under the rolled-back revision: 2 Product since",
+        "1 Invoice",
+        command,
+    ):
         assert words in ended.sentence
     await releases.enter(
-        core.database, told.release, Phase.ROLLBACK_FAILED, verdict=ended.verdict, sentence="back"
+        core.database, rolled_back.release, Phase.ROLLBACK_FAILED, verdict=ended.verdict, sentence="back"
     )
     shown = " ".join(" ".join(lines(await snapshot.read(core.database, "staging"))).split())
     assert "Left 3 live events became dead letters" in shown
     assert command in shown
-    written = await gather.write(core, told.release)
+    written = await gather.write(core, rolled_back.release)
     for form in ("md", "html"):
         text = written[form].read_text()
         assert "Left behind" in text
         assert command in text
 
 
-async def test_drain_takes_exactly_what_a_release_has_left_behind(core: Core, told: Told) -> None:
+async def test_drain_takes_exactly_what_a_release_has_left_behind(
+    core: Core, rolled_back: RolledBack
+) -> None:
     """Of six dead letters those three, and the plan says how many it leaves alone."""
-    plan = await make_plan(core, None, DRAIN, left_by=told.release.id)
-    assert {UUID(event.id) for event in plan.events} == told.left
-    assert plan.set_aside == {f"not left behind by release {told.release.id}": 3}
+    plan = await make_plan(core, None, DRAIN, left_by=rolled_back.release.id)
+    assert {UUID(event.id) for event in plan.events} == rolled_back.left
+    assert plan.set_aside == {f"not left behind by release {rolled_back.release.id}": 3}
     whole = await make_plan(core, None, DRAIN)
     assert len(whole.events) == 6
 
 
-async def test_nothing_is_drained_where_nothing_was_left(core: Core, told: Told) -> None:
+async def test_nothing_is_drained_where_nothing_was_left(core: Core, rolled_back: RolledBack) -> None:
     """The check fails for a release that left nothing, for an unknown one, and when all events are completed."""
     unbegun = await begun(core.database)
     for release, words in (
@@ -131,11 +141,11 @@ async def test_nothing_is_drained_where_nothing_was_left(core: Core, told: Told)
         plan = await make_plan(core, None, DRAIN, left_by=release)
         assert words in plan.refusal
         assert plan.events == ()
-    for id_ in told.left:
+    for id_ in rolled_back.left:
         await change(core.database, id_, status="completed")
-    assert await left_behind.kinds(core.database, told.release) == ()
-    plan = await make_plan(core, None, DRAIN, left_by=told.release.id)
-    assert f"no dead letter that release {told.release.id} has left behind remains" in plan.refusal
+    assert await left_behind.kinds(core.database, rolled_back.release) == ()
+    plan = await make_plan(core, None, DRAIN, left_by=rolled_back.release.id)
+    assert f"no dead letter that release {rolled_back.release.id} has left behind remains" in plan.refusal
 
 
 @pytest.mark.parametrize("phase", [Phase.DEPLOYING, Phase.ROLLING_BACK])
@@ -149,9 +159,9 @@ async def test_a_release_under_way_is_not_told_what_it_leaves(engine: AsyncEngin
     assert (await snapshot.read(engine, "staging")).left_behind == ()
 
 
-async def test_what_was_drained_in_vain_is_still_its_own(core: Core, told: Told) -> None:
-    """A drain of what it left died of it again, long after the release went back: the next drain takes the same."""
-    plan = await make_plan(core, None, DRAIN, left_by=told.release.id)
+async def test_what_was_drained_in_vain_is_still_its_own(core: Core, rolled_back: RolledBack) -> None:
+    """Drained events that died again, long after the rollback, still belong to it: the next drain takes them."""
+    plan = await make_plan(core, None, DRAIN, left_by=rolled_back.release.id)
     again = await releases.begin(
         core.database,
         plan=replace(plan, from_revision="a" * 40, to_revision="a" * 40),
@@ -160,4 +170,4 @@ async def test_what_was_drained_in_vain_is_still_its_own(core: Core, told: Told)
     planned = [(n, UUID(event.id), event.entity, event.key) for n, event in enumerate(plan.events)]
     await dead_letters.plan_events(core.database, again, planned)
     await change(core.database, planned[0][1], started_at="sql:clock_timestamp() + interval '1 h'")
-    assert await left_behind.ids(core.database, "staging", told.release.id) == told.left
+    assert await left_behind.ids(core.database, "staging", rolled_back.release.id) == rolled_back.left

@@ -1,4 +1,4 @@
-"""The lock: one holder, a token that only grows, a take-over that fences the former holder off."""
+"""The lock: one holder, a growing token, a take-over that fences the previous holder off."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.integration.release.steps import begun, deploying
 
 
 async def test_taking_the_lock_gives_the_release_a_token(engine: AsyncEngine) -> None:
-    """The token stands in the lock and in the release, by one transaction."""
+    """One transaction stores the token in the lock and in the release."""
     release = await begun(engine)
     token = await lock.take(engine, "staging", release.id, "ops-a:1")
     held = await lock.holder(engine, "staging")
@@ -29,7 +29,8 @@ async def test_a_living_holder_keeps_the_lock_and_the_refusal_says_who_and_how(e
     one, two = await begun(engine), await begun(engine)
     await lock.take(engine, "staging", one.id, "ops-a:1")
     with pytest.raises(
-        Refused, match=rf"locked by ops-a:1 for release {one.id}.*s ago, token [0-9]+.*take it over"
+        Refused,
+        match=rf"locked by ops-a:1 for release {one.id}.*s ago, token [0-9]+.*runbook resume --take-over REASON",
     ):
         await lock.take(engine, "staging", two.id, "ops-b:1")
     assert (await get(engine, two.id)).token is None
@@ -38,23 +39,23 @@ async def test_a_living_holder_keeps_the_lock_and_the_refusal_says_who_and_how(e
 async def test_one_of_many_at_once_gets_the_lock(engine: AsyncEngine) -> None:
     """Eight take at the same moment: one token, seven refusals."""
     releases = [await begun(engine) for _ in range(8)]
-    got = await asyncio.gather(
+    results = await asyncio.gather(
         *(lock.take(engine, "staging", release.id, f"ops:{n}") for n, release in enumerate(releases)),
         return_exceptions=True,
     )
-    assert sum(isinstance(one, int) for one in got) == 1
-    assert sum(isinstance(one, Refused) for one in got) == 7
+    assert sum(isinstance(result, int) for result in results) == 1
+    assert sum(isinstance(result, Refused) for result in results) == 7
 
 
 async def test_a_dead_holder_is_succeeded_with_a_higher_token(engine: AsyncEngine) -> None:
-    """When the time has run out the next one simply takes it, and the dead one cannot come back."""
+    """After its expiry another controller takes it without force, and the dead one cannot renew it."""
     one, two = await begun(engine), await begun(engine)
     old = await lock.take(engine, "staging", one.id, "ops-a:1", ttl=0.001)
     async with engine.connect() as tx:
         await tx.execute(text("SELECT pg_sleep(0.01)"))
-    found = await lock.holder(engine, "staging")
-    assert found is not None
-    assert not found.alive
+    holder = await lock.holder(engine, "staging")
+    assert holder is not None
+    assert not holder.alive
     assert await lock.take(engine, "staging", two.id, "ops-b:1") > old
     with pytest.raises(LockLost, match="ops-b:1 has taken the lock"):
         await lock.renew(engine, "staging", old)
@@ -79,8 +80,8 @@ async def test_a_takeover_needs_a_reason_and_keeps_it(engine: AsyncEngine) -> No
     release = await deploying(engine)
     assert release.token is not None
     with pytest.raises(Refused, match="needs a reason"):
-        await lock.steal(engine, "staging", release.id, "ops-b:1", reason="  ")
-    token = await lock.steal(engine, "staging", release.id, "ops-b:1", reason="laptop died")
+        await lock.take_over(engine, "staging", release.id, "ops-b:1", reason="  ")
+    token = await lock.take_over(engine, "staging", release.id, "ops-b:1", reason="laptop died")
     assert token > release.token
     async with engine.connect() as tx:
         row = (await tx.execute(text("SELECT former_holder, holder, reason FROM runbook.takeover"))).one()
@@ -134,7 +135,7 @@ async def test_a_takeover_waits_for_a_write_that_has_begun(engine: AsyncEngine) 
     release = await deploying(engine)
     async with engine.connect() as tx, tx.begin():
         await lock.fence(tx, "staging", release.token)
-        taking = asyncio.create_task(lock.steal(engine, "staging", release.id, "ops-b:1", reason="test"))
+        taking = asyncio.create_task(lock.take_over(engine, "staging", release.id, "ops-b:1", reason="test"))
         done, _ = await asyncio.wait({taking}, timeout=0.3)
         assert not done
     assert await asyncio.wait_for(taking, 10) > (release.token or 0)

@@ -79,7 +79,7 @@ async def test_a_second_live_release_is_refused_and_the_first_is_named(engine: A
     """The unique index decides between two managers; the loser reads who won."""
     first = await deploying(engine)
     second = await enter(engine, await begun(engine), Phase.APPROVED)
-    await lock.steal(engine, "staging", second.id, "ops-b:2", reason="test")
+    await lock.take_over(engine, "staging", second.id, "ops-b:2", reason="test")
     second = await get(engine, second.id)
     with pytest.raises(Refused, match=rf"release {first.id} is deploying in staging"):
         await enter(engine, second, Phase.DEPLOYING)
@@ -94,16 +94,16 @@ async def test_another_environment_is_not_in_the_way(engine: AsyncEngine) -> Non
 
 
 async def test_two_who_move_the_same_release_do_not_both_succeed(engine: AsyncEngine) -> None:
-    """From one look, one goes on and the other rolls back: exactly one of them is told that it moved."""
+    """Both read it once; one continues and the other rolls back: exactly one of them is refused."""
     release = await deploying(engine)
     done = await asyncio.gather(
         enter(engine, release, Phase.PROBING),
         enter(engine, release, Phase.ROLLING_BACK),
         return_exceptions=True,
     )
-    lost = [one for one in done if isinstance(one, Refused)]
+    lost = [result for result in done if isinstance(result, Refused)]
     assert len(lost) == 1
-    assert "is no longer deploying" in str(lost[0])
+    assert "now, not deploying: another controller moved it" in str(lost[0])
 
 
 async def test_entering_twice_under_the_same_lock_is_harmless(engine: AsyncEngine) -> None:
@@ -120,7 +120,7 @@ async def test_entering_twice_under_the_same_lock_is_harmless(engine: AsyncEngin
 async def test_a_controller_whose_lock_was_taken_cannot_move_the_release(engine: AsyncEngine) -> None:
     """The old token is refused with LockLost, whatever phase it asks for."""
     release = await deploying(engine)
-    await lock.steal(engine, "staging", release.id, "ops-b:9", reason="ops-a is asleep")
+    await lock.take_over(engine, "staging", release.id, "ops-b:9", reason="ops-a is asleep")
     with pytest.raises(LockLost):
         await enter(engine, release, Phase.PROBING)
     assert (await get(engine, release.id)).phase is Phase.DEPLOYING
@@ -130,7 +130,7 @@ async def test_a_release_whose_lock_went_to_another_release_cannot_move(engine: 
     """A lock that another release took fences the first one off, though its own token did not change."""
     release = await deploying(engine)
     other = await begun(engine)
-    await lock.steal(engine, "staging", other.id, "ops-b:9", reason="urgent")
+    await lock.take_over(engine, "staging", other.id, "ops-b:9", reason="urgent")
     with pytest.raises(LockLost, match=r"ops-b:9 has taken the lock"):
         await enter(engine, release, Phase.PROBING)
 
@@ -223,8 +223,8 @@ async def test_a_kill_between_any_two_lines_leaves_one_open_phase(engine: AsyncE
         )
         assert process.stdout is not None
         try:
-            said = [await asyncio.wait_for(process.stdout.readline(), 60) for _ in range(2)]
-            assert said == [b"ready\n", b"deploying\n"]
+            lines = [await asyncio.wait_for(process.stdout.readline(), 60) for _ in range(2)]
+            assert lines == [b"ready\n", b"deploying\n"]
             await asyncio.sleep(wait)
         finally:
             process.send_signal(signal.SIGKILL)
@@ -245,7 +245,7 @@ async def test_a_kill_between_any_two_lines_leaves_one_open_phase(engine: AsyncE
 
 
 async def test_a_release_that_was_read_before_its_lock_must_be_read_again(engine: AsyncEngine) -> None:
-    """A stale copy without the token cannot move a release that somebody has locked meanwhile."""
+    """A stale copy without the token cannot move a release that another controller has locked."""
     stale = await begun(engine)
     await locked(engine, stale)
     with pytest.raises(LockLost, match="read again"):

@@ -81,12 +81,12 @@ def test_a_note_has_the_keys_that_ledgers_have(note: PhaseNote, kept: dict[str, 
 
 def test_every_field_is_among_the_examples() -> None:
     """A field that is added has its line above."""
-    told = {field.name for note, _ in KEPT for field in fields(note) if getattr(note, field.name) is not None}
-    assert told == {field.name for field in fields(PhaseNote)}
+    used = {field.name for note, _ in KEPT for field in fields(note) if getattr(note, field.name) is not None}
+    assert used == {field.name for field in fields(PhaseNote)}
 
 
 def test_what_is_unknown_or_missing_breaks_nothing() -> None:
-    """A newer program may have written more, an older one less; null is as good as missing."""
+    """A newer program may have written more, an older one less; null counts as missing."""
     note = PhaseNote.from_json(
         {
             "of_tomorrow": 1,
@@ -107,7 +107,7 @@ def test_the_end_of_a_canary_takes_the_place_of_its_event() -> None:
     """The ledger joins notes key by key: a synthetic event that was judged is not followed again."""
     sent, ended = PhaseNote(synthetic_event=EVENT), PhaseNote(event=EVENT, synthetic=True)
     assert PhaseNote.from_json(stored(sent) | stored(ended)) == ended
-    with pytest.raises(ValueError, match="under way or at its end"):
+    with pytest.raises(ValueError, match="either open or judged"):
         PhaseNote(synthetic_event=EVENT, synthetic=True)
 
 
