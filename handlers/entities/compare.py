@@ -96,8 +96,10 @@ async def differences(
         wanted.pop(table.natural_key, None)
     if not by_us:
         computed = {column.name for column in table.columns if column.take is not None}
-        given = {name: value for name, value in wanted.items() if value is not None and name not in computed}
-        wanted, stored = _trimmed(given), _trimmed(stored)
+        compared = {
+            name: value for name, value in wanted.items() if value is not None and name not in computed
+        }
+        wanted, stored = _trimmed(compared), _trimmed(stored)
     sentences = _compare(table.name, table.columns, wanted, stored)
     for child in table.children if by_us else ():
         if child.name in wanted:

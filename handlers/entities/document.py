@@ -90,7 +90,7 @@ def _dump(value: object) -> str:
 
 def _exact(literal: str) -> Decimal:
     if len(literal) > 200:
-        raise Refusal("(body)", f"holds a number of {len(literal)} characters")
+        raise Refusal("(body)", f"holds a number of {len(literal)} characters, more than 200")
     figure = Decimal(literal)
     if figure and abs(figure.adjusted()) > 300:
         raise Refusal("(body)", f"holds the number {literal}, which is beyond any amount")

@@ -39,11 +39,11 @@ class Record(NamedTuple):
 
 def records(handler: Handler, body: str, *, from_database: bool = False) -> list[Record]:
     """All records of *handler*'s type in *body*. Raises Refusal if there is none, or something else."""
-    found = records_or_refusals(handler, body, from_database=from_database)
-    for element in found:
+    elements = records_or_refusals(handler, body, from_database=from_database)
+    for element in elements:
         if isinstance(element, Refusal):
             raise element
-    return [element for element in found if isinstance(element, Record)]
+    return [element for element in elements if isinstance(element, Record)]
 
 
 def records_or_refusals(
@@ -62,7 +62,7 @@ def _take(
     handler: Handler, value: Any, body: str | None, path: tuple[str, ...], depth: int
 ) -> list[Record | Refusal]:
     if depth > _NESTING_MAX:
-        raise Refusal("(body)", "is wrapped too many times")
+        raise Refusal("(body)", f"has more than {_NESTING_MAX} nested envelopes")
     if isinstance(value, str):
         if not value.strip():
             raise Refusal(path[-1] if path else "(body)", _CHECK_CALL, absent=True)
@@ -93,9 +93,9 @@ def _no_record(handler: Handler, value: Data) -> Refusal:
     code = value.get("code", 0)
     if code not in (0, "0"):
         return Refusal("code", f"the source answered with an error: {shown(value.get('message', code))}")
-    found = ", ".join(sorted(value)[:8]) or "nothing"
+    found_keys = ", ".join(sorted(value)[:8]) or "nothing"
     expected = " or ".join((*handler.wrappers[:2], handler.id_keys[0]))
-    reason = f"holds no {handler.entity.value}: expected {expected}, found {found}"
+    reason = f"holds no {handler.entity.value}: expected {expected}, found {found_keys}"
     return Refusal("(body)", reason, absent=not value.keys() - {"code", "message"})
 
 
@@ -122,16 +122,16 @@ def _take_list(
     list_path = path[-1] if path else "(body)"
     if not value:
         raise Refusal(list_path, "is an empty list, without a record")
-    found: list[Record | Refusal] = []
+    elements: list[Record | Refusal] = []
     for position, element in enumerate(value):
         position_path = f"{list_path}[{position}]"
         if not isinstance(element, dict):
-            found.append(Refusal(position_path, f"must be an object, not {shown(element)}"))
+            elements.append(Refusal(position_path, f"must be an object, not {shown(element)}"))
         elif not path and any(isinstance(element.get(key), dict) for key in handler.wrappers):
             try:
-                found += _take(handler, element, None, (), depth + 1)
+                elements += _take(handler, element, None, (), depth + 1)
             except Refusal as refusal:
-                found.append(refusal)
+                elements.append(refusal)
         else:
-            found.append(Record(data=element))
-    return found
+            elements.append(Record(data=element))
+    return elements

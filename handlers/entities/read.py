@@ -75,8 +75,8 @@ def _is_plain(column: Column) -> bool:
 
 def _only_key(column: Column, present: Set[str]) -> str | None:
     """The only key of *column* among *present*; None if there are several, or the column is computed."""
-    found = [key for key in column.keys if key in present]
-    return found[0] if len(found) == 1 and column.take is None else None
+    matching = [key for key in column.keys if key in present]
+    return matching[0] if len(matching) == 1 and column.take is None else None
 
 
 def read(plan: ReadPlan, record: Data, path: str, result: ReadResult) -> list[str | None]:
@@ -97,14 +97,14 @@ def read(plan: ReadPlan, record: Data, path: str, result: ReadResult) -> list[st
             value = record[only_key] if only_key is not None else _value_of(column, record)
             if value is None or value == "":
                 continue
-            found = reader(value)
+            text = reader(value)
         except ValueError as error:
             result.refusals.append(Refusal(f"{path}{_field_of(column, record)}", str(error)))
             continue
-        values[at] = found
-        if parent is not None and found is not None and (parent, found) not in result.parents:
-            where = f"{path}{_field_of(column, record)}"
-            result.parents[parent, found] = Parent(entity=parent, key=found, field=where)
+        values[at] = text
+        if parent is not None and text is not None and (parent, text) not in result.parents:
+            field_path = f"{path}{_field_of(column, record)}"
+            result.parents[parent, text] = Parent(entity=parent, key=text, field=field_path)
     return values
 
 
@@ -136,19 +136,19 @@ def _blank(value: object) -> bool:
 def read_lines(child: Child, line_plans: ReadPlans, record: Data, key: str, result: ReadResult) -> Lines:
     """Parse the lines under *key*, and number them from 1."""
     try:
-        found = child.lines(record[key], record)
+        lines = child.lines(record[key], record)
     except ValueError as error:
         result.refusals.append(Refusal(key, str(error)))
         return []
-    number = next((at for at, column in enumerate(child.columns) if not column.keys), None)
+    number_at = next((at for at, column in enumerate(child.columns) if not column.keys), None)
     rows = []
-    for position, (path, line) in enumerate(found, start=1):
+    for position, (path, line) in enumerate(lines, start=1):
         row = read(line_plans(tuple(line)), line, f"{key}{path}.", result)
-        if number is not None:
-            row[number] = str(position)
+        if number_at is not None:
+            row[number_at] = str(position)
         rows.append(row)
     if child.unique_column is not None:
-        _refuse_duplicates(child, rows, [f"{key}{path}" for path, _ in found], result)
+        _refuse_duplicates(child, rows, [f"{key}{path}" for path, _ in lines], result)
     return rows
 
 

@@ -77,15 +77,15 @@ def map_event(handler: Handler, event: Event) -> MappedEvent:
 
 def _single_record(handler: Handler, event: Event) -> Record:
     try:
-        found = records(handler, event.payload, from_database=True)
+        parsed_records = records(handler, event.payload, from_database=True)
     except Refusal as refusal:
         # Some delete bodies have no record: the event's key identifies it.
         if event.operation is Operation.DELETE and refusal.absent:
             return Record(data={handler.id_keys[0]: event.key})
         raise
-    if len(found) != 1:
-        raise Refusal("(body)", f"an event is about one record, but this body holds {len(found)}")
-    return found[0]
+    if len(parsed_records) != 1:
+        raise Refusal("(body)", f"an event is about one record, but this body holds {len(parsed_records)}")
+    return parsed_records[0]
 
 
 def missing_parents(arrival: MappedEvent, ids: Ids) -> list[Parent]:

@@ -18,7 +18,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 Arrays = Mapping[str, Sequence[str | None]]
-"""Rows, column by column."""
+"""Rows as columns: the values of all rows, by column name."""
 
 PackedRows = dict[str, str | None]
 """The parameters of a `RowStatement`: each column as one text, see `pack`."""

@@ -91,7 +91,7 @@ class Table:
 
     @cached_property
     def natural_at(self) -> int | None:
-        """The position of that column."""
+        """The position of `natural_key` among the columns; None without one."""
         return next((at for at, column in enumerate(self.columns) if column.name == self.natural_key), None)
 
 

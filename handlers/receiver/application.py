@@ -28,7 +28,7 @@ from handlers.receiver.writer import Call, Writer
 log = logging.getLogger(__name__)
 
 _WEBHOOKS = "/webhooks/"
-_KEPT_HEADERS = (b"content-type", b"content-length", b"user-agent", b"host", b"x-request-id")
+_STORED_HEADERS = (b"content-type", b"content-length", b"user-agent", b"host", b"x-request-id")
 """Headers stored with their value. Of all others only the name is stored: a custom header may hold a secret."""
 _HEADERS_MAX, _HEADER_MAX = 40, 200
 
@@ -157,7 +157,7 @@ class _Receiver:
         text = body.form_text(form_pairs, charset) if form_pairs else body.json_text(raw, charset)
         call = Call(
             arrivals=arrivals(entity, text, operation),
-            headers=_kept(headers),
+            headers=_stored_headers(headers),
             address=address,
             verified=self._secret is not None,
         )
@@ -196,16 +196,16 @@ def _content_type(headers: Headers) -> str:
     return content_types[0].decode("latin-1") if content_types else ""
 
 
-def _kept(headers: Headers) -> str:
+def _stored_headers(headers: Headers) -> str:
     """The headers as they are stored, as JSON: without signatures and secrets, limited in number and size."""
-    kept = {}
+    stored_headers = {}
     for name, value in headers[:_HEADERS_MAX]:
         stored = "***"
-        if name in _KEPT_HEADERS:
+        if name in _STORED_HEADERS:
             stored = value[:_HEADER_MAX].replace(b"\x00", b"").decode("latin-1")
         if not name.startswith(b"x-runbook"):
-            kept[name[:_HEADER_MAX].decode("latin-1")] = stored
-    return _JSON(kept).decode()
+            stored_headers[name[:_HEADER_MAX].decode("latin-1")] = stored
+    return _JSON(stored_headers).decode()
 
 
 async def _answer(

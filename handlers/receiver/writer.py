@@ -165,8 +165,12 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[WriteResult]
     Two statements: the second needs a snapshot taken after the first has waited for its locks.
     """
     flat = [(call, arrival, uuid4()) for call in calls for arrival in call.arrivals]
-    asked = _checks_needed([arrival for _, arrival, _ in flat])
-    sent = [(*entry, ask) for entry, ask in zip(flat, asked, strict=True) if ask is not None]
+    check_flags = _checks_needed([arrival for _, arrival, _ in flat])
+    sent = [
+        (*entry, must_check)
+        for entry, must_check in zip(flat, check_flags, strict=True)
+        if must_check is not None
+    ]
     await tx.execute(_SQL["one_at_a_time"], {"names": [f"{a.entity}:{a.key}" for _, a, _, _ in sent]})
     rows = await tx.execute(
         _SQL["arrive"],
@@ -182,7 +186,7 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[WriteResult]
             "addresses": [call.address for call, _, _, _ in sent],
             "verified": [call.verified for call, _, _, _ in sent],
             "stamped": [arrival.stamped for _, arrival, _, _ in sent],
-            "asked": [ask for _, _, _, ask in sent],
+            "asked": [must_check for _, _, _, must_check in sent],
             "channel": CHANNEL,
         },
     )
@@ -202,17 +206,17 @@ def _checks_needed(arrivals: Sequence[Webhook]) -> list[bool | None]:
     """
     versions: set[str] = set()
     newest: dict[tuple[EntityType, str], str] = {}
-    asked: list[bool | None] = []
+    check_flags: list[bool | None] = []
     for arrival in arrivals:
         record = (arrival.entity, arrival.key)
-        before = newest.get(record)
-        if (arrival.stamped and arrival.content in versions) or before == arrival.content:
-            asked.append(None)
+        previous = newest.get(record)
+        if (arrival.stamped and arrival.content in versions) or previous == arrival.content:
+            check_flags.append(None)
             continue
-        asked.append(arrival.stamped or before is None)
+        check_flags.append(arrival.stamped or previous is None)
         versions.add(arrival.content)
         newest[record] = arrival.content
-    return asked
+    return check_flags
 
 
 def _is_content(diagnosis: Diagnosis) -> bool:

@@ -31,7 +31,7 @@ PARENTS, CHILDREN = 8, 16
 
 
 def record(kind: EntityType, key: str, chance: random.Random) -> dict[str, Any]:
-    """A record with references, lists and an unknown key, told in one of the source's ways."""
+    """A record with references, lists and an unknown key, in one of the source's formats."""
     number = chance.randrange(100)
     products = [f"1{n:02d}" for n in chance.sample(range(PARENTS), chance.randrange(4))]
     lines = [
@@ -64,7 +64,7 @@ def record(kind: EntityType, key: str, chance: random.Random) -> dict[str, Any]:
 
 
 def history(chance: random.Random) -> list[Event]:
-    """Versions of many records: whole, parts, equal stamps, none, bare deletions, and records made anew after them."""
+    """Versions of many records: whole, partial, with equal stamps or none, bare deletes, and records created again."""
     keys = [(kind, f"{at}{n:02d}") for at, kind in enumerate((E.PRODUCT, E.CUSTOMER, E.VENDOR, E.USER), 1)
             for n in range(PARENTS)]  # fmt: skip
     keys += [(kind, f"{at}{n:02d}") for at, kind in enumerate((E.PRICE_LIST, E.SALES_ORDER, E.INVOICE, E.BILL,
@@ -157,7 +157,7 @@ async def urls(postgres: Postgres, adopted_template: str) -> AsyncIterator[list[
 
 
 async def test_the_tables_do_not_depend_on_the_order_of_arrival(urls: list[str]) -> None:
-    """In order by one worker, shuffled by two in small batches, all of it once more: one outcome, and nobody dies."""
+    """In order by one worker, shuffled by two in small batches, and all again: one outcome, and no dead letter."""
     chance = random.Random(11)
     events = history(chance)
     in_order, shuffled = urls
@@ -188,7 +188,7 @@ async def again(url: str) -> None:
 async def test_a_version_that_waits_is_not_overtaken_by_a_deletion(
     engine: AsyncEngine, part: dict[str, Any]
 ) -> None:
-    """A deleted record made anew by a part of it holds what its waiting version said, whenever the parent came."""
+    """A deleted record that a partial version restores keeps the values of its waiting version."""
 
     def payment(minute: int, operation: Operation = Operation.UPSERT, **said: Any) -> Event:
         stamp = {"payment_id": "40", "updated_time": f"2025-11-04T09:{minute:02d}:00Z"}

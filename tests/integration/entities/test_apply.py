@@ -140,7 +140,7 @@ async def test_a_part_of_a_contact_is_taken_where_the_contact_is(engine: AsyncEn
 
 
 async def test_a_part_of_a_contact_of_the_old_code_is_taken(engine: AsyncEngine) -> None:
-    """The table in which a row stands says what it is, also where nobody kept its raw record."""
+    """The table of a stored row confirms the type, even without the raw record."""
     part = {"contact_id": "1", "phone": "2", "last_modified_time": "2026-01-01T00:00:00Z"}
     async with engine.begin() as tx:
         await tx.execute(text("INSERT INTO customers (zoho_contact_id, contact_name) VALUES ('1', 'A')"))
@@ -343,7 +343,7 @@ async def test_a_row_of_the_old_code_is_taken_over_by_its_number(engine: AsyncEn
 
 
 async def test_a_row_of_the_old_code_keeps_what_the_payload_does_not_mention(engine: AsyncEngine) -> None:
-    """Nobody knows of which version an old row is: the first payload wins, column by column."""
+    """The version of an old row is unknown: the first payload wins, column by column."""
     async with engine.begin() as tx:
         await tx.execute(text("INSERT INTO products (zoho_item_id, name, sku) VALUES ('1', 'old', 'S')"))
         assert await outcomes(tx, event(PRODUCT, product(name="new"))) == [APPLIED]
@@ -353,7 +353,7 @@ async def test_a_row_of_the_old_code_keeps_what_the_payload_does_not_mention(eng
 
 
 async def test_everything_happens_in_the_callers_transaction(engine: AsyncEngine) -> None:
-    """Whoever rolls back has nothing left: neither parents nor lines were committed on the way."""
+    """After a rollback nothing is left: no parents and no lines were committed."""
     async with engine.connect() as tx:
         assert set(await outcomes(tx, parent(CUSTOMER, "5"), event(PRODUCT, product()))) == {APPLIED}
         await tx.rollback()
@@ -433,7 +433,7 @@ async def test_two_workers_with_the_same_new_record_end_with_the_newest(
 
 
 async def test_a_record_being_written_can_be_pointed_at(engine: AsyncEngine) -> None:
-    """An order does not wait for another worker's transaction on its product, so the two cannot lock in a circle."""
+    """An order does not wait for another worker's transaction on its product, so the two cannot deadlock."""
     async with engine.begin() as tx:
         await applied(tx, [event(PRODUCT, product(10))])
     async with engine.connect() as one, engine.connect() as other:

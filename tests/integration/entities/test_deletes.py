@@ -29,7 +29,7 @@ def product(hour: int = 12, key: str = "1", **said: Any) -> dict[str, Any]:
 
 
 async def test_a_deleted_parent_was_there(engine: AsyncEngine) -> None:
-    """What points at a record that was deleted since is applied: waiting for it would be for ever."""
+    """A record that references a deleted record is applied: otherwise it would wait forever."""
     async with engine.begin() as tx:
         await applied(tx, [event(CUSTOMER, {"contact_id": "5"}, operation=Operation.DELETE)])
         assert await outcomes(tx, event(INVOICE, {"invoice_id": "7", "customer_id": "5"})) == [APPLIED]
@@ -96,7 +96,7 @@ async def test_the_number_of_a_deleted_record_is_free_again(
 
 
 async def test_a_tombstone_before_its_create_holds_no_number(engine: AsyncEngine) -> None:
-    """Whatever the order: a record that is gone does not stand in the way of one that is there."""
+    """In any order, a deleted record does not block an existing one with the same number."""
     old = {"salesorder_id": "1", "salesorder_number": "N-7"}
     async with engine.begin() as tx:
         assert await outcomes(tx, event(ORDER, old | {"salesorder_id": "2"})) == [APPLIED]
@@ -128,6 +128,6 @@ async def test_a_tombstone_finds_its_parents_when_they_have_come(engine: AsyncEn
 
 
 async def test_only_a_delete_may_come_without_a_record(engine: AsyncEngine) -> None:
-    """An empty body is a record for nobody else."""
+    """An empty body is a record only for a delete."""
     async with engine.begin() as tx:
         assert await outcomes(tx, event(PRODUCT, {}, key="1", payload="{}")) == [REFUSED]

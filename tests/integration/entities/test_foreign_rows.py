@@ -1,4 +1,4 @@
-"""Rows that workers of the ERP's own wrote: held against the payload as far as that is fair, and said where not."""
+"""Rows of the ERP's own workers: compared with the payload where possible, otherwise reported."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_a_table_that_we_may_not_read_is_told(tx: AsyncConnection) -> None
 
 
 def test_a_canary_says_that_its_row_was_not_compared() -> None:
-    """Less was proven then, and whoever reads the report must see it."""
+    """Less was proven then, and the report must show it."""
     seen = CanaryMeasurement(
         entity="Product",
         key="1",

@@ -103,7 +103,7 @@ async def test_nothing_stays_of_a_batch_that_is_refused(engine: AsyncEngine) -> 
 
 
 async def test_an_event_alone_is_refused_in_the_databases_own_words(engine: AsyncEngine) -> None:
-    """There is nobody else to ask about: no second look."""
+    """A single event is not isolated: no second query."""
     await rule(engine, CHEAP)
     with pytest.raises(DBAPIError, match="cheap"):
         async with engine.begin() as tx:
@@ -163,7 +163,7 @@ async def test_bad_rows_and_bad_lines_are_found_one_after_the_other(engine: Asyn
 
 
 async def test_the_good_version_of_a_record_outlives_the_bad_one(engine: AsyncEngine) -> None:
-    """Of two events about one refused record only the bad one is buried; a bad one that is overtaken harms nobody."""
+    """Of two events of a refused record only the bad one is buried; a superseded bad event has no effect."""
     await rule(engine, CHEAP)
     good = await receive(engine, PRODUCT, "1", product("1", 10, rate=5))
     bad = await receive(engine, PRODUCT, "1", product("1", 11, rate=500))
@@ -191,7 +191,7 @@ async def test_of_two_new_records_with_one_number_one_is_written(engine: AsyncEn
 
 
 async def test_what_no_single_row_explains_is_found_in_pieces(engine: AsyncEngine) -> None:
-    """A rule about a statement as a whole: each row by itself is good, and all of them are applied."""
+    """A rule about a whole statement: each row alone is good, and all of them are applied."""
     await rule(
         engine,
         "CREATE FUNCTION not_many() RETURNS trigger LANGUAGE plpgsql AS $$"

@@ -135,7 +135,7 @@ async def test_any_order_any_batches_any_number_of_times(engine: AsyncEngine, se
 
 
 async def test_the_examples_in_any_order(engine: AsyncEngine) -> None:
-    """All public examples, in which one id often stands for several documents, have one outcome too."""
+    """All public examples, where one id often belongs to several documents, have one outcome too."""
     chance = random.Random(1)
     events: list[Event] = []
     for at, (file, entity, record) in enumerate(example_records()):

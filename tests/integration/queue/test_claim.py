@@ -1,4 +1,4 @@
-"""Claiming: who gets which events, in which order, and what nobody gets."""
+"""Claiming: which worker gets which events, in which order, and which events are never claimed."""
 
 from __future__ import annotations
 
@@ -109,10 +109,10 @@ class TestClaim:
 
 
 class TestOrder:
-    """Events of one record are applied in order, whoever applies them."""
+    """Events of one record are applied in order, by any worker."""
 
     async def test_a_newer_event_waits_for_the_one_in_work(self, engine: AsyncEngine) -> None:
-        """While the older event is leased, nobody else gets the newer one; afterwards they do."""
+        """While the older event is leased, no other worker gets the newer one; afterwards they do."""
         older = await event(engine, "1", age=10)
         newer = await event(engine, "1")
         assert [each.id for each in await claim(engine, "a", limit=1)] == [older]
@@ -150,7 +150,7 @@ class TestOrder:
         assert [each.id for each in await claim(engine)] == [due, newer]
 
     async def test_a_dead_letter_holds_nothing_up(self, engine: AsyncEngine) -> None:
-        """A dead letter has come to rest: newer events of its record go on."""
+        """A dead letter is settled: newer events of its record continue."""
         await dead_letter(engine, "1", age=10)
         newer = await event(engine, "1")
         assert [each.id for each in await claim(engine)] == [newer]

@@ -48,7 +48,7 @@ async def crowd(engine: AsyncEngine, events: int) -> None:
 async def test_a_claim_reads_the_events_of_a_record_a_few_times_and_not_for_each(
     engine: AsyncEngine, held: bool
 ) -> None:
-    """A thousand events of one record in the queue, and half of them in hand elsewhere: a claim stays a claim."""
+    """A thousand events of one record, half of them leased by other workers: a claim still works."""
     await crowd(engine, 1000)
     if held:
         async with engine.begin() as tx:

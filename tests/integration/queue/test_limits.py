@@ -183,7 +183,7 @@ async def test_a_change_takes_effect_at_once(engine: AsyncEngine) -> None:
 
 
 async def test_setting_a_limit_again_is_no_way_to_take_more(engine: AsyncEngine) -> None:
-    """A controller that renews its limit every second does not open the door every second."""
+    """A limit that is renewed every second does not let more events through each time."""
     await fill(engine, 20)
     for _ in range(4):
         await limits.limit(engine, PRODUCT, per_ten_seconds=3, seconds=60, **WHY)
@@ -259,13 +259,13 @@ async def test_limits_can_be_seen_and_lifted(engine: AsyncEngine) -> None:
 
 @pytest.mark.parametrize(("number", "seconds"), [(-1, 60), (1, 0), (1, -5), (1, 86_401), (1, float("nan"))])
 async def test_a_limit_that_is_none_is_refused(engine: AsyncEngine, number: int, seconds: float) -> None:
-    """Less than nothing, no time, and for good are no limits."""
+    """A negative number, no time, and a permanent limit are refused."""
     with pytest.raises(Refused):
         await limits.limit(engine, None, per_ten_seconds=number, seconds=seconds, **WHY)
 
 
 async def test_the_database_refuses_a_limit_for_good(engine: AsyncEngine) -> None:
-    """Whoever writes the row by hand cannot stop the queue for ever either."""
+    """A row written by hand cannot stop the queue permanently either."""
     with pytest.raises(IntegrityError, match="never_for_good"):
         async with engine.begin() as tx:
             await tx.execute(

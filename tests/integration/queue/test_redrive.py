@@ -90,7 +90,7 @@ class TestRedrive:
         assert await bytes_of(engine, ids) == before
 
     async def test_restore_leaves_alone_what_is_settled_or_in_work(self, engine: AsyncEngine) -> None:
-        """A completed event, one that died anew, and one that a worker holds stay as they are."""
+        """A completed event, a new dead letter, and a leased event are not changed."""
         ids = [await dead_letter(engine, str(n)) for n in range(3)]
         async with engine.begin() as tx:
             formers = await redrive(tx, ids)

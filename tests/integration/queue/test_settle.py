@@ -138,7 +138,7 @@ class TestSettle:
         assert {each.id for each in await claim(engine, owner="b")} == {retried, buried}
 
     async def test_a_retry_in_other_hands_is_not_taken(self, engine: AsyncEngine) -> None:
-        """Only the lease of the worker that said why it failed is over; a later one of somebody else counts."""
+        """Only the lease of the worker that recorded the failure is over; a later lease of another worker counts."""
         id_ = await event(engine, "1")
         await claim(engine)
         async with engine.begin() as tx:
@@ -206,7 +206,7 @@ class TestSettle:
         assert (await row(engine, alive))["locked_by"] == "a"
 
     async def test_an_event_that_costs_every_worker_its_lease_is_buried(self, engine: AsyncEngine) -> None:
-        """What was in work each time that many workers died does not come back for ever."""
+        """An event in progress at the death of many workers is not retried forever."""
         id_ = await event(engine, "1", status="processing", attempt_count=10, locked_by="a")
         await change(engine, id_, lock_expires_at="sql:now()")
         async with engine.begin() as tx:
@@ -231,7 +231,7 @@ class TestSettle:
         assert (await row(engine, fresh))["status"] == "processing"
 
     async def test_a_kind_without_a_handler_is_buried_with_the_reason(self, engine: AsyncEngine) -> None:
-        """Of a kind that nobody handles, an event is never claimed and does not wait for ever."""
+        """An event of a type without a handler is never claimed, and does not wait forever."""
         id_ = await event(engine, "1")
         await change(engine, id_, entity_type="sql:'branch'")
         assert await claim(engine) == []

@@ -1,4 +1,4 @@
-"""Events that wait for a parent: woken when it comes, by whoever brings it or by the sweep, and not before."""
+"""Events that wait for a parent: woken when it is applied, by that worker or by maintenance, and not before."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def dying_worker(url: str) -> Iterator[subprocess.Popen[bytes]]:
 async def test_a_child_is_applied_soon_though_its_parents_worker_was_killed(
     engine: AsyncEngine, database_url: str
 ) -> None:
-    """Killed between its commit and its call, a worker leaves a child that nobody wakes: minutes, but for the sweep."""
+    """A worker killed between its commit and the wake-up leaves a waiting child, which maintenance wakes."""
     at = datetime(2025, 11, 10, 9, tzinfo=UTC)
     customer, item = payloads.customer(1, at), payloads.product(1, at)
     invoice = payloads.invoice(1, at, customer_number=1, item=item)

@@ -95,7 +95,7 @@ class TestSignature:
         assert row["signature_verified"] is True
 
     async def test_the_query_is_signed_too(self, engine: AsyncEngine) -> None:
-        """Whoever turns an edit into a delete by the address breaks the signature."""
+        """Changing an edit into a delete in the URL breaks the signature."""
         headers = signed(b"eventedited" + body(ITEM))
         async with receiver(engine, secret=SECRET) as client:
             for query, status in (("?event=deleted", 401), ("", 401), ("?event=edited", 200)):
@@ -111,7 +111,7 @@ class TestSignature:
                 assert (await client.post("/webhooks/products", content=raw)).status_code == 401
 
     async def test_no_key_is_kept(self, engine: AsyncEngine) -> None:
-        """Of headers that may hold a secret only the names are written down."""
+        """Of headers that may hold a secret only the names are stored."""
         headers = signed(body(ITEM)) | {"X-Webhook-Key": "sentinel-1", "Authorization": "Bearer sentinel-2"}
         headers |= {"X-Anything": "sentinel-3", "Cookie": "sentinel-4", "X-Runbook-Synthetic": "r1"}
         async with receiver(engine, secret=SECRET) as client:
@@ -377,7 +377,7 @@ class TestRefusals:
             assert (await post(client, raw))["status"] == "queued"
 
     async def test_a_slow_body_is_given_up(self, engine: AsyncEngine) -> None:
-        """A caller that sends a byte now and then does not hold a place for ever."""
+        """A slow client does not keep its slot forever."""
 
         async def never() -> AsyncIterator[bytes]:
             yield b"{"

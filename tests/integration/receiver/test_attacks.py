@@ -1,4 +1,4 @@
-"""What a hostile or broken caller sends, byte by byte: a sentence, no error of the server, and the door stays open."""
+"""What a hostile or broken client sends, byte by byte: it gets a sentence, no server error, and others are served."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def trickle(
 
 
 def answers(told: bytes) -> list[tuple[int, dict[str, Any]]]:
-    """Status and body of each answer in *told*."""
+    """Status and body of each response in *told*."""
     found = []
     while told:
         head, _, told = told.partition(b"\r\n\r\n")
@@ -135,7 +135,7 @@ class TestSlowness:
     async def test_the_rest_of_a_refused_body_is_not_awaited_for_ever(
         self, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Who is told 404 and goes on sending letter by letter is let go as well."""
+        """A client that got a 404 and keeps sending slowly is disconnected as well."""
         monkeypatch.setattr(connection, "HEAD_SECONDS", 0.4)
         async with receiver(engine) as client, line(port_of(client)) as (reader, writer):
             said = b"POST /webhooks/nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n"
@@ -185,7 +185,7 @@ class TestSlowness:
     async def test_connections_that_say_nothing_make_room(
         self, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whoever has been quiet longest goes when another comes; who is being served stays."""
+        """The connection that is idle longest is closed for a new one; a request in progress stays."""
         monkeypatch.setattr(connection, "CONNECTIONS_MAX", 20)
         async with receiver(engine) as client:
             idle = [await asyncio.open_connection("127.0.0.1", port_of(client)) for _ in range(60)]
@@ -213,7 +213,7 @@ class TestSlowness:
     async def test_with_every_connection_in_use_another_is_told_so(
         self, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """No call in hand is thrown away for a new one."""
+        """No request in progress is dropped for a new one."""
         monkeypatch.setattr(connection, "CONNECTIONS_MAX", 3)
         async with receiver(engine) as client:
             async with engine.begin() as tx:
@@ -248,7 +248,7 @@ class TestSlowness:
     async def test_who_does_not_read_the_answers_is_let_go(
         self, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Requests without end whose answers nobody takes end the connection, also where a letter more comes."""
+        """Endless requests whose responses are not read end the connection, even while more bytes arrive."""
         monkeypatch.setattr(connection, "HEAD_SECONDS", 0.4)
         async with receiver(engine, per_minute_max=0) as client, deaf(client) as line_:
             with pytest.raises(ConnectionError):  # noqa: PT012
@@ -260,7 +260,7 @@ class TestSlowness:
     async def test_a_last_answer_that_nobody_reads_is_thrown_away(
         self, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A connection that is closed by us does not wait for ever until its answers are taken."""
+        """A connection that we close does not wait forever until its responses are read."""
         monkeypatch.setattr(connection, "HEAD_SECONDS", 0.4)
         monkeypatch.setattr(connection, "_SEND_BUFFER_BYTES", 4096)
         async with receiver(engine, per_minute_max=0) as client, deaf(client) as line_:

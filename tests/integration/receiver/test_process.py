@@ -154,7 +154,7 @@ async def test_a_port_that_is_taken_is_said(database_url: str) -> None:
 async def test_what_was_answered_is_written_however_it_ends(
     engine: AsyncEngine, database_url: str, number: signal.Signals
 ) -> None:
-    """Told to stop it answers what is in hand and ends well; killed it leaves nothing that was answered unwritten."""
+    """After SIGTERM it answers the calls in progress and exits with 0; after SIGKILL all answered calls are stored."""
     async with receiving(database_url, "--secret", "env:PLACE_SECRET") as (process, client):
         sender = Sender(client)
         sending = [asyncio.create_task(sender.run(patient=False)) for _ in range(8)]
@@ -185,7 +185,7 @@ def many_files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("many_files")
 async def test_a_thousand_idle_connections_do_not_close_the_door(database_url: str) -> None:
-    """The source is served among them, they cost little memory, and nobody waits for them at the end."""
+    """The source is served among them, they cost little memory, and the shutdown does not wait for them."""
     async with receiving(database_url, "--secret", "env:PLACE_SECRET") as (process, client):
         port = client.base_url.port
         assert port is not None

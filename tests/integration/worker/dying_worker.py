@@ -1,4 +1,4 @@
-"""A worker process that is killed after its first batch is committed, and before it could wake anybody."""
+"""A worker process that is killed after the commit of its first batch, before it can wake children."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ async def effects(engine: AsyncEngine) -> list[UUID]:
 
 
 async def statuses(engine: AsyncEngine, ids: Sequence[UUID]) -> list[Status]:
-    """Where the events stand, in the order of *ids*."""
+    """The statuses of the events, in the order of *ids*."""
     async with engine.connect() as tx:
         found = {state.id: state.status for state in await look.states(tx, ids)}
     return [found[id_] for id_ in ids]

@@ -251,7 +251,7 @@ class TestBatch:
         assert (await row(engine, id_))["status"] == "dead_letter"
 
     async def test_a_handler_cannot_commit_behind_the_workers_back(self, engine: AsyncEngine) -> None:
-        """A handler that commits by itself fails, and its event is no success."""
+        """A handler that commits fails, and its event is not completed."""
 
         async def commits(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
             results = await write(tx, events)

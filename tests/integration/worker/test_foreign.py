@@ -122,7 +122,7 @@ async def test_while_an_old_worker_is_at_a_newer_event_ours_waits(engine: AsyncE
 
 
 async def test_a_worker_of_ours_at_a_newer_event_is_not_waited_for(engine: AsyncEngine) -> None:
-    """The older event came in later than the newer one was taken: the stamps decide, and nobody waits for minutes."""
+    """The older event arrived after the newer one was claimed: the stamps decide, and no event waits for minutes."""
     assert re.search(OWNER_PATTERN, new_owner("erp-1"))
     newer = await product(engine, "1", 2)
     async with engine.begin() as tx:
@@ -134,7 +134,7 @@ async def test_a_worker_of_ours_at_a_newer_event_is_not_waited_for(engine: Async
 
 
 async def test_our_own_newer_events_are_no_strangers(engine: AsyncEngine) -> None:
-    """What `runbook worker` has completed stands in the row with its stamp: it is not applied again."""
+    """An event completed by `runbook worker` is in the row with its stamp: it is not applied again."""
     await product(engine, "1", 2)
     await worker(engine).step()
     seen: list[int] = []

@@ -15,7 +15,7 @@ from tests.integration.queue.events import event
 
 
 async def test_a_batch_in_pieces_is_still_in_the_order_of_keys(engine: AsyncEngine) -> None:
-    """Two workers that both look for a bad event would otherwise wait for each other's rows in a circle."""
+    """Two workers that isolate bad events at the same time do not deadlock."""
     for n in range(16):
         await event(engine, f"{n:02d}", age=n)  # the newest has the first key
     pieces: list[list[str]] = []

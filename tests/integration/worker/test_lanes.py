@@ -1,4 +1,4 @@
-"""Two batches in hand at once: nothing is done twice or left behind, and nobody waits for who came meanwhile."""
+"""Two concurrent batches: no event is applied twice or left over, and no child misses its parent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def worker(engine: AsyncEngine, apply: Apply, **settings: float) -> Worker:
 
 
 async def ended(one: Worker, engine: AsyncEngine, *, seconds: float = 20) -> dict[Status, int]:
-    """Run a worker until nothing is open; how many events stand where."""
+    """Run a worker until all events are settled; the number of events in each status."""
     stop = asyncio.Event()
     running = asyncio.create_task(one.run(stop))
     try:
@@ -41,7 +41,7 @@ async def ended(one: Worker, engine: AsyncEngine, *, seconds: float = 20) -> dic
 
 
 async def test_a_long_backlog_is_worked_on_in_two_lanes_and_each_event_once(engine: AsyncEngine) -> None:
-    """While one batch is stored the next one is in hand already, and no event is in both."""
+    """While one batch is stored the next one is in progress already, and no event is in both."""
     seen: list[UUID] = []
     now = most = 0
 
@@ -79,7 +79,7 @@ async def test_events_of_one_record_stay_in_order_across_lanes(engine: AsyncEngi
 
 
 async def test_a_lost_connection_in_one_lane_leaves_nothing_in_our_name(engine: AsyncEngine) -> None:
-    """The lane that lost its batch gives it back, without an attempt burnt, though the other one ended well."""
+    """The lane that lost its batch releases it without counting an attempt, although the other one succeeded."""
     broken = False
 
     async def breaks(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:

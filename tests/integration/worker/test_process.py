@@ -104,7 +104,7 @@ class TestKill:
     async def test_workers_killed_again_and_again_apply_each_event_once(
         self, engine: AsyncEngine, database_url: str
     ) -> None:
-        """Two workers, killed in mid batch and started anew: in the end each event has one effect."""
+        """Two workers, killed in mid batch and restarted: in the end each event has one effect."""
         ids = await fill(engine, 200)
         chance = random.Random(7)
 
@@ -136,7 +136,7 @@ class TestKill:
     async def test_a_told_worker_gives_back_what_takes_too_long(
         self, engine: AsyncEngine, database_url: str
     ) -> None:
-        """SIGTERM during a long batch: over within ten seconds, events as they were, no attempt burnt."""
+        """SIGTERM during a long batch: it exits within ten seconds, events are unchanged, no attempt is counted."""
         ids = await fill(engine, 2)
         before = await bytes_of(engine, ids)
         async with process(database_url, seconds=60, batch=5) as child:
@@ -204,7 +204,7 @@ class TestDatabaseGone:
     async def test_a_worker_that_starts_before_its_database_waits_for_it(
         self, own_server: Postgres, own_engine: AsyncEngine
     ) -> None:
-        """No database at the start is no reason to end: the worker looks again, and stops when told."""
+        """Without a database at the start, the worker retries, and stops on SIGTERM."""
         ids = await fill(own_engine, 3)
         own_server.stop()
 

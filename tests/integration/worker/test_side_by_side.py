@@ -62,7 +62,7 @@ def old_workers(folder: Path, url: str, repairs: dict[bytes, bytes]) -> Iterator
 
 @contextmanager
 def running(words: list[str], folder: Path, url: str) -> Iterator[None]:
-    """A worker process in *folder* that must end well when it is told to."""
+    """A worker process in *folder* that must exit with 0 on SIGTERM."""
     with (folder / "log").open("ab") as log:
         child = subprocess.Popen(
             words, cwd=folder, env=os.environ | {"ERP_DATABASE_URL": url}, stdout=log, stderr=log
@@ -100,7 +100,7 @@ async def at_rest(connection: asyncpg.Connection, seconds: float = 40) -> Counte
 
 
 async def put(url: str) -> None:
-    """Products, each told of once."""
+    """Products with one event each."""
     engine = engine_for(url)
     async with engine.begin() as tx:
         for number in range(EVENTS):

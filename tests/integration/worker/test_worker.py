@@ -118,7 +118,7 @@ class TestRun:
         await asyncio.wait_for(running, 5)
 
     async def test_without_a_call_the_slow_look_finds_the_work(self, engine: AsyncEngine) -> None:
-        """The ERP's receiver calls nobody: its events are found by looking."""
+        """The ERP's receiver sends no NOTIFY: its events are found by polling."""
         id_ = await event(engine, "1", status="failed")
         stop = asyncio.Event()
         running = asyncio.create_task(worker(engine, poll_seconds=0.1).run(stop))
@@ -132,7 +132,7 @@ class TestRun:
         await asyncio.wait_for(running, 5)
 
     async def test_a_stop_during_a_hanging_batch_gives_it_back(self, engine: AsyncEngine) -> None:
-        """A handler that never ends is cancelled; its events are pending again, with no attempt burnt."""
+        """A handler that never ends is cancelled; its events are pending again, and no attempt is counted."""
         ids = [await event(engine, str(n)) for n in range(3)]
         before = await bytes_of(engine, ids)
         begun = asyncio.Event()
@@ -211,7 +211,7 @@ class TestRun:
             await asyncio.wait_for(worker(engine).run(asyncio.Event()), 5)
 
     async def test_a_wrong_password_ends_the_worker_with_what_to_do(self, engine: AsyncEngine) -> None:
-        """A login that cannot work is not waited for: the error names the setting to mend."""
+        """A login that cannot work is not retried: the error names the setting to fix."""
         stranger = create_async_engine(engine.url.set(password="wrong"))
         with pytest.raises(Refused, match=r"database\.password"):
             await asyncio.wait_for(worker(stranger).run(asyncio.Event()), 10)
@@ -229,7 +229,7 @@ class TestInline:
         assert await bytes_of(engine, [other]) == before
 
     async def test_a_limit_ends_the_wait_and_leaves_no_lease(self, engine: AsyncEngine) -> None:
-        """A handler that hangs costs the limit, not more; its event is pending again and burnt no attempt."""
+        """A handler that hangs is cancelled at the limit; its event is pending again, and no attempt is counted."""
 
         async def hangs(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
             await tx.execute(text("SELECT pg_sleep(600)"))

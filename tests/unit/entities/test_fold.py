@@ -123,7 +123,7 @@ def test_a_delete_wins_over_its_own_stamp() -> None:
 
 
 def test_a_newer_version_after_a_delete_says_that_the_record_is_there() -> None:
-    """A delete is not for ever: what was changed afterwards exists."""
+    """A delete is not permanent: a record with a newer change exists."""
     for order in itertools.permutations([change(3, deleted=True, a="x"), change(4, a="y")]):
         assert fold(None, list(order)).deleted_at is None
 

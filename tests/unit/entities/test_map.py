@@ -58,7 +58,7 @@ def test_a_contact_that_is_no_customer_is_refused_for_a_customer(said: object) -
 
 
 def test_a_contact_without_a_type_is_neither_customer_nor_vendor() -> None:
-    """Every contact carries keys with both names, so nothing else can stand in for the type."""
+    """Every contact has keys with both names, so no other key can replace the type."""
     record = {"contact_id": "1", "customer_name": "A", "vendor_name": "A"}
     for entity in (EntityType.CUSTOMER, EntityType.VENDOR):
         refused = handler(entity).unknown_type(record)
@@ -126,7 +126,7 @@ def test_a_form_holds_the_record_in_a_field(field: str, record: dict[str, Any]) 
 
 
 def test_what_is_wrong_with_one_element_hides_no_other() -> None:
-    """Each element of a list is told on its own: records, things that are none, and wrapped ones."""
+    """Each element of a list gets its own result: records, invalid elements, and wrapped records."""
     bare = unwrap_each(EntityType.PRODUCT, '{"items": [{"item_id": "1"}, "x", null, {"item_id": "2"}]}')
     assert [one.field if isinstance(one, Refusal) else one.data["item_id"] for one in bare] == [
         "1",
@@ -157,7 +157,7 @@ def test_a_key_that_says_the_same_twice_is_taken() -> None:
 
 
 def test_a_flat_record_may_have_a_field_called_like_a_wrapper() -> None:
-    """A field that merely shares a wrapper's name does not hide the record it stands in."""
+    """A field with the name of a wrapper does not hide its record."""
     body = {"contact_id": "1", "contact": "Mr A", "contact_type": "customer"}
     (record,) = unwrap(EntityType.CUSTOMER, json.dumps(body))
     assert record.data == body
@@ -215,7 +215,7 @@ def test_missing_is_not_blank() -> None:
 def test_the_status_of_the_source_decides_whether_a_product_is_active(
     record: dict[str, Any], wanted: str | None
 ) -> None:
-    """`status` is what the source says; `is_active` only stands in for it, and nothing means unknown."""
+    """`status` decides; `is_active` only counts without it, and neither means unknown."""
     assert mapped(EntityType.PRODUCT, {"item_id": "1", **record})["is_active"] == wanted
 
 
@@ -253,7 +253,7 @@ def test_lines_that_are_no_lines_are_refused(value: object) -> None:
 
 
 def test_a_free_line_needs_no_product() -> None:
-    """A line without an item is a line of text, and waits for nobody."""
+    """A line without an item is a line of text, and waits for no parent."""
     said = handler(EntityType.INVOICE).map(
         {"invoice_id": "1", "line_items": [{"item_id": "", "name": "", "description": "work", "quantity": 1}]}
     )
@@ -286,7 +286,7 @@ def test_one_item_stands_once_on_a_price_list() -> None:
 
 
 def test_brackets_of_a_volume_list_are_kept_with_their_item() -> None:
-    """Volume prices stand in brackets, whose open end is blank."""
+    """Volume prices are brackets, whose open end is blank."""
     items = [
         {
             "item_id": "1",
@@ -432,7 +432,7 @@ def test_a_refusal_names_the_field_as_the_payload_has_it(
 
 @pytest.mark.parametrize("bills", [[], [{"bill_id": "5", "amount_applied": 5}]])
 def test_a_payment_that_names_a_vendor_is_no_payment_of_a_customer(bills: object) -> None:
-    """Flat, or under the key of another, a payment to a vendor is told by whom it names."""
+    """Flat, or in another envelope, a payment to a vendor is recognized by its vendor id."""
     record = {"payment_id": "1", "vendor_id": "7", "amount": 5, "bills": bills}
     assert refusal(EntityType.PAYMENT, record).field == "vendor_id"
     mapped(EntityType.PAYMENT, record | {"customer_id": "8"})

@@ -188,7 +188,7 @@ def test_an_instant_is_the_same_in_every_offset(naive: datetime, minutes: int) -
 
 @given(st.text(max_size=30))
 def test_readers_read_or_refuse_and_never_break(value: str) -> None:
-    """Whatever text stands in a field, a reader gives a value, NULL, or a reason."""
+    """For any text, a parser returns a value or NULL, or raises ValueError with a reason."""
     for kind in KINDS:
         read = None
         with contextlib.suppress(ValueError):
@@ -220,7 +220,7 @@ def test_a_body_that_cannot_be_kept_is_refused(body: str, reason: str) -> None:
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read() -> None:
-    """Size is looked at first: nobody parses hundreds of megabytes to say no."""
+    """The size is checked first: hundreds of megabytes are refused without parsing."""
     with pytest.raises(Refusal, match="larger than"):
         load('"' + "x" * 5_000_000 + '"')
 

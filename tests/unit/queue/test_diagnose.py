@@ -90,7 +90,7 @@ def test_a_database_that_is_away_is_nobodys_fault(error: Exception) -> None:
     ],
 )
 def test_an_events_own_error_is_not_mistaken_for_a_lost_database(error: Exception) -> None:
-    """Else a poisoned event would go back and come again for ever, without an attempt burnt."""
+    """Otherwise a poisoned event would be retried forever, without counting an attempt."""
     assert not is_away(error)
     assert not is_away(wrapped(error))
 

@@ -197,7 +197,7 @@ class TestArrivals:
         assert no.value.status == 400
 
     def test_equal_content_is_equal_however_it_is_printed(self) -> None:
-        """Order of keys, 12.5 for 12.50, texts for people and keys that nobody stores make no difference."""
+        """The order of keys, 12.5 for 12.50, display texts and keys that are not stored make no difference."""
         printed = {
             "rate_formatted": "Rs.12.50",
             "last_modified_time": ITEM["last_modified_time"],
@@ -296,7 +296,7 @@ class TestLimits:
         assert limit.wait_seconds("a", now=1.5) == 0
 
     def test_sources_are_forgotten(self) -> None:
-        """Whoever has addresses without end gets no more memory than that."""
+        """A client with endless addresses cannot exhaust the memory."""
         limit = rate.RateLimit(60)
         for number in range(20_000):
             limit.wait_seconds(str(number), now=float(number))
