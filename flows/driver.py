@@ -22,7 +22,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.local import server, up
 from flows.local.state import STATE
@@ -30,6 +30,8 @@ from handlers.environment.load import load_environment
 from handlers.errors import ExitCode, RunbookError
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
     from flows.ending import WorkDone
 
 log = logging.getLogger(__name__)
@@ -125,41 +127,41 @@ async def _drive(arguments: argparse.Namespace, has_prefect: bool) -> None:
 
 
 async def _with_prefect(arguments: argparse.Namespace) -> bool:
-    """Make the calls as a flow run. False when Prefect itself failed; the release may then be unfinished."""
-    # Imported here: Prefect reads its settings when it is imported.
-    from prefect.states import get_state_exception
+    """Make the calls as a flow run. False when Prefect ended it before the work was done.
 
-    from flows import release, rollback
+    The work itself says whether it ended. A state tells no difference: a release that ended badly and a run that broke
+    off are both Failed.
+    """
+    # Imported here: Prefect reads its settings when it is imported.
     from flows.ending import WORK_DONE
 
     threading.Thread(target=_exit_after_work, args=(WORK_DONE,), daemon=True).start()
     try:
-        if arguments.verb == "execute":
-            state = await release.continue_release(
-                arguments.environment, arguments.release, take_over=arguments.take_over, return_state=True
-            )
-        else:
-            state = await rollback.rollback(
-                arguments.environment,
-                reason=arguments.reason,
-                requested_by=arguments.by,
-                take_over=arguments.take_over,
-                return_state=True,
-            )
-    except RunbookError:
-        raise
+        state = await _run_flow(arguments)
+        end = state.name
     except Exception as error:
-        log.warning("Prefect failed: %s: %s", type(error).__name__, error)
-        return False
-    # A release that ended badly is a state with a message. A state with an exception is a run that did not finish.
-    if state.data is None or not (state.is_failed() or state.is_crashed()):
-        return True
-    # Called from a coroutine it returns a coroutine; its annotation says otherwise.
-    cause: BaseException = await get_state_exception(state)  # type: ignore[misc]
-    if isinstance(cause, RunbookError):
-        raise cause
-    log.warning("the flow run did not finish: %s: %s", type(cause).__name__, cause)
-    return False
+        end = f"{type(error).__name__}: {error}"
+    if WORK_DONE.error is not None:
+        raise WORK_DONE.error
+    if not WORK_DONE.ended:
+        log.warning("the flow run ended before its work did: %s", end)
+    return WORK_DONE.ended
+
+
+async def _run_flow(arguments: argparse.Namespace) -> State[Any]:
+    from flows import release, rollback
+
+    if arguments.verb == "execute":
+        return await release.continue_release(
+            arguments.environment, arguments.release, take_over=arguments.take_over, return_state=True
+        )
+    return await rollback.rollback(
+        arguments.environment,
+        reason=arguments.reason,
+        requested_by=arguments.by,
+        take_over=arguments.take_over,
+        return_state=True,
+    )
 
 
 def _exit_after_work(work_done: WorkDone) -> None:

@@ -20,6 +20,10 @@ class WorkDone:
 
     event: threading.Event = field(default_factory=threading.Event)
     exit_code: ExitCode = ExitCode.GOOD
+    ended: bool = False
+    """The work came to an end of its own, good or bad: doing it once more would be a second release or rollback."""
+    error: RunbookError | None = None
+    """Why the work could not be done, in a sentence."""
 
 
 WORK_DONE = WorkDone()
@@ -30,8 +34,9 @@ def work() -> Iterator[None]:
     """Set WORK_DONE, with the exit code, when the block ends. It encloses the work of one process on one release."""
     try:
         yield
+        WORK_DONE.ended = True
     except RunbookError as error:
-        WORK_DONE.exit_code = error.exit_code
+        WORK_DONE.error, WORK_DONE.exit_code = error, error.exit_code
         raise
     finally:
         WORK_DONE.event.set()

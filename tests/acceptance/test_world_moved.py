@@ -78,9 +78,15 @@ async def test_a_release_that_a_host_refuses_half_way_is_held_and_comes_back(pla
         assert "web-2 has obeyed a newer controller" in held.reason
         assert "some hosts may be changed already" in held.reason
         wish = {"reason": "who is that?", "requested_by": "ops-a"}
-        refused = await rollback.roll_back(run.environment, **wish)
-        assert refused.phase is Phase.ROLLBACK_FAILED
-        assert "web-2 has obeyed a newer controller" in refused.reason
+        words = ("rollback", "-e", place.environment, "--reason", "who is that?", "--json")
+        failed = await place.command(*words)
+        assert (failed.returncode, last(failed)["outcome"]) == (3, "rollback_failed"), (
+            failed.stdout + failed.stderr
+        )
+        assert "web-2 has obeyed a newer controller" in last(failed)["reason"]
+    # Prefect ran it: a state of Failed is the release's end, and no reason to begin once more without Prefect.
+    query = "SELECT FROM runbook.phase_record WHERE release_id = $1 AND phase = 'rolling_back'"
+    assert len(await place.rows(query, run.id)) == 1
     assert (await rollback.roll_back(run.environment, **wish)).phase is Phase.ROLLED_BACK
     assert set((await place.running()).values()) == {place.target.revisions["broken"]}
 
