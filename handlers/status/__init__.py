@@ -1,1 +1,1 @@
-"""How a release stands, for people."""
+"""The status of a release, for people."""

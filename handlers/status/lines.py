@@ -1,4 +1,4 @@
-"""The status view as plain lines: readable without colour and never wider than it may be. Pure."""
+"""The status view as plain lines of text: no colours, and never wider than the terminal. Pure."""
 
 from __future__ import annotations
 
@@ -12,72 +12,77 @@ from handlers.release.phase import short
 from handlers.status.view import HostView, StatusView, StepState, StepView
 
 _FRESH_SECONDS = 120
-"""A host that was asked later than this needs no word about when."""
-_LABEL = 9
-"""Columns of the first word, so that the sentences stand below each other."""
+"""The age of a host's answer is shown only when it is older."""
+_LABEL_WIDTH = 9
+"""Columns of the label, so that the sentences are aligned."""
 _Block = tuple[int, list[str]]
-"""A fact, as its lines, and how soon it gives way where there is no room."""
-_MATTERS, _HELPS, _ASIDE, _OVER, _LATER = range(5)
-_GIVING_WAY = ((1, _HELPS, _LATER), (0, _OVER, _LATER), (1, _MATTERS, _MATTERS), (0, _HELPS, _ASIDE))
-"""In this order, so many lines are left of the facts from one rank to the other."""
+"""The rank of a fact, and its lines. Facts of a higher rank are shortened first when the terminal is too small."""
+_ESSENTIAL, _USEFUL, _DETAIL, _PAST, _FUTURE = range(5)
+_SHORTENING = (
+    (1, _USEFUL, _FUTURE),
+    (0, _PAST, _FUTURE),
+    (1, _ESSENTIAL, _ESSENTIAL),
+    (0, _USEFUL, _DETAIL),
+)
+"""The steps of shortening, in order: keep so many lines of each fact from the first to the second rank."""
 _RANKS = {
-    StepState.RUNNING: _MATTERS,
-    StepState.FAILED: _MATTERS,
-    StepState.HELD: _MATTERS,
-    StepState.ARMED: _HELPS,
-    StepState.NEXT: _ASIDE,
-    StepState.DONE: _OVER,
-    StepState.LATER: _LATER,
+    StepState.RUNNING: _ESSENTIAL,
+    StepState.FAILED: _ESSENTIAL,
+    StepState.HELD: _ESSENTIAL,
+    StepState.ARMED: _USEFUL,
+    StepState.NEXT: _DETAIL,
+    StepState.DONE: _PAST,
+    StepState.LATER: _FUTURE,
 }
 
 
 def lines(view: StatusView, width: int = 80, height: int | None = None) -> list[str]:
-    """The view as text, one fact below the other. In less than its own *height* it keeps what matters most."""
+    """The view as text, one fact after the other. With *height* it is shortened, and keeps the essential facts."""
     blocks = _blocks(view, width)
-    return [
-        line for _, told in (blocks if height is None else _fitted(blocks, width, height)) for line in told
-    ]
+    fitted = blocks if height is None else _fitted(blocks, width, height)
+    return [line for _, block_lines in fitted for line in block_lines]
 
 
 def _blocks(view: StatusView, width: int) -> list[_Block]:
     release = view.release
     if release is None:
         return [
-            (_MATTERS, _wrapped("", f"{view.environment}: no release yet", width)),
-            (_ASIDE, _lock(view, width)),
+            (_ESSENTIAL, _wrapped("", f"{view.environment}: no release yet", width)),
+            (_DETAIL, _lock(view, width)),
         ]
     blocks = [
-        (_MATTERS, _wrapped("release", f"{release.id}  {release.phase.upper()}{_clock(view)}", width)),
-        (_MATTERS, _labelled("Why", view.why, width)),
-        (_MATTERS, _labelled("Need", view.need, width)),
-        (_HELPS, _labelled("Version", _versions(view), width)),
-        (_ASIDE, _lock(view, width)),
+        (_ESSENTIAL, _wrapped("release", f"{release.id}  {release.phase.upper()}{_clock(view)}", width)),
+        (_ESSENTIAL, _labelled("Why", view.why, width)),
+        (_ESSENTIAL, _labelled("Need", view.need, width)),
+        (_USEFUL, _labelled("Version", _versions(view), width)),
+        (_DETAIL, _lock(view, width)),
     ]
     blocks += [(_RANKS[step.state], _step(step, width)) for step in view.steps]
     if view.batches:
         sizes = " ".join(str(batch.size) for batch in view.batches)
-        told = f"{view.events_settled} of {view.events_planned} settled, batches {sizes}"
-        blocks.append((_HELPS, _labelled("Events", told, width)))
+        events = f"{view.events_settled} of {view.events_planned} settled, batches {sizes}"
+        blocks.append((_USEFUL, _labelled("Events", events, width)))
     if view.findings:
-        counted = ", ".join(f"{count} {finding}" for finding, count in sorted(view.findings.items()))
-        blocks.append((_ASIDE, _labelled("Judged", counted, width)))
+        findings = ", ".join(f"{count} {finding}" for finding, count in sorted(view.findings.items()))
+        blocks.append((_DETAIL, _labelled("Judged", findings, width)))
     if view.left_behind:
-        blocks.append((_HELPS, _labelled("Left", left_behind.summary(view.left_behind), width)))
-        back = f"send them back: {left_behind.command(release)}"
-        blocks.append((_HELPS, _labelled("", back, width)))
+        blocks.append((_USEFUL, _labelled("Left", left_behind.summary(view.left_behind), width)))
+        command = f"redrive them: {left_behind.command(release)}"
+        blocks.append((_USEFUL, _labelled("", command, width)))
     return blocks
 
 
 def _fitted(blocks: list[_Block], width: int, height: int) -> list[_Block]:
-    """Cut long sentences to their first line and leave facts out, what matters least and is longest over first."""
+    """Cut sentences to their first line, then leave facts out, until the rest fits; the least important first."""
     fitted = list(blocks)
-    for keep, least, most in _GIVING_WAY:
-        for rank in range(most, least - 1, -1):
-            for number, (own, told) in enumerate(fitted):
+    for keep, first, last in _SHORTENING:
+        for rank in range(last, first - 1, -1):
+            for number, (block_rank, block_lines) in enumerate(fitted):
                 if sum(len(lines) for _, lines in fitted) <= height:
                     return fitted
-                if own == rank and len(told) > keep:
-                    fitted[number] = (own, [f"{line[: width - 4].rstrip()} ..." for line in told[:keep]])
+                if block_rank == rank and len(block_lines) > keep:
+                    cut = [f"{line[: width - 4].rstrip()} ..." for line in block_lines[:keep]]
+                    fitted[number] = (block_rank, cut)
     return fitted
 
 
@@ -90,8 +95,8 @@ def _clock(view: StatusView) -> str:
         elif minute:
             parts.append(f"since {minute} min")
     if view.next_at is not None and view.release is not None:
-        left = max(0, int((view.next_at - view.at).total_seconds() * view.release.speed))
-        parts.append(f"{view.next_what or 'next look'} in {left // 60:02}:{left % 60:02}")
+        seconds = max(0, int((view.next_at - view.at).total_seconds() * view.release.speed))
+        parts.append(f"{view.next_what or 'next look'} in {seconds // 60:02}:{seconds % 60:02}")
     return f"  {', '.join(parts)}" if parts else ""
 
 
@@ -102,25 +107,25 @@ def _versions(view: StatusView) -> str:
 
 
 def _host(host: HostView, at: datetime) -> str:
-    state = {True: "ok", False: "NOT OK", None: "not asked yet"}[host.good]
-    old = (at - host.seen_at).total_seconds() if host.seen_at else 0
-    seen = f", seen {age(old)} ago" if old > _FRESH_SECONDS else ""
+    state = {True: "ok", False: "NOT OK", None: "not probed yet"}[host.good]
+    seconds = (at - host.seen_at).total_seconds() if host.seen_at else 0
+    probed = f", probed {age(seconds)} ago" if seconds > _FRESH_SECONDS else ""
     note = f" ({host.note})" if host.note else ""
-    return f"{host.name} {short(host.have)} {state}{note}{seen}"
+    return f"{host.name} {short(host.have)} {state}{note}{probed}"
 
 
 def _lock(view: StatusView, width: int) -> list[str]:
     if view.lock is None:
         return []
     is_other = view.release is not None and view.release.id != view.lock.release_id
-    whose = f", for release {view.lock.release_id}" if is_other else ""
-    return _labelled("Lock", _holder(view.lock) + whose, width)
+    other_release = f", for release {view.lock.release_id}" if is_other else ""
+    return _labelled("Lock", _holder(view.lock) + other_release, width)
 
 
 def _holder(holder: Holder) -> str:
-    life = "renewed" if holder.alive else "RUN OUT, last renewed"
-    ago = f"{life} {age(holder.silent_seconds)} ago"
-    return f"{holder.name} since {holder.taken_at:%H:%M}, {ago}, token {holder.token}"
+    state = "renewed" if holder.alive else "EXPIRED, last renewed"
+    renewed = f"{state} {age(holder.silent_seconds)} ago"
+    return f"{holder.name} since {holder.taken_at:%H:%M}, {renewed}, token {holder.token}"
 
 
 def _step(step: StepView, width: int) -> list[str]:
@@ -130,7 +135,7 @@ def _step(step: StepView, width: int) -> list[str]:
 
 
 def age(seconds: float) -> str:
-    """A time span in the largest unit of which there are at least two: `119 s`, `2 min`, `47 h`, `2 days`."""
+    """A duration in the largest unit that gives at least 2: `119 s`, `2 min`, `47 h`, `2 days`."""
     for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -138,14 +143,14 @@ def age(seconds: float) -> str:
 
 
 def _labelled(label: str, sentence: str, width: int) -> list[str]:
-    return _wrapped(f"{label:<{_LABEL}}", sentence, width, indent=_LABEL) if sentence else []
+    return _wrapped(f"{label:<{_LABEL_WIDTH}}", sentence, width, indent=_LABEL_WIDTH) if sentence else []
 
 
-def _wrapped(head: str, sentence: str, width: int, *, indent: int = _LABEL) -> list[str]:
-    """*head* and *sentence*, broken so that no line is wider than *width*."""
+def _wrapped(head: str, sentence: str, width: int, *, indent: int = _LABEL_WIDTH) -> list[str]:
+    """*head* and *sentence*, wrapped at *width* columns."""
     gap = " " if head and not head.endswith(" ") else ""
     first = f"{head}{gap}{_plain(sentence)}".rstrip()
-    # A number stays on one line with its per cent sign.
+    # A number and its percent sign stay on one line.
     broken = textwrap.wrap(
         first.replace(" %", "\u00a0%"),
         width=max(width, indent + 10),
@@ -157,6 +162,6 @@ def _wrapped(head: str, sentence: str, width: int, *, indent: int = _LABEL) -> l
 
 
 def _plain(sentence: str) -> str:
-    """One line without control characters: sentences carry text from hosts and payloads."""
+    """The sentence without control characters and line breaks: it may contain text from hosts and payloads."""
     flat = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in sentence)
     return flat.strip()

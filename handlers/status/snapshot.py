@@ -1,7 +1,7 @@
-"""How a release stands, for people: what is wanted beside what is there, and why it waits. Reads only.
+"""The status of a release, for people: wanted and actual revisions, steps, and what it waits for. Read-only.
 
-What the phases know while they run they put into their open record with `releases.note`; read here are the hosts
-as last seen, the next look, the sentence of the last one, and how long the watch lasts.
+A running phase stores its progress in its record with `releases.note`: the health of the hosts, the newest sentence,
+the time of the next measurement, and the length of the watch.
 """
 
 from __future__ import annotations
@@ -35,84 +35,91 @@ STEPS: dict[str, Phase] = {
     "drain": Phase.DRAINING,
     "watch": Phase.WATCHING,
 }
-"""The way of a release that goes well, by the words that people use."""
+"""The phases of a successful release, by their names in the view."""
 
 _BACK = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
 
-_LEFT = _BACK - {Phase.ROLLING_BACK}
+_ROLLBACK_ENDED = _BACK - {Phase.ROLLING_BACK}
 
 _DOING = {
     Phase.DEPLOYING: "changing the hosts, one first, then the others",
-    Phase.PROBING: "asking every host until its answers are good",
-    Phase.CANARY: "following one dead letter to its end",
+    Phase.PROBING: "probing every host until its answers are good",
+    Phase.CANARY: "following one event until it settles",
     Phase.DRAINING: "waiting for the first batch to settle",
-    Phase.WATCHING: "waiting for the first look at live traffic",
-    Phase.ROLLING_BACK: "bringing the revision before it back to every host",
+    Phase.WATCHING: "waiting for the first measurement of live traffic",
+    Phase.ROLLING_BACK: "activating the previous revision on every host",
 }
-"""What a running phase is busy with as long as it has told nothing itself: a wait without a word looks stuck."""
+"""The sentence of a running phase that has not stored one yet: without it the release would look stuck."""
 
 _NEEDS: dict[Phase, str] = {
     Phase.PLANNED: "the plan must be approved",
-    Phase.HELD: "a person decides: runbook resume, runbook rollback or runbook abort",
-    Phase.ROLLBACK_FAILED: "somebody must look at the hosts now: nothing automatic happens any more",
-    Phase.REFUSED: "mend what the sentence above says, then make a new plan",
+    Phase.HELD: "a person decides: `runbook resume`, `runbook rollback` or `runbook abort`",
+    Phase.ROLLBACK_FAILED: "the operator must check the hosts now; nothing more happens automatically",
+    Phase.REFUSED: "fix the problem above, then run `runbook plan` again",
 }
 
 
 async def read(engine: AsyncEngine, environment: str, release_id: str | None = None) -> StatusView:
-    """How the release named, else the live one, else the newest of the environment stands."""
+    """The status of a release: the one named, otherwise the live one, otherwise the newest of the environment.
+
+    Raises Refused when the release is unknown or belongs to another environment.
+    """
     async with transaction(engine) as tx:
         await tx.execute(SQL["look_at_one_moment"])
         at: datetime = (await tx.execute(SQL["now"])).scalar_one()
-        held = await lock.holder(tx, environment)
+        holder = await lock.holder(tx, environment)
         if release_id is None:
             release_id = (await tx.execute(SQL["newest"], {"environment": environment})).scalar_one_or_none()
             if release_id is None:
-                return StatusView(environment=environment, at=at, release=None, lock=held)
+                return StatusView(environment=environment, at=at, release=None, lock=holder)
         release = await releases.get(tx, release_id)
         if release.environment != environment:
             raise Refused(f"release {release_id} belongs to {release.environment}, not to {environment}")
-        return await _view(tx, release, at, held)
+        return await _view(tx, release, at, holder)
 
 
-async def _view(tx: AsyncConnection, release: Release, at: datetime, held: Holder | None) -> StatusView:
+async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Holder | None) -> StatusView:
     records = await releases.phase_records(tx, release)
-    judged = await judgements(tx, release)
+    judgement_records = await judgements(tx, release)
     plan = await releases.plan(tx, release.id)
     progress = (await tx.execute(SQL["progress"], {"release_id": release.id})).one()
     current = records[-1]
-    coming = current.note.next or NextLook()
+    next_look = current.note.next or NextLook()
     return StatusView(
         environment=release.environment,
         at=at,
         release=release,
-        why=_why(release, current, judged),
+        why=_why(release, current, judgement_records),
         need=_need(release),
-        next_what=coming.what,
-        next_at=coming.at,
+        next_what=next_look.what,
+        next_at=next_look.at,
         running_seconds=(
             None if release.phase in FINISHED else (at - current.started_at).total_seconds() * release.speed
         ),
         window_seconds=current.note.window_seconds,
         hosts=_hosts(release, records, plan),
-        lock=held,
+        lock=holder,
         steps=_steps(release, records),
         batches=tuple(await dead_letters.batches(tx, release)),
         events_planned=progress.planned,
         events_settled=progress.settled,
-        findings=dict(Counter(str(one.finding) for one in judged)),
-        left_behind=await left_behind.kinds(tx, release) if release.phase in _LEFT else (),
+        findings=dict(Counter(str(record.finding) for record in judgement_records)),
+        left_behind=await left_behind.kinds(tx, release) if release.phase in _ROLLBACK_ENDED else (),
     )
 
 
-def _why(release: Release, current: PhaseRecord, judged: list[JudgementRecord]) -> str:
-    """The newest judgement of the running phase, else what it is busy with; of an end or a hold, what brought it there.
+def _why(release: Release, current: PhaseRecord, judgement_records: list[JudgementRecord]) -> str:
+    """The newest judgement of the running phase, otherwise its progress.
 
-    What the phase before it came to explains no running phase, but a rollback, which it began.
+    For an ended, held or rolling back release it is the conclusion of the phase before, which is the cause.
     """
-    fresh = [one for one in judged if one.taken_at >= current.started_at and one.phase is release.phase]
-    if fresh:
-        return fresh[-1].sentence
+    own = [
+        record
+        for record in judgement_records
+        if record.taken_at >= current.started_at and record.phase is release.phase
+    ]
+    if own:
+        return own[-1].sentence
     if release.phase in LIVE - {Phase.HELD, Phase.ROLLING_BACK}:
         return current.note.looked or _DOING.get(release.phase, "")
     return "" if release.phase in (Phase.PLANNED, Phase.APPROVED) else release.reason
@@ -120,27 +127,27 @@ def _why(release: Release, current: PhaseRecord, judged: list[JudgementRecord]) 
 
 def _need(release: Release) -> str:
     if release.phase is Phase.HELD and release.from_revision == release.to_revision:
-        return "a person decides: runbook resume or runbook abort; nothing was deployed"
+        return "a person decides: `runbook resume` or `runbook abort`; nothing was deployed"
     return _NEEDS.get(release.phase, "")
 
 
 def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]:
     newest = {record.phase: record for record in records}
-    rolled = newest.get(Phase.ROLLING_BACK)
+    rollback = newest.get(Phase.ROLLING_BACK)
     views = []
-    awaited = StepState.NEXT
+    pending = StepState.NEXT
     for name, phase in STEPS.items():
         record = newest.get(phase)
         if record is not None:
             views.append(_step(name, record))
-        elif release.phase not in FINISHED and rolled is None:
-            views.append(StepView(name=name, state=awaited, at=None, sentence=""))
-            awaited = StepState.LATER
-    if rolled is not None:
-        views.append(_step("rollback", rolled))
+        elif release.phase not in FINISHED and rollback is None:
+            views.append(StepView(name=name, state=pending, at=None, sentence=""))
+            pending = StepState.LATER
+    if rollback is not None:
+        views.append(_step("rollback", rollback))
     elif release.phase in LIVE and release.from_revision != release.to_revision:
-        to = f"to {short(release.from_revision)}"
-        views.append(StepView(name="rollback", state=StepState.ARMED, at=None, sentence=to))
+        target = f"to {short(release.from_revision)}"
+        views.append(StepView(name="rollback", state=StepState.ARMED, at=None, sentence=target))
     return tuple(views)
 
 
@@ -155,19 +162,19 @@ def _step(name: str, record: PhaseRecord) -> StepView:
 
 
 def _hosts(release: Release, records: list[PhaseRecord], plan: Plan) -> tuple[HostView, ...]:
-    """Each host as last noted by any phase; before that, as the plan found it."""
+    """The newest note about each host; before the first one, its state in the plan."""
     want = release.from_revision if release.phase in _BACK else release.to_revision
-    seen = {host.name: HostNote(have=host.current) for host in plan.hosts}
+    notes = {host.name: HostNote(have=host.current) for host in plan.hosts}
     for record in records:
-        seen |= record.note.hosts or {}
+        notes |= record.note.hosts or {}
     return tuple(
         HostView(
             name=name,
             want=want,
-            have=noted.have,
-            good=noted.ok,
-            note=noted.note,
-            seen_at=noted.seen_at,
+            have=note.have,
+            good=note.ok,
+            note=note.note,
+            seen_at=note.seen_at,
         )
-        for name, noted in sorted(seen.items())
+        for name, note in sorted(notes.items())
     )

@@ -15,7 +15,7 @@ from handlers.release.phase import Release
 
 
 class StepState(StrEnum):
-    """Where one step of a release stands."""
+    """The state of one step of a release."""
 
     DONE = "done"
     RUNNING = "running"
@@ -28,7 +28,7 @@ class StepState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class StepView:
-    """One step: its state, since or until when, and its sentence."""
+    """One step: its state, its start or end, and its sentence."""
 
     name: str
     state: StepState
@@ -38,13 +38,13 @@ class StepView:
 
 @dataclass(frozen=True, kw_only=True)
 class HostView:
-    """One host: the revision it should run beside the one it was last seen with."""
+    """One host: the revision it should run, and the one in its newest answer."""
 
     name: str
     want: str
     have: str | None
     good: bool | None
-    """None when nobody has asked it since the plan."""
+    """None when it was not probed since the plan."""
     note: str
     seen_at: datetime | None
 
@@ -70,11 +70,11 @@ class StatusView:
     events_planned: int = 0
     events_settled: int = 0
     findings: dict[str, int] | None = None
-    """How many judgements came to each finding."""
+    """The number of judgements with each finding."""
     left_behind: tuple[LeftBehind, ...] = ()
-    """After a rollback: live events that died under the revision that was left, and are dead letters still."""
+    """After a rollback: the live events that became dead letters under the rolled-back revision, and still are."""
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON has it, times as text."""
+        """The view as JSON values, with times as text."""
         values: dict[str, Any] = as_plain(self)
         return values

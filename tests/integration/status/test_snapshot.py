@@ -25,7 +25,7 @@ from tests.integration.release.steps import begun, deploying, locked
 
 
 async def watching(engine: AsyncEngine) -> Release:
-    """A release that has come as far as the watch."""
+    """A release in the watch."""
     release = await deploying(engine)
     await releases.note(
         engine,
@@ -48,14 +48,14 @@ async def watching(engine: AsyncEngine) -> Release:
 
 
 async def test_an_environment_without_a_release_says_so(engine: AsyncEngine) -> None:
-    """Nothing is not an error."""
+    """An environment without a release is not an error."""
     view = await read(engine, "staging")
     assert view.release is None
     assert lines(view) == ["staging: no release yet"]
 
 
 async def test_the_view_says_why_and_what_comes_next(engine: AsyncEngine) -> None:
-    """Judgement, minute, next look, wanted beside present revisions, lock and steps."""
+    """Judgement, minute, next look, wanted and actual revisions, lock and steps."""
     release = await watching(engine)
     judgement = rules.judge_watch(Measurement(counts=(Count(entity="Product", completed=12),)), Thresholds())
     await records.record_judgement(engine, release, judgement)
@@ -96,7 +96,7 @@ async def test_the_view_says_why_and_what_comes_next(engine: AsyncEngine) -> Non
 
 
 async def test_a_planned_release_shows_the_way_before_it(engine: AsyncEngine) -> None:
-    """What has not begun is next or later, and nothing is armed before anything has changed."""
+    """Steps that have not begun are next or later; no rollback is armed before a change."""
     await begun(engine)
     view = await read(engine, "staging")
     states = [step.state for step in view.steps]
@@ -105,7 +105,7 @@ async def test_a_planned_release_shows_the_way_before_it(engine: AsyncEngine) ->
 
 
 async def test_a_phase_that_has_told_nothing_yet_says_what_it_is_busy_with(engine: AsyncEngine) -> None:
-    """Before its first look a phase is no silent wait: the running step has a sentence in each of them."""
+    """A running step has a sentence in every phase, also before its first measurement."""
     release = await deploying(engine)
     for phase in (Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.ROLLING_BACK, None):
         [running] = [s for s in (await read(engine, "staging")).steps if s.state is StepState.RUNNING]
@@ -116,7 +116,7 @@ async def test_a_phase_that_has_told_nothing_yet_says_what_it_is_busy_with(engin
 
 
 async def test_why_is_about_the_phase_that_runs(engine: AsyncEngine) -> None:
-    """What the phase before it came to is that phase's line; a fresh one says what it does, a rollback why it began."""
+    """A running phase shows its own progress, a rollback why it began, not the conclusion of the phase before."""
     release = await deploying(engine)
     for phase in (Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING):
         sentence = f"{release.phase} went well"
@@ -131,7 +131,7 @@ async def test_why_is_about_the_phase_that_runs(engine: AsyncEngine) -> None:
 
 
 async def test_a_rollback_wants_the_previous_revision(engine: AsyncEngine) -> None:
-    """While going back, and afterwards, the wanted revision is the one before."""
+    """During and after a rollback the wanted revision is the previous one."""
     release = await watching(engine)
     release = await releases.enter(
         engine, release, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence="3 of 9 completed"
@@ -145,12 +145,12 @@ async def test_a_rollback_wants_the_previous_revision(engine: AsyncEngine) -> No
         ("watch", StepState.FAILED),
         ("rollback", StepState.FAILED),
     ]
-    assert "somebody must look at the hosts now" in view.need
+    assert "the operator must check the hosts now" in view.need
     assert view.lock is None
 
 
 async def test_a_held_release_says_what_a_person_can_do(engine: AsyncEngine) -> None:
-    """Why it was held and the three ways on."""
+    """Why it was held, and the three commands that a person can choose."""
     await releases.hold(engine, await watching(engine), "the database did not answer for 10 min")
     view = await read(engine, "staging")
     assert view.why == "the database did not answer for 10 min"
@@ -158,7 +158,7 @@ async def test_a_held_release_says_what_a_person_can_do(engine: AsyncEngine) -> 
 
 
 async def test_the_live_release_is_shown_before_a_newer_plan(engine: AsyncEngine) -> None:
-    """Whoever only planned does not hide what is going on; by its id the plan can be seen too."""
+    """A newer plan does not hide the live release; the plan is shown by its id."""
     live = await deploying(engine)
     newer = await begun(engine)
     first = (await read(engine, "staging")).release
@@ -171,7 +171,7 @@ async def test_the_live_release_is_shown_before_a_newer_plan(engine: AsyncEngine
 
 
 async def test_reading_changes_nothing_and_needs_no_lock(engine: AsyncEngine) -> None:
-    """A view while somebody holds the release's row is not kept waiting."""
+    """The view does not wait for a transaction that has locked the row of the release."""
     release = await locked(engine, await begun(engine))
     async with engine.begin() as tx:
         await lock.fence(tx, "staging", release.token)
@@ -181,7 +181,7 @@ async def test_reading_changes_nothing_and_needs_no_lock(engine: AsyncEngine) ->
 
 
 async def test_a_database_without_a_ledger_says_what_to_do(erp_url: str) -> None:
-    """A missing schema is a sentence."""
+    """A missing schema is reported in a sentence."""
     bare = create_async_engine(make_url(erp_url).set(drivername="postgresql+asyncpg"))
     try:
         with pytest.raises(Refused, match=r"the ledger in .* is missing"):
@@ -191,7 +191,7 @@ async def test_a_database_without_a_ledger_says_what_to_do(erp_url: str) -> None
 
 
 def release_at(at: datetime, reason: str) -> Release:
-    """A release that watches."""
+    """A view of a release in the watch."""
     return Release(
         id="2025-11-14.3",
         environment="staging",
@@ -214,7 +214,7 @@ def release_at(at: datetime, reason: str) -> Release:
     width=st.integers(min_value=60, max_value=120),
 )
 def test_no_line_is_wider_than_it_may_be(sentence: str, name: str, width: int) -> None:
-    """Whatever text came from hosts and payloads: no long line, no control character."""
+    """No long line and no control character, with any text from hosts and payloads."""
     at = datetime(2025, 11, 14, 14, 2, tzinfo=UTC)
     release = release_at(at, sentence)
     view = StatusView(
@@ -227,14 +227,14 @@ def test_no_line_is_wider_than_it_may_be(sentence: str, name: str, width: int) -
         steps=(StepView(name="watch", state=StepState.RUNNING, at=at, sentence=sentence),),
         findings={"HEALTHY": 3},
     )
-    told = lines(view, width)
-    assert max(len(line) for line in told) <= width
-    assert not any(ord(char) < 32 for line in told for char in line)
+    shown = lines(view, width)
+    assert max(len(line) for line in shown) <= width
+    assert not any(ord(char) < 32 for line in shown for char in line)
 
 
 @pytest.mark.parametrize("height", [40, 23, 12, 6])
 def test_the_view_fits_a_low_terminal_and_keeps_what_matters(height: int) -> None:
-    """What is over and what comes later gives way; the phase, why, need and what runs are on any screen."""
+    """Past and future steps are left out first; phase, why, need and the running step are always shown."""
     at = datetime(2025, 11, 14, 14, 2, tzinfo=UTC)
     long = "a sentence that goes on and on, because somebody wanted to know everything about it and then some more"
     states = [*[StepState.DONE] * 6, StepState.RUNNING, StepState.ARMED]
@@ -253,11 +253,11 @@ def test_the_view_fits_a_low_terminal_and_keeps_what_matters(height: int) -> Non
         steps=tuple(steps),
         findings={"HEALTHY": 3},
     )
-    whole, told = lines(view), lines(view, 80, height)
-    assert len(told) <= height
-    assert (told == whole) == (len(whole) <= height)
-    assert max(len(line) for line in told) <= 80
-    text = "\n".join(told)
+    whole, shown = lines(view), lines(view, 80, height)
+    assert len(shown) <= height
+    assert (shown == whole) == (len(whole) <= height)
+    assert max(len(line) for line in shown) <= 80
+    text = "\n".join(shown)
     for needed in ("WATCHING", "97 of 97 completed", "Need", "[running] watch"):
         assert needed in text
     assert ("[done]    drain" in text) == (height > 6)
