@@ -1,1 +1,1 @@
-"""What is written about a release: the verification report and the evidence."""
+"""The files about a release: the report and the evidence."""

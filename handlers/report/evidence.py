@@ -1,6 +1,6 @@
-"""The evidence of a release: saved before a rollback, in ten seconds at most, private and with checksums.
+"""The evidence of a release: saved before a rollback, in at most ten seconds, private and with checksums.
 
-It holds ids, keys and errors, not the customers' data: payloads stay in the queue.
+It contains ids, keys and errors, but no customer data: payloads stay in the queue.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from handlers.report import files
 
 SQL = queries(__name__)
 LIMIT_SECONDS = 10.0
-"""A rollback does not wait longer than this for its evidence."""
+"""A rollback waits no longer than this for its evidence."""
 COLUMNS = (
     "event_id",
     "entity_type",
@@ -43,7 +43,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What could be saved, and what could not, with the reason. JSON-able by `asdict`."""
+    """The saved files, and the missing ones with the reason. Ready for JSON by `asdict`."""
 
     folder: str
     files: tuple[str, ...]
@@ -51,13 +51,16 @@ class Evidence:
 
     @property
     def sentence(self) -> str:
-        """What was saved, for the ledger."""
-        told = f"evidence: {len(self.files)} files in {self.folder}"
-        return f"{told}; not saved: {'; '.join(self.missing)}" if self.missing else told
+        """The number of files, their folder and what is missing, for the ledger."""
+        saved = f"evidence: {len(self.files)} files in {self.folder}"
+        return f"{saved}; not saved: {'; '.join(self.missing)}" if self.missing else saved
 
 
 async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SECONDS) -> Evidence:
-    """Save what is known about the release. A piece that cannot be had is named: the rollback must go on."""
+    """Save judgements, operations, failed events and logs of the release.
+
+    Never raises: the rollback must continue. A file that cannot be saved is listed as missing.
+    """
     parts: dict[str, Callable[[Core, Release, frozenset[str]], Awaitable[str]]] = {
         "judgements.json": _judgements,
         "operations.json": _operations,
@@ -67,7 +70,7 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
     known = files.known_secrets(core.environment)
     saved: dict[str, str] = {}
     missing: list[str] = []
-    where = core.environment.reports.directory / release.id / "evidence"
+    folder = core.environment.reports.directory / release.id / "evidence"
     deadline = asyncio.get_running_loop().time() + limit_seconds
     for name, gather in parts.items():
         try:
@@ -75,20 +78,18 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
                 text = await gather(core, release, known)
                 if not text:
                     continue
-                saved[name] = await asyncio.to_thread(files.keep, where / name, text)
+                saved[name] = await asyncio.to_thread(files.keep, folder / name, text)
                 await records.record_file(
-                    core.database, release, kind="evidence", path=str(where / name), sha256=saved[name]
+                    core.database, release, kind="evidence", path=str(folder / name), sha256=saved[name]
                 )
         except TimeoutError:
             missing.append(f"{name}: not within {limit_seconds:g} s")
-        except (
-            Exception
-        ) as error:  # One piece that cannot be saved must stop neither the others nor the rollback.
+        except Exception as error:  # One missing file must stop neither the others nor the rollback.
             missing.append(f"{name}: {error}".splitlines()[0])
     if saved:
         sums = "".join(f"{sha256}  {name}\n" for name, sha256 in saved.items())
-        await asyncio.to_thread(files.keep, where / "SHA256SUMS", sums)
-    return Evidence(folder=str(where), files=tuple(saved), missing=tuple(missing))
+        await asyncio.to_thread(files.keep, folder / "SHA256SUMS", sums)
+    return Evidence(folder=str(folder), files=tuple(saved), missing=tuple(missing))
 
 
 async def _judgements(core: Core, release: Release, known: frozenset[str]) -> str:
@@ -113,13 +114,13 @@ async def _events(core: Core, release: Release, known: frozenset[str]) -> str:
 
 
 async def _logs(core: Core, release: Release, known: frozenset[str]) -> str:
-    """What the units wrote since the release began; a log that cannot be had is named in its place."""
-    found = await logs.extracts(core, release.created_at, core.clock.now())
-    return str(files.redact(logs.as_text(found), known))
+    """The logs of the units since the release began. The text names a log that could not be read."""
+    extracts = await logs.extracts(core, release.created_at, core.clock.now())
+    return str(files.redact(logs.as_text(extracts), known))
 
 
 def _csv_cell(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: keys and errors come from outside."""
+    """A cell that no spreadsheet evaluates as a formula: keys and errors are untrusted (CSV injection)."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return f"'{value}"
     return value

@@ -1,4 +1,4 @@
-"""Private files: readable by their owner alone, written whole or not at all, with secrets masked."""
+"""Private files: readable by their owner only, written atomically, with secrets masked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from handlers.environment.model import Environment
 
 MASK = "***"
 SECRET_LENGTH_MIN = 4
-"""A shorter secret would be found in the middle of innocent words, and masking it would tell what it is."""
+"""A shorter secret is not masked: it would match inside other words, and the masked words would reveal it."""
 _IN_ADDRESS = re.compile(r"(?<=://)([^\s:/@]*):([^\s@]+)(?=@)")
 _ASSIGNED = re.compile(
     r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key|authorization)[\"']?\s*[=:]\s*[\"']?)"
@@ -24,57 +24,57 @@ _ASSIGNED = re.compile(
 
 
 def private_folder(parent: Path, name: str) -> Path:
-    """The private folder *name* below *parent*; what is missing is made."""
+    """The private folder *name* in *parent*, created when it is missing."""
     path = parent / name
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 
 def write_private(path: Path, text: str) -> str:
-    """Write *text* to *path* with mode 0600 in one rename; return its SHA-256."""
+    """Write *text* to *path* with mode 0600 by an atomic rename; return its SHA-256."""
     data = text.encode("utf-8", "replace")
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return hashlib.sha256(data).hexdigest()
 
 
 def keep(path: Path, text: str) -> str:
-    """Write *text* to *path* in a private folder of its own; return its SHA-256."""
+    """Write *text* to *path*, and make its folder private; return its SHA-256."""
     return write_private(private_folder(path.parent.parent, path.parent.name) / path.name, text)
 
 
 def known_secrets(environment: Environment) -> frozenset[str]:
-    """Every secret that an environment's settings hold, the one inside the database's address included."""
-    found = _secrets(environment)
+    """Every secret in an environment's settings, including the password in the database URL."""
+    secrets = _secrets(environment)
     password = make_url(environment.database.url).password
     if isinstance(password, str):
-        found.add(password)
-    return frozenset(secret for secret in found if len(secret) >= SECRET_LENGTH_MIN)
+        secrets.add(password)
+    return frozenset(secret for secret in secrets if len(secret) >= SECRET_LENGTH_MIN)
 
 
 def _secrets(settings: BaseModel) -> set[str]:
-    found: set[str] = set()
+    secrets: set[str] = set()
     for _, value in settings:
         items = value if isinstance(value, tuple | list) else (value,)
         for item in items:
             if isinstance(item, SecretStr):
-                found.add(item.get_secret_value())
+                secrets.add(item.get_secret_value())
             elif isinstance(item, BaseModel):
-                found |= _secrets(item)
-    return found
+                secrets |= _secrets(item)
+    return secrets
 
 
 def redact(value: Any, known: frozenset[str]) -> Any:
-    """*value* (text, or JSON-like with texts in it) without *known* secrets and what looks like one."""
+    """*value* (text or JSON) with *known* secrets masked, and also text that looks like a secret."""
     if isinstance(value, dict):
         return {key: redact(item, known) for key, item in value.items()}
     if isinstance(value, list):

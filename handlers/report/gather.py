@@ -1,6 +1,6 @@
-"""The verification report: what a release did, how it was judged, and how queue and tables stand after it.
+"""The report of a release: what it did, how it was judged, and the current state of the queue and the tables.
 
-`gather` makes it as JSON has it, from the ledger and the queue; `write` keeps it as JSON, Markdown and HTML.
+`gather` collects it as JSON values from the ledger and the queue; `write` stores it as JSON, Markdown and HTML.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ from handlers.status import snapshot
 
 SQL = queries(__name__)
 OUTPUT_MAX = 2000
-"""Characters of an operation's output that the report shows; the ledger has more."""
+"""Characters of an operation's output in the report; the ledger has more."""
 
 
 async def write(core: Core, release: Release) -> dict[str, Path]:
-    """Write the report in its three forms below the environment's reports folder, private, with checksums."""
+    """Write the report in three formats to the environment's reports folder, private and with checksums.
+
+    Returns the path of each format: json, md, html.
+    """
     known = known_secrets(core.environment)
     report: dict[str, Any] = redact(await gather(core, release), known)
     texts = {
@@ -47,46 +50,46 @@ async def write(core: Core, release: Release) -> dict[str, Path]:
         "md": as_markdown(report),
         "html": as_html(report),
     }
-    written = {}
-    for form, content in texts.items():
-        path = core.environment.reports.directory / release.id / f"report.{form}"
+    paths = {}
+    for format_, content in texts.items():
+        path = core.environment.reports.directory / release.id / f"report.{format_}"
         sha256 = await asyncio.to_thread(keep, path, content)
         await record_file(core.database, release, kind="report", path=str(path), sha256=sha256)
-        written[form] = path
-    return written
+        paths[format_] = path
+    return paths
 
 
 async def gather(core: Core, release: Release) -> dict[str, Any]:
-    """Everything the report says, as JSON has it."""
+    """The content of the report as JSON values."""
     view = await snapshot.read(core.database, release.environment, release.id)
-    now = view.release or release
-    # Before the transaction: none is held across SSH.
-    log_errors = await _log_errors(core, now)
+    current = view.release or release
+    # Before the transaction: no transaction stays open across SSH.
+    log_errors = await _log_errors(core, current)
     async with transaction(core.database) as tx:
-        whose = {"release_id": now.id, "since": now.created_at}
+        selection = {"release_id": current.id, "since": current.created_at}
         report = {
             "written_at": view.at,
-            "release": now,
-            "outcome": now.phase,
-            "exit_code": int(exit_code(now.phase)),
-            "why": now.reason,
-            "seconds": ((now.finished_at or view.at) - now.created_at).total_seconds(),
+            "release": current,
+            "outcome": current.phase,
+            "exit_code": int(exit_code(current.phase)),
+            "why": current.reason,
+            "seconds": ((current.finished_at or view.at) - current.created_at).total_seconds(),
             "hosts": view.hosts,
             "steps": view.steps,
             "batches": view.batches,
             "queue": {str(name): count for name, count in (await look.counts(tx)).items()},
-            "dead_letters": await _dead_letters(tx, now),
-            "left_behind": {"kinds": view.left_behind, "command": left_behind.command(now)},
-            "types": await _by_entity(tx, "types", whose),
-            "processing": await _by_entity(tx, "processing", whose),
+            "dead_letters": await _dead_letters(tx, current),
+            "left_behind": {"kinds": view.left_behind, "command": left_behind.command(current)},
+            "types": await _by_entity(tx, "types", selection),
+            "processing": await _by_entity(tx, "processing", selection),
             "errors": await _errors(tx),
             "log_errors": log_errors,
             "freshness": await _freshness(tx, view.at),
-            "judgements": await judgements(tx, now),
-            "operations": [_operation(one) for one in await intents.operations(tx, now)],
+            "judgements": await judgements(tx, current),
+            "operations": [_operation(operation) for operation in await intents.operations(tx, current)],
             "files": [
-                {"path": _beside(core, now, file.path), "sha256": file.sha256}
-                for file in await files(tx, now)
+                {"path": _relative(core, current, file.path), "sha256": file.sha256}
+                for file in await files(tx, current)
                 if file.kind != "report"
             ],
         }
@@ -95,7 +98,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
 
 
 async def _dead_letters(tx: AsyncConnection, release: Release) -> dict[str, Any]:
-    """The plan's dead letters by kind and fate, those never to be drained, and why some are left."""
+    """The planned dead letters by type and outcome, the set aside ones, and why some were not drained."""
     by_type: dict[str, dict[str, int]] = defaultdict(dict)
     totals = {"completed": 0, "failed": 0, "open": 0, "left": 0}
     for row in await tx.execute(SQL["planned"], {"release_id": release.id}):
@@ -113,65 +116,65 @@ async def _dead_letters(tx: AsyncConnection, release: Release) -> dict[str, Any]
 
 
 async def _log_errors(core: Core, release: Release) -> dict[str, Any]:
-    """Errors in the units' logs since the first deploy, and the logs that could not be had."""
+    """Errors in the units' logs since the first deploy, and the logs that could not be read."""
     records = await releases.phase_records(core.database, release)
     deploys = [record.started_at for record in records if record.phase is Phase.DEPLOYING]
     if not deploys:
         return {"errors": [], "missing": []}
-    found, missing = await logs.errors(core, deploys[0])
-    return {"errors": found, "missing": missing}
+    errors, missing = await logs.errors(core, deploys[0])
+    return {"errors": errors, "missing": missing}
 
 
 async def _errors(tx: AsyncConnection) -> list[dict[str, Any]]:
-    """The errors that stand in the queue, equal ones together, the most common first."""
-    found: dict[str, dict[str, Any]] = {}
+    """The errors in the queue, grouped by fingerprint, the most common first."""
+    errors: dict[str, dict[str, Any]] = {}
     for row in await tx.execute(SQL["errors"]):
         masked = diagnose.fingerprint(row.error or "") or "no error text"
-        error = found.setdefault(
+        error = errors.setdefault(
             masked, {"fingerprint": masked, "events": 0, "kinds": {}, "code": row.error_code}
         )
         error["events"] += row.events
         kind = f"{ENTITY_TYPES.get(row.raw_type, row.raw_type)} {row.status}"
         error["kinds"][kind] = error["kinds"].get(kind, 0) + row.events
-    return sorted(found.values(), key=lambda error: -error["events"])
+    return sorted(errors.values(), key=lambda error: -error["events"])
 
 
 async def _freshness(tx: AsyncConnection, now: datetime) -> list[dict[str, Any]]:
-    """When each target table was last written, where it exists and says so."""
-    fresh = []
+    """The age of the newest row of each target table that has time columns."""
+    tables = []
     for table in sorted(handler.table.name for handler in HANDLERS.values()):
         columns = list((await tx.execute(SQL["freshness_columns"], {"table": table})).scalars())
         if not columns:
             continue
         newest, note = await _newest(tx, table, columns)
         age = (now - newest).total_seconds() if newest is not None else None
-        fresh.append({"table": table, "newest": newest, "age_seconds": age, "note": note})
-    return fresh
+        tables.append({"table": table, "newest": newest, "age_seconds": age, "note": note})
+    return tables
 
 
 async def _newest(tx: AsyncConnection, table: str, columns: list[str]) -> tuple[datetime | None, str]:
-    found = []
+    times = []
     try:
-        # A savepoint, so that a table that we may not read costs its own line and not the report.
+        # A savepoint, so that a table without read permission fails its own line and not the report.
         async with tx.begin_nested():
             for column in columns:
-                # Names come from our own specs and the query above, never from outside.
-                found.append((await tx.execute(text(f'SELECT max("{column}") FROM "{table}"'))).scalar())
+                # No SQL injection: names come from our own specs and the query above.
+                times.append((await tx.execute(text(f'SELECT max("{column}") FROM "{table}"'))).scalar())
     except DBAPIError as error:
         return None, message_of(error)
-    # A naive column of the ERP holds UTC.
-    aware = [one if one.tzinfo else one.replace(tzinfo=UTC) for one in found if one is not None]
+    # A column of the ERP without a time zone holds UTC.
+    aware = [time if time.tzinfo else time.replace(tzinfo=UTC) for time in times if time is not None]
     return max(aware, default=None), ""
 
 
-async def _by_entity(tx: AsyncConnection, query: str, whose: dict[str, object]) -> list[dict[str, Any]]:
-    """The rows of a query, with kinds of record by the name that people use, in the order of that name."""
-    found = []
-    for row in await tx.execute(SQL[query], whose):
+async def _by_entity(tx: AsyncConnection, query: str, selection: dict[str, object]) -> list[dict[str, Any]]:
+    """The rows of a query, with the readable name of their entity type, sorted by it."""
+    rows = []
+    for row in await tx.execute(SQL[query], selection):
         values = dict(row._mapping)
         raw = values.pop("raw_type")
-        found.append({"entity": str(ENTITY_TYPES.get(raw, raw)), **values})
-    return sorted(found, key=lambda values: (values["entity"], values.get("replayed", False)))
+        rows.append({"entity": str(ENTITY_TYPES.get(raw, raw)), **values})
+    return sorted(rows, key=lambda values: (values["entity"], values.get("replayed", False)))
 
 
 def _operation(operation: intents.OperationRecord) -> dict[str, Any]:
@@ -190,7 +193,7 @@ def _operation(operation: intents.OperationRecord) -> dict[str, Any]:
     }
 
 
-def _beside(core: Core, release: Release, path: str) -> str:
-    """A file by its way from the report: the folder of both may be copied, moved and archived."""
+def _relative(core: Core, release: Release, path: str) -> str:
+    """The path relative to the report, so that the folder of both can be moved or archived."""
     folder = core.environment.reports.directory / release.id
     return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path

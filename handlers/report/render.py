@@ -1,4 +1,4 @@
-"""The report as Markdown and as one HTML page, from its JSON. Pure: nothing is looked up here."""
+"""The report as Markdown and as one HTML page, from its JSON. Pure: no database, no files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def as_markdown(report: dict[str, Any]) -> str:
 
 
 def as_html(report: dict[str, Any]) -> str:
-    """The report as a page of its own: no script, no address outside it."""
+    """The report as a self-contained page: no script, no external link."""
     return _templates(escape=True).get_template("report.html").render(report=report)
 
 
@@ -35,8 +35,8 @@ def _templates(*, escape: bool) -> Environment:
     return templates
 
 
-def _clock(moment: str | None) -> str:
-    return f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M:%S} UTC" if moment else "–"
+def _clock(time: str | None) -> str:
+    return f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M:%S} UTC" if time else "–"
 
 
 def _seconds(value: float | None) -> str:
@@ -50,7 +50,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _markdown_cell(value: object) -> str:
-    """Text that cannot leave its Markdown cell, nor become a heading, a link or HTML."""
+    """Text escaped for a Markdown table cell: no line break, heading, link or HTML."""
     flat = " ".join(str(value).split())
     for char in "\\`*_[]<>|#":
         flat = flat.replace(char, f"\\{char}")

@@ -85,8 +85,8 @@ async def event(engine: AsyncEngine, entity: EntityType, key: str, status: str, 
         return id_
 
 
-async def told(core: Core) -> tuple[Release, list[UUID]]:
-    """A release with a bit of everything in it: it drained two products of three, and was rolled back."""
+async def rolled_back(core: Core) -> tuple[Release, list[UUID]]:
+    """A release with a bit of everything: it drained two products of three, and was rolled back."""
     engine = core.database
     dead = [
         await event(engine, EntityType.PRODUCT, f"46{n}", "dead_letter", error="greenlet_spawn", code="xd2s")
@@ -122,8 +122,8 @@ async def told(core: Core) -> tuple[Release, list[UUID]]:
     await event(engine, EntityType.INVOICE, "77", "completed")
     await event(engine, EntityType.INVOICE, "78", "failed", error="rate 12345 is no number")
     await event(engine, EntityType.INVOICE, "79", "failed", error="rate 99 is no number")
-    seen = Measurement(counts=(Count(entity="Product", completed=1, failed=1, errors=(NASTY,)),))
-    await records.record_judgement(engine, release, rules.judge_batch(seen, Thresholds()))
+    measurement = Measurement(counts=(Count(entity="Product", completed=1, failed=1, errors=(NASTY,)),))
+    await records.record_judgement(engine, release, rules.judge_batch(measurement, Thresholds()))
     release = await releases.enter(
         engine, release, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence=f"1 of 2 completed {NASTY}"
     )
@@ -132,11 +132,11 @@ async def told(core: Core) -> tuple[Release, list[UUID]]:
 
 async def test_the_report_says_what_became_of_everything(core: Core) -> None:
     """Queue, dead letters, batches, times, types, errors, hosts, judgements and operations add up."""
-    release, _ = await told(core)
-    told_of = await gather(core, release)
-    assert told_of["outcome"] == "rolling_back"
-    assert told_of["exit_code"] == 4
-    assert told_of["queue"] == {
+    release, _ = await rolled_back(core)
+    report = await gather(core, release)
+    assert report["outcome"] == "rolling_back"
+    assert report["exit_code"] == 4
+    assert report["queue"] == {
         "pending": 0,
         "processing": 0,
         "completed": 2,
@@ -144,25 +144,25 @@ async def test_the_report_says_what_became_of_everything(core: Core) -> None:
         "retry": 0,
         "dead_letter": 2,
     }
-    letters = told_of["dead_letters"]
+    letters = report["dead_letters"]
     assert (letters["planned"], letters["drained"], letters["left"]) == (3, 2, 1)
     assert letters["by_type"] == {"Product": {"completed": 1, "failed": 1, "left": 1}}
     assert letters["why_left"].startswith("rolling_back: 1 of 2 completed")
     assert [
-        (one["entity"], one["replayed"], one["completed"], one["failed"]) for one in told_of["types"]
+        (row["entity"], row["replayed"], row["completed"], row["failed"]) for row in report["types"]
     ] == [
         ("Invoice", False, 1, 2),
         ("Product", True, 1, 1),
     ]
-    assert [batch["number"] for batch in told_of["batches"]] == [1]
-    assert [one["finding"] for one in told_of["judgements"]] == ["INCONCLUSIVE"]
-    assert [one["outcome"] for one in told_of["operations"]] == ["done"]
+    assert [batch["number"] for batch in report["batches"]] == [1]
+    assert [row["finding"] for row in report["judgements"]] == ["INCONCLUSIVE"]
+    assert [row["outcome"] for row in report["operations"]] == ["done"]
 
 
 async def test_waiting_is_told_apart_from_processing(core: Core) -> None:
     """A live event's wait counts from its arrival, a replayed one's from its redrive."""
-    release, _ = await told(core)
-    times = {one["entity"]: one for one in (await gather(core, release))["processing"]}
+    release, _ = await rolled_back(core)
+    times = {row["entity"]: row for row in (await gather(core, release))["processing"]}
     assert times["Invoice"]["applying_p50"] == pytest.approx(2, abs=0.01)
     assert times["Invoice"]["waiting_p50"] == pytest.approx(4, abs=0.01)
     assert times["Product"]["applying_p50"] == pytest.approx(2, abs=0.1)
@@ -171,7 +171,7 @@ async def test_waiting_is_told_apart_from_processing(core: Core) -> None:
 
 async def test_equal_errors_are_one_line(core: Core) -> None:
     """Numbers in an error do not make it another error."""
-    release, _ = await told(core)
+    release, _ = await rolled_back(core)
     errors = (await gather(core, release))["errors"]
     [rate] = [error for error in errors if "rate" in error["fingerprint"]]
     assert rate["events"] == 2
@@ -179,8 +179,8 @@ async def test_equal_errors_are_one_line(core: Core) -> None:
 
 
 async def test_a_report_is_private_and_its_checksum_is_in_the_ledger(core: Core) -> None:
-    """Mode 0600 in a folder 0700, three forms, each proved."""
-    release, _ = await told(core)
+    """Three formats with mode 0600 in a folder with 0700, each with its checksum."""
+    release, _ = await rolled_back(core)
     written = await write(core, release)
     proofs = {file.path: file.sha256 for file in await records.files(core.database, release)}
     assert set(written) == {"json", "md", "html"}
@@ -192,8 +192,8 @@ async def test_a_report_is_private_and_its_checksum_is_in_the_ledger(core: Core)
 
 
 async def test_the_evidence_is_named_by_its_way_from_the_report(core: Core) -> None:
-    """A rehearsal's folder is copied and its target removed: the names must still lead there."""
-    release, _ = await told(core)
+    """The paths are relative: a rehearsal copies its folder and removes its target."""
+    release, _ = await rolled_back(core)
     await evidence.save(core, release)
     written = await write(core, release)
     moved = written["json"].parent.rename(core.environment.reports.directory / "elsewhere")
@@ -208,7 +208,7 @@ async def test_the_evidence_is_named_by_its_way_from_the_report(core: Core) -> N
 
 async def test_no_secret_and_no_payload_reaches_a_file(core: Core) -> None:
     """A planted password, a password in an address and the customers' payloads are in none of them."""
-    release, _ = await told(core)
+    release, _ = await rolled_back(core)
     await evidence.save(core, release)
     await write(core, release)
     files = [path for path in core.environment.reports.directory.rglob("*") if path.is_file()]
@@ -221,8 +221,8 @@ async def test_no_secret_and_no_payload_reaches_a_file(core: Core) -> None:
 
 
 async def test_text_from_outside_cannot_break_the_page(core: Core) -> None:
-    """No script, no extra table cell, no heading out of an error."""
-    release, _ = await told(core)
+    """An error text makes no script, table cell or heading."""
+    release, _ = await rolled_back(core)
     written = await write(core, release)
     page = written["html"].read_text(encoding="utf-8")
     assert "<script" not in page
@@ -247,7 +247,7 @@ async def test_text_from_outside_cannot_break_the_page(core: Core) -> None:
 
 async def test_evidence_holds_the_events_that_did_not_complete(core: Core) -> None:
     """Failed and dead events as CSV without formulas, judgements, operations, checksums."""
-    release, dead = await told(core)
+    release, dead = await rolled_back(core)
     saved = await evidence.save(core, release)
     assert saved.missing == ()
     folder = Path(saved.folder)
@@ -266,8 +266,8 @@ async def test_evidence_holds_the_events_that_did_not_complete(core: Core) -> No
 
 
 async def test_evidence_never_stops_a_rollback(core: Core) -> None:
-    """With the database gone, or no time left, it says what is missing and returns."""
-    release, _ = await told(core)
+    """Without a database, or without time, it lists what is missing and returns."""
+    release, _ = await rolled_back(core)
     gone = create_async_engine(core.database.url.set(port=1))
     for broken in (replace(core, database=gone), core):
         limit = 0.0 if broken is core else 5.0
@@ -279,8 +279,8 @@ async def test_evidence_never_stops_a_rollback(core: Core) -> None:
 
 
 async def test_evidence_keeps_its_limit_when_the_database_hangs(core: Core) -> None:
-    """A locked table does not hold a rollback up for longer than the limit."""
-    release, _ = await told(core)
+    """A locked table delays a rollback by no more than the limit."""
+    release, _ = await rolled_back(core)
     async with core.database.begin() as tx:
         await tx.execute(text("LOCK TABLE runbook.judgement, runbook.operation IN ACCESS EXCLUSIVE MODE"))
         before = asyncio.get_running_loop().time()
@@ -290,8 +290,8 @@ async def test_evidence_keeps_its_limit_when_the_database_hangs(core: Core) -> N
 
 
 async def test_a_reports_folder_that_cannot_be_made_is_named(core: Core, tmp_path: Path) -> None:
-    """A file in the way of the folder is a missing piece, not a broken rollback."""
-    release, _ = await told(core)
+    """A file with the name of the folder makes evidence missing, and does not fail the rollback."""
+    release, _ = await rolled_back(core)
     (tmp_path / "reports").write_text("in the way")
     saved = await evidence.save(core, release)
     assert saved.files == ()
@@ -299,14 +299,14 @@ async def test_a_reports_folder_that_cannot_be_made_is_named(core: Core, tmp_pat
 
 
 async def test_an_empty_release_has_a_report_too(core: Core) -> None:
-    """Nothing planned, nothing drained, nothing judged: every form can still be written."""
+    """Nothing planned, nothing drained, nothing judged: every format is still written."""
     release = await begun(core.database)
     written = await write(core, release)
     assert "0 planned, 0 drained" in written["md"].read_text(encoding="utf-8")
 
 
 async def test_freshness_is_told_for_tables_that_exist(core: Core) -> None:
-    """The newest row's age, for the target tables that say when they were written; others are left out."""
+    """The newest row's age, for the target tables with time columns; others are skipped."""
     async with core.database.begin() as tx:
         await tx.execute(
             text(
@@ -323,7 +323,7 @@ async def test_freshness_is_told_for_tables_that_exist(core: Core) -> None:
 
 async def test_the_same_report_reads_the_same(core: Core) -> None:
     """Markdown and HTML are made from the JSON alone."""
-    release, _ = await told(core)
+    release, _ = await rolled_back(core)
     stored = json.loads(json.dumps(await gather(core, release)))
     assert as_markdown(stored) == as_markdown(stored)
     assert release.id in as_html(stored)
@@ -341,5 +341,5 @@ async def test_the_same_report_reads_the_same(core: Core) -> None:
     ],
 )
 def test_what_looks_like_a_secret_is_masked(given: Any, masked: Any) -> None:
-    """Known secrets anywhere, and the usual shapes of unknown ones."""
+    """Known secrets everywhere, and text that looks like a secret."""
     assert redact(given, frozenset({"secret"})) == masked
