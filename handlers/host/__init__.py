@@ -1,1 +1,1 @@
-"""A host: how it is reached, what it is told, and what it shows."""
+"""Target hosts: the SSH connection, the commands, the detached operations, and reading a host's state."""

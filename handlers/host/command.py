@@ -1,4 +1,4 @@
-"""A command for a host as a value: quoted, with its secrets hidden, and aware of what it changes. Pure."""
+"""A command for a host, as a value: its words quoted, its secrets hidden. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from handlers.errors import Refused
 
 @dataclass(frozen=True)
 class Hidden:
-    """A word that reaches the host and never a screen, a log or the ledger."""
+    """A secret word: it is sent to the host, and printed as *** everywhere else."""
 
     word: str
 
@@ -23,10 +23,10 @@ Word = str | int | PurePosixPath | Hidden
 
 
 class Command:
-    """Words for a POSIX shell, each quoted; several in a row stop at the first that fails.
+    """A shell command: its words are quoted, and a sequence stops at the first command that fails.
 
-    `changes` says whether the host is another one afterwards: only a command that does not is repeated
-    without thinking. Fetching objects into a repository is no change, because nothing that runs sees it.
+    `changes` tells whether it changes the host: only a command that does not is retried automatically. Fetching git
+    objects does not count as a change, because no running process uses them.
     """
 
     def __init__(self, *words: Word, changes: bool = False) -> None:
@@ -36,23 +36,23 @@ class Command:
 
     @classmethod
     def procedure(cls, body: str, *values: Word, title: str, changes: bool = False) -> Command:
-        """A piece of shell with *values* as its $1, $2 …: they are data there, whatever they contain.
+        """A shell script *body* with *values* as its $1, $2 …, so that their content is never parsed as shell.
 
-        It prints as its *title* and its values, because nobody wants to read the piece in a ledger.
+        It prints as its *title* and its values, which keeps the ledger readable.
         """
         command = cls(title, *values, changes=changes)
         command.script = f"(\nset -- {quoted(values)}\n{body}\n)"
         return command
 
     def then(self, *words: Word | Command) -> Command:
-        """This command and, when it succeeds, the next."""
-        following = words[0] if words and isinstance(words[0], Command) else None
-        if following is None:
-            following = Command(*(word for word in words if not isinstance(word, Command)))
-        both = Command(changes=self.changes or following.changes)
-        both.script = f"{self.script} && {following.script}"
-        both._shown = f"{self._shown} && {following._shown}"
-        return both
+        """This command and, if it succeeds, the next one."""
+        next_command = words[0] if words and isinstance(words[0], Command) else None
+        if next_command is None:
+            next_command = Command(*(word for word in words if not isinstance(word, Command)))
+        sequence = Command(changes=self.changes or next_command.changes)
+        sequence.script = f"{self.script} && {next_command.script}"
+        sequence._shown = f"{self._shown} && {next_command._shown}"
+        return sequence
 
     def __str__(self) -> str:
         return self._shown
@@ -72,10 +72,13 @@ def quoted(words: tuple[Word, ...]) -> str:
 
 
 def quote(word: Word) -> str:
-    """A word as the shell must read it; a *path* below `~` means the SSH user's home on the host."""
+    """*word* quoted for the shell. In a path, a leading `~` is the SSH user's home on the host.
+
+    Raises Refused for a NUL byte.
+    """
     text = word.word if isinstance(word, Hidden) else str(word)
     if "\0" in text:
-        raise Refused("a word for a host holds a zero byte: no shell can take it")
+        raise Refused("a word of a command contains a NUL byte, which no shell accepts")
     if isinstance(word, PurePosixPath) and word.parts[:1] == ("~",):
         below = "/".join(word.parts[1:])
         return f'"$HOME"/{shlex.quote(below)}' if below else '"$HOME"'

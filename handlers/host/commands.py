@@ -1,6 +1,6 @@
-"""Every command that a host is sent, as a value. `ssh` runs it; `operations` runs it detached and exactly once.
+"""Every command that is sent to a host, as a value. `ssh` runs it; `operations` runs it detached and exactly once.
 
-Pure: standard library only, so that the settings are imported for the type checker alone.
+Pure: standard library only. The settings are imported only for the type checker.
 """
 
 from __future__ import annotations
@@ -24,48 +24,48 @@ _ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,127}$")
 _GIT = (
     "env", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "git",
     "-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false",
-    # Without an identity git looks up the host's name at each change of a ref: ten seconds without a DNS.
+    # Without an identity git looks up the host name at each ref change, which takes ten seconds without DNS.
     "-c", "user.name=tds-runbook", "-c", "user.email=tds-runbook@localhost", "-c", "gc.auto=0",
     "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=20",
 )  # fmt: skip
 
 
 def checked_sha(revision: str) -> str:
-    """*revision* when it is a whole commit id; everything that changes a host takes nothing less."""
+    """*revision* if it is a full commit id, as every change of a host needs it. Raises Refused otherwise."""
     if not _SHA.fullmatch(revision):
-        raise Refused(f"{revision!r} is not a whole commit id (40 hexadecimal digits): resolve it first")
+        raise Refused(f"{revision!r} is not a full commit id (40 hexadecimal digits): resolve it first")
     return revision
 
 
 def checked_revision(revision: str) -> str:
-    """*revision* when it can be a commit id or the name of a branch or tag; refused at the door otherwise."""
-    strange = (
+    """*revision* if it can be a commit id or the name of a branch or tag. Raises Refused otherwise."""
+    invalid = (
         not _REF.fullmatch(revision)
         or ".." in revision
         or "//" in revision
         or revision.endswith((".", "/", ".lock"))
     )
-    if strange:
+    if invalid:
         raise Refused(
-            f"{revision!r} is no revision: give a commit id (7 to 40 hexadecimal digits), a branch or a tag"
+            f"{revision!r} is no revision: use a commit id (7 to 40 hexadecimal digits), a branch or a tag"
         )
     return revision
 
 
 def checked_id(operation_id: str) -> str:
-    """*operation_id* when it can name a folder on a host."""
+    """*operation_id* if it is valid as the name of a folder on a host. Raises Refused otherwise."""
     if not _ID.fullmatch(operation_id):
-        raise Refused(f"{operation_id!r} cannot name an operation: letters, digits, . _ - only")
+        raise Refused(f"{operation_id!r} is no valid operation id: use only letters, digits, . _ -")
     return operation_id
 
 
 def state_directory(deploy: Deploy) -> PurePosixPath:
-    """Where the host keeps its state file, lock and operations."""
+    """The folder of the host's state file, lock and operations."""
     return PurePosixPath(deploy.state_directory)
 
 
 def repository(deploy: Deploy) -> PurePosixPath:
-    """The git repository on the host: the checkout itself, or `repository` beside `releases`."""
+    """The git repository on the host: the checkout itself, or `repository` next to `releases`."""
     return deploy.directory if deploy.strategy == "checkout" else deploy.directory / "repository"
 
 
@@ -75,7 +75,7 @@ def git(deploy: Deploy, *words: Word, changes: bool = False) -> Command:
 
 
 def fetch(deploy: Deploy) -> Command:
-    """Bring the released branch up to date; an exact id may not be asked for, servers refuse that."""
+    """Fetch the released branch. It does not ask for a commit id, because git servers refuse that."""
     tracking = f"refs/remotes/{deploy.remote}/{deploy.branch}"
     return git(
         deploy,
@@ -89,7 +89,7 @@ def fetch(deploy: Deploy) -> Command:
 
 
 def commit_of(deploy: Deploy, revision: str) -> Command:
-    """The whole commit id that *revision* means: the origin's branch or a tag, never a stale local branch."""
+    """Prints the full commit id of *revision*: a branch of the remote or a tag, never a stale local branch."""
     checked_revision(revision)
     names = [f"refs/remotes/{deploy.remote}/{revision}", f"refs/tags/{revision}"]
     if _HASH.fullmatch(revision):
@@ -110,31 +110,31 @@ def is_on_branch(deploy: Deploy, sha: str) -> Command:
 
 
 def log_between(deploy: Deploy, before: str, after: str, limit: int = 50) -> Command:
-    """One line for each commit that one has and the other has not: `>` comes with *after*, `<` goes."""
-    between = f"{checked_sha(before)}...{checked_sha(after)}"
+    """Prints one line for each commit that only one of them contains: `>` only *after*, `<` only *before*."""
+    commits = f"{checked_sha(before)}...{checked_sha(after)}"
     pretty = "--format=%m%h %s"
     return git(
-        deploy, "log", "--left-right", "--no-decorate", "--abbrev=7", f"--max-count={limit}", pretty, between
+        deploy, "log", "--left-right", "--no-decorate", "--abbrev=7", f"--max-count={limit}", pretty, commits
     )
 
 
 def prepare(deploy: Deploy, sha: str, *, back: bool = False) -> Command:
-    """Fetch and verify a revision, and make sure the switch can work; nothing that runs is touched."""
+    """Fetch and verify a revision, and check that the switch can work; the running tree is not changed."""
     body = _git_functions() + script("tree", f"prepare_{deploy.strategy}")
-    way = "back" if back else "forward"
-    values: tuple[Word, ...] = (deploy.directory, checked_sha(sha), deploy.remote, deploy.branch, way)
+    direction = "back" if back else "forward"
+    values: tuple[Word, ...] = (deploy.directory, checked_sha(sha), deploy.remote, deploy.branch, direction)
     return Command.procedure(body, *values, *deploy.before_activate, title="prepare", changes=True)
 
 
 def activate(deploy: Deploy, sha: str, *, back: bool = False) -> Command:
-    """Switch to a prepared revision and prove it, then run the hooks; the units are restarted by `units`."""
+    """Switch to a prepared revision, verify the tree, and run the hooks. `units` restarts the units."""
     body = _git_functions() + script("tree", f"activate_{deploy.strategy}")
     values = (deploy.directory, checked_sha(sha), "back" if back else "forward", *deploy.after_activate)
     return Command.procedure(body, *values, title="activate", changes=True)
 
 
 def units(services: Services, verb: str, names: tuple[str, ...]) -> Command:
-    """Stop or restart units and look at each afterwards; restarting forgets former failures first."""
+    """Stop or restart units and check each afterwards. A restart first resets the units' failure counters."""
     if verb not in ("stop", "restart"):
         raise ValueError(f"units can be stopped and restarted, not {verb!r}")
     return Command.procedure(
@@ -143,22 +143,22 @@ def units(services: Services, verb: str, names: tuple[str, ...]) -> Command:
 
 
 def denied(services: Services) -> Command | None:
-    """Tells what of a deploy sudo would not let the user do, without doing it; None where no sudo decides that."""
+    """Prints the verb and unit of each call that sudo would refuse, without running it; None without sudo."""
     words = services.command
     if PurePosixPath(words[0]).name != "sudo":
         return None
-    asking = quoted((words[0], "-l", *words[1:]))
+    check = quoted((words[0], "-l", *words[1:]))
     body = f"""while [ $# -gt 1 ]; do
-    {asking} "$1" "$2" >/dev/null 2>&1 </dev/null || printf '%s %s\\n' "$1" "$2"
+    {check} "$1" "$2" >/dev/null 2>&1 </dev/null || printf '%s %s\\n' "$1" "$2"
     shift 2
 done"""
-    wishes = [("restart", unit) for unit in (*services.web, *services.workers)]
-    wishes += [("stop", unit) for unit in services.workers]
-    return Command.procedure(body, *(word for wish in wishes for word in wish), title="denied")
+    calls = [("restart", unit) for unit in (*services.web, *services.workers)]
+    calls += [("stop", unit) for unit in services.workers]
+    return Command.procedure(body, *(word for call in calls for word in call), title="denied")
 
 
 def logs(services: Services, unit: str, since: int, until: int, lines: int) -> Command:
-    """The end of what a unit wrote between two moments, by the environment's own command."""
+    """Prints the last lines of a unit's log between two times (Unix seconds), with the configured command."""
     values = {"{unit}": unit, "{since}": str(since), "{until}": str(until), "{lines}": str(lines)}
     words = []
     for word in services.logs:
@@ -169,14 +169,14 @@ def logs(services: Services, unit: str, since: int, until: int, lines: int) -> C
 
 
 def inspect(deploy: Deploy, services: Services, sha: str | None = None) -> Command:
-    """One look at everything that matters on a host; changes nothing."""
+    """Prints the state of a host in one call; changes nothing. `facts` parses it."""
     body = _git_functions() + _service_functions(services) + script("inspect")
     values = (deploy.strategy, deploy.directory, state_directory(deploy), deploy.remote, sha or "")
     return Command.procedure(body, *values, *services.web, *services.workers, title="inspect")
 
 
 def read_state(deploy: Deploy) -> Command:
-    """The host's state file, or nothing."""
+    """Prints the host's state file, or nothing."""
     return Command.procedure(
         '[ ! -f "$1" ] || cat "$1"', state_directory(deploy) / "state.json", title="read-state"
     )
@@ -188,11 +188,13 @@ def _git_functions(tree: PurePosixPath | None = None) -> str:
 
 
 def _service_functions(services: Services) -> str:
-    """The manager's verbs, and its `show` without sudo, which is often limited to the verbs."""
+    """Shell functions for the service manager. `show` runs without sudo, which often allows only the verbs."""
     words = services.command
-    looking = words[2:] if words[:2] == ("sudo", "-n") else words[1:] if words[:1] == ("sudo",) else words
+    unprivileged = (
+        words[2:] if words[:2] == ("sudo", "-n") else words[1:] if words[:1] == ("sudo",) else words
+    )
     properties = "LoadState,ActiveState,MainPID,Result"
     return (
         f'service() {{ {quoted(words)} "$@"; }}\n'
-        f'service_show() {{ {quoted(looking)} show "$1" -p {properties}; }}\n'
+        f'service_show() {{ {quoted(unprivileged)} show "$1" -p {properties}; }}\n'
     )

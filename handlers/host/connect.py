@@ -1,4 +1,4 @@
-"""Getting to a host: own socket, known host key only, one key file; each way to fail has its own sentence."""
+"""One SSH connection attempt: known host keys only, one key file, and one message for each kind of failure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from handlers.environment.model import Host, Ssh
 from handlers.errors import Refused, Unreachable
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
-"""A peer that is silent at the level of TCP is given up after 14 s. Not every system knows every option."""
+"""TCP keepalive: a silent peer is detected after 14 s. Not every system has every option."""
 
 
 class _UnknownHostKeyError(Exception):
-    """Says which key the host showed."""
+    """The host key is not in the known hosts file; the text is its type and fingerprint."""
 
 
 class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
@@ -24,7 +24,7 @@ class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
 
 
 class Attempt:
-    """One try to reach a host, made in a thread; `abandon` ends it from another."""
+    """One connection attempt, made in a thread. `abandon` ends it from another thread."""
 
     def __init__(self, ssh: Ssh, host: Host) -> None:
         self._ssh = ssh
@@ -36,7 +36,7 @@ class Attempt:
         self._abandoned = False
 
     def abandon(self) -> None:
-        """Close what is open: a thread that waits on it comes back at once."""
+        """Close client and socket, so that the thread that waits on them returns immediately."""
         self._abandoned = True
         self._client.close()
         if self._socket is not None:
@@ -51,7 +51,7 @@ class Attempt:
             raise
         if self._abandoned:
             self.abandon()
-            raise Unreachable(f"{self._name} let us in when nobody waited any more")
+            raise Unreachable(f"{self._name}: the login succeeded only after the timeout")
         return transport
 
     def _run(self) -> paramiko.Transport:
@@ -101,38 +101,35 @@ class Attempt:
         except paramiko.AuthenticationException as error:
             raise self._no_login(error) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
-            what = str(error) or type(error).__name__
-            raise Unreachable(
-                f"{self._name} accepts connections but SSH does not come about: {what}"
-            ) from error
+            reason = str(error) or type(error).__name__
+            raise Unreachable(f"{self._name}: TCP connects, but the SSH handshake fails: {reason}") from error
 
     def _unknown_key(self, error: _UnknownHostKeyError) -> Refused:
         return Refused(
-            f"{self._name} has the host key {error}, which {self._ssh.known_hosts_file} does not know: "
-            f"compare it on the host (ssh-keygen -lf on its public host key) and add it"
+            f"{self._name} has the host key {error}, which is not in {self._ssh.known_hosts_file}. "
+            f"Compare it on the host (ssh-keygen -lf on its public host key) and add it."
         )
 
     def _changed_key(self, error: paramiko.BadHostKeyException) -> Refused:
         return Refused(
-            f"{self._name} shows another host key ({error.key.fingerprint}) than "
-            f"{self._ssh.known_hosts_file} has ({error.expected_key.fingerprint}): "
-            f"somebody may be in between. If the host was set up anew, replace its line there"
+            f"{self._name}: host key changed ({error.key.fingerprint} instead of "
+            f"{error.expected_key.fingerprint}): possible man-in-the-middle attack. "
+            f"If the host was reinstalled, replace its line in {self._ssh.known_hosts_file}."
         )
 
     def _no_login(self, error: paramiko.AuthenticationException) -> Refused | Unreachable:
         if "timeout" in str(error).lower():
-            return Unreachable(f"{self._name} did not answer the login in time")
+            return Unreachable(f"{self._name}: the login timed out")
         return Refused(
-            f"{self._name} does not let {self._user!r} in with {self._ssh.key_file} "
-            f"(ssh.user, ssh.key_file): add its public key to that user's authorized_keys, "
-            f"or name the right one"
+            f"{self._name}: login as {self._user!r} with {self._ssh.key_file} was refused "
+            f"(ssh.user, ssh.key_file). Add its public key to that user's authorized_keys, or set another key."
         )
 
     def _key(self) -> paramiko.PKey:
         file, secret = self._ssh.key_file, self._ssh.key_passphrase
         passphrase = secret.get_secret_value().encode() if secret else None
         try:
-            # Bytes, whatever its annotation says: the library below accepts nothing else.
+            # Bytes, although the annotation says str: the cryptography library accepts only bytes.
             return paramiko.PKey.from_path(file, password=passphrase)  # type: ignore[arg-type]
         except TypeError as error:
             if passphrase is None:
@@ -144,7 +141,7 @@ class Attempt:
             raise Refused(f"cannot read {file} (ssh.key_file): {error.strerror}") from error
         except (paramiko.SSHException, ValueError, UnknownKeyType) as error:
             raise Refused(
-                f"{file} (ssh.key_file) is no private key that can be used, or ssh.key_passphrase is wrong"
+                f"{file} (ssh.key_file) is not a usable private key, or ssh.key_passphrase is wrong"
             ) from error
 
 

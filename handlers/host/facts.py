@@ -1,4 +1,4 @@
-"""What is true on a host: asked in one look that changes nothing, before a release and between its steps."""
+"""The state of a host, read in one call that changes nothing; and git queries about a revision."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MISSING = (
     "No such remote",
     "does not appear",
 )
-"""What git says when waiting will not help: somebody must act first."""
+"""Parts of git's error messages for which a retry cannot help: the operator must act first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitFacts:
-    """One unit as its service manager has it."""
+    """The state of one unit, from its service manager."""
 
     name: str
     loaded: bool
@@ -32,31 +32,31 @@ class UnitFacts:
 
     @property
     def active(self) -> bool:
-        """Whether it runs, or is just coming up."""
+        """Whether it runs or is starting."""
         return self.active_state in ("active", "activating", "reloading")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostFacts:
-    """One host as it is now."""
+    """The state of one host."""
 
     host: str
     revision: str | None
-    """The commit of the tree that the units run from. What they *run* only the probe can say."""
+    """The commit of the tree on disk. Which revision the processes run, only the probe can tell."""
     problem: str
-    """Why there is no usable repository; empty when there is."""
+    """Why the repository is not usable; empty when it is."""
     dirt: str
     """Local changes of tracked files, shortened; empty when the tree is clean."""
     switching_to: str | None
-    """A switch that was interrupted: the tree is not what `revision` says. The next switch mends it."""
+    """The target of an interrupted switch: the tree is not that of `revision`. The next switch fixes it."""
     remote_url: str
     free_bytes: int
     clock_skew_seconds: float
-    """How far the host's clock is ahead of ours; its own resolution is a second."""
+    """How far the host's clock is ahead of ours (negative: behind), with a resolution of one second."""
     units: tuple[UnitFacts, ...]
     state: HostState | None
     present: bool | None
-    """Whether the revision that was asked for is on the host; None when none was."""
+    """Whether the requested revision is on the host; None when none was requested."""
     denied: tuple[str, ...] = ()
     """What the user may not tell the service manager, as far as somebody asked: `restart tsh-erp`."""
 
@@ -71,13 +71,13 @@ class HostFacts:
 
 
 async def inspect(shell: Shell, revision: str | None = None) -> HostFacts:
-    """Everything that matters on the host, and whether it has *revision* (a whole commit id)."""
+    """Read the state of the host, and whether it has *revision* (a full commit id). Raises TryAgain."""
     environment = shell.environment
     command = commands.inspect(environment.deploy, environment.services, revision)
     before = time.time()
     result = await shell.run(command)
     if not result.good:
-        raise TryAgain(f"{shell.host.name} could not be inspected: {result.said}")
+        raise TryAgain(f"{shell.host.name} could not be inspected: {result.summary}")
     parts = _parts(result.stdout)
     clock = float(parts["clock"] or 0) + 0.5
     return HostFacts(
@@ -100,49 +100,49 @@ async def inspect(shell: Shell, revision: str | None = None) -> HostFacts:
 
 
 async def denied(shell: Shell) -> tuple[str, ...]:
-    """What a deploy needs and sudo does not allow: better known before the workers have been stopped."""
+    """The service commands of a deploy that sudo refuses. They must be known before the workers are stopped."""
     command = commands.denied(shell.environment.services)
     return tuple((await shell.run(command)).stdout.splitlines()) if command is not None else ()
 
 
 async def resolve(shell: Shell, revision: str) -> str:
-    """The whole commit id of *revision* after a fetch; refused when it is not on the released branch."""
+    """The full commit id of *revision*, after a fetch. Raises Refused when it is not on the released branch."""
     deploy, host = shell.environment.deploy, shell.host.name
     branch = f"{deploy.remote}/{deploy.branch}"
     command = commands.commit_of(deploy, revision)
     fetched = await shell.run(commands.fetch(deploy), limit=shell.environment.ssh.operation_seconds)
     if not fetched.good:
         raise _fetch_error(shell, fetched)
-    found = await shell.run(command)
-    if not found.good:
+    resolved = await shell.run(command)
+    if not resolved.good:
         raise Refused(
-            f"there is no revision {revision!r} on {branch} (asked from {host}): "
-            f"push it, or name another commit, branch or tag"
+            f"there is no revision {revision!r} on {branch} (as {host} fetched it): "
+            f"push it, or use another commit, branch or tag"
         )
-    sha = found.stdout.strip()
+    sha = resolved.stdout.strip()
     if not (await shell.run(commands.is_on_branch(deploy, sha))).good:
         raise Refused(
             f"revision {revision!r} ({short(sha)}) exists on {host} but is not on {branch}: "
-            f"merge it there first, or name another"
+            f"merge it first, or use another revision"
         )
     return sha
 
 
 async def commits_between(shell: Shell, before: str, after: str, limit: int = 50) -> list[str]:
-    """The log between two commits, newest first: `>` is gained by going to *after*, `<` is lost."""
+    """The commits that differ between two revisions, newest first: `>` is only in *after*, `<` only in *before*."""
     result = await shell.run(commands.log_between(shell.environment.deploy, before, after, limit))
     if not result.good:
         raise Refused(
-            f"{shell.host.name} cannot list the commits from {short(before)} to {short(after)}: {result.said}"
+            f"{shell.host.name} cannot list the commits from {short(before)} to {short(after)}: {result.summary}"
         )
     return result.stdout.splitlines()
 
 
 def _fetch_error(shell: Shell, result: CommandResult) -> Refused | TryAgain:
     deploy = shell.environment.deploy
-    sentence = f"{shell.host.name} cannot fetch {deploy.branch} from {deploy.remote}: {result.said}"
+    sentence = f"{shell.host.name} cannot fetch {deploy.branch} from {deploy.remote}: {result.summary}"
     if any(word in result.stderr for word in _MISSING):
-        return Refused(f"{sentence}; see deploy.directory, deploy.remote and deploy.branch")
+        return Refused(f"{sentence}; check deploy.directory, deploy.remote and deploy.branch")
     return TryAgain(sentence)
 
 
@@ -155,7 +155,7 @@ def _parts(text: str) -> dict[str, str]:
 
 
 def _skew(clock: float, before: float, after: float) -> float:
-    """The difference beyond what the round trip and the clock's whole seconds explain."""
+    """The clock difference in seconds; 0 when the round trip and the one-second resolution explain it."""
     if before - 0.5 <= clock <= after + 0.5:
         return 0.0
     return clock - (before + after) / 2

@@ -1,4 +1,4 @@
-"""What the units wrote to their logs: a bounded extract from every host, and the errors in it, equal ones together."""
+"""The units' logs: a bounded extract from every host, and the errors in it, grouped by fingerprint."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from handlers.host.ssh import Shell, open_hosts
 from handlers.queue.diagnose import fingerprint
 
 LIMIT_SECONDS = 6.0
-"""A host that does not give its logs within this is named instead: nothing waits for them."""
+"""The timeout for one log. The problem is reported instead of the log, so that a rollback never waits for it."""
 LINES_MAX = 400
 CHARACTERS_MAX = 60_000
 ERRORS_MAX = 20
 BEFORE = timedelta(hours=24)
-"""An error that was in the logs so long before the deploy is not the release's."""
+"""An error that is also in the logs of this time before the deploy was not caused by the release."""
 _ERROR = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|PANIC)\b|^\S*(?:Error|Exception)\b")
 _NOTHING = "-- No entries --"
 _JOURNAL = re.compile(r"^\S+ \S+ [^\s:]+\[\d+\]: ")
-"""Time, host and process, which the journal puts before each line."""
+"""The time, host and process before each line of the journal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extract:
-    """The end of one unit's log on one host, or why there is none."""
+    """The end of one unit's log on one host, or the problem that prevented reading it."""
 
     host: str
     unit: str
@@ -39,41 +39,44 @@ class Extract:
 
     @property
     def where(self) -> str:
-        """Which log it is, for people."""
+        """The name of the log: host and unit."""
         return f"{self.host} {self.unit}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogError:
-    """An error since the deploy, with ids, numbers and quoted values masked."""
+    """A group of equal errors since the deploy, with ids, numbers and quoted values masked."""
 
     fingerprint: str
     lines: int
     where: tuple[str, ...]
     new: bool | None
-    """Whether it was in none of these logs in the 24 h before; None where the environment's command knows no times."""
+    """Whether no log has it in the 24 h before the deploy; None when the configured command takes no times."""
 
 
 async def extracts(core: Core, since: datetime, until: datetime) -> list[Extract]:
-    """The last lines of every unit's log on every host between the two; a host that gives none is named with why."""
+    """The last lines of every unit's log on every host between two times; a log that cannot be read has a problem."""
     async with open_hosts(core.environment, connected=False) as shells:
         return await _all(core, shells, since, until)
 
 
 async def errors(core: Core, deployed_at: datetime) -> tuple[list[LogError], list[str]]:
-    """The errors since the deploy, the new and the common ones first, and the logs that could not be had."""
+    """The errors since the deploy, new and frequent ones first; and the problems of logs that could not be read."""
     async with open_hosts(core.environment, connected=False) as shells:
         after = await _all(core, shells, deployed_at, core.clock.now())
         known = None
         if any("{since}" in word for word in core.environment.services.logs):
             before = await _all(core, shells, deployed_at - BEFORE, deployed_at)
-            known = {error for one in before for error in _errors(one.text)}
-    return _counted(after, known), [f"{one.where}: {one.problem}" for one in after if one.problem]
+            known = {error for extract in before for error in _errors(extract.text)}
+    problems = [f"{extract.where}: {extract.problem}" for extract in after if extract.problem]
+    return _grouped(after, known), problems
 
 
-def as_text(found: Iterable[Extract]) -> str:
-    """All extracts below each other, each under its name."""
-    return "".join(f"== {one.where}\n{one.text or one.problem or '(nothing)'}\n\n" for one in found)
+def as_text(extracts: Iterable[Extract]) -> str:
+    """All extracts as one text, each under its name."""
+    return "".join(
+        f"== {extract.where}\n{extract.text or extract.problem or '(nothing)'}\n\n" for extract in extracts
+    )
 
 
 async def _all(core: Core, shells: list[Shell], since: datetime, until: datetime) -> list[Extract]:
@@ -81,10 +84,10 @@ async def _all(core: Core, shells: list[Shell], since: datetime, until: datetime
     if not services.logs:
         return []
     units = (*services.web, *services.workers)
-    return await asyncio.gather(*(_one(shell, unit, since, until) for shell in shells for unit in units))
+    return await asyncio.gather(*(_extract(shell, unit, since, until) for shell in shells for unit in units))
 
 
-async def _one(shell: Shell, unit: str, since: datetime, until: datetime) -> Extract:
+async def _extract(shell: Shell, unit: str, since: datetime, until: datetime) -> Extract:
     services, host = shell.environment.services, shell.host.name
     command = commands.logs(services, unit, int(since.timestamp()), int(until.timestamp()) + 1, LINES_MAX)
     try:
@@ -95,25 +98,25 @@ async def _one(shell: Shell, unit: str, since: datetime, until: datetime) -> Ext
     except RunbookError as error:
         return Extract(host=host, unit=unit, problem=str(error))
     text = result.stdout.strip().removeprefix(_NOTHING)[-CHARACTERS_MAX:]
-    # An empty log is no trouble; one that may not be read says so on stderr, and ends well all the same.
+    # An empty log is no problem. Missing permission is reported only on stderr, with exit status 0.
     return Extract(host=host, unit=unit, text=text, problem="" if text else result.stderr.strip()[-400:])
 
 
 def _errors(text: str) -> Iterator[str]:
     for line in text.splitlines():
-        said = _JOURNAL.sub("", line)
-        if _ERROR.search(said):
-            yield fingerprint(said)
+        message = _JOURNAL.sub("", line)
+        if _ERROR.search(message):
+            yield fingerprint(message)
 
 
-def _counted(found: list[Extract], known: set[str] | None) -> list[LogError]:
+def _grouped(extracts: list[Extract], known: set[str] | None) -> list[LogError]:
     counts: Counter[str] = Counter()
     where: dict[str, set[str]] = {}
-    for one in found:
-        for error in _errors(one.text):
+    for extract in extracts:
+        for error in _errors(extract.text):
             counts[error] += 1
-            where.setdefault(error, set()).add(one.where)
-    told = [
+            where.setdefault(error, set()).add(extract.where)
+    errors = [
         LogError(
             fingerprint=error,
             lines=lines,
@@ -122,4 +125,4 @@ def _counted(found: list[Extract], known: set[str] | None) -> list[LogError]:
         )
         for error, lines in counts.items()
     ]
-    return sorted(told, key=lambda one: (not one.new, -one.lines, one.fingerprint))[:ERRORS_MAX]
+    return sorted(errors, key=lambda error: (not error.new, -error.lines, error.fingerprint))[:ERRORS_MAX]

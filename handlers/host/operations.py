@@ -1,8 +1,7 @@
-"""Anything that changes a host: detached from the connection, under an id, exactly once.
+"""Operations that change a host: detached from the connection, under an id, exactly once.
 
-The host keeps a folder for each operation, which can be made only once: that is its token. Output and exit
-status are files, so a cut connection loses nothing, and asking again with the same id attaches to what runs
-or has run.
+The host keeps a folder for each operation. `mkdir` is atomic, so an operation starts only once. Output and exit status
+are files, so a lost connection loses nothing. The same id again attaches to the running or finished operation.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ log = logging.getLogger(__name__)
 
 OnPoll = Callable[[str], Awaitable[None]]
 
-_LOOK_TENTHS = 20
-"""How long the host itself waits for the end before it answers a look."""
+_POLL_TENTHS = 20
+"""How long the host waits for the end of the operation before it answers (long poll)."""
 _BEGIN_SECONDS = 10
-"""A runner that has not begun by then never will: its place is sealed, so that this is certain."""
+"""A runner that has not started after this time is sealed: then it is certain that it never starts."""
 _GRACE_SECONDS = 15
-"""The host ends overdue work by itself; past this much more the controller does."""
+"""The host itself ends overdue work. The controller ends it when this time has passed too."""
 _FIRST_CONTACT_SECONDS = 10
-"""A host that cannot be reached for so long before anything was sent counts as unreachable."""
+"""A host that cannot be reached for this time, before anything was sent, counts as unreachable."""
 _RECONNECT_SECONDS = 0.5
 
 
 class OperationOutcome(StrEnum):
-    """What came of an operation. Unknown means: ask the host what is true before doing anything else."""
+    """The outcome of an operation. After UNKNOWN, inspect the host before any other change."""
 
     DONE = "done"
     FAILED = "failed"
@@ -47,7 +46,7 @@ class OperationOutcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class OperationResult:
-    """How an operation ended, as far as anybody can know."""
+    """The outcome of an operation, with its output."""
 
     id: str
     outcome: OperationOutcome
@@ -56,9 +55,9 @@ class OperationResult:
     sentence: str
     """One sentence for the ledger and for people."""
     interrupted: bool = False
-    """It began, nobody wrote an end, and its process is certainly gone: nothing of it runs any more."""
+    """It started, has no exit status, and its process is gone: nothing of it still runs."""
     fresh: bool = field(default=False, compare=False)
-    """Certainly begun by this very call: what it proved on the host is true now, not once."""
+    """It was started by this call, so what it verified on the host is still true."""
 
     @property
     def done(self) -> bool:
@@ -68,12 +67,12 @@ class OperationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class HostState:
-    """The state file of a host: enough to go back with the database down."""
+    """The state file of a host: enough for a rollback when the database is down."""
 
     release: str
     current: str
     previous: str
-    """Where this host can go back to; going back does not move it."""
+    """The revision for a rollback of this host; a rollback does not change it."""
     token: int
     operation: str
     outcome: str
@@ -91,26 +90,26 @@ async def run_operation(
     limit: float | None = None,
     on_poll: OnPoll | None = None,
 ) -> OperationResult:
-    """Run *command* on the host exactly once under *operation_id*, and follow it to its end.
+    """Run *command* on the host exactly once under *operation_id*, and wait for its end.
 
-    The same id again attaches. Raises Fenced when the host has seen a higher *token*. When this coroutine
-    is cancelled the operation goes on; `cancel` ends it.
+    The same id again attaches. Raises Fenced when the host has obeyed a higher *token*. When this coroutine is
+    cancelled the operation continues; `cancel` ends it.
     """
     limit = limit or shell.environment.ssh.operation_seconds
     operation = _Operation(shell, commands.checked_id(operation_id), on_poll)
-    begin = operation.start(token, command, release, limit)
+    start = operation.start(token, command, release, limit)
     # Twice the limit: the host may wait that long for its lock before the work begins.
     deadline = monotonic() + 2 * limit + _GRACE_SECONDS
     silent_until = monotonic() + min(limit, _FIRST_CONTACT_SECONDS)
     sent = False
-    trouble = "it took too long"
+    problem = "it took too long"
     while monotonic() < deadline:
         try:
-            if result := await operation.look(begin):
+            if result := await operation.poll(start):
                 return result
         except (Unreachable, OutcomeUnknown) as error:
-            trouble = str(error)
-            log.warning("%s: %s", operation_id, trouble)
+            problem = str(error)
+            log.warning("%s: %s", operation_id, problem)
             if isinstance(error, OutcomeUnknown) and not sent:
                 sent, silent_until = True, monotonic() + limit
             if monotonic() > silent_until:
@@ -119,14 +118,14 @@ async def run_operation(
         else:
             sent, silent_until = True, monotonic() + limit
     if sent:
-        return await operation.end(trouble)
+        return await operation.end(problem)
     return _result(
-        operation_id, OperationOutcome.UNREACHABLE, sentence=f"{operation_id} was not sent: {trouble}"
+        operation_id, OperationOutcome.UNREACHABLE, sentence=f"{operation_id} was not sent: {problem}"
     )
 
 
 async def cancel(shell: Shell, operation_id: str) -> None:
-    """End a running operation and all processes of its work; one that has ended stays as it is."""
+    """End a running operation with all its processes; no effect on one that has ended."""
     await _Operation(shell, commands.checked_id(operation_id), None).cancel()
 
 
@@ -137,7 +136,7 @@ async def read_state(shell: Shell) -> HostState | None:
 
 
 def parse_state(text: str) -> HostState | None:
-    """The text of a state file as values; None for nothing or for what is not one."""
+    """Parse the text of a state file; None for an empty or invalid one."""
     try:
         return HostState(**json.loads(text))
     except (ValueError, TypeError):
@@ -145,7 +144,7 @@ def parse_state(text: str) -> HostState | None:
 
 
 class _Operation:
-    """One operation on one host, whatever happens to the connection in between."""
+    """One operation on one host; it survives lost connections."""
 
     def __init__(self, shell: Shell, operation_id: str, on_poll: OnPoll | None) -> None:
         self._shell = shell
@@ -156,43 +155,43 @@ class _Operation:
         self._fresh = False
 
     def start(self, token: int, command: Command, release: str, limit: float) -> Command:
-        """What starts it once. Repeating that is harmless, but whether it was sent must be known."""
+        """The command that starts it. It is idempotent, but counts as a change, so that a lost send is noticed."""
         values = (token, max(1, round(limit)), release, script("process", "run"), command.script)
         return self._procedure(script("start"), *values, title="start", changes=True)
 
-    async def look(self, begin: Command) -> OperationResult | None:
-        """Start it if nobody has, wait a moment on the host, and judge where it stands; None while it runs.
+    async def poll(self, start: Command) -> OperationResult | None:
+        """Start it if necessary, wait up to 2 s on the host, and return its result; None while it runs.
 
-        Starting is part of each look: it does nothing the second time and saves a round trip the first.
+        Every poll includes the start: it has no effect the second time, and saves a round trip the first.
         """
         since = self._starting_since
         seal = since is not None and monotonic() - since > _BEGIN_SECONDS
-        result = await self._shell.run(begin.then(self._wait(_LOOK_TENTHS, seal=seal)))
+        result = await self._shell.run(start.then(self._wait(_POLL_TENTHS, seal=seal)))
         if not result.good:
-            return self._judge(f"ended unstarted {result.exit_status}", result.said)
-        told, stand, output = (*result.stdout.split("\n", 2), "", "")[:3]
-        self._fresh = self._fresh or told == "new"
-        self._starting_since = (since or monotonic()) if stand == "starting" else None
+            return self._parse(f"ended unstarted {result.exit_status}", result.summary)
+        started, state, output = (*result.stdout.split("\n", 2), "", "")[:3]
+        self._fresh = self._fresh or started == "new"
+        self._starting_since = (since or monotonic()) if state == "starting" else None
         if self._on_poll is not None:
             await self._on_poll(output)
-        return self._judge(stand, output)
+        return self._parse(state, output)
 
     async def cancel(self) -> None:
-        """End its work, and wait until that is so."""
+        """End its work, and wait for the end."""
         await self._shell.run(self._procedure(script("process", "cancel"), title="cancel"), limit=30)
 
-    async def end(self, trouble: str) -> OperationResult:
-        """Its time is over: end it, and look once more. Whoever cannot even look does not know."""
+    async def end(self, problem: str) -> OperationResult:
+        """Cancel it after its timeout and return its result; the outcome is UNKNOWN if the host cannot be asked."""
         try:
             await self.cancel()
-            look = await self._shell.run(self._wait(5 * _LOOK_TENTHS))
-            stand, _, output = look.stdout.partition("\n")
-            if result := self._judge(stand, output):
+            answer = await self._shell.run(self._wait(5 * _POLL_TENTHS))
+            state, _, output = answer.stdout.partition("\n")
+            if result := self._parse(state, output):
                 return result
-            trouble = f"it is still {stand}"
+            problem = f"it is still {state}"
         except (Unreachable, OutcomeUnknown) as error:
-            trouble = str(error)
-        sentence = f"nobody can say what came of {self._id} on {self._host}: {trouble}"
+            problem = str(error)
+        sentence = f"outcome of {self._id} on {self._host} is unknown: {problem}"
         return _result(self._id, OperationOutcome.UNKNOWN, sentence=sentence)
 
     def _wait(self, tenths: int, *, seal: bool = False) -> Command:
@@ -202,13 +201,13 @@ class _Operation:
         state = commands.state_directory(self._shell.environment.deploy)
         return Command.procedure(body, state, self._id, *values, title=title, changes=changes)
 
-    def _judge(self, stand: str, output: str) -> OperationResult | None:
-        """What the host's answer means; None while it runs."""
-        match stand.split():
+    def _parse(self, state: str, output: str) -> OperationResult | None:
+        """The result from the state line that the host printed; None while it runs."""
+        match state.split():
             case ["ended", word, number]:
                 return self._ended(word, int(number), output)
             case ["interrupted"]:
-                sentence = f"{self._id} was interrupted on {self._host}: it began and its process is gone"
+                sentence = f"{self._id} was interrupted on {self._host}: it started and its process is gone"
                 unknown = OperationOutcome.UNKNOWN
                 return _result(self._id, unknown, output=output, sentence=sentence, interrupted=True)
             case _:
@@ -217,21 +216,21 @@ class _Operation:
     def _ended(self, word: str, status: int, output: str) -> OperationResult:
         if word == "fenced":
             raise Fenced(
-                f"{self._host} has obeyed a newer controller (token {status}) and refuses {self._id}: "
-                f"this one must stop changing things"
+                f"{self._host} has obeyed a newer controller (token {status}) and refuses {self._id}. "
+                f"This controller must stop"
             )
         if word == "done":
             sentence = f"{self._id} is done on {self._host}"
             done = OperationOutcome.DONE
             return _result(self._id, done, status, output=output, sentence=sentence, fresh=self._fresh)
-        last = output.strip().rsplit("\n", 1)[-1] or "it said nothing"
+        last_line = output.strip().rsplit("\n", 1)[-1] or "no output"
         reasons = {
-            "failed": f"failed on {self._host} with status {status}: {last}",
-            "overdue": f"took too long on {self._host} and was ended: {last}",
+            "failed": f"failed on {self._host} with status {status}: {last_line}",
+            "overdue": f"took too long on {self._host} and was ended: {last_line}",
             "cancelled": f"was cancelled on {self._host}",
-            "busy": f"could not begin on {self._host}: another operation held the host's lock all the time",
-            "never": f"never began on {self._host}: nothing was done",
-            "unstarted": f"could not be started on {self._host}: {last}",
+            "busy": f"could not start on {self._host}: another operation held the host's lock all the time",
+            "never": f"never started on {self._host}: nothing was done",
+            "unstarted": f"could not be started on {self._host}: {last_line}",
         }
         sentence = f"{self._id} {reasons.get(word, f'ended on {self._host} as {word}')}"
         return _result(self._id, OperationOutcome.FAILED, status, output=output, sentence=sentence)

@@ -1,8 +1,7 @@
-"""The one edge where threads live: paramiko behind a coroutine, with a limit on everything that could hang.
+"""SSH for asyncio: paramiko in threads, with a timeout on everything that could hang.
 
-paramiko's own timeouts do not bound a command, and its keepalive does not notice a dead peer. So each command
-has an outer deadline that closes the transport, which ends every wait at once, and the socket itself notices
-a silent peer.
+paramiko's own timeouts do not bound a command, and its keepalive does not detect a dead peer. So each command has a
+deadline that closes the transport, which ends every wait immediately. TCP keepalive detects a silent peer.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 OUTPUT_MAX = 512 * 1024
-"""Bytes that are kept of each stream: the beginning and, of more, the end."""
+"""The bytes kept of each stream; of a longer one the first and the last half of them."""
 CONNECTING_MAX = 8
-"""Connections begun at once: sshd drops newcomers beyond ten (MaxStartups)."""
+"""Connections opened at the same time: sshd drops unauthenticated ones beyond ten (MaxStartups)."""
 SESSIONS_MAX = 8
-"""Commands at once on one connection: sshd allows ten (MaxSessions)."""
+"""Commands at the same time on one connection: sshd allows ten (MaxSessions)."""
 _FROM_STDIN = """exec sh -c 'eval "$(cat)"'"""
-"""All that the login shell, whichever it is, gets to see: the command itself is in no process list."""
+"""The only argument of the login shell. The command itself comes over stdin, so no process list shows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommandResult:
-    """What a command said and its exit status, which is certain: an uncertain one is an error instead."""
+    """The output of a command and its exit status. An unknown exit status is an error instead."""
 
     exit_status: int
     stdout: str
@@ -49,13 +48,13 @@ class CommandResult:
         return self.exit_status == 0
 
     @property
-    def said(self) -> str:
-        """The end of what it said, for a sentence."""
+    def summary(self) -> str:
+        """The end of its output (stderr first) on one line, for a message."""
         return " ".join((self.stderr.strip() or self.stdout.strip()).split())[-400:]
 
 
 class Shell:
-    """One host, reached by SSH. It connects when it must, so it may outlive any number of connections."""
+    """One host, reached by SSH. It connects on demand, again after a lost connection."""
 
     def __init__(self, environment: Environment, host: Host) -> None:
         self.environment = environment
@@ -64,18 +63,18 @@ class Shell:
         self._attempt: connect.Attempt | None = None
         self._connecting = asyncio.Lock()
         self._sessions = asyncio.Semaphore(SESSIONS_MAX)
-        # Two readers for each session, and some to spare for closing and connecting.
+        # Two readers for each session, and two more for connecting and closing.
         self._threads = ThreadPoolExecutor(2 * SESSIONS_MAX + 2, thread_name_prefix=f"ssh-{host.name}")
 
     async def connect(self) -> None:
-        """Make sure there is a live connection. Raises Unreachable, or Refused when somebody must act."""
+        """Connect if necessary. Raises Unreachable, or Refused when the operator must act."""
         await self._connected()
 
     async def run(self, command: Command, *, limit: float | None = None) -> CommandResult:
-        """Run *command* and return what it said.
+        """Run *command* and return its output, within *limit* seconds.
 
-        Raises Unreachable when nothing happened or repeating is harmless, and OutcomeUnknown when a command
-        that changes the host was sent and nobody can say what came of it.
+        Raises Unreachable when a retry is safe, and OutcomeUnknown when a command that changes the host was sent and
+        its outcome is unknown.
         """
         limit = limit or self.environment.ssh.command_seconds
         async with self._sessions:
@@ -87,13 +86,13 @@ class Shell:
                 channel.close()
 
     def close(self) -> None:
-        """End the connection and every command on it, at once. What runs detached on the host goes on."""
+        """Close the connection and end every command on it. Detached operations on the host continue."""
         if self._attempt is not None:
             self._attempt.abandon()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @property
-    def _patience(self) -> float:
+    def _connect_seconds(self) -> float:
         return self.environment.ssh.connect_seconds
 
     async def _connected(self) -> paramiko.Transport:
@@ -103,26 +102,26 @@ class Shell:
             attempt = connect.Attempt(self.environment.ssh, self.host)
             work = asyncio.get_running_loop().run_in_executor(self._threads, attempt.run)
             try:
-                # TCP, banner and authentication have a limit each; this one is for what they have missed.
-                self._transport = await asyncio.wait_for(asyncio.shield(work), 4 * self._patience)
+                # TCP, banner and authentication have their own timeouts; this one bounds everything else.
+                self._transport = await asyncio.wait_for(asyncio.shield(work), 4 * self._connect_seconds)
             except (TimeoutError, asyncio.CancelledError) as error:
                 attempt.abandon()
                 await asyncio.wait([work], timeout=2)
                 _retrieve(work)
                 if isinstance(error, TimeoutError):
                     raise Unreachable(
-                        f"{self._name} did not let us in within {4 * self._patience:g} s"
+                        f"{self._name}: no login within {4 * self._connect_seconds:g} s"
                     ) from error
                 raise
-            # Its client must stay: collected as garbage it would close the transport.
+            # Keep a reference to the client: when it is garbage-collected it closes the transport.
             self._attempt = attempt
             return self._transport
 
     def _open(self, transport: paramiko.Transport) -> paramiko.Channel:
         try:
-            return transport.open_session(timeout=self._patience)
+            return transport.open_session(timeout=self._connect_seconds)
         except (paramiko.SSHException, EOFError, OSError) as error:
-            # A frozen peer keeps TCP healthy and is noticed only here: the next call must not find it again.
+            # A frozen peer still answers at TCP level, so only this timeout detects it. Close it for the next call.
             transport.close()
             raise Unreachable(
                 f"{self._name} does not open a session: {error or type(error).__name__}"
@@ -140,7 +139,7 @@ class Shell:
 
         async def converse() -> CommandResult:
             await loop.run_in_executor(self._threads, send)
-            # Both streams to their end before the exit status: a full one keeps the command from ending.
+            # Read both streams to their end before the exit status: a full stream would block the command.
             stdout, stderr = await asyncio.gather(
                 loop.run_in_executor(self._threads, _read, channel.recv),
                 loop.run_in_executor(self._threads, _read, channel.recv_stderr),
@@ -153,27 +152,29 @@ class Shell:
         except TimeoutError as error:
             raise self._lost(command, f"did not finish within {limit:g} s") from error
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._lost(command, f"broke off: {error or type(error).__name__}") from error
+            raise self._lost(command, f"was cut off: {error or type(error).__name__}") from error
         if result.exit_status == -1:
-            # Killed by a signal, connection lost, channel closed: paramiko does not tell them apart.
+            # Killed by a signal, connection lost or channel closed: paramiko does not distinguish them.
             raise self._lost(command, "ended without an exit status")
         return result
 
     def _lost(self, command: Command, what: str) -> Unreachable | OutcomeUnknown:
         sentence = f"{self._name}: `{_short(command)}` {what}"
         if command.changes:
-            return OutcomeUnknown(f"{sentence}; ask the host what is true before doing anything else")
+            return OutcomeUnknown(
+                f"{sentence}; its outcome is unknown: inspect the host before any other change"
+            )
         return Unreachable(sentence)
 
     async def _session(self, transport: paramiko.Transport) -> paramiko.Channel:
         work = asyncio.get_running_loop().run_in_executor(self._threads, self._open, transport)
         try:
-            return await self._guarded(transport, work, self._patience + 1)
+            return await self._guarded(transport, work, self._connect_seconds + 1)
         except TimeoutError as error:
             raise Unreachable(f"{self._name} does not open a session") from error
 
     async def _guarded(self, transport: paramiko.Transport, work: asyncio.Future[T], limit: float) -> T:
-        """Wait for *work* in threads until *limit*; past it, or when cancelled, close the transport."""
+        """Wait up to *limit* seconds for *work* in a thread; after a timeout or cancellation close the transport."""
         try:
             return await asyncio.wait_for(asyncio.shield(work), limit)
         except (TimeoutError, asyncio.CancelledError):
@@ -189,15 +190,14 @@ class Shell:
 
 @asynccontextmanager
 async def open_hosts(environment: Environment, *, connected: bool = True) -> AsyncIterator[list[Shell]]:
-    """Connections to all hosts, in the order of the file, a few begun at once.
+    """Shells for all hosts, in the order of the environment file; they are closed at the end.
 
-    Without *connected* each connects when it is first used, so that one dead host does not keep a rollback
-    from the others.
+    Without *connected* each connects on first use, so that a rollback can reach the other hosts when one is down.
     """
-    gate = asyncio.Semaphore(CONNECTING_MAX)
+    connecting = asyncio.Semaphore(CONNECTING_MAX)
 
-    async def connect_one(shell: Shell) -> None:
-        async with gate:
+    async def connect_limited(shell: Shell) -> None:
+        async with connecting:
             await shell.connect()
 
     async with AsyncExitStack() as stack:
@@ -205,7 +205,7 @@ async def open_hosts(environment: Environment, *, connected: bool = True) -> Asy
         for shell in shells:
             stack.callback(shell.close)
         if connected:
-            outcomes = await asyncio.gather(*map(connect_one, shells), return_exceptions=True)
+            outcomes = await asyncio.gather(*map(connect_limited, shells), return_exceptions=True)
             for outcome in outcomes:
                 if isinstance(outcome, BaseException):
                     raise outcome
@@ -213,7 +213,7 @@ async def open_hosts(environment: Environment, *, connected: bool = True) -> Asy
 
 
 def _read(receive: Callable[[int], bytes]) -> str:
-    """Everything to the end of the stream, of which the first and the last part are kept."""
+    """Read a stream to its end. Of a long one the first and the last part are kept."""
     half = OUTPUT_MAX // 2
     head, tail, dropped = bytearray(), bytearray(), 0
     while chunk := receive(65536):
@@ -236,7 +236,7 @@ def _short(command: Command) -> str:
 
 
 def _retrieve(work: asyncio.Future[T]) -> None:
-    """Take note of an error that nobody waits for any more, or asyncio complains that nobody did."""
+    """Retrieve the exception of an abandoned call; asyncio warns about exceptions that are never retrieved."""
     if work.done() and not work.cancelled() and (error := work.exception()):
         log.debug("an abandoned call ended with %r", error)
     elif not work.done():

@@ -1,4 +1,4 @@
-"""One change on one host: intended, done exactly once, confirmed, and seen on the host before it counts."""
+"""One change of one host: recorded before and after, run exactly once, and verified on the host."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from handlers.host.operations import OperationOutcome, OperationResult, run_oper
 from handlers.host.ssh import Shell
 
 FENCED = -1
-"""The exit status in the ledger of an operation that a host refused to an older controller: no process ends so."""
+"""The exit status, in the ledger, of an operation that the host refused because of its fencing token."""
 _STOP_GRACE_SECONDS = 30
 
 Proof = Callable[[HostFacts], bool]
 
 
 class Recorder(Protocol):
-    """Where intentions are written before a change and outcomes after it."""
+    """Records intentions before a change, and outcomes after it."""
 
     async def intend(self, operation_id: str, host: str, kind: str, command: str) -> None:
-        """Before the change."""
+        """Record the operation before it starts."""
 
     async def confirm(self, operation_id: str, outcome: str, exit_status: int | None, output: str) -> None:
-        """After it."""
+        """Record the outcome of the operation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostChange:
-    """What every operation of one deploy shares. The same change again finds the same operations."""
+    """What every operation of one deploy shares. Repeating the same change attaches to the same operations."""
 
     release: str
     token: int
     revision: str
-    """The whole commit id to activate."""
+    """The full commit id to activate."""
     recorder: Recorder
     back: bool = False
-    """A rollback."""
+    """Whether it is a rollback."""
     attempt: int = 1
-    """Counts the times a person asked for it anew: a failure stays one until somebody says so."""
+    """Grows when the operator requests the change again. Within one attempt a failed operation stays failed."""
 
 
 async def prepare(shell: Shell, change: HostChange) -> OperationResult:
-    """Bring the revision onto the host and make sure the switch can work; nothing that runs changes."""
+    """Fetch the revision to the host and check that the switch can work; the running tree is not changed."""
     command = commands.prepare(shell.environment.deploy, change.revision, back=change.back)
-    return await _carry_out(shell, change, "prepare", command, lambda facts: facts.present is True)
+    return await _run_verb(shell, change, "prepare", command, lambda facts: facts.present is True)
 
 
 async def stop_workers(shell: Shell, change: HostChange) -> OperationResult:
-    """Tell the workers to finish and stop, so that the restart cuts nothing in flight."""
+    """Stop the workers and let them finish, so that the restart interrupts no event."""
     services = shell.environment.services
     command = commands.units(services, "stop", services.workers)
     limit = services.stop_seconds + _STOP_GRACE_SECONDS
@@ -61,22 +61,22 @@ async def stop_workers(shell: Shell, change: HostChange) -> OperationResult:
     def stopped(facts: HostFacts) -> bool:
         return not any(unit.active for unit in facts.units if unit.name in workers)
 
-    return await _carry_out(shell, change, "stop-workers", command, stopped, limit=limit)
+    return await _run_verb(shell, change, "stop-workers", command, stopped, limit=limit)
 
 
 async def activate(shell: Shell, change: HostChange) -> OperationResult:
-    """Switch to the prepared revision, prove the tree, and restart what serves it."""
+    """Switch to the prepared revision, verify the tree, and restart the web units."""
     environment = shell.environment
     command = commands.activate(environment.deploy, change.revision, back=change.back)
     if environment.services.web:
         command = command.then(commands.units(environment.services, "restart", environment.services.web))
-    return await _carry_out(
+    return await _run_verb(
         shell, change, "activate", command, lambda facts: facts.revision == change.revision and facts.clean
     )
 
 
 async def start_workers(shell: Shell, change: HostChange) -> OperationResult:
-    """Start the workers on the revision that is now active."""
+    """Start the workers on the active revision."""
     services = shell.environment.services
     command = commands.units(services, "restart", services.workers)
     workers = frozenset(services.workers)
@@ -84,7 +84,7 @@ async def start_workers(shell: Shell, change: HostChange) -> OperationResult:
     def started(facts: HostFacts) -> bool:
         return all(unit.active for unit in facts.units if unit.name in workers)
 
-    return await _carry_out(shell, change, "start-workers", command, started)
+    return await _run_verb(shell, change, "start-workers", command, started)
 
 
 def _kind(change: HostChange, verb: str) -> str:
@@ -92,34 +92,34 @@ def _kind(change: HostChange, verb: str) -> str:
 
 
 def operation_id(change: HostChange, verb: str, host: str) -> str:
-    """The name under which a verb of this change is done on a host; an `r` behind it means once more."""
+    """The id of the operation for a verb of this change on a host; a suffix `r` marks the repetition."""
     return f"{change.release}-{_kind(change, verb)}-{host}-{change.attempt}"
 
 
-async def _carry_out(
+async def _run_verb(
     shell: Shell, change: HostChange, verb: str, command: Command, proof: Proof, *, limit: float | None = None
 ) -> OperationResult:
-    """Intend, do, confirm, and look whether the host shows it.
+    """Record the intention, run the operation, record its outcome, and check the *proof* on the host.
 
-    Every verb may be repeated, so one that was interrupted, or was done long ago and has been undone since (a
-    host that was started anew has started its workers), is done once more under an id of its own.
+    Every verb is idempotent. So an operation that was interrupted, or whose effect was undone since (a rebooted host
+    has started its workers), runs once more under its own id.
     """
     host = shell.host.name
     result: OperationResult | None = None
-    for again in ("", "r"):
-        name = f"{operation_id(change, verb, host)}{again}"
-        await change.recorder.intend(name, host, _kind(change, verb), str(command))
+    for suffix in ("", "r"):
+        operation = f"{operation_id(change, verb, host)}{suffix}"
+        await change.recorder.intend(operation, host, _kind(change, verb), str(command))
         try:
             result = await run_operation(
-                shell, name, change.token, command, release=change.release, limit=limit
+                shell, operation, change.token, command, release=change.release, limit=limit
             )
         except LockLost as error:
-            await change.recorder.confirm(name, OperationOutcome.FAILED, FENCED, str(error))
+            await change.recorder.confirm(operation, OperationOutcome.FAILED, FENCED, str(error))
             raise
-        said = result.output or result.sentence
-        await change.recorder.confirm(name, result.outcome, result.exit_status, said)
+        output = result.output or result.sentence
+        await change.recorder.confirm(operation, result.outcome, result.exit_status, output)
         if result.done:
-            # What has just proven itself on the host is not asked again: each look costs a rollback time.
+            # A fresh operation has just verified itself on the host. Another check would delay a rollback.
             if result.fresh or proof(await inspect(shell, change.revision)):
                 return result
         elif not result.interrupted:
@@ -132,5 +132,5 @@ async def _carry_out(
         outcome=OperationOutcome.FAILED,
         exit_status=result.exit_status,
         output=result.output,
-        sentence=f"{result.id} says it is done, but {host} does not show it",
+        sentence=f"{result.id} ended as done, but {host} does not have its effect",
     )

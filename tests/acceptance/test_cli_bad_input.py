@@ -89,9 +89,9 @@ async def test_what_does_not_exist_is_named(place: Place, words: list[str], need
     [
         ("consecutive =", "consecutiv =", "unknown key probe.consecutiv; did you mean consecutive?"),
         ("file:{secrets}/database", "env:NO_SUCH_VARIABLE", "NO_SUCH_VARIABLE is not set"),
-        ("file:{secrets}/database", "file:{home}/wrong", "does not let us in"),
-        ("{secrets}/known_hosts", "{home}/known_hosts", "shows another host key"),
-        ('{secrets}/key"', '{home}/other"', "does not let"),
+        ("file:{secrets}/database", "file:{home}/wrong", "refused the login"),
+        ("{secrets}/known_hosts", "{home}/known_hosts", "host key changed"),
+        ('{secrets}/key"', '{home}/other"', "was refused"),
     ],
 )
 async def test_a_wrong_environment_file_is_explained(place: Place, old: str, new: str, needle: str) -> None:

@@ -1,6 +1,6 @@
-"""What runs on a target host, in files of POSIX shell: no Python and no agent is needed there.
+"""The POSIX shell scripts that run on a target host, which needs neither Python nor an agent.
 
-Each file says what it is for and takes its values as positional parameters, so that none is pasted into text.
+Each takes its values as positional parameters, so that no value is pasted into shell text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib.resources import files
 
 @cache
 def script(*names: str) -> str:
-    """The text of `handlers/host/sh/<name>.sh`, several joined: functions first, then what uses them."""
+    """The text of `handlers/host/sh/<name>.sh`; several are joined in order, the functions first."""
     return "\n".join(
         files(__package__).joinpath(f"{name}.sh").read_text(encoding="utf-8").strip() for name in names
     )

@@ -1,11 +1,11 @@
-# Make a prepared revision the current one in a single rename, so that there is never a moment without one.
+# Make a prepared revision the current one with a single rename, so that `current` always exists.
 # $1 folder of the releases strategy, $2 revision, $3 forward or back, then the hooks
-base=$1 sha=$2 way=$3
+base=$1 sha=$2 direction=$3
 shift 3
 target=$base/releases/$sha
-[ "$(cat "$target/REVISION" 2>/dev/null)" = "$sha" ] || stop 65 "$target is missing or not whole: prepare it first"
+[ "$(cat "$target/REVISION" 2>/dev/null)" = "$sha" ] || stop 65 "$target is missing or incomplete: prepare it first"
 from=$(basename "$(readlink "$base/current" 2>/dev/null)")
-if [ "$way" = forward ] && [ -n "$from" ] && [ "$from" != "$sha" ]; then
+if [ "$direction" = forward ] && [ -n "$from" ] && [ "$from" != "$sha" ]; then
     write "$RUNBOOK_STATE/previous" "$from" || stop 81 "cannot write to $RUNBOOK_STATE: nothing changed"
 fi
 rm -f "$base/current.next"

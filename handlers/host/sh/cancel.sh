@@ -1,4 +1,4 @@
-# End an operation: its work gets five seconds to end by itself. What it started as a unit goes on.
+# Cancel an operation: SIGTERM, then SIGKILL after five seconds. Units that it started keep running.
 # $1 state directory, $2 operation id
 job=$1/jobs/$2
 [ -d "$job" ] && [ ! -f "$job/rc" ] || exit 0

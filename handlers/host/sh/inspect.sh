@@ -1,4 +1,4 @@
-# What is true on this host, in one look that changes nothing. Parts begin with a line of their name after \001.
+# Print the state of this host; changes nothing. Each part begins with \001 and a line with its name.
 # $1 strategy, $2 directory, $3 state directory, $4 remote, $5 a revision to look for or nothing, then the units
 strategy=$1 base=$2 state=$3 remote=$4 sha=$5
 shift 5
@@ -13,7 +13,7 @@ if [ ! -d "$base" ]; then
 elif ! command -v git >/dev/null 2>&1; then
     printf '%s\n' "git is not installed"
 else
-    told=$(git_here rev-parse --git-dir 2>&1) || printf '%s\n' "$told"
+    answer=$(git_here rev-parse --git-dir 2>&1) || printf '%s\n' "$answer"
 fi
 part revision
 if [ "$strategy" = checkout ]; then
@@ -23,7 +23,7 @@ else
     cat "$base/current/REVISION" 2>/dev/null
 fi
 part switching; [ "$strategy" = releases ] || cat "$state/switching" 2>/dev/null
-# An address may carry a password.
+# The address may contain a password.
 part remote; git_here remote get-url "$remote" 2>/dev/null | sed 's|//[^/@]*@|//***@|'
 part present
 if [ -n "$sha" ]; then

@@ -1,17 +1,17 @@
-# Bring a revision onto the host and make sure that the switch to it can work. The running tree is not touched.
+# Fetch a revision to the host and check that the switch to it can work. The running tree is not changed.
 # $1 tree, $2 revision, $3 remote, $4 branch, $5 forward or back, then the hooks
-tree=$1 sha=$2 remote=$3 branch=$4 way=$5
+tree=$1 sha=$2 remote=$3 branch=$4 direction=$5
 shift 5
 open_repository
 clear_locks
-# The way back must not depend on the origin.
-if [ "$way" = forward ] || ! git_here cat-file -e "$sha^{commit}" 2>/dev/null; then
+# A rollback must not depend on the remote.
+if [ "$direction" = forward ] || ! git_here cat-file -e "$sha^{commit}" 2>/dev/null; then
     fetch
     on_branch
 fi
-# A tree that our own interrupted switch left half way is no reason to refuse: the switch mends it.
-if [ "$way" = forward ] && [ ! -f "$RUNBOOK_STATE/switching" ]; then
-    room
+# A tree that our interrupted switch left half-way is not refused: the next switch fixes it.
+if [ "$direction" = forward ] && [ ! -f "$RUNBOOK_STATE/switching" ]; then
+    check_free_space
     if ! { git_here diff --quiet HEAD && same_as HEAD; }; then
         git_here diff --stat HEAD
         git_here diff HEAD | head -c 4000

@@ -1,31 +1,30 @@
-# Functions: is that process still the one we started? A pid alone proves nothing: pids are reused, a zombie still
-# answers kill -0, and a host may have been started anew in between. Built-in words only where /proc is: forks are
-# what a look costs.
+# Functions: is a process still the one we started? The pid alone is not enough: pids are reused, a zombie still answers
+# kill -0, and the host may have been rebooted. With /proc they use only shell built-ins, because forks are slow.
 
-# look_at PID: sets $stood (its state, nothing when it is gone) and $began (when it began)
-look_at() {
-    stood='' began=''
+# read_process PID: sets $process_state (empty when it is gone) and $start_time
+read_process() {
+    process_state='' start_time=''
     if [ -d /proc/self ]; then
-        # The name in there may hold blanks and brackets, so count from behind its last bracket.
+        # The process name may contain spaces and brackets, so count the fields after its last bracket.
         read -r line 2>/dev/null <"/proc/$1/stat" || return 0
         set -- ${line##*) }
-        stood=$1 began=${20}
+        process_state=$1 start_time=${20}
     else
-        began=$(ps -o lstart= -p "$1" 2>/dev/null | tr -d ' ')
-        stood=$(ps -o stat= -p "$1" 2>/dev/null)
+        start_time=$(ps -o lstart= -p "$1" 2>/dev/null | tr -d ' ')
+        process_state=$(ps -o stat= -p "$1" 2>/dev/null)
     fi
 }
 
-# Sets $boot. In a container the kernel's id stays, but its first process is another one.
-look_at_boot() {
+# Sets $boot. A restarted container keeps the kernel's boot id, so the start time of its process 1 is part of it.
+read_boot() {
     read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id || boot=$(sysctl -n kern.boottime 2>/dev/null | tr -d ' ')
-    look_at 1
-    boot=$boot-$began
+    read_process 1
+    boot=$boot-$start_time
 }
 
-# alive PID BEGAN
+# alive PID START_TIME
 alive() {
-    look_at "$1"
-    [ "$began" = "$2" ] || return 1
-    case $stood in '' | [ZXx]*) return 1 ;; esac
+    read_process "$1"
+    [ "$start_time" = "$2" ] || return 1
+    case $process_state in '' | [ZXx]*) return 1 ;; esac
 }

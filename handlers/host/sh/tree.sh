@@ -1,9 +1,9 @@
-# Functions for the scripts that handle a git tree in $tree and a revision in $sha. `git_here` is defined by the
-# caller, with all its options in one place.
+# Functions for the scripts that handle a git tree ($tree) and a revision ($sha). The caller defines `git_here`, git with
+# all our options.
 
 say() { printf '%s\n' "$*"; }
 
-# stop STATUS SENTENCE: 65 somebody must act first, 69 may work later, 80 a hook failed, 81 not proven, 82 a unit
+# stop STATUS SENTENCE: 65 the operator must act, 69 a retry may work, 80 a hook failed, 81 not verified, 82 a unit failed
 stop() {
     status=$1
     shift
@@ -18,9 +18,9 @@ open_repository() {
     git_folder=$(git_here rev-parse --absolute-git-dir 2>&1) || stop 65 "$tree is no git repository: $git_folder"
 }
 
-# Is a git process at work in this tree? One whose folder cannot be seen counts as one that is. Only built-in words
-# until one is found: there may be thousands of processes.
-git_at_work() {
+# Does a git process run in this tree? One whose folder cannot be read counts too. Uses only shell built-ins until it
+# finds a git process: there may be thousands of processes.
+git_is_running() {
     if [ ! -d /proc/self ]; then
         ps -A -o comm= | grep -q '^git'
         return
@@ -36,20 +36,20 @@ git_at_work() {
     return 1
 }
 
-# A killed git leaves its locks behind and every later one refuses to work. They are taken away only under the
-# host's lock and while no git process is alive in the tree.
+# A killed git leaves its lock files behind, and every later git refuses to run. They are removed only under the host's
+# lock and while no git process runs in the tree.
 clear_locks() {
     locks() { find "$git_folder" -maxdepth 1 -name '*.lock'; find "$git_folder/refs/remotes" -name '*.lock' 2>/dev/null; }
     [ -n "$(locks)" ] || return 0
     real=$(cd "$tree" && pwd -P)
     tries=0
-    while git_at_work; do
+    while git_is_running; do
         tries=$((tries + 1))
-        [ "$tries" -lt 50 ] || stop 69 "another git process is at work in $tree: wait for it to end, or end it"
+        [ "$tries" -lt 50 ] || stop 69 "another git process runs in $tree: wait for its end, or stop it"
         sleep 0.2
     done
     locks | while read -r lock; do
-        say "taking away $lock, left by a git process that is gone"
+        say "removing $lock, left by a git process that is gone"
         rm -f "$lock"
     done
 }
@@ -61,13 +61,13 @@ fetch() {
 
 on_branch() {
     git_here cat-file -e "$sha^{commit}" 2>/dev/null ||
-        stop 65 "revision $sha is not on $remote/$branch: push it there first, or name another"
+        stop 65 "revision $sha is not on $remote/$branch: push it first, or use another revision"
     git_here merge-base --is-ancestor "$sha" "refs/remotes/$remote/$branch" ||
-        stop 65 "revision $sha exists but is not on $remote/$branch: merge it there first, or name another"
+        stop 65 "revision $sha exists but is not on $remote/$branch: merge it first, or use another revision"
 }
 
-# Is the tree, read file by file, what that revision says? Needs an index without remembered times: after a killed or
-# full-disk checkout git status lies, and files can be marked as not to be looked at.
+# Compare the tree with a revision, file by file. It uses a new index: after a checkout that was killed or ran out of
+# disk space `git status` is wrong, and files may be marked as assume-unchanged.
 same_as() {
     index=$RUNBOOK_STATE/index
     rm -f "$index" "$index.lock"
@@ -77,14 +77,14 @@ same_as() {
     return "$same"
 }
 
-room() {
+check_free_space() {
     needed=$(git_here ls-tree -r -l "$sha" | awk '{ bytes += $4 } END { print int(bytes / 512) + 1024 }')
     free=$(df -Pk "$tree" | awk 'NR == 2 { print $4 }')
     [ "$free" -ge "$needed" ] ||
-        stop 65 "only $free KiB are free in $tree and the switch needs $needed (twice the tree): make room first"
+        stop 65 "only $free KiB are free in $tree and the switch needs $needed (twice the tree): free some space first"
 }
 
-# Not through a pipe: the status of git archive would be lost.
+# Without a pipe, which would lose the exit status of git archive.
 export_to() {
     rm -rf "$1" "$1.tar" && mkdir -p "$1" && git_here archive -o "$1.tar" "$sha" && tar -xf "$1.tar" -C "$1" &&
         rm -f "$1.tar" || stop 81 "cannot write the tree of $sha to $1"
@@ -96,7 +96,7 @@ hooks() {
     shift
     for hook; do
         say "hook: $hook"
-        (cd "$folder" && REVISION=$sha RUNBOOK_DIRECTION=$way sh -c "$hook") ||
+        (cd "$folder" && REVISION=$sha RUNBOOK_DIRECTION=$direction sh -c "$hook") ||
             stop 80 "the hook failed with status $?: $hook"
     done
 }

@@ -1,41 +1,41 @@
-# Wait a moment for an operation to end and say where it stands; then the end of its output. Waiting here saves a
-# round trip for each look.
-# $1 state directory, $2 operation id, $3 how long in tenths of a second, $4 seal (it had its time to begin) or look
+# Wait for an operation to end, with a timeout; print its state and the end of its output. Waiting on the host saves
+# round trips.
+# $1 state directory, $2 operation id, $3 timeout in tenths of a second, $4 seal (its time to start is over) or look
 job=$1/jobs/$2
 waited=0
 while :; do
     if [ -f "$job/rc" ]; then
         read -r end <"$job/rc"
-        stand="ended $end"
+        state="ended $end"
         break
     elif [ ! -d "$job" ]; then
-        stand=absent
+        state=absent
         break
     elif [ -f "$job/pid" ]; then
         read -r pid since booted <"$job/pid"
-        stand=running
-        look_at_boot
+        state=running
+        read_boot
         if [ "$boot" != "$booted" ] || ! alive "$pid" "$since"; then
             [ -f "$job/rc" ] && continue
-            stand=interrupted
+            state=interrupted
             break
         fi
     elif [ "$4" = seal ]; then
-        # If the folder can be made, the runner can no longer begin: then it is certain that nothing was done.
+        # If the folder can be created, the runner can no longer start: it is certain that nothing was done.
         if mkdir "$job/begun" 2>/dev/null; then
             printf 'never 0\n' >"$job/rc"
             continue
         fi
         sleep 1
         [ -f "$job/pid" ] && continue
-        stand=interrupted
+        state=interrupted
         break
     else
-        stand=starting
+        state=starting
     fi
     [ "$waited" -ge "$3" ] && break
     waited=$((waited + 1))
     sleep 0.1
 done
-printf '%s\n' "$stand"
+printf '%s\n' "$state"
 [ ! -f "$job/output" ] || tail -c 65536 "$job/output"

@@ -1,4 +1,4 @@
-"""Hosts for tests: true SSH, true git, a service manager, in a temporary folder."""
+"""Hosts for tests: real SSH, real git and a service manager, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Target:
         return self.hosts[host] / "state dir"
 
     def git(self, *words: str, at: Path | None = None) -> str:
-        """One git command, in the workshop where commits are made unless said otherwise."""
+        """Run one git command; by default in the repository in which the tests commit."""
         return git(*words, at=at or self.folder / "workshop")
 
     def commit(self, text: str, *, files: dict[str, str] | None = None, branch: str = "main") -> str:
@@ -84,13 +84,13 @@ class Target:
         return self.git("rev-parse", "HEAD")
 
     def head(self, host: str = "web-1") -> str:
-        """The commit that a host's checkout is on, asked on the spot."""
+        """The current commit of a host's checkout, from git."""
         return self.git("rev-parse", "HEAD", at=self.tree(host))
 
 
 @asynccontextmanager
 async def serve(folder: Path, *names: str, kind: Any = None) -> AsyncIterator[Target]:
-    """Bring hosts up and take them down again; their units are ended too."""
+    """Start the hosts, and stop them with their units at the end."""
     origin = folder / "origin.git"
     git("init", "-q", "--bare", "-b", "main", str(origin), at=folder)
     git("clone", "-q", str(origin), "workshop", at=folder)
@@ -141,11 +141,11 @@ async def open_host(environment: Environment, host: Host) -> AsyncIterator[Shell
 
 
 CLOSED_PORT = 1
-"""Nobody listens there: only root may, and no program that asks for any port gets it."""
+"""A port without a listener: only root may use it, and it is never assigned as a free port."""
 
 
 class Relay:
-    """A way to a host that can be cut, and that can swallow what goes over it."""
+    """A TCP proxy to a host that can cut connections, or drop the data."""
 
     def __init__(self, target: Target, name: str = "web-1") -> None:
         self._to = target.servers[name].port
@@ -169,7 +169,7 @@ class Relay:
         self.cut()
 
     def cut(self) -> None:
-        """Break every connection that goes over it."""
+        """Close every connection through it."""
         for writer in self._writers:
             writer.transport.abort()
 

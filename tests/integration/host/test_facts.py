@@ -1,4 +1,4 @@
-"""Asking a host what is true, and what a revision means there, without changing anything that runs."""
+"""Reading the state of a host and resolving a revision there, without changing the running tree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def shell(target: Target) -> AsyncIterator[Shell]:
         yield shell
 
 
-async def test_a_clean_host_is_told_as_it_is(target: Target, shell: Shell) -> None:
+async def test_the_facts_of_a_clean_host(target: Target, shell: Shell) -> None:
     """Revision, clean tree, room, clock, units and no state yet."""
     unit(target.hosts["web-1"], "tsh-erp", "/bin/sleep 1000")
     await shell.run(Command("systemctl", "start", "tsh-erp"))
@@ -46,7 +46,7 @@ async def test_a_clean_host_is_told_as_it_is(target: Target, shell: Shell) -> No
 
 
 async def test_a_local_change_is_seen_and_shown(target: Target, shell: Shell) -> None:
-    """A dirty tree is told with its diff; an untracked file alone is no dirt."""
+    """A dirty tree is reported with its diff; an untracked file does not make it dirty."""
     (target.tree() / "notes.txt").write_text("mine")
     assert (await inspect(shell)).clean
     (target.tree() / "app.txt").write_text("hand-made")
@@ -56,35 +56,35 @@ async def test_a_local_change_is_seen_and_shown(target: Target, shell: Shell) ->
 
 
 async def test_a_huge_local_change_is_shortened(target: Target, shell: Shell) -> None:
-    """A sentence about a dirty tree stays a sentence."""
+    """A long diff is shortened."""
     (target.tree() / "app.txt").write_text("x\n" * 1_000_000)
     assert 100 < len((await inspect(shell)).dirt) < 10_000
 
 
 async def test_a_password_in_the_remote_address_is_not_shown(target: Target, shell: Shell) -> None:
-    """The address is worth showing, what is hidden in it is not."""
+    """The address of the remote is shown without its password."""
     target.git("remote", "set-url", "origin", "https://deploy:hunter2@git.example/erp.git", at=target.tree())
     facts = await inspect(shell)
     assert facts.remote_url == "https://***@git.example/erp.git"
 
 
 async def test_a_host_without_the_checkout_says_so(target: Target, shell: Shell) -> None:
-    """A missing folder is a problem with a name, not an error."""
+    """A missing folder is reported as a problem, not raised as an error."""
     target.tree().rename(target.hosts["web-1"] / "elsewhere")
     facts = await inspect(shell)
     assert "there is no folder" in facts.problem
     assert facts.revision is None
 
 
-async def test_presence_of_a_revision_is_told(target: Target, shell: Shell) -> None:
-    """The way back must be known to be there before the first change."""
+async def test_presence_of_a_revision_is_known(target: Target, shell: Shell) -> None:
+    """Before the first change it must be known that the previous revision is on the host."""
     assert (await inspect(shell, target.head())).present is True
     assert (await inspect(shell, "0" * 40)).present is False
     assert (await inspect(shell)).present is None
 
 
 async def test_a_revision_is_found_by_hash_branch_and_tag(target: Target, shell: Shell) -> None:
-    """An abbreviated hash, a branch and a tag all lead to the whole id of what the origin has now."""
+    """An abbreviated hash, a branch and a tag all resolve to the full id of what the remote has now."""
     sha = target.commit("second")
     target.git("tag", "v2")
     target.git("push", "-q", "origin", "v2")
@@ -94,7 +94,7 @@ async def test_a_revision_is_found_by_hash_branch_and_tag(target: Target, shell:
 
 
 async def test_a_stale_local_branch_is_never_meant(target: Target, shell: Shell) -> None:
-    """The host's own branch of that name is old; the origin's counts."""
+    """A stale local branch of the same name is ignored; the remote's branch counts."""
     sha = target.commit("second")
     assert target.git("rev-parse", "main", at=target.tree()) != sha
     assert await resolve(shell, "main") == sha
@@ -118,7 +118,7 @@ async def test_a_revision_off_the_branch_is_refused(target: Target, shell: Shell
 
 
 async def test_a_missing_branch_is_refused_with_the_keys(target: Target) -> None:
-    """A branch that the origin has not is a matter of the environment file."""
+    """A branch that the remote does not have is reported as an error of the environment file."""
     environment = target.environment(deploy={"branch": "gone", "directory": "~/erp it's"})
     async with open_host(environment, environment.hosts[0]) as shell:
         with pytest.raises(Refused, match=r"deploy\.branch"):
@@ -126,7 +126,7 @@ async def test_a_missing_branch_is_refused_with_the_keys(target: Target) -> None
 
 
 async def test_the_log_tells_what_is_gained_and_what_is_lost(target: Target, shell: Shell) -> None:
-    """Going forward gains commits, going back loses them."""
+    """`>` marks commits that the change adds, `<` those that it removes."""
     first = target.head()
     second = target.commit("second: it's $(here)")
     await resolve(shell, "main")
@@ -141,7 +141,7 @@ SUDO = """#!/bin/sh
 
 
 async def test_what_sudo_would_refuse_is_known_without_doing_it(target: Target, tmp_path: Path) -> None:
-    """A forgotten line in the sudoers must be told by the check, not by a deploy that has stopped the workers."""
+    """A missing sudoers rule is found by the check, not by a deploy that has already stopped the workers."""
     sudo = tmp_path / "sudo"
     sudo.write_text(SUDO)
     sudo.chmod(0o755)

@@ -30,7 +30,7 @@ async def target(tmp_path: Path) -> AsyncIterator[Target]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def core(target: Target, engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Core]:
-    """The tools of a step; the password of the database is a secret that logs may hold."""
+    """The core of a step; the database password is a secret that logs may contain."""
     (tmp_path / "password").write_text(SECRET)
     environment = target.environment(
         database={"password": f"file:{tmp_path / 'password'}"},
@@ -42,14 +42,14 @@ async def core(target: Target, engine: AsyncEngine, tmp_path: Path) -> AsyncIter
 
 
 def wrote(target: Target, host: str, *lines: tuple[float, str]) -> None:
-    """The unit has written these lines, so many seconds ago."""
+    """Write lines to the log of a unit, with a time in the past."""
     now = time.time()
     told = "".join(f"{now - ago:.0f} {line}\n" for ago, line in lines)
     (target.hosts[host] / "tsh-erp.log").write_text(told)
 
 
-async def test_errors_since_the_deploy_are_told_and_the_new_ones_first(core: Core, target: Target) -> None:
-    """Equal but for numbers they are one; what was there the day before is marked; a log that is missing is named."""
+async def test_errors_since_the_deploy_are_listed_new_ones_first(core: Core, target: Target) -> None:
+    """Errors that differ only in numbers are grouped, old errors are marked, and a missing log is named."""
     deployed_at = datetime.fromtimestamp(time.time() - 100, UTC)
     wrote(
         target,
@@ -70,7 +70,7 @@ async def test_errors_since_the_deploy_are_told_and_the_new_ones_first(core: Cor
 
 
 async def test_the_evidence_holds_a_bounded_and_redacted_extract(core: Core, target: Target) -> None:
-    """The last lines of each log, without the secret, and instead of a host that is down why there is none."""
+    """The evidence has the last lines of each log without secrets, and the problem of a host that is down."""
     release = await deploying(core.database, "test")
     lines = [(0.0, f"line {number} password={SECRET}") for number in range(3 * logs.LINES_MAX)]
     wrote(target, "web-1", *lines)
@@ -85,7 +85,7 @@ async def test_the_evidence_holds_a_bounded_and_redacted_extract(core: Core, tar
 
 
 async def test_the_report_shows_the_errors_of_the_logs(core: Core, target: Target) -> None:
-    """In all its forms, with what could not be read."""
+    """All forms of the report have the errors, and the logs that could not be read."""
     release = await deploying(core.database, "test")
     wrote(target, "web-1", (0, "ERROR no rate for item 31"))
     written = await gather.write(core, release)

@@ -1,4 +1,4 @@
-"""What changes a host runs exactly once, whatever happens to the connection, the controller or the host."""
+"""An operation runs exactly once, even if the connection, the controller or the host fails."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ async def shell(target: Target) -> AsyncIterator[Shell]:
 
 
 def mark(text: str = "ran", *, seconds: float = 0) -> Command:
-    """Work that leaves a trace each time it runs."""
+    """A command that writes to a trace file each time it runs."""
     body = 'echo "begin $1" >>"$HOME/trace"; sleep "$2"; echo "$1" >>"$HOME/trace"; echo "said $1"'
     return Command.procedure(body, text, str(seconds), title="mark", changes=True)
 
 
 def trace(target: Target) -> list[str]:
-    """What ran to its end, in order."""
+    """The work that ran to its end, in order."""
     file = target.hosts["web-1"] / "trace"
     lines = file.read_text().splitlines() if file.exists() else []
     return [line for line in lines if not line.startswith("begin")]
 
 
 async def until(true: Callable[[], object], *, seconds: float = 10) -> None:
-    """Wait, not for ever, until something is true."""
+    """Poll until a condition is true, with a timeout."""
     deadline = monotonic() + seconds
     while not true():
         assert monotonic() < deadline, "it never came true"
@@ -63,7 +63,7 @@ def job(target: Target, operation_id: str) -> Path:
 
 
 async def test_the_same_id_runs_once(target: Target, shell: Shell) -> None:
-    """Asking again gives the first answer and does nothing."""
+    """The same id again returns the first result and runs nothing."""
     first = await run_operation(shell, "r1-x", 1, mark())
     again = await run_operation(shell, "r1-x", 1, mark())
     assert first == again
@@ -72,14 +72,14 @@ async def test_the_same_id_runs_once(target: Target, shell: Shell) -> None:
 
 
 async def test_many_at_once_with_one_id_run_once(target: Target, shell: Shell) -> None:
-    """However many ask at the same moment, the work is done once and all learn of its end."""
+    """Many calls at the same time run the work once, and all return its result."""
     results = await asyncio.gather(*(run_operation(shell, "r1-x", 1, mark(seconds=0.3)) for _ in range(6)))
     assert {result.outcome for result in results} == {OperationOutcome.DONE}
     assert trace(target) == ["ran"]
 
 
 async def test_a_rush_at_the_same_instant_starts_one(target: Target, shell: Shell) -> None:
-    """Thirty starts that the host makes at once, nearer together than any controllers could: one wins."""
+    """Of thirty simultaneous starts on the host itself, exactly one runs the work."""
     begin = operations._Operation(shell, "r1-x", None).start(1, mark(), "r1", 20)
     rush = """printf '%s' "$1" >"$HOME/s"; n=0; while [ $n -lt 30 ]; do sh "$HOME/s" & n=$((n + 1)); done; wait"""
     told = (await shell.run(Command.procedure(rush, begin.script, title="rush"))).stdout.split()
@@ -89,8 +89,8 @@ async def test_a_rush_at_the_same_instant_starts_one(target: Target, shell: Shel
     assert [path.name for path in (target.state() / "jobs").iterdir()] == ["r1-x"]
 
 
-async def test_a_failure_has_its_status_and_last_words(shell: Shell) -> None:
-    """What failed says with which status and what it said last."""
+async def test_a_failure_has_its_status_and_last_line(shell: Shell) -> None:
+    """The message of a failed operation has its exit status and the last line of its output."""
     work = Command.procedure("echo much; echo 'no room' >&2; exit 3", title="t", changes=True)
     result = await run_operation(shell, "r1-x", 1, work)
     assert (result.outcome, result.exit_status) == (OperationOutcome.FAILED, 3)
@@ -99,7 +99,7 @@ async def test_a_failure_has_its_status_and_last_words(shell: Shell) -> None:
 
 
 async def test_a_cut_connection_loses_nothing(target: Target) -> None:
-    """The connection breaks in the middle: the operation goes on, is found again and has run once."""
+    """After a lost connection the operation continues; a reconnect attaches, and it has run once."""
     async with Relay(target) as relay:
         environment = target.environment()
         host = environment.hosts[0].model_copy(update={"port": relay.port})
@@ -116,7 +116,7 @@ async def test_a_cut_connection_loses_nothing(target: Target) -> None:
 
 
 async def test_a_connection_that_is_cut_at_any_moment_never_runs_it_twice(target: Target) -> None:
-    """Cut again and again from the first byte on: once is once."""
+    """With connections cut at every stage, the operation still runs exactly once."""
     async with Relay(target) as relay:
         environment = target.environment()
         host = environment.hosts[0].model_copy(update={"port": relay.port})
@@ -143,7 +143,7 @@ async def test_a_host_that_is_down_is_unreachable(
 
 
 async def test_a_host_that_dies_under_way_is_unknown(target: Target) -> None:
-    """It was sent and nobody can be asked: that is neither a success nor a failure."""
+    """It was sent and the host does not answer: the outcome is unknown, neither done nor failed."""
     async with Relay(target) as relay:
         environment = target.environment()
         host = environment.hosts[0].model_copy(update={"port": relay.port})
@@ -158,7 +158,7 @@ async def test_a_host_that_dies_under_way_is_unknown(target: Target) -> None:
 
 
 async def test_a_smaller_token_is_refused(target: Target, shell: Shell) -> None:
-    """Who comes with an older token than the host has seen has lost the lock, and nothing is done for him."""
+    """A controller with an older token than the host has obeyed has lost the lock; the host refuses its work."""
     await run_operation(shell, "new", 7, mark("new"))
     with pytest.raises(LockLost, match="token 7"):
         await run_operation(shell, "old", 6, mark("old"))
@@ -169,7 +169,7 @@ async def test_a_smaller_token_is_refused(target: Target, shell: Shell) -> None:
 
 
 async def test_what_was_turned_away_may_run_when_its_turn_has_come(target: Target, shell: Shell) -> None:
-    """It never ran: a release that has the lock again, with a new token, must not be refused for ever."""
+    """A fenced operation never ran: with a new token the same release can run it."""
     await run_operation(shell, "new", 7, mark("new"))
     with pytest.raises(LockLost):
         await run_operation(shell, "mine", 6, mark("mine"))
@@ -179,7 +179,7 @@ async def test_what_was_turned_away_may_run_when_its_turn_has_come(target: Targe
 
 
 async def test_a_killed_operation_is_interrupted_and_stays_so(target: Target, shell: Shell) -> None:
-    """Its processes are gone and wrote no end: unknown, and asking again does not run it."""
+    """Its processes are gone without an exit status: unknown, and the same id does not run it again."""
     running = asyncio.create_task(run_operation(shell, "r1-x", 1, mark(seconds=30)))
     await until((job(target, "r1-x") / "work.pid").exists)
     for name in ("pid", "work.pid"):
@@ -190,8 +190,8 @@ async def test_a_killed_operation_is_interrupted_and_stays_so(target: Target, sh
     assert trace(target) == []
 
 
-async def test_a_host_that_was_started_anew_has_interrupted_it(target: Target, shell: Shell) -> None:
-    """Another boot of the host: whatever has that pid now is not our operation."""
+async def test_a_reboot_of_the_host_interrupts_it(target: Target, shell: Shell) -> None:
+    """After a reboot, a process with the same pid is not our operation."""
     await run_operation(shell, "r1-x", 1, mark())
     (job(target, "r1-x") / "rc").unlink()
     pid = os.getpid()
@@ -201,7 +201,7 @@ async def test_a_host_that_was_started_anew_has_interrupted_it(target: Target, s
 
 
 async def test_a_reused_pid_is_not_our_operation(target: Target, shell: Shell) -> None:
-    """A living process with the pid of a dead runner does not keep the operation running for ever."""
+    """A running process with the reused pid of a dead runner does not count as the operation."""
     await run_operation(shell, "r1-x", 1, mark())
     (job(target, "r1-x") / "rc").unlink()
     _, _, boot = (job(target, "r1-x") / "pid").read_text().split()
@@ -212,7 +212,7 @@ async def test_a_reused_pid_is_not_our_operation(target: Target, shell: Shell) -
 async def test_what_never_began_is_sealed(
     target: Target, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A place that was taken and never used is closed, so that it is certain that nothing was done."""
+    """A folder whose runner never started is sealed, so that it is certain that nothing was done."""
     monkeypatch.setattr(operations, "_BEGIN_SECONDS", 0.1)
     await run_operation(shell, "first", 1, mark("first"))
     job(target, "r1-x").mkdir()
@@ -223,7 +223,7 @@ async def test_what_never_began_is_sealed(
 
 
 async def test_overdue_work_is_ended_with_its_children(target: Target, shell: Shell) -> None:
-    """Work past its limit is ended on the host, as a whole."""
+    """After its timeout the work is killed on the host, with all its processes."""
     body = 'sleep 4711 & echo $! >"$HOME/child"; sleep 4711'
     work = Command.procedure(body, title="t", changes=True)
     result = await run_operation(shell, "r1-x", 1, work, limit=1)
@@ -248,7 +248,7 @@ async def test_cancelling_ends_the_work(target: Target, shell: Shell) -> None:
 
 
 async def test_a_controller_that_goes_away_ends_nothing(target: Target, shell: Shell) -> None:
-    """The operation of a killed controller goes on, and the next one finds it by its id."""
+    """The operation of a killed controller continues, and the next controller attaches by its id."""
     running = asyncio.create_task(run_operation(shell, "r1-x", 1, mark(seconds=1)))
     await until((target.hosts["web-1"] / "trace").exists)
     running.cancel()
@@ -269,7 +269,7 @@ async def test_one_operation_at_a_time(target: Target, shell: Shell) -> None:
 
 
 async def test_a_lock_that_is_held_too_long_is_busy(target: Target, shell: Shell) -> None:
-    """Who cannot get the host's lock within the limit has done nothing, and says so."""
+    """An operation that does not get the host's lock in time reports that it did nothing."""
     running = asyncio.create_task(run_operation(shell, "r1-x", 1, mark("long", seconds=5)))
     await until((target.hosts["web-1"] / "trace").exists)
     result = await run_operation(shell, "r1-y", 1, mark("late"), limit=1)
@@ -280,7 +280,7 @@ async def test_a_lock_that_is_held_too_long_is_busy(target: Target, shell: Shell
 
 
 async def test_a_daemon_does_not_keep_the_lock(target: Target, shell: Shell) -> None:
-    """What an operation leaves running neither holds the lock nor delays the end."""
+    """A daemon that an operation starts neither holds the lock nor delays the end."""
     body = 'sleep 20 & echo $! >"$HOME/child"'
     began = monotonic()
     await run_operation(shell, "r1-x", 1, Command.procedure(body, title="t", changes=True))
@@ -290,7 +290,7 @@ async def test_a_daemon_does_not_keep_the_lock(target: Target, shell: Shell) -> 
 
 
 async def test_the_state_file_tells_the_last_operation(target: Target, shell: Shell) -> None:
-    """The host knows by itself which release touched it last, and how that ended."""
+    """The host's state file has the last release that changed it, and the outcome."""
     assert await read_state(shell) is None
     await run_operation(shell, "r1-x", 5, Command("false", changes=True), release="r1")
     state = await read_state(shell)
@@ -301,7 +301,7 @@ async def test_the_state_file_tells_the_last_operation(target: Target, shell: Sh
 
 
 async def test_old_operations_are_forgotten_and_running_ones_are_not(target: Target, shell: Shell) -> None:
-    """Fifty folders are kept; one without an end is never thrown away."""
+    """Fifty folders are kept; one without an exit status is never deleted."""
     await run_operation(shell, "first", 1, mark())
     jobs = target.state() / "jobs"
     for number in range(60):
@@ -318,8 +318,8 @@ async def test_old_operations_are_forgotten_and_running_ones_are_not(target: Tar
     assert (jobs / "last").exists()
 
 
-async def test_progress_is_told(shell: Shell) -> None:
-    """Whoever waits may look at the output so far."""
+async def test_progress_is_reported(shell: Shell) -> None:
+    """on_poll gets the output so far."""
     seen: list[str] = []
 
     async def look(output: str) -> None:
@@ -334,7 +334,7 @@ async def test_progress_is_told(shell: Shell) -> None:
 async def test_the_work_has_the_accounts_umask_and_its_files_are_private(
     target: Target, shell: Shell
 ) -> None:
-    """Files that the work makes can be read by the units; what the operation keeps is ours alone."""
+    """Files of the work are readable by the units; files of the operation only by us."""
     work = Command.procedure('umask; echo secret; : >"$HOME/made"', title="t", changes=True)
     result = await run_operation(shell, "r1-x", 1, work)
     usual = await shell.run(Command("umask"))
@@ -344,19 +344,19 @@ async def test_the_work_has_the_accounts_umask_and_its_files_are_private(
 
 
 async def test_a_name_that_cannot_be_a_folder_is_refused(shell: Shell) -> None:
-    """An id that would leave the folder never reaches a host."""
+    """An id that would leave the folder is refused before it is sent."""
     for bad in ("", "../x", "a b", "a/b", "-x"):
         with pytest.raises(errors.Refused):
             await run_operation(shell, bad, 1, mark())
 
 
 def fields_of(pid: int) -> list[str]:
-    """What the kernel says about a process, from its state on."""
+    """The fields of a process in /proc, from its state on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def alive(pid: int) -> bool:
-    """Whether a process lives; a zombie does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return fields_of(pid)[0] != "Z"
     except FileNotFoundError:

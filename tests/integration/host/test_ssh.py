@@ -1,4 +1,4 @@
-"""Reaching a host: only one that is known, every wait bounded, and never a guess about what came of it."""
+"""SSH: known hosts only, a timeout on every wait, and an unknown outcome is never guessed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = ["asyncssh", *(["openssh"] if find_sshd() else [])]
 
 @pytest.fixture(params=KINDS)
 async def target(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Target]:
-    """One host, by each server that there is."""
+    """One host, by each available SSH server."""
     try:
         async with serve(tmp_path, kind=request.param) as target:
             yield target
@@ -50,7 +50,7 @@ async def refusal(environment: Environment) -> str:
 
 
 async def test_both_streams_and_the_status_come_back(shell: Shell) -> None:
-    """What a command says arrives stream by stream, with its own exit status."""
+    """The result has stdout, stderr and the exit status of the command."""
     result = await shell.run(Command.procedure("echo out; echo err >&2; exit 7", title="t"))
     assert (result.stdout, result.stderr, result.exit_status) == ("out\n", "err\n", 7)
 
@@ -66,7 +66,7 @@ async def test_a_hostile_word_arrives_as_it_is(shell: Shell, hostile: str) -> No
 
 
 async def test_the_command_is_in_no_process_list(shell: Shell) -> None:
-    """What the login shell is given does not show the command, so a secret in a procedure does not leak."""
+    """The arguments of the login shell do not contain the command, so a secret in a procedure does not leak."""
     marker = "planted-4711"
     looking = f"cat /proc/$$/cmdline /proc/$PPID/cmdline | tr '\\0' ' '; : {marker}"
     result = await shell.run(Command.procedure(looking, title="t"))
@@ -86,7 +86,7 @@ async def test_a_flood_is_capped_and_both_ends_are_kept(shell: Shell) -> None:
 
 
 async def test_an_unknown_host_key_is_refused(target: Target) -> None:
-    """A host whose key nobody recorded is refused, with the file and what to do."""
+    """A host whose key is not recorded is refused, with the file and what to do."""
     (target.folder / "known_hosts").write_text("")
     sentence = await refusal(target.environment())
     assert str(target.folder / "known_hosts") in sentence
@@ -100,12 +100,12 @@ async def test_a_changed_host_key_is_refused(target: Target) -> None:
     port = target.environment().hosts[0].port
     (target.folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
     sentence = await refusal(target.environment())
-    assert "another host key" in sentence
+    assert "host key changed" in sentence
     assert sentence.count("SHA256:") == 2
 
 
 async def test_a_missing_known_hosts_file_is_refused(target: Target) -> None:
-    """Without the file nobody is known."""
+    """Without the known hosts file every host is refused."""
     (target.folder / "known_hosts").unlink()
     assert "ssh.known_hosts_file" in await refusal(target.environment())
 
@@ -127,13 +127,17 @@ async def test_a_key_file_that_is_none_is_refused(target: Target) -> None:
     junk.write_text("no key")
     key = asyncssh.generate_private_key("ssh-ed25519")
     locked.write_bytes(key.export_private_key(passphrase="secret"))
-    expected = {target.folder / "none": "cannot read", junk: "no private key", locked: "is encrypted"}
+    expected = {
+        target.folder / "none": "cannot read",
+        junk: "not a usable private key",
+        locked: "is encrypted",
+    }
     for file, words in expected.items():
         assert words in await refusal(target.environment(ssh={"key_file": str(file)}))
 
 
 async def test_a_closed_port_is_unreachable_at_once(target: Target) -> None:
-    """A host that is down is something to try again, and says where."""
+    """A host that is down raises Unreachable with its address."""
     environment = target.environment()
     down = environment.hosts[0].model_copy(update={"port": CLOSED_PORT})
     began = monotonic()
@@ -144,7 +148,7 @@ async def test_a_closed_port_is_unreachable_at_once(target: Target) -> None:
 
 
 async def test_a_port_that_says_nothing_is_given_up(target: Target) -> None:
-    """A listener that accepts and never greets does not hold us longer than the limit."""
+    """A server that accepts and sends no banner does not block longer than the timeout."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environment = target.environment(ssh={"connect_seconds": 1})
         frozen = environment.hosts[0].model_copy(update={"port": silent.getsockname()[1]})
@@ -156,7 +160,7 @@ async def test_a_port_that_says_nothing_is_given_up(target: Target) -> None:
 
 
 async def test_a_command_without_end_is_given_up(shell: Shell) -> None:
-    """The deadline ends the wait; for a command that changes the host the outcome is then unknown."""
+    """The timeout ends the wait; for a command that changes the host the outcome is then unknown."""
     for changes, expected in ((False, Unreachable), (True, OutcomeUnknown)):
         began = monotonic()
         with pytest.raises(expected, match="did not finish within"):
@@ -165,22 +169,22 @@ async def test_a_command_without_end_is_given_up(shell: Shell) -> None:
 
 
 async def test_a_killed_command_is_never_a_success_or_a_failure(shell: Shell) -> None:
-    """No exit status means that nobody knows."""
+    """Without an exit status the outcome is unknown."""
     with pytest.raises(OutcomeUnknown, match="without an exit status"):
         await shell.run(Command.procedure("kill -9 $$", title="t", changes=True))
     with pytest.raises(Unreachable):
         await shell.run(Command.procedure("kill -9 $$", title="t"))
 
 
-async def test_after_a_lost_connection_the_next_command_connects_anew(shell: Shell) -> None:
-    """A shell outlives its connections."""
+async def test_after_a_lost_connection_the_next_command_reconnects(shell: Shell) -> None:
+    """A shell reconnects after a lost connection."""
     with pytest.raises(Unreachable):
         await shell.run(Command("sleep", 5), limit=0.3)
     assert (await shell.run(Command("echo", "back"))).stdout == "back\n"
 
 
 async def test_cancelling_closes_the_connection_at_once(shell: Shell) -> None:
-    """A cancelled wait is over in a moment, not when the command ends."""
+    """A cancelled wait ends immediately, not when the command ends."""
     waiting = asyncio.create_task(shell.run(Command("sleep", 30)))
     await shell.run(Command("true"))
     began = monotonic()

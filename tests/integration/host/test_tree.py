@@ -1,4 +1,4 @@
-"""Switching the tree: refused while there is reason, proven by content, mended after accidents."""
+"""Switching the tree: refused with a reason, verified by content, repaired after an interruption."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from handlers.host.step import HostChange, activate, prepare
 from tests.integration.host.ssh_target import Target, git, open_host, serve
 
 
-class _Nobody:
+class _NoRecorder:
     async def intend(self, operation_id: str, host: str, kind: str, command: str) -> None:
-        """Not of interest here."""
+        """Ignored: these tests are about the tree."""
 
     async def confirm(self, operation_id: str, outcome: str, exit_status: int | None, output: str) -> None:
-        """Not of interest here."""
+        """Ignored: these tests are about the tree."""
 
 
 _SERVICES: dict[str, Any] = {"command": ["true"], "web": [], "workers": []}
@@ -32,12 +32,14 @@ _SERVICES: dict[str, Any] = {"command": ["true"], "web": [], "workers": []}
 
 def change(revision: str, **values: Any) -> HostChange:
     """A change of release r1."""
-    return HostChange(**{"release": "r1", "token": 1, "revision": revision, "recorder": _Nobody()} | values)
+    return HostChange(
+        **{"release": "r1", "token": 1, "revision": revision, "recorder": _NoRecorder()} | values
+    )
 
 
 @pytest.fixture
 async def target(tmp_path: Path) -> AsyncIterator[Target]:
-    """One host without units: this is about the tree."""
+    """One host without units: these tests are about the tree."""
     async with serve(tmp_path, kind="asyncssh") as target:
         target.changed = {"services": _SERVICES}
         yield target
@@ -62,7 +64,7 @@ def tree_of(target: Target) -> dict[str, str]:
 
 
 async def test_preparing_does_not_touch_the_tree(target: Target, shell: Shell) -> None:
-    """After it the host has the revision and runs what it ran."""
+    """After the preparation the host has the revision; the running tree is unchanged."""
     old, before, sha = target.head(), tree_of(target), target.commit("second")
     assert (await prepare(shell, change(sha))).done
     assert (target.head(), tree_of(target)) == (old, before)
@@ -70,7 +72,7 @@ async def test_preparing_does_not_touch_the_tree(target: Target, shell: Shell) -
 
 
 async def test_a_switch_leaves_exactly_the_revision(target: Target, shell: Shell) -> None:
-    """Files that are gone in it are gone, new ones are there, ignored and untracked ones stay."""
+    """The switch removes deleted files, adds new ones, and keeps ignored and untracked ones."""
     target.git("rm", "-q", "keep/a.txt")
     sha = target.commit("second", files={"app.txt": "second", "new/b.txt": "b"})
     (target.tree() / "server.log").write_text("log")
@@ -88,7 +90,7 @@ async def test_a_switch_leaves_exactly_the_revision(target: Target, shell: Shell
 
 
 async def test_a_dirty_tree_is_refused_with_its_diff(target: Target, shell: Shell) -> None:
-    """Local changes are shown and stay where they are."""
+    """Local changes are shown and not overwritten."""
     sha = target.commit("second")
     (target.tree() / "app.txt").write_text("hand-made")
     for verb in (prepare, activate):
@@ -100,7 +102,7 @@ async def test_a_dirty_tree_is_refused_with_its_diff(target: Target, shell: Shel
 
 
 async def test_an_untracked_file_in_the_way_is_refused(target: Target, shell: Shell) -> None:
-    """A file that nobody committed is not overwritten by one that somebody did."""
+    """An untracked file is not overwritten by a committed one."""
     sha = target.commit("second", files={"settings.py": "theirs"})
     (target.tree() / "settings.py").write_text("mine")
     result = await prepare(shell, change(sha))
@@ -111,18 +113,18 @@ async def test_an_untracked_file_in_the_way_is_refused(target: Target, shell: Sh
 
 @pytest.mark.parametrize("where", ["index.lock", "HEAD.lock", "refs/remotes/origin/main.lock"])
 async def test_a_lock_of_a_dead_git_is_taken_away(target: Target, shell: Shell, where: str) -> None:
-    """What a killed git left behind does not stop a release."""
+    """The lock files of a killed git do not stop a release."""
     sha = target.commit("second")
     (target.tree() / ".git" / where).write_text("")
     assert (await prepare(shell, change(sha))).done
     (target.tree() / ".git" / "index.lock").write_text("")
     result = await activate(shell, change(sha))
     assert result.done, result.sentence
-    assert "taking away" in result.output
+    assert "removing " in result.output
 
 
 async def test_a_lock_of_a_living_git_is_left_alone(target: Target, shell: Shell) -> None:
-    """While a git process works in the tree its lock is its own."""
+    """While a git process runs in the tree, its lock file is kept."""
     sha = target.commit("second")
     (target.tree() / ".git" / "index.lock").write_text("")
     living = await asyncio.create_subprocess_exec(
@@ -139,7 +141,7 @@ async def test_a_lock_of_a_living_git_is_left_alone(target: Target, shell: Shell
 
 
 async def test_an_unknown_and_an_unmerged_revision_are_refused(target: Target, shell: Shell) -> None:
-    """The host checks for itself what the plan has promised."""
+    """The host itself checks that the revision is on the released branch."""
     assert "is not on origin/main" in (await prepare(shell, change("f" * 40))).sentence
     side = target.commit("side", branch="side")
     target.git("fetch", "-q", "origin", at=target.tree())
@@ -149,7 +151,7 @@ async def test_an_unknown_and_an_unmerged_revision_are_refused(target: Target, s
 
 
 async def test_an_origin_that_is_gone_changes_nothing(target: Target, shell: Shell) -> None:
-    """A fetch that fails may be tried again later, and says what it could not do."""
+    """A fetch that fails can be retried, and its message names the branch and the remote."""
     target.origin.rename(target.folder / "gone.git")
     result = await prepare(shell, change(target.head()))
     assert result.exit_status == 69
@@ -157,7 +159,7 @@ async def test_an_origin_that_is_gone_changes_nothing(target: Target, shell: She
 
 
 def half_switched(target: Target, sha: str) -> None:
-    """What a kill in the middle of a checkout leaves: new files, the old HEAD, a lock, and our own mark."""
+    """The state after a kill during a checkout: new files, the old HEAD, a git lock, and our file `switching`."""
     git("--work-tree=.", "checkout", sha, "--", ".", at=target.tree())
     git("reset", "-q", at=target.tree())
     (target.tree() / ".git" / "index.lock").write_text("")
@@ -166,8 +168,8 @@ def half_switched(target: Target, sha: str) -> None:
 
 
 @pytest.mark.parametrize("back", [False, True])
-async def test_a_switch_that_was_killed_half_way_is_mended(target: Target, shell: Shell, back: bool) -> None:
-    """Whether one goes on or back, the tree is then exactly one revision, without files of the other."""
+async def test_a_switch_that_was_killed_half_way_is_fixed(target: Target, shell: Shell, back: bool) -> None:
+    """Forward or back, the tree is then exactly one revision, without files of the other."""
     old, before = target.head(), tree_of(target)
     sha = target.commit("second", files={"app.txt": "second", "new/b.txt": "b"})
     await prepare(shell, change(sha))
@@ -188,7 +190,7 @@ async def test_a_switch_that_was_killed_half_way_is_mended(target: Target, shell
 
 
 async def test_a_lying_index_does_not_prove_a_tree(target: Target, shell: Shell) -> None:
-    """A file that is wrong while git status is content is found before the switch and after it."""
+    """A wrong file that `git status` does not show is found before and after the switch."""
     sha = target.commit("second", files={"other.txt": "the switch has no reason to touch app.txt"})
     git("update-index", "--skip-worktree", "app.txt", at=target.tree())
     (target.tree() / "app.txt").write_text("hidden")
@@ -203,7 +205,7 @@ async def test_a_lying_index_does_not_prove_a_tree(target: Target, shell: Shell)
 
 
 async def test_hooks_run_in_the_new_tree_with_the_revision(target: Target) -> None:
-    """Before the switch in a copy of the new tree, after it in the tree itself; quotes in them are theirs."""
+    """Hooks run in a copy of the new tree before the switch, and in the tree itself after it; quotes are kept."""
     sha = target.commit("second")
     target.changed["deploy"] = {
         "directory": "~/erp it's",
@@ -225,7 +227,7 @@ async def test_hooks_run_in_the_new_tree_with_the_revision(target: Target) -> No
 
 
 async def test_a_failing_hook_before_the_switch_keeps_the_tree(target: Target) -> None:
-    """The hook's status and name are told, and nothing was switched."""
+    """The message has the hook and its exit status, and nothing was switched."""
     sha, old = target.commit("second"), target.head()
     target.changed["deploy"] = {
         "directory": "~/erp it's",
@@ -242,7 +244,7 @@ async def test_a_failing_hook_before_the_switch_keeps_the_tree(target: Target) -
 
 
 async def test_a_hook_of_the_repository_does_not_run(target: Target, shell: Shell) -> None:
-    """Git's own hooks on the host have no say in a release."""
+    """Git hooks on the host do not run in a release."""
     hook = target.tree() / ".git/hooks/post-checkout"
     hook.write_text("#!/bin/sh\nexit 1\n")
     hook.chmod(0o755)
@@ -252,7 +254,7 @@ async def test_a_hook_of_the_repository_does_not_run(target: Target, shell: Shel
 
 
 async def test_the_releases_strategy_switches_one_link(target: Target) -> None:
-    """A folder for each revision, the link moved in one rename, and back the same way."""
+    """Each revision has its own folder; one rename switches the link, forward and back."""
     base = target.hosts["web-1"] / "app"
     base.mkdir()
     git("clone", "-q", "--bare", str(target.origin), "repository", at=base)
@@ -279,7 +281,7 @@ async def test_the_releases_strategy_switches_one_link(target: Target) -> None:
     assert (state.current, state.previous) == (old, old)
 
 
-async def test_a_release_folder_that_is_not_whole_is_made_anew(target: Target) -> None:
+async def test_a_release_folder_that_is_incomplete_is_exported_again(target: Target) -> None:
     """An export that was killed has no REVISION and is never activated."""
     base = target.hosts["web-1"] / "app"
     base.mkdir()
@@ -294,7 +296,7 @@ async def test_a_release_folder_that_is_not_whole_is_made_anew(target: Target) -
     }
     environment = target.environment()
     async with open_host(environment, environment.hosts[0]) as shell:
-        assert "not whole" in (await activate(shell, change(sha))).sentence
+        assert "missing or incomplete" in (await activate(shell, change(sha))).sentence
         assert (await prepare(shell, change(sha))).done
         assert (await activate(shell, change(sha, attempt=2))).done
     assert not (base / "current" / "rubbish").exists()

@@ -1,4 +1,4 @@
-"""Commands are values: they quote, hide and know whether they change a host; bad input stops at the door."""
+"""Commands as values: quoting, hidden secrets, the flag `changes`, and the refusal of invalid input."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SERVICES = Services(web=("tsh-erp",), workers=("tsh-erp-workers",))
 
 
 def run(command: Command) -> str:
-    """What a real shell makes of it."""
+    """How a real shell parses it."""
     return subprocess.run(["sh", "-c", command.script], check=True, capture_output=True, text=True).stdout
 
 
 def test_words_are_joined_and_steps_stop_at_the_first_failure() -> None:
-    """A command reads as one would type it, the next step depends on it."""
+    """A command prints as typed, and a sequence is joined with &&."""
     command = Command("ln", "-sfn", PurePosixPath("releases/4f2c9e1"), "next").then(
         "mv", "-T", "next", "current"
     )
@@ -37,19 +37,19 @@ def test_words_are_joined_and_steps_stop_at_the_first_failure() -> None:
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_any_word_is_one_word(word: str) -> None:
-    """Whatever it holds, the shell reads it back as the same single word."""
+    """Any text is parsed by the shell as the same single word."""
     assert shlex.split(Command("x", word).script) == ["x", word]
 
 
 @pytest.mark.parametrize("word", ["it's", "$(id)", "`id`", "a b", "", "\n", "*", "~", "-e", "é", '"', "\\"])
 def test_a_real_shell_reads_hostile_words_as_data(word: str) -> None:
-    """As an argument of a command and as a value of a procedure."""
+    """The same, as an argument of a command and as a value of a procedure."""
     assert run(Command("printf", "[%s]", word)) == f"[{word}]"
     assert run(Command.procedure('printf "[%s]" "$1"', word, title="t")) == f"[{word}]"
 
 
 def test_a_zero_byte_is_refused() -> None:
-    """No shell can take one, so nothing is sent."""
+    """No shell accepts a NUL byte, so nothing is sent."""
     with pytest.raises(Refused):
         Command("echo", "a\0b")
 
@@ -63,7 +63,7 @@ def test_the_home_of_the_host_is_meant_only_by_a_path() -> None:
 
 
 def test_a_secret_is_sent_and_never_shown() -> None:
-    """It is in the script and in nothing that prints."""
+    """A hidden word is in the script and in nothing that is printed."""
     command = Command("login", Hidden("hunter2")).then("true")
     assert "hunter2" in command.script
     for shown in (str(command), repr(command), repr(Hidden("hunter2")), f"{command}"):
@@ -72,14 +72,14 @@ def test_a_secret_is_sent_and_never_shown() -> None:
 
 
 def test_a_chain_changes_the_host_when_any_part_does() -> None:
-    """One changing step makes the whole one that is not repeated without thinking."""
+    """A sequence with one changing command counts as changing, and is not retried automatically."""
     assert not Command("true").then("true").changes
     assert Command("true").then(Command("rm", "x", changes=True)).changes
     assert Command("rm", "x", changes=True).then("true").changes
 
 
 def test_only_looking_is_repeatable() -> None:
-    """What switches or restarts counts as a change; what looks or fetches does not."""
+    """A switch or a restart counts as a change; reading and fetching do not."""
     assert commands.prepare(DEPLOY, SHA).changes
     assert commands.activate(DEPLOY, SHA).changes
     assert commands.units(SERVICES, "restart", SERVICES.web).changes
@@ -120,16 +120,16 @@ def test_a_revision_may_be_a_hash_or_a_name(name: str) -> None:
     ],
 )
 def test_anything_else_is_no_revision(name: str) -> None:
-    """An option, a range, an expression or a piece of shell is refused before a host hears of it."""
+    """An option, a range, an expression or shell syntax is refused before anything is sent."""
     with pytest.raises(Refused, match="no revision"):
         commands.checked_revision(name)
 
 
 @pytest.mark.parametrize("sha", ["main", SHA[:39], SHA.upper(), SHA + "0", "-" + SHA[1:], SHA + "\n"])
 def test_only_a_whole_commit_id_changes_a_host(sha: str) -> None:
-    """A branch could mean something else a second later."""
+    """A branch is refused, because it may move at any time."""
     for make in (commands.prepare, commands.activate, commands.is_on_branch):
-        with pytest.raises(Refused, match="whole commit id"):
+        with pytest.raises(Refused, match="full commit id"):
             make(DEPLOY, sha)
 
 
@@ -141,13 +141,13 @@ def test_an_operation_id_names_a_folder(bad: str) -> None:
 
 
 def test_the_branch_is_fetched_and_not_the_id() -> None:
-    """Servers refuse to hand out an id that no ref names."""
+    """Git servers refuse to send a commit id that is not the tip of a ref."""
     assert "+refs/heads/main:refs/remotes/origin/main" in str(commands.fetch(DEPLOY))
     assert "GIT_TERMINAL_PROMPT=0" in str(commands.fetch(DEPLOY))
 
 
 def test_the_switch_is_detached_at_the_exact_commit() -> None:
-    """Never a pull: the next one would bring a bad commit back."""
+    """The switch never uses git pull, which would bring a bad commit back."""
     text = commands.activate(DEPLOY, SHA).script
     assert 'checkout --quiet --force --detach "$sha"' in text
     assert "git_here pull" not in text
@@ -155,7 +155,7 @@ def test_the_switch_is_detached_at_the_exact_commit() -> None:
 
 
 def test_looking_at_units_needs_no_sudo() -> None:
-    """Sudo on a host may allow the verbs alone."""
+    """`show` runs without sudo, because sudo may allow only the verbs."""
     text = commands.inspect(DEPLOY, SERVICES).script
     assert "service_show() { systemctl show" in text
     assert "service() { sudo -n systemctl" in text
@@ -180,7 +180,7 @@ def test_a_verb_that_is_none_is_our_own_mistake() -> None:
 
 
 def test_the_ledger_shows_titles_and_not_pages_of_shell() -> None:
-    """What is stored of a command is what a person would read."""
+    """The ledger stores the readable form of a command."""
     assert len(str(commands.activate(DEPLOY, SHA))) < 200
     assert SHA in str(commands.activate(RELEASES, SHA, back=True))
     assert "back" in str(commands.activate(RELEASES, SHA, back=True))
@@ -188,7 +188,7 @@ def test_the_ledger_shows_titles_and_not_pages_of_shell() -> None:
 
 @pytest.mark.parametrize("strategy", [DEPLOY, RELEASES])
 def test_every_procedure_is_valid_shell(strategy: Deploy) -> None:
-    """A POSIX shell parses all that we send."""
+    """A POSIX shell parses every script that we send."""
     made = [
         commands.prepare(strategy, SHA),
         commands.activate(strategy, SHA),
