@@ -1,1 +1,1 @@
-"""The environment's database: transactions, SQLSTATEs, named queries, and the migrations of our own schema."""
+"""The environment's database: engines, transactions, SQLSTATEs, named queries, and the migrations of our schema."""

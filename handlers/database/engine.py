@@ -1,4 +1,4 @@
-"""Engines on the environment's database: one way to make them, with named settings for who uses them."""
+"""SQLAlchemy engines on the environment's database, with different settings for controller, worker and receiver."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from handlers.environment.model import Database
 
 _CUSTOM_PLANS = {"plan_cache_mode": "force_custom_plan"}
-"""A claim has a limit. A generic plan, made for any limit, would read the whole queue."""
+"""force_custom_plan: for a claim with LIMIT, the generic plan scans the whole queue, a custom plan only its start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """How a process uses the database. Times are seconds."""
+    """The settings of an engine. Times are seconds."""
 
     application_name: str
-    """What pg_stat_activity shows."""
+    """The name in pg_stat_activity."""
     pool_size: int
     connect_seconds: float
     statement_seconds: float
     pool_seconds: float = 30
     """How long a caller waits for a free connection."""
     pre_ping: bool = True
-    """Whether a connection is tried before each use. That costs three messages each time."""
+    """Whether a connection is tested at each checkout, which costs three round-trip messages."""
     hide_parameters: bool = True
-    """Keeps the customers' values out of error texts."""
+    """Whether error texts omit the parameters, which may be customer data."""
     server: dict[str, str] = field(default_factory=dict)
-    """Settings of the server session, beside the time zone."""
+    """More settings of the server session (the time zone is always UTC)."""
 
 
 def make_engine(url: str | URL, settings: EngineSettings) -> AsyncEngine:
-    """An engine on *url*, by SQLAlchemy over asyncpg, in UTC."""
+    """An engine on *url* with asyncpg, in UTC."""
     return create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=settings.pool_size,
@@ -54,24 +54,24 @@ def make_engine(url: str | URL, settings: EngineSettings) -> AsyncEngine:
 
 
 def controller_engine(database: Database) -> AsyncEngine:
-    """The engine of a controller or a command, with the environment's own limits."""
+    """The engine of a controller or a command, with the limits of the environment file."""
     settings = EngineSettings(
         application_name="tds-runbook",
         pool_size=database.pool_size,
         connect_seconds=database.connect_seconds,
         statement_seconds=database.statement_seconds,
         hide_parameters=False,
-        # Events that are applied inline are claimed on this engine.
+        # With execution = "inline" the controller claims events on this engine.
         server=_CUSTOM_PLANS,
     )
     return make_engine(database.sqlalchemy_url(), settings)
 
 
 def worker_engine(url: str | URL, *, lease_seconds: float = 300) -> AsyncEngine:
-    """The engine of one worker: a connection for each batch in hand, and one to listen on.
+    """The engine of one worker: a connection for each batch in progress, and one for LISTEN.
 
-    No pre-ping: for a single event it would be a third of all messages. A worker that finds its database away waits
-    and goes on, whatever it was about to do.
+    No pre-ping: for a single event it would be a third of all messages. On a lost connection the worker waits and
+    retries, at any point.
     """
     settings = EngineSettings(
         application_name="tds-worker",
@@ -82,7 +82,7 @@ def worker_engine(url: str | URL, *, lease_seconds: float = 300) -> AsyncEngine:
         pre_ping=False,
         server={
             **_CUSTOM_PLANS,
-            # A worker that is stopped, or whose machine is gone, must not keep its rows locked beyond its lease.
+            # A worker that is suspended, or whose machine is down, must not keep its rows locked beyond its lease.
             "idle_in_transaction_session_timeout": str(round(lease_seconds * 1000)),
         },
     )
@@ -90,14 +90,14 @@ def worker_engine(url: str | URL, *, lease_seconds: float = 300) -> AsyncEngine:
 
 
 def receiver_engine(database: Database) -> AsyncEngine:
-    """A small pool whose waits are all shorter than the time in which the source wants an answer."""
+    """The engine of the receiver: all timeouts are shorter than the one of the webhook's sender."""
     settings = EngineSettings(
         application_name="tds-receiver",
         pool_size=3,
         pool_seconds=3,
         connect_seconds=3,
         statement_seconds=4,
-        # Plans are cached: one made while the tables were empty would scan them sequentially ever after.
+        # Plans are cached: a plan made while the tables were empty would be a sequential scan permanently.
         server={"enable_seqscan": "off"},
     )
     return make_engine(database.sqlalchemy_url(), settings)

@@ -1,4 +1,4 @@
-"""Values as JSON can hold them: for jsonb columns, files and the output of commands."""
+"""Convert values to JSON: for jsonb columns, files and the output of commands."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 
 def clean(text: str) -> str:
-    """*text* as PostgreSQL can keep it: without NUL characters and broken surrogates."""
+    """*text* without NUL characters and lone surrogates, which PostgreSQL cannot store."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def as_json(value: object) -> str:
-    """*value* as JSON text. Raises ValueError for NaN and infinity, which JSON does not have."""
+    """*value* as JSON text. Raises ValueError for NaN and infinity."""
     return json.dumps(as_plain(value), ensure_ascii=False, allow_nan=False)
 
 
 def as_plain(value: object) -> Any:
-    """*value* in JSON's own types: dataclasses become objects; enums, ids and paths text; times ISO text."""
+    """*value* as JSON types: dataclasses become objects; enums, ids and paths text; dates and times ISO text."""
     plain: object
     match value:
         case str():

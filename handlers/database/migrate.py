@@ -1,4 +1,4 @@
-"""Bringing the ledger's schema (`runbook`) up to date, with Alembic, from the code that is installed."""
+"""Migrate the ledger's schema (`runbook`) with Alembic, to the version of the installed code."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from handlers.errors import Refused
 
 SCHEMA = "runbook"
 _ADVISORY_KEY = 0x7D5_1ED6E2
-"""Any fixed number will do: two upgrades at once meet here and go one after the other."""
-_ALONE = threading.Lock()
+"""The key of the advisory lock that serializes concurrent upgrades. Any fixed number works."""
+_ALEMBIC_LOCK = threading.Lock()
 _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 
 
@@ -39,9 +39,9 @@ VERSION_TABLE: _VersionTable = {"version_table": "alembic_version", "version_tab
 
 
 async def upgrade(engine: AsyncEngine) -> list[str]:
-    """Apply every step that is missing and name them; nothing to do is an empty list.
+    """Apply every missing migration, and return their names in order; empty when the schema is up to date.
 
-    All steps are one transaction: a kill in the middle leaves the schema as it was.
+    All migrations run in one transaction: an interruption leaves the schema unchanged.
     """
     async with _alembic(), transaction(engine) as tx:
         return await tx.run_sync(_upgrade)
@@ -49,17 +49,17 @@ async def upgrade(engine: AsyncEngine) -> list[str]:
 
 @asynccontextmanager
 async def _alembic() -> AsyncIterator[None]:
-    """Alembic keeps what it works on in its module: two databases at once would be mistaken for each other."""
-    while not _ALONE.acquire(blocking=False):  # noqa: ASYNC110  Other loops, in other threads, wait for it too.
+    """Serialize the use of Alembic in this process: it keeps the current connection in module globals."""
+    while not _ALEMBIC_LOCK.acquire(blocking=False):  # noqa: ASYNC110  Event loops of other threads wait too.
         await asyncio.sleep(0.02)
     try:
         yield
     finally:
-        _ALONE.release()
+        _ALEMBIC_LOCK.release()
 
 
 async def pending(engine: AsyncEngine) -> list[str]:
-    """The steps that `upgrade` would apply. Reads only."""
+    """The migrations that `upgrade` would apply. Only reads."""
     async with transaction(engine) as tx:
         return await tx.run_sync(
             lambda connection: _missing(connection, ScriptDirectory.from_config(_config()))
@@ -67,7 +67,7 @@ async def pending(engine: AsyncEngine) -> list[str]:
 
 
 def execute_file(name: str) -> None:
-    """Run the statements of one migration's SQL file, one by one, as asyncpg wants them."""
+    """Run the SQL file of a migration, statement by statement, because asyncpg executes only one at a time."""
     source = files("handlers.database.migrations.versions").joinpath(name).read_text(encoding="utf-8")
     for statement in _COMMENT.sub("", source).split(";"):
         if statement.strip():
@@ -94,7 +94,7 @@ def _upgrade(connection: Connection) -> list[str]:
 
 
 def _create_schema(connection: Connection) -> None:
-    # Looked up first, because IF NOT EXISTS asks for the right to create even where nothing is to be created.
+    # Checked first, because IF NOT EXISTS requires the CREATE privilege even if the schema exists.
     if connection.execute(text("SELECT to_regnamespace(:schema)"), {"schema": SCHEMA}).scalar() is not None:
         return
     try:
@@ -114,8 +114,8 @@ def _missing(connection: Connection, script: ScriptDirectory) -> list[str]:
     unknown = set(applied) - {step.revision for step in script.walk_revisions()}
     if unknown:
         raise Refused(
-            f"the ledger in this database was made by a newer runbook (step {', '.join(sorted(unknown))}): "
-            "use that version, this one does not know its tables"
+            f"the ledger in this database was migrated by a newer runbook (step {', '.join(sorted(unknown))}): "
+            "use that version"
         )
     steps = script.iterate_revisions("head", applied or "base")
     return [step.revision for step in reversed(list(steps))]

@@ -1,6 +1,6 @@
-"""The queries of a module: in the `.sql` file beside it, each with a name and a sentence that says what it is for.
+"""The named SQL queries of a module, from the `.sql` file next to it.
 
-A file holds any number of queries; each begins with a line `-- name --`.
+A file has any number of queries. Each begins with a line `-- name --`, followed by a comment with its purpose.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _HEADING = re.compile(r"^-- (\w+) --$", re.MULTILINE)
 
 @cache
 def queries(module: str) -> dict[str, TextClause]:
-    """All queries of *module*, a caller's `__name__`, by name, ready to be executed with bound parameters."""
+    """The queries of *module* (the caller's `__name__`) by name, ready to execute with bound parameters."""
     package, _, leaf = module.rpartition(".")
     source = files(package).joinpath(f"{leaf}.sql").read_text(encoding="utf-8")
     parts = _HEADING.split(source)

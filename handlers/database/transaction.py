@@ -1,4 +1,4 @@
-"""Transactions on the environment's database, with the driver's errors translated into our own."""
+"""Transactions on the environment's database; errors of the driver become our own."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Bind = AsyncEngine | AsyncConnection
 async def transaction(bind: Bind, *, raw_errors: bool = False) -> AsyncIterator[AsyncConnection]:
     """The caller's transaction when *bind* is a connection, else a new one that commits at the end.
 
-    Nothing but queries belongs in it. With *raw_errors* only a failure to open it is translated: what happens inside
-    may be the fault of one event, and is judged as it is.
+    Only queries belong in it. Errors are translated by `translated_errors`. With *raw_errors* only an error at the
+    start is translated: an error inside may be caused by one event, and the caller needs the original.
     """
     if isinstance(bind, AsyncConnection):
         yield bind
@@ -37,9 +37,9 @@ async def transaction(bind: Bind, *, raw_errors: bool = False) -> AsyncIterator[
 
 @contextmanager
 def translated_errors(engine: AsyncEngine) -> Iterator[None]:
-    """Turn "the database is away" and "it does not let us in" into errors that say what to do.
+    """Translate errors of the driver: DatabaseDown when the database is unavailable, Refused when it refuses the login.
 
-    Raises DatabaseDown or Refused; every other error passes as it is.
+    Refused also for a missing or outdated ledger. Every other error passes unchanged.
     """
     where = engine.url.set(drivername="postgresql").render_as_string(hide_password=True)
     try:
@@ -51,17 +51,15 @@ def translated_errors(engine: AsyncEngine) -> Iterator[None]:
     except Exception as error:
         state = sqlstate(error) or ""
         if state.startswith(AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated):
-            raise DatabaseDown(
-                f"the database {where} is not available just now: {message_of(error)}"
-            ) from error
+            raise DatabaseDown(f"the database {where} is not available now: {message_of(error)}") from error
         if state.startswith(NO_LOGIN):
             raise Refused(
-                f"the database {where} does not let us in: {message_of(error)}; "
-                "check database.url and database.password"
+                f"the database {where} refused the login: {message_of(error)}. "
+                "Check database.url and database.password"
             ) from error
         if state in NO_TABLE and "runbook" in message_of(error):
             raise Refused(
-                f"the ledger in {where} is missing or older than this runbook ({message_of(error)}): "
-                "bring it up to date with runbook db upgrade"
+                f"the ledger in {where} is missing or outdated ({message_of(error)}): "
+                "run `runbook db upgrade`"
             ) from error
         raise

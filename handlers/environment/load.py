@@ -1,4 +1,4 @@
-"""Find an environment's file, read it once, and explain what is wrong with it; `settings` says what it may hold."""
+"""Find an environment file, read it, and explain its errors. `model` defines the keys."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from handlers.environment.model import NAME, Environment
 from handlers.errors import ConfigError
 
 DIRECTORY_VARIABLE = "RUNBOOK_ENVIRONMENTS"
-"""Names the folder with the environment files; without it, `environments/` below the working directory."""
+"""The variable with the folder of the environment files. Default: `environments/` in the working directory."""
 
 
 def directory() -> Path:
-    """The folder that holds the environment files."""
+    """The folder of the environment files."""
     return Path(os.environ.get(DIRECTORY_VARIABLE, "environments"))
 
 
 def names() -> list[str]:
-    """The environments that can be named, sorted; `reference` explains the keys and is none of them."""
+    """The names of the environments, sorted, without `reference`, which only explains the keys."""
     return sorted(path.stem for path in directory().glob("*.toml") if path.stem != "reference")
 
 
 _BY_NAME: dict[str, Path] = {}
-"""Files that were loaded by their path: a release knows its environment by name only."""
+"""Files that were loaded by their path, by name: a release stores only the name of its environment."""
 
 
 def load_environment(name_or_path: str) -> Environment:
     """Read and check the environment called *name_or_path*, or the file at that path.
 
-    Raises ConfigError with the file, the key, what is wrong and what it may be.
+    Raises ConfigError with the file, the key, the error and the allowed values.
     """
     path = _BY_NAME.get(name_or_path, Path(name_or_path))
     by_path = path.suffix == ".toml"
@@ -54,12 +54,12 @@ def load_environment(name_or_path: str) -> Environment:
     if by_path:
         _BY_NAME[environment.name] = path
     elif environment.name != path.stem:
-        raise ConfigError(f"{path}: name is {environment.name!r}, but the file's own name says {path.stem!r}")
+        raise ConfigError(f"{path}: name is {environment.name!r}, but must be the file's name, {path.stem!r}")
     return environment
 
 
 def parse(values: dict[str, Any], *, source: str) -> Environment:
-    """Check *values* (as TOML gives them); *source* names the file in errors."""
+    """Check *values* (parsed TOML); *source* names the file in errors. Raises ConfigError."""
     try:
         return Environment.model_validate(values)
     except ValidationError as error:
@@ -75,7 +75,7 @@ def _unknown(name: str) -> str:
 
 
 def _explain(error: ValidationError, source: str) -> str:
-    """All complaints of pydantic as one sentence each, with the key as one would write it."""
+    """One line for each error of pydantic, with the dotted name of the key."""
     lines = []
     for item in error.errors(include_url=False, include_input=False):
         where = ".".join(str(part) for part in item["loc"])

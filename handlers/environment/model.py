@@ -1,4 +1,4 @@
-"""What an environment file may say: one frozen model for each table, which checks itself."""
+"""The keys of an environment file: one frozen pydantic model for each table."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sqlalchemy.exc import ArgumentError
 
 _UNIT = re.compile(r"^[A-Za-z0-9:_.@\-]+$")
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
-"""How environments and hosts may be called."""
+"""Valid names of environments and hosts."""
 
 
 def _resolve(reference: object) -> object:
-    """Follow a secret's reference: `env:NAME` or `file:PATH`. The secret itself never stands in the file."""
+    """The secret behind a reference `env:NAME` or `file:PATH`. A secret itself is never in the environment file."""
     if reference is None or isinstance(reference, SecretStr):
         return reference
     if not isinstance(reference, str):
@@ -25,7 +25,7 @@ def _resolve(reference: object) -> object:
     kind, _, where = reference.partition(":")
     if kind == "env" and where:
         if where not in os.environ:
-            raise ValueError(f"the variable {where} is not set: set it, or name another with env:NAME")
+            raise ValueError(f"the variable {where} is not set: set it, or use another one with env:NAME")
         return SecretStr(os.environ[where])
     if kind == "file" and where:
         path = Path(where).expanduser()
@@ -33,7 +33,7 @@ def _resolve(reference: object) -> object:
             return SecretStr(path.read_text(encoding="utf-8").strip())
         except OSError as error:
             raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    raise ValueError("must be a reference, env:NAME or file:PATH: a secret never stands in the file itself")
+    raise ValueError("must be a reference, env:NAME or file:PATH, not the secret itself")
 
 
 def _plain(value: object) -> object:
@@ -56,13 +56,13 @@ Local = Annotated[Path, AfterValidator(lambda path: path.expanduser())]
 
 
 class _Section(BaseModel):
-    """A table of the file: unknown keys are errors, and nothing changes it once it is read."""
+    """A table of the file: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Database(_Section):
-    """Where the queue, the ERP's tables and our ledger live."""
+    """The database with the queue, the ERP's tables and our ledger."""
 
     url: Annotated[
         str, BeforeValidator(lambda v: _plain(_resolve(v)) if str(v)[:4] in ("env:", "file") else v)
@@ -83,17 +83,17 @@ class Database(_Section):
         return self
 
     def sqlalchemy_url(self) -> URL:
-        """The address for SQLAlchemy over asyncpg, with the password in it: never print it."""
+        """The address for SQLAlchemy and asyncpg. It contains the password: never print it."""
         url = make_url(self.url).set(drivername="postgresql+asyncpg")
         return url.set(password=self.password.get_secret_value()) if self.password else url
 
     def shown(self) -> str:
-        """The address as it may be printed."""
+        """The address without the password, for printing."""
         return make_url(self.url).render_as_string(hide_password=True)
 
 
 class Ssh(_Section):
-    """How hosts are reached."""
+    """The SSH connection to the hosts."""
 
     user: str
     key_file: Local
@@ -101,9 +101,9 @@ class Ssh(_Section):
     known_hosts_file: Local
     connect_seconds: Seconds = 5
     command_seconds: Seconds = 60
-    """Outer limit of one short command; past it the connection is closed."""
+    """Timeout of one short command; after it the connection is closed."""
     operation_seconds: Seconds = 600
-    """Outer limit of one detached operation (fetch, switch, hook, restart)."""
+    """Timeout of one detached operation (fetch, switch, hook, restart)."""
 
 
 class Host(_Section):
@@ -113,30 +113,30 @@ class Host(_Section):
     address: str
     port: Annotated[int, Field(ge=1, le=65535)] = 22
     health_url: str
-    """Address of this host's own health answer, not of a load balancer."""
+    """Address of this host's own health endpoint, not of a load balancer."""
     user: str | None = None
     """Overrides ssh.user for this host."""
 
 
 class Deploy(_Section):
-    """How a revision gets onto a host."""
+    """How a revision is deployed to a host."""
 
     strategy: Literal["checkout", "releases"] = "checkout"
     directory: PurePosixPath
-    """The git checkout that the units run from (checkout), or the folder that holds repository/ (a clone of the
-    remote, bare or not), releases/ and current (releases). `~` is the SSH user's home on the host."""
+    """For `checkout`: the git checkout that the units run from. For `releases`: the folder with repository/ (a clone of
+    the remote, bare or not), releases/ and current. `~` is the SSH user's home on the host."""
     remote: str = "origin"
     branch: str = "main"
     """Only revisions reachable from this branch of the remote may be released."""
     state_directory: str = "~/.tds-runbook"
-    """Where the host keeps its state file, lock and operations; `~` is the SSH user's home on the host."""
+    """The folder of the host's state file, lock and operations; `~` is the SSH user's home on the host."""
     group_factor: Annotated[int, Field(ge=1, le=10)] = 2
-    """First one host alone, then groups that grow by this factor."""
+    """The deploy starts with one host, then with groups that grow by this factor."""
     before_activate: tuple[str, ...] = ()
     """Commands run on each host in the new tree before the switch (dependencies, migrations)."""
     after_activate: tuple[str, ...] = ()
-    """Commands run in the active tree after the switch and before the restart. Hooks are given REVISION and
-    RUNBOOK_DIRECTION (forward or back) and must bear being run twice."""
+    """Commands run in the active tree after the switch and before the restart. Hooks have the variables REVISION and
+    RUNBOOK_DIRECTION (forward or back), and must be idempotent."""
 
 
 class Services(_Section):
@@ -146,31 +146,31 @@ class Services(_Section):
     """The service manager; `["systemctl", "--user"]` for units of the deploy user."""
     web: tuple[Unit, ...] = ()
     workers: tuple[Unit, ...] = ()
-    """Units that hold queue workers. Leave empty when the workers live inside the web unit."""
+    """Units of the queue workers. Empty when the workers run inside the web unit."""
     stop_seconds: Seconds = 60
     logs: tuple[str, ...] = (
         "journalctl", "--no-pager", "--output", "short-iso", "--unit", "{unit}",
         "--since", "@{since}", "--until", "@{until}", "--lines", "{lines}",
     )  # fmt: skip
-    """Prints the last {lines} lines that {unit} wrote between {since} and {until}, in seconds since 1970; for the
-    evidence and the report. Empty: logs are not read."""
+    """Prints the last {lines} lines that {unit} logged between {since} and {until} (Unix seconds), for the evidence and
+    the report. Empty: logs are not read."""
 
 
 class Probe(_Section):
-    """What counts as a good health answer. Dotted names walk into the JSON of the answer."""
+    """What counts as a good health answer. Dotted names are paths into the JSON of the answer."""
 
     revision_field: str = "revision"
     database_field: str | None = None
-    """Must hold one of *database_good* where it is set."""
+    """When set, its value must be one of *database_good*."""
     database_good: tuple[str | bool, ...] = ("ok", "up", "healthy", "connected", True)
     worker_revisions_field: str | None = None
-    """A list, or an object's values, of the revisions that live workers run; all must be the released one."""
+    """The revisions that live workers run: a list, or the values of an object. All must be the released one."""
     consecutive: Annotated[int, Field(ge=1, le=100)] = 3
-    """So many good answers in a row."""
+    """The number of good answers in a row that the probe needs."""
     interval_seconds: Seconds = 1
     answer_seconds: Seconds = 5
     limit_seconds: Seconds = 120
-    """When this much time has passed without success, the probe has failed."""
+    """After this time without success, the probe has failed."""
 
 
 class Canary(_Section):
@@ -179,21 +179,21 @@ class Canary(_Section):
     limit_seconds: Seconds = 60
     poll_seconds: Seconds = 0.5
     compare_row: bool = True
-    """Compare the entity's row with the payload afterwards, as far as the ERP's table has our columns."""
+    """Compare the entity's row with the payload afterwards, in the columns of ours that the ERP's table has."""
 
 
 class Drain(_Section):
-    """Sending the other dead letters back in growing batches."""
+    """Redriving the other dead letters in growing batches."""
 
     batch_factor: Annotated[int, Field(ge=1, le=10)] = 2
     batch_size_max: Annotated[int, Field(ge=1, le=5000)] = 500
     settle_seconds: Seconds = 300
-    """A batch that has not come to rest by then counts its open events as failed."""
+    """If a batch has not settled after this time, its open events count as failed."""
     poll_seconds: Seconds = 0.5
 
 
 class Watch(_Section):
-    """Looking at live traffic after the drain."""
+    """Watching live traffic after the drain."""
 
     window_seconds: Seconds = 1800
     interval_seconds: Seconds = 60
@@ -202,16 +202,16 @@ class Watch(_Section):
 
 
 class Gate(_Section):
-    """The bars. 95 and 80 are the runbook's numbers."""
+    """The thresholds of the gate. The runbook sets 95 and 80."""
 
     good_percent: Annotated[float, Field(gt=0, le=100)] = 95
     roll_back_percent: Annotated[float, Field(gt=0, le=100)] = 80
     outcomes_min: Annotated[int, Field(ge=1)] = 20
-    """Fewer outcomes than this never pass a watch."""
+    """A watch with fewer outcomes than this never passes."""
     failures_min: Annotated[int, Field(ge=1)] = 3
-    """Fewer failures than this never roll back."""
+    """Fewer failures than this never cause a rollback."""
     instant_errors: tuple[str, ...] = ("greenlet_spawn",)
-    """Texts that, found in the error of a failed event, are a breach at once."""
+    """A failed event whose error contains one of these texts is an immediate breach."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -221,7 +221,7 @@ class Gate(_Section):
 
 
 class Reports(_Section):
-    """Where evidence and reports are written."""
+    """The folder of evidence and reports."""
 
     directory: Local = Path("~/.local/state/tds-runbook/reports")
 
@@ -231,7 +231,7 @@ class Environment(_Section):
 
     name: Annotated[str, _pattern(NAME, "an environment's name (small letters, digits, . _ -)")]
     execution: Literal["workers", "inline"] = "workers"
-    """`workers`: the deployed workers apply events. `inline`: the ERP has none, the tasks run the same core."""
+    """`workers`: the deployed workers apply events. `inline`: without workers, the controller applies them."""
     database: Database
     ssh: Ssh
     hosts: Annotated[tuple[Host, ...], Field(min_length=1)]
@@ -247,7 +247,7 @@ class Environment(_Section):
     @model_validator(mode="after")
     def _hosts_differ(self) -> Self:
         names = [host.name for host in self.hosts]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two hosts are called {twice[0]!r}: every host needs its own name")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"two hosts have the name {duplicates[0]!r}: every host needs its own name")
         return self

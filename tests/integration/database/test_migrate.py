@@ -21,21 +21,21 @@ _TABLES = text("SELECT count(*) FROM pg_tables WHERE schemaname = 'runbook'")
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def bare(erp_url: str) -> AsyncIterator[AsyncEngine]:
-    """An engine on a database that has never seen a ledger."""
+    """An engine on a database without a ledger."""
     engine = create_async_engine(make_url(erp_url).set(drivername="postgresql+asyncpg"))
     yield engine
     await engine.dispose()
 
 
 async def test_pending_names_the_steps_and_changes_nothing(bare: AsyncEngine) -> None:
-    """Looking at what is missing does not even create the schema."""
+    """`pending` only reads: it does not create the schema."""
     assert (await pending(bare))[0] == "0001_ledger"
     async with bare.connect() as tx:
         assert (await tx.execute(text("SELECT to_regnamespace('runbook')"))).scalar() is None
 
 
 async def test_upgrading_twice_is_the_same_as_once(bare: AsyncEngine) -> None:
-    """The first names what it applied, the second has nothing to do."""
+    """The first upgrade returns the applied steps, the second an empty list."""
     missing = await pending(bare)
     assert await upgrade(bare) == missing
     assert await upgrade(bare) == []
@@ -43,7 +43,7 @@ async def test_upgrading_twice_is_the_same_as_once(bare: AsyncEngine) -> None:
 
 
 async def test_two_upgrades_at_once_are_one(bare: AsyncEngine) -> None:
-    """They meet at a lock: one applies everything, the others find it done."""
+    """Concurrent upgrades wait for one lock: one applies everything, the others find nothing to do."""
     missing = await pending(bare)
     applied = await asyncio.gather(*(upgrade(bare) for _ in range(4)))
     assert sorted(applied, key=len) == [[], [], [], missing]
@@ -52,7 +52,7 @@ async def test_two_upgrades_at_once_are_one(bare: AsyncEngine) -> None:
 async def test_upgrades_of_two_databases_in_one_process_do_not_meet(
     bare: AsyncEngine, postgres: Postgres, erp_template: str
 ) -> None:
-    """Each database gets its own ledger: Alembic alone would give both steps to one of them."""
+    """Upgrades of two databases in one process do not mix: Alembic's module globals are protected by a lock."""
     url = make_url(await postgres.create_database("migrate_other", template=erp_template))
     other = create_async_engine(url.set(drivername="postgresql+asyncpg"))
     try:
@@ -66,7 +66,7 @@ async def test_upgrades_of_two_databases_in_one_process_do_not_meet(
 
 
 async def test_an_upgrade_that_breaks_leaves_nothing_behind(bare: AsyncEngine) -> None:
-    """All steps are one transaction: when the last table cannot be made, none of them is there."""
+    """All steps run in one transaction: when the last table cannot be created, none is."""
     async with bare.begin() as tx:
         await tx.execute(text("CREATE SCHEMA runbook"))
         await tx.execute(text("CREATE TABLE runbook.worker (in_the_way integer)"))
@@ -77,17 +77,17 @@ async def test_an_upgrade_that_breaks_leaves_nothing_behind(bare: AsyncEngine) -
 
 
 async def test_a_ledger_of_a_newer_runbook_is_refused(bare: AsyncEngine) -> None:
-    """An older program does not touch tables that it does not know."""
+    """An older program refuses a ledger with unknown steps."""
     await upgrade(bare)
     async with bare.begin() as tx:
         await tx.execute(text("UPDATE runbook.alembic_version SET version_num = '9999_later'"))
     for call in (pending, upgrade):
-        with pytest.raises(Refused, match=r"made by a newer runbook .*9999_later"):
+        with pytest.raises(Refused, match=r"migrated by a newer runbook .*9999_later"):
             await call(bare)
 
 
 async def test_a_user_without_rights_reads_what_to_grant(bare: AsyncEngine) -> None:
-    """No right to create the schema is a sentence with the GRANT in it."""
+    """Without the privilege to create the schema, the message has the GRANT statement."""
     name = "nobody_" + (bare.url.database or "")
     async with bare.begin() as tx:
         await tx.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD 'x'"))
@@ -102,7 +102,7 @@ async def test_a_user_without_rights_reads_what_to_grant(bare: AsyncEngine) -> N
 
 
 async def test_a_wrong_password_is_refused_without_showing_it(bare: AsyncEngine) -> None:
-    """The sentence names the keys to check, and no secret."""
+    """The message names the keys to check, and no secret."""
     wrong = create_async_engine(bare.url.set(password="open-sesame"))
     with pytest.raises(Refused, match=r"database\.password") as caught:
         await pending(wrong)
@@ -111,7 +111,7 @@ async def test_a_wrong_password_is_refused_without_showing_it(bare: AsyncEngine)
 
 
 async def test_a_database_that_is_down_can_be_asked_again(bare: AsyncEngine) -> None:
-    """No answer is TryAgain, not a refusal."""
+    """A database that does not answer raises TryAgain, not Refused."""
     gone = create_async_engine(bare.url.set(port=1))
     with pytest.raises(DatabaseDown, match="does not answer"):
         await upgrade(gone)
@@ -119,7 +119,7 @@ async def test_a_database_that_is_down_can_be_asked_again(bare: AsyncEngine) -> 
 
 
 async def test_the_database_knows_the_same_phases_as_the_code(engine: AsyncEngine) -> None:
-    """Enum, order and the index of live releases say what `handlers.release` says."""
+    """The enum, its order and the index of live releases agree with `handlers.release`."""
     async with engine.connect() as tx:
         phases = await tx.execute(text("SELECT unnest(enum_range(NULL::runbook.phase))::text"))
         index = await tx.execute(text("SELECT pg_get_indexdef('runbook.one_live_release'::regclass)"))

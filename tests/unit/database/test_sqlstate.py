@@ -1,4 +1,4 @@
-"""SQLSTATEs are known in one place: the worker and the controller judge each code alike."""
+"""SQLSTATEs are interpreted in one place, the same way for the worker and the controller."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def raised(code: str, text: str = "what the server said") -> DBAPIError:
 
 @pytest.mark.parametrize("code", AWAY)
 def test_the_worker_takes_the_code_for_an_absence(code: str) -> None:
-    """No attempt is burnt, and the error's class lets the event be tried again."""
+    """No attempt is counted, and the error is retried."""
     assert is_away(raised(code))
     assert diagnose(raised(code)).error_class is ErrorClass.TRANSIENT
 
 
 @pytest.mark.parametrize("code", AWAY)
 def test_the_controller_takes_the_code_for_an_absence(code: str) -> None:
-    """The error says that the database is not available, and every patience repeats it."""
+    """The error is DatabaseDown, which every retry policy repeats."""
     with (
-        pytest.raises(DatabaseDown, match="is not available just now: what the server said"),
+        pytest.raises(DatabaseDown, match="is not available now: what the server said"),
         translated_errors(ENGINE),
     ):
         raise raised(code)
@@ -57,16 +57,16 @@ def test_the_controller_takes_the_code_for_an_absence(code: str) -> None:
 
 @pytest.mark.parametrize("code", NOT_AWAY)
 def test_another_code_is_no_absence_for_either(code: str) -> None:
-    """A constraint, a deadlock or a wrong password is an answer of a database that is there."""
+    """A constraint, a deadlock or a wrong password is an error of a database that is available."""
     assert not is_away(raised(code))
     with pytest.raises((DBAPIError, Refused)), translated_errors(ENGINE):
         raise raised(code)
 
 
 def test_a_wrong_password_and_a_missing_ledger_say_what_to_do() -> None:
-    """Waiting helps neither: the sentence names the setting or the command."""
+    """A retry cannot help: the message names the key to check or the command to run."""
     with (
-        pytest.raises(Refused, match=r"check database\.url and database\.password"),
+        pytest.raises(Refused, match=r"Check database\.url and database\.password"),
         translated_errors(ENGINE),
     ):
         raise raised("28P01")
@@ -76,13 +76,13 @@ def test_a_wrong_password_and_a_missing_ledger_say_what_to_do() -> None:
 
 
 def test_a_table_of_the_erp_that_is_missing_is_not_the_ledgers_fault() -> None:
-    """Only a name of our own schema asks for `runbook db upgrade`."""
+    """The message suggests `runbook db upgrade` only for a name of our own schema."""
     with pytest.raises(DBAPIError), translated_errors(ENGINE):
         raise raised("42P01", 'relation "products" does not exist')
 
 
 def test_the_code_is_found_however_often_it_was_wrapped() -> None:
-    """A code in a cause counts, one that is no SQLSTATE does not, and a loop of causes ends."""
+    """The code of a cause counts, an invalid code does not, and a cyclic exception chain ends."""
     outer = RuntimeError("outer")
     outer.__cause__ = raised("40P01")
     assert sqlstate(outer) == "40P01"
