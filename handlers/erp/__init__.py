@@ -1,1 +1,1 @@
-"""The ERP's database: adopted, examined and tried."""
+"""The ERP's database: adding columns and indexes to it, finding problems in it, trying payloads on it."""

@@ -1,8 +1,8 @@
-"""The statements that add to the ERP's tables what the handlers need beside what is there.
+"""The DDL that adds to the ERP's tables what the handlers need.
 
-They are generated from the same declarations as the writes. Nothing is dropped or renamed, and no type is changed; the
-two things that touch what is there are making a column nullable that the source may leave blank, and giving
-a default to one that the ERP always filled with the same constant. No statement rewrites a table.
+It is generated from the same declarations as the writes. Nothing is dropped or renamed, no type is changed and no table
+is rewritten. Only two statements change existing columns. One drops NOT NULL where the source may leave a field blank.
+The other sets a default where the ERP always wrote the same constant.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FITS: dict[str, frozenset[str]] = {
     "timestamptz": frozenset({"timestamp", "timestamptz"}),
     "jsonb": frozenset({"jsonb", "json"}) | _TEXTS,
 }
-"""Which types of column can take what we write, by an assignment that PostgreSQL makes itself."""
+"""The column types that accept each type that we write, by PostgreSQL's assignment casts."""
 
 _CONSTANTS: dict[tuple[str, str], str] = {
     ("sales_orders", "branch_id"): "1",
@@ -41,18 +41,18 @@ _CONSTANTS: dict[tuple[str, str], str] = {
     ("invoice_payments", "currency_id"): "1",
     ("invoice_payments", "created_by"): "1",
 }
-"""What the ERP's own handlers put into columns that the source knows nothing of. It becomes their default,
-where they need one, and is never written to a row that is there."""
+"""The constants that the ERP's own handlers write into columns that the source does not have. They become defaults
+where one is needed, and never change an existing row."""
 
 
 QUEUE = "tds_sync_queue"
 _QUEUE_INDEX = "ix_tds_sync_queue_waiting_for"
-"""By it a parent finds the events that wait for it; without it they are all read, which is slower and no less right."""
+"""The index by which a parent finds the events that wait for it. It is optional: without it, all of them are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Wanted:
-    """A table as the declarations want it."""
+class _WantedTable:
+    """A table as it is declared."""
 
     name: str
     columns: dict[str, str]
@@ -60,86 +60,90 @@ class _Wanted:
     key: str | None = None
     """The column that must be unique."""
     link: str | None = None
-    """The column by which lines are found, which must be indexed."""
+    """The column of a child table that refers to the parent. It must be indexed."""
     parent: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchemaChange:
-    """One statement, and the table that it touches."""
+    """One statement, and the table that it changes."""
 
     table: str
     statement: str
 
     @property
-    def waits_for_all(self) -> bool:
-        """It holds up nobody, and ends only when every transaction that is open now has ended: such come last."""
+    def waits_for_transactions(self) -> bool:
+        """CREATE INDEX CONCURRENTLY waits for all open transactions and blocks no writes; such statements run last."""
         return "INDEX CONCURRENTLY" in self.statement
 
 
 def keys(handlers: Handlers) -> dict[str, str | None]:
-    """Every table that the core writes, with the column of each that must be unique."""
+    """Every table that the handlers write, with the column that must be unique; None for a table without one."""
     return {**{wanted.name: wanted.key for wanted in _wanted(handlers)}, QUEUE: None}
 
 
 def ddl(catalog: Catalog, handlers: Handlers = HANDLERS) -> list[SchemaChange]:
-    """The statements that *catalog* needs. Raises Refused, naming everything that cannot be adopted."""
+    """The statements that the database of *catalog* needs. Raises Refused with every obstacle, if there are any."""
     obstacles: list[str] = []
     changes: list[SchemaChange] = []
     for wanted in _wanted(handlers):
         name = wanted.name
-        place = catalog.places[name]
-        there = catalog.tables.get(name)
-        if place.elsewhere is not None:
+        relation = catalog.relations[name]
+        existing = catalog.tables.get(name)
+        if relation.elsewhere is not None:
             obstacles.append(
-                f"{name} is not on the search path, but there is {place.elsewhere}: put its schema there"
+                f"{name} is not on the search path, but there is {relation.elsewhere}: add its schema to search_path"
             )
-        elif place.kind in KINDS:
-            obstacles.append(f"{name} is {KINDS[place.kind]}: rows can only be written to a table")
-        elif there is None:
+        elif relation.kind in KINDS:
+            obstacles.append(f"{name} is {KINDS[relation.kind]}: rows can only be written to a table")
+        elif existing is None:
             changes.append(SchemaChange(table=name, statement=_create(wanted)))
         else:
-            obstacles += _obstacles(wanted, there)
-            changes += [SchemaChange(table=name, statement=statement) for statement in _extend(wanted, there)]
+            obstacles += _obstacles(wanted, existing)
+            changes += [
+                SchemaChange(table=name, statement=statement) for statement in _extend(wanted, existing)
+            ]
         if wanted.key is not None and (name, wanted.key) not in catalog.unique:
             changes.append(
                 _index(catalog, name, f"uq_{name}_{wanted.key}", f"({wanted.key})", unique="UNIQUE ")
             )
-            if place.kind == "p":
+            if relation.kind == "p":
                 obstacles.append(
-                    f"{name} is partitioned and {wanted.key} not unique: make that index yourself"
+                    f"{name} is partitioned and {wanted.key} is not unique: create a unique index on it yourself"
                 )
         if wanted.link is not None and (name, wanted.link) not in catalog.indexed:
             changes.append(_index(catalog, name, f"ix_{name}_{wanted.link}", f"({wanted.link})"))
     changes += _queue_index(catalog)
-    for (table, column), value in catalog.twice.items():
-        obstacles.append(f"{table}.{column} must be unique, but {value} stands twice: decide which row is it")
+    for (table, column), value in catalog.duplicates.items():
+        obstacles.append(
+            f"{table}.{column} must be unique, but {value} is a duplicate: keep only one of its rows"
+        )
     if obstacles:
         raise Refused("these tables cannot be adopted as they are: " + "; ".join(obstacles))
-    return sorted(changes, key=lambda change: change.waits_for_all)
+    return sorted(changes, key=lambda change: change.waits_for_transactions)
 
 
 def _index(catalog: Catalog, table: str, name: str, on: str, unique: str = "") -> SchemaChange:
-    """Make an index, beside the application's writes where the table is there already, or finish one cut short."""
-    if catalog.names.get(name) is False:
+    """Create an index, concurrently where the table exists. An invalid one is rebuilt: its creation was interrupted."""
+    if catalog.index_is_valid.get(name) is False:
         return SchemaChange(table=table, statement=f"REINDEX INDEX CONCURRENTLY {name}")
-    beside = "CONCURRENTLY " if catalog.places[table].kind == "r" else ""
+    concurrently = "CONCURRENTLY " if catalog.relations[table].kind == "r" else ""
     return SchemaChange(
-        table=table, statement=f"CREATE {unique}INDEX {beside}IF NOT EXISTS {name} ON {table} {on}"
+        table=table, statement=f"CREATE {unique}INDEX {concurrently}IF NOT EXISTS {name} ON {table} {on}"
     )
 
 
 def _queue_index(catalog: Catalog) -> list[SchemaChange]:
-    """The one thing that the queue gets: only over events that wait for a parent, so that others hardly pay for it."""
+    """The only change of the queue: a partial index over events that wait for a parent, so that others pay little."""
     result = catalog.tables.get(QUEUE, {}).get("processing_result")
-    possible = catalog.places[QUEUE].kind == "r" and result is not None and result.type_name == "jsonb"
-    if not possible or catalog.names.get(_QUEUE_INDEX):
+    possible = catalog.relations[QUEUE].kind == "r" and result is not None and result.type_name == "jsonb"
+    if not possible or catalog.index_is_valid.get(_QUEUE_INDEX):
         return []
     on = "USING gin ((processing_result -> 'parents')) WITH (fastupdate = off) WHERE error_code = 'missing_parent'"
     return [_index(catalog, QUEUE, _QUEUE_INDEX, on)]
 
 
-def _wanted(handlers: Handlers) -> Iterable[_Wanted]:
+def _wanted(handlers: Handlers) -> Iterable[_WantedTable]:
     for handler in handlers.values():
         table = handler.table
         yield _wanted_table(table)
@@ -147,19 +151,19 @@ def _wanted(handlers: Handlers) -> Iterable[_Wanted]:
             yield _wanted_child(child, table)
 
 
-def _wanted_table(table: Table) -> _Wanted:
+def _wanted_table(table: Table) -> _WantedTable:
     columns = {table.key: "text", **{column.name: pg_type(column) for column in table.columns}}
-    return _Wanted(
+    return _WantedTable(
         name=table.name, columns={**columns, **dict(SYNC_COLUMNS), "updated_at": "timestamptz"}, key=table.key
     )
 
 
-def _wanted_child(child: Child, table: Table) -> _Wanted:
+def _wanted_child(child: Child, table: Table) -> _WantedTable:
     columns = {child.link: "bigint", **{column.name: pg_type(column) for column in child.columns}}
-    return _Wanted(name=child.name, columns=columns, link=child.link, parent=table.name)
+    return _WantedTable(name=child.name, columns=columns, link=child.link, parent=table.name)
 
 
-def _create(wanted: _Wanted) -> str:
+def _create(wanted: _WantedTable) -> str:
     parts = ["id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"]
     for name, type_name in wanted.columns.items():
         never_null = " NOT NULL" if name in (wanted.key, wanted.link) else ""
@@ -167,19 +171,19 @@ def _create(wanted: _Wanted) -> str:
     return f"CREATE TABLE IF NOT EXISTS {wanted.name} (\n    " + ",\n    ".join(parts) + "\n)"
 
 
-def _extend(wanted: _Wanted, there: dict[str, ExistingColumn]) -> list[str]:
-    """Add columns that are missing, and let those be NULL that the source may leave blank."""
+def _extend(wanted: _WantedTable, existing: dict[str, ExistingColumn]) -> list[str]:
+    """Add missing columns, drop NOT NULL where the source may leave a field blank, and set defaults."""
     changes = [
         f"ADD COLUMN IF NOT EXISTS {name} {type_name}"
         for name, type_name in wanted.columns.items()
-        if name not in there
+        if name not in existing
     ]
     changes += [
         f"ALTER COLUMN {name} DROP NOT NULL"
         for name in wanted.columns
-        if name in there and there[name].not_null and name not in (wanted.key, wanted.link)
+        if name in existing and existing[name].not_null and name not in (wanted.key, wanted.link)
     ]
-    for name, column in there.items():
+    for name, column in existing.items():
         constant = _default(wanted.name, name)
         if name not in wanted.columns and column.not_null and not column.has_default and constant is not None:
             changes.append(f"ALTER COLUMN {name} SET DEFAULT {constant}")
@@ -190,20 +194,22 @@ def _default(table: str, column: str) -> str | None:
     return "now()" if column == "created_at" else _CONSTANTS.get((table, column))
 
 
-def _obstacles(wanted: _Wanted, there: dict[str, ExistingColumn]) -> list[str]:
-    """What stands in the way of writing to a table, each as a sentence."""
-    found = []
-    own = there.get("id")
-    if own is None or own.type_name not in _WHOLE or not own.has_default:
-        found.append(f"{wanted.name}.id must be a whole number that the database gives by itself")
+def _obstacles(wanted: _WantedTable, existing: dict[str, ExistingColumn]) -> list[str]:
+    """Why the handlers cannot write to an existing table, one sentence for each obstacle."""
+    obstacles = []
+    id_column = existing.get("id")
+    if id_column is None or id_column.type_name not in _WHOLE or not id_column.has_default:
+        obstacles.append(f"{wanted.name}.id must be an integer with a default (identity or sequence)")
     for name, type_name in wanted.columns.items():
-        column = there.get(name)
+        column = existing.get(name)
         if column is not None and column.type_name not in _FITS[type_name]:
-            found.append(
+            obstacles.append(
                 f"{wanted.name}.{name} is {column.type_name}, and {type_name} cannot be written to it"
             )
-    for name, column in there.items():
+    for name, column in existing.items():
         unfilled = column.not_null and not column.has_default and name not in wanted.columns and name != "id"
         if unfilled and _default(wanted.name, name) is None:
-            found.append(f"{wanted.name}.{name} must not be NULL and no payload fills it: give it a default")
-    return found
+            obstacles.append(
+                f"{wanted.name}.{name} must not be NULL and no payload fills it: give it a default"
+            )
+    return obstacles

@@ -1,8 +1,8 @@
-"""Taking over the ERP's tables: what the handlers need beside what is there, added and never changed.
+"""Adopting the ERP's tables: adding what the handlers need, while the application runs.
 
-The statements (`additions`) can be repeated: a second adoption of the same database has nothing to do. The
-application works meanwhile: each statement is committed by itself, so that no table stays locked while another is
-waited for, and indexes are made beside the writes. What was cut short is finished by the next adoption.
+The statements (`additions`) are idempotent: a second adoption has nothing to do, and an interrupted one is finished by
+the next. Each statement is its own transaction, so that no table stays locked while another is waited for. Indexes are
+created concurrently.
 """
 
 from __future__ import annotations
@@ -27,44 +27,47 @@ from handlers.errors import Refused, TryAgain
 _SQL = queries(__name__)
 
 LOCK_WAIT_SECONDS, LOCK_TRIES = 1.0, 10
-"""Whoever waits for a table makes all others wait behind it: wait shortly, let them pass, and try again."""
+"""A waiting ALTER TABLE blocks all later queries on the table: use a short lock_timeout, and retry."""
 _PAUSE_SECONDS = 0.5
 INDEX_WAIT_SECONDS = 30.0
-"""Making an index waits for the transactions that are open, and holds up nobody."""
-_TURN_SECONDS = 60.0
+"""CREATE INDEX CONCURRENTLY waits for open transactions and blocks no writes, so it may wait longer."""
+_EXCLUSIVE_SECONDS = 60.0
+"""How long to wait for another adoption of the same database."""
 
 
 async def adopt(engine: AsyncEngine, *, dry_run: bool = False, handlers: Handlers = HANDLERS) -> list[str]:
-    """Add what is missing, and give the statements; with *dry_run* only give them.
+    """Add what is missing and return the statements; with *dry_run* only return them.
 
-    Raises Refused, and changes nothing, where a table is made in a way that the handlers cannot write to, or belongs
-    to somebody else. Raises TryAgain where the application holds a table too long: what was done until then stays.
+    Raises Refused, and changes nothing, when the handlers could not write to a table or another role owns it. Raises
+    TryAgain when the application locks a table too long: finished statements stay.
     """
     if dry_run:
         return [change.statement for change in ddl(await _read(engine, handlers), handlers)]
-    async with _turn(engine) as connection:
+    async with _exclusive_connection(engine) as connection:
         catalog = await _read(engine, handlers)
         changes = ddl(catalog, handlers)
-        foreign = sorted({_owned(change.table, catalog.places) for change in changes} - {""})
+        foreign = sorted({_foreign_owner(change.table, catalog.relations) for change in changes} - {""})
         if foreign:
-            raise Refused(f"adopt as the role that owns the ERP's tables; we are {'; '.join(foreign)}")
+            raise Refused(
+                f"run `runbook db adopt` as the role that owns the ERP's tables; this one is {'; '.join(foreign)}"
+            )
         for change in changes:
             await _run(connection, change)
     return [change.statement for change in changes]
 
 
-async def needed(engine: AsyncEngine, handlers: Handlers = HANDLERS) -> list[str]:
+async def required_statements(engine: AsyncEngine, handlers: Handlers = HANDLERS) -> list[str]:
     """The statements without which the handlers cannot work; the queue's index only makes them faster."""
     changes = ddl(await _read(engine, handlers), handlers)
     return [change.statement for change in changes if change.table != QUEUE]
 
 
-def _owned(table: str, places: dict[str, Relation]) -> str:
-    """Empty where we may alter *table*; else whose it is."""
-    place = places.get(table)
-    if place is None or place.kind is None or place.is_ours:
+def _foreign_owner(table: str, relations: dict[str, Relation]) -> str:
+    """Why we may not alter *table*, with its owner; empty when we may."""
+    relation = relations.get(table)
+    if relation is None or relation.kind is None or relation.is_ours:
         return ""
-    return f"not the owner of table {table}, that is {place.owner}"
+    return f"not the owner of table {table}, that is {relation.owner}"
 
 
 async def _read(engine: AsyncEngine, handlers: Handlers) -> Catalog:
@@ -73,36 +76,40 @@ async def _read(engine: AsyncEngine, handlers: Handlers) -> Catalog:
             return await read_catalog(tx, keys(handlers))
     except DBAPIError as error:
         if sqlstate(error) == NOT_PERMITTED:
-            raise Refused(f"{message_of(error)}: adopt as the role that owns the ERP's tables") from error
+            raise Refused(
+                f"{message_of(error)}: run `runbook db adopt` as the role that owns the ERP's tables"
+            ) from error
         raise
 
 
 @asynccontextmanager
-async def _turn(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection that commits each statement, while nobody else adopts. It is not used for anything after."""
+async def _exclusive_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection in autocommit mode, while no other adoption runs. It is closed afterwards, not pooled."""
     with translated_errors(engine):
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             try:
-                for _ in range(round(_TURN_SECONDS / _PAUSE_SECONDS)):
+                for _ in range(round(_EXCLUSIVE_SECONDS / _PAUSE_SECONDS)):
                     if (await connection.execute(_SQL["take_turn"])).scalar_one():
                         break
                     await asyncio.sleep(_PAUSE_SECONDS)
                 else:
                     raise TryAgain(
-                        "another adoption of this database is at work: look again when it has ended"
+                        "another `runbook db adopt` of this database is running: wait until it has ended"
                     )
                 yield connection
             finally:
-                # With it go its settings, and our turn.
+                # Its settings and the advisory lock end with the connection.
                 await connection.invalidate()
 
 
 async def _run(connection: AsyncConnection, change: SchemaChange) -> None:
-    """Run one statement; where the application holds the table, let it go on and try again, a bounded time."""
-    wait_seconds, tries = (INDEX_WAIT_SECONDS, 1) if change.waits_for_all else (LOCK_WAIT_SECONDS, LOCK_TRIES)
+    """Run one statement. While the application locks the table, retry a limited number of times."""
+    wait_seconds, tries = (
+        (INDEX_WAIT_SECONDS, 1) if change.waits_for_transactions else (LOCK_WAIT_SECONDS, LOCK_TRIES)
+    )
     first = change.statement.partition("\n")[0]
-    waits = {"milliseconds": str(round(wait_seconds * 1000))}
-    await connection.execute(_SQL["wait_at_most"], waits)
+    lock_timeout = {"milliseconds": str(round(wait_seconds * 1000))}
+    await connection.execute(_SQL["wait_at_most"], lock_timeout)
     for attempt in range(1, tries + 1):
         try:
             await connection.execute(text(change.statement))
@@ -113,15 +120,17 @@ async def _run(connection: AsyncConnection, change: SchemaChange) -> None:
                 continue
             if state in LOCK_TIMEOUT:
                 raise TryAgain(
-                    f"the application has had a transaction open too long; what is done stays, adopt again: {first}"
+                    f"lock timeout: the application holds a transaction on {change.table}. Finished statements stay. "
+                    f"Run `runbook db adopt` again ({first})"
                 ) from error
             if state == NOT_PERMITTED:
                 raise Refused(
-                    f"{message_of(error)}: adopt as the role that owns the ERP's tables ({first})"
+                    f"{message_of(error)}: run `runbook db adopt` as the role that owns the ERP's tables ({first})"
                 ) from error
             if state == UNIQUE_VIOLATION:
                 raise Refused(
-                    f"{message_of(error)}: decide which row is it, and adopt again ({first})"
+                    f"{message_of(error)}: keep only one of the duplicate rows, then run `runbook db adopt` again "
+                    f"({first})"
                 ) from error
             raise
         else:

@@ -1,4 +1,4 @@
-"""What the database already has of the tables that the core works on, read before `runbook db adopt` adds to it."""
+"""The existing tables, columns and indexes of the ERP's database, read before `runbook db adopt` adds to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = {
     "S": "a sequence",
     "i": "an index",
 }
-"""What may have a table's name and cannot hold our rows."""
+"""Relations that are no tables: rows cannot be written to them. The keys are pg_class.relkind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,35 +34,35 @@ class ExistingColumn:
 
 @dataclass(frozen=True, kw_only=True)
 class Relation:
-    """What a table's name stands for."""
+    """The relation that has a table's name."""
 
     kind: str | None
-    """PostgreSQL's letter for it; None when the search path has nothing of this name."""
+    """Its pg_class.relkind; None when the search path has no relation of this name."""
     owner: str | None
     is_ours: bool
-    """We may do what its owner may."""
+    """Whether our role has the rights of its owner."""
     elsewhere: str | None
-    """The same name in schemas that are not on the search path, where nothing is on it."""
+    """Relations of the same name outside the search path, when there is none on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
-    """What the database has: columns by table, and the columns that lead an index."""
+    """The existing relations, columns and indexes. An index is listed by its first column."""
 
-    places: dict[str, Relation]
+    relations: dict[str, Relation]
     tables: dict[str, dict[str, ExistingColumn]]
     indexed: frozenset[tuple[str, str]]
     unique: frozenset[tuple[str, str]]
-    twice: dict[tuple[str, str], str]
-    """For columns that must be unique and are not yet: a value that stands twice."""
-    names: dict[str, bool]
-    """Every index of these tables by name: whether it is whole. One whose making was cut short is not."""
+    duplicates: dict[tuple[str, str], str]
+    """For columns that must become unique: a duplicate value."""
+    index_is_valid: dict[str, bool]
+    """Every index of these tables by name. It is invalid when its creation was interrupted."""
 
 
 async def read_catalog(tx: AsyncConnection, keys: Mapping[str, str | None]) -> Catalog:
-    """Read what the database has of the tables *keys*, given with the column of each that must be unique."""
+    """Read the catalog of the tables in *keys*, which maps each to the column that must be unique."""
     names = {"tables": list(keys)}
-    places = {
+    relations = {
         row.name: Relation(kind=row.kind, owner=row.owner, is_ours=bool(row.is_ours), elsewhere=row.elsewhere)
         for row in await tx.execute(_SQL["places"], names)
     }
@@ -72,26 +72,26 @@ async def read_catalog(tx: AsyncConnection, keys: Mapping[str, str | None]) -> C
             type_name=row.type_name, not_null=row.not_null, has_default=row.has_default
         )
     indexes = (await tx.execute(_SQL["indexes"], names)).all()
-    whole = [row for row in indexes if row.is_whole and not row.is_partial]
-    unique = frozenset((row.table_name, row.column_name) for row in whole if row.is_unique)
-    twice = {}
+    usable = [row for row in indexes if row.is_whole and not row.is_partial]
+    unique = frozenset((row.table_name, row.column_name) for row in usable if row.is_unique)
+    duplicates = {}
     for table, key in keys.items():
         if key is not None and key in tables[table] and (table, key) not in unique:
-            value = (await tx.execute(_twice(table, key))).scalar()
+            value = (await tx.execute(_duplicate(table, key))).scalar()
             if value is not None:
-                twice[table, key] = value
+                duplicates[table, key] = value
     return Catalog(
-        places=places,
+        relations=relations,
         tables={name: columns for name, columns in tables.items() if columns},
-        indexed=frozenset((row.table_name, row.column_name) for row in whole),
+        indexed=frozenset((row.table_name, row.column_name) for row in usable),
         unique=unique,
-        twice=twice,
-        names={row.name: row.is_whole for row in indexes},
+        duplicates=duplicates,
+        index_is_valid={row.name: row.is_whole for row in indexes},
     )
 
 
-def _twice(table: str, column: str) -> TextClause:
-    """A value that stands twice in a column."""
+def _duplicate(table: str, column: str) -> TextClause:
+    """A query for one duplicate value of a column."""
     return text(
         f"SELECT CAST({column} AS text) FROM {table} WHERE {column} IS NOT NULL"
         f" GROUP BY {column} HAVING count(*) > 1 LIMIT 1"

@@ -1,4 +1,4 @@
-"""What is odd about an environment's database: nothing is changed, each finding says what it costs or needs."""
+"""Problems of an environment's database. Read-only: each sentence says what a problem costs, or how to fix it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SQL = queries(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Oddity:
-    """One finding."""
+class Problem:
+    """One problem: its kind, and a sentence about it."""
 
     name: str
     sentence: str
@@ -29,52 +29,57 @@ _SENTENCES: dict[str, tuple[str, Callable[[Row[Any]], str]]] = {
     "redundant_indexes": (
         "index",
         lambda row: (
-            f"{row.name} on ({row.columns}) is covered by {row.covered_by}: {row.bytes // 1024} kB, "
-            f"{row.scans} scans since the statistics began, and a write for each event"
+            f"{row.name} on ({row.columns}) is redundant, {row.covered_by} covers it: {row.bytes // 1024} kB, "
+            f"{row.scans} scans since the last statistics reset, and one more write for each event"
         ),
     ),
     "stuck": (
         "stuck",
         lambda row: (
-            f"{row.events} events are in processing with no lease or one that has run out "
-            f"(oldest since {row.oldest}): a `runbook worker` takes them back, the ERP's own never does"
+            f"{row.events} events are in processing without a lease or with an expired one "
+            f"(oldest since {row.oldest}): run `runbook worker` to restore them, the ERP's own worker never does"
         ),
     ),
     "side_by_side": (
         "side by side",
         lambda row: (
             f"{row.theirs} events of the last day were settled by other workers than `runbook worker` "
-            f"(the last came in at {row.last_came:%H:%M} UTC), {row.ours} by ours: an old worker with an old "
-            "event can overwrite a newer row of ours; stop it as soon as ours are proven"
+            f"(the last arrived at {row.last_came:%H:%M} UTC), {row.ours} by ours. An old worker with an old "
+            "event can overwrite a newer row: stop it as soon as ours are proven"
         ),
     ),
     "other_clock": (
         "clock",
         lambda row: (
-            f"{row.events} events of the last day were finished before they came in, or are leased "
-            "for hours: the ERP's own workers write times without a zone, and their leases hold nobody off: "
+            f"{row.events} events of the last day were finished before they arrived, or are leased for hours. "
+            "The ERP's own workers write times without a zone, so their leases protect nothing: "
             "run them with TZ=UTC"
         ),
     ),
     "silent_workers": (
         "worker",
         lambda row: (
-            f"worker {row.owner} of revision {short(row.revision)} has been silent since {row.beat_at}"
+            f"worker {row.owner} of revision {short(row.revision)} sent its last heartbeat at {row.beat_at}, "
+            "and no clean shutdown was recorded"
         ),
     ),
 }
-"""Each query that finds oddities: what its findings are called, and the sentence about a row."""
+"""Each query for problems: their kind, and the sentence about a row."""
 _NEEDS_LEDGER = frozenset({"silent_workers"})
 
 
-async def examine(database: AsyncEngine) -> list[Oddity]:
-    """Redundant indexes, events stuck in processing, old workers beside ours, dead workers, a ledger that is behind."""
-    found = []
+async def examine(database: AsyncEngine) -> list[Problem]:
+    """Find redundant indexes, stuck events, old or dead workers, wrong clocks, and an outdated ledger."""
+    problems = []
     has_ledger = not await migrate.pending(database)
     if not has_ledger:
-        found.append(Oddity(name="ledger", sentence="our schema is missing or behind: runbook db upgrade"))
+        problems.append(
+            Problem(name="ledger", sentence="its schema is missing or outdated: run `runbook db upgrade`")
+        )
     async with transaction(database) as tx:
         for query, (name, sentence) in _SENTENCES.items():
             if has_ledger or query not in _NEEDS_LEDGER:
-                found += [Oddity(name=name, sentence=sentence(row)) for row in await tx.execute(SQL[query])]
-    return found
+                problems += [
+                    Problem(name=name, sentence=sentence(row)) for row in await tx.execute(SQL[query])
+                ]
+    return problems

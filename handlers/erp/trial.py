@@ -1,8 +1,7 @@
-"""Trying bodies: what the core would do with each record, without keeping anything.
+"""Trying payloads: what the handlers would do with each record, in a transaction that is rolled back.
 
-Each record is tried on its own, against the tables as they are: parents that stand in the same call do not
-count, and the same record in another file does not make this one look old. A record that would wait still
-shows its row.
+Each record is tried alone, against the current tables: parents in the same call do not count, and an older version of
+a record in another file does not matter. A record that would wait is shown with its row.
 """
 
 from __future__ import annotations
@@ -36,22 +35,21 @@ from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What would become of one record.
+    """The outcome that one record would have.
 
-    Numbers in *row* are JSON numbers where a double prints back as the same decimal, and text where it
-    would not; dates are ISO, instants ISO in UTC. The rows of child tables hang in it under the tables'
-    names.
+    A number in *row* is a JSON number when a double keeps every digit, otherwise text. Dates and times are ISO, in UTC.
+    The rows of a child table are listed under its name.
     """
 
     file: str
     entity: EntityType
     key: str | None
-    """None where the body holds no record, or one without an id."""
+    """None when the body has no record, or a record without an id."""
     outcome: Outcome
     reason: str = ""
     field: str | None = None
     row: Mapping[str, Any] | None = None
-    """The row as it would stand, also while it waits for a parent; None when refused."""
+    """The row that would be stored, also for a record that would wait for a parent; None when refused."""
 
 
 async def try_bodies(
@@ -63,7 +61,7 @@ async def try_bodies(
 ) -> AsyncGenerator[Trial, None]:
     """Try every record of every (file, text) pair, in order, in a transaction that is rolled back.
 
-    A refusal in place of the text says why there is none; it is told like any other.
+    A body that could not be read is given as a Refusal instead of the text, and is reported like any other refusal.
     """
     with translated_errors(database):
         async with database.connect() as tx:
@@ -99,7 +97,7 @@ async def _try(
         result = (await apply_events(tx, [event], handlers=handlers))[event.id]
         row = await _row(tx, event, result, handlers)
     except DBAPIError as error:
-        diagnosis = _refusal_of_the_database(error)
+        diagnosis = _diagnose_or_raise(error)
         return _refused(file, entity, key, f"the database refuses it: {diagnosis.message}", diagnosis.field)
     finally:
         if savepoint.is_active:
@@ -128,13 +126,13 @@ def _event(entity: EntityType, key: str, data: spec.Data) -> Event:
     )
 
 
-def _refusal_of_the_database(error: DBAPIError) -> Diagnosis:
-    """What the database says against the record. Raises what is no fault of any record."""
+def _diagnose_or_raise(error: DBAPIError) -> Diagnosis:
+    """Why the database refuses the record. Raises errors that are not caused by the record."""
     if is_away(error):
         raise error
     if sqlstate(error) in NOT_ADOPTED:
         raise Refused(
-            f"the ERP's tables are not ready for the core ({message_of(error)}): see runbook db adopt --dry-run"
+            f"the ERP's tables lack what the handlers need ({message_of(error)}): run `runbook db adopt`"
         ) from error
     return diagnose(error)
 
@@ -154,12 +152,12 @@ async def _row(
 
 
 async def _stored(tx: AsyncConnection, event: Event, handlers: Handlers) -> dict[str, Any] | None:
-    """The row as it is in the database now, with its lines; None where there is none."""
+    """The current row in the database with its lines; None when there is none."""
     table = handlers[event.entity].table
-    found = (await tx.execute(statements.row(table), {"key": event.key})).scalar()
-    if found is None:
+    row_text = (await tx.execute(statements.row(table), {"key": event.key})).scalar()
+    if row_text is None:
         return None
-    row = _plain(found)
+    row = _plain(row_text)
     for child in table.children:
         lines = (await tx.execute(statements.rows_of(child, table), {"key": event.key})).scalars()
         row[child.name] = [_plain(line) for line in lines]
@@ -167,22 +165,21 @@ async def _stored(tx: AsyncConnection, event: Event, handlers: Handlers) -> dict
 
 
 async def _projected(tx: AsyncConnection, event: Event, handlers: Handlers) -> dict[str, Any]:
-    """The row as it would stand if its parents were there: what is stored, overlaid with what the event
-    says."""
+    """The row that would be stored if its parents existed: the current row, updated with the event."""
     handler = handlers[event.entity]
     arrival = map_event(handler, event)
     ids: Ids = {}
-    found = (await read_rows(tx, handler, [event.key], {event.key: [arrival]})).get(event.key)
-    row = build(handler, [arrival], merge_versions([arrival], found), found)
+    stored = (await read_rows(tx, handler, [event.key], {event.key: [arrival]})).get(event.key)
+    row = build(handler, [arrival], merge_versions([arrival], stored), stored)
     await look_up(tx, [row.mapped], ids, handlers)
-    message_of = await tx.execute(
+    projected = await tx.execute(
         statements.project(handler.table), pack(write.arrays_of(handler, [row], ids))
     )
-    shown = _plain(message_of.scalar_one())
+    shown = _plain(projected.scalar_one())
     for at in row.mapped.missing:
         shown.pop(handler.table.columns[at].name, None)
-    before = await _stored(tx, event, handlers) or {}
-    shown = {**dict.fromkeys(column.name for column in handler.table.columns), **before, **shown}
+    current = await _stored(tx, event, handlers) or {}
+    shown = {**dict.fromkeys(column.name for column in handler.table.columns), **current, **shown}
     for child in handler.table.children:
         shown.setdefault(child.name, [])
         if child.name in row.mapped.children:
@@ -193,9 +190,9 @@ async def _projected(tx: AsyncConnection, event: Event, handlers: Handlers) -> d
     return shown
 
 
-def _plain(found: str) -> dict[str, Any]:
-    """A row as JSON can carry it without losing a digit."""
-    row: dict[str, Any] = json.loads(found, parse_float=_number)
+def _plain(row_text: str) -> dict[str, Any]:
+    """A row from JSON text, without losing a digit."""
+    row: dict[str, Any] = json.loads(row_text, parse_float=_number)
     return row
 
 

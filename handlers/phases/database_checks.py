@@ -107,7 +107,7 @@ async def _tables_check(core: Core) -> Check:
     """Our workers need additional columns in the ERP's tables; the ERP's own worker does not."""
     inline = core.environment.execution == "inline"
     try:
-        missing = await adopt.needed(core.database)
+        missing = await adopt.required_statements(core.database)
     except Refused as error:
         return Check(name="tables", good=not inline, sentence=str(error))
     if not missing:

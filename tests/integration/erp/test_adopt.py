@@ -1,4 +1,4 @@
-"""Taking over an ERP's tables adds what is missing, can be repeated, and refuses what would not work."""
+"""Adopting an ERP's tables adds what is missing, is idempotent, and refuses what would not work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLUMNS = text(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def erp(erp_url: str) -> AsyncIterator[AsyncEngine]:
-    """The ERP's own tables, before anybody adopted them."""
+    """The ERP's own tables, before an adoption."""
     engine = engine_for(erp_url)
     yield engine
     await engine.dispose()
@@ -35,7 +35,7 @@ async def erp(erp_url: str) -> AsyncIterator[AsyncEngine]:
 
 async def columns(engine: AsyncEngine) -> set[tuple[object, ...]]:
     async with engine.connect() as tx:
-        return {tuple(found) for found in await tx.execute(_COLUMNS)}
+        return {tuple(row) for row in await tx.execute(_COLUMNS)}
 
 
 async def run(engine: AsyncEngine, *statements: str) -> None:
@@ -45,17 +45,17 @@ async def run(engine: AsyncEngine, *statements: str) -> None:
 
 
 async def test_adopting_twice_has_nothing_to_do_the_second_time(erp: AsyncEngine) -> None:
-    """The first adoption says what it does, the second finds it done."""
+    """The first adoption returns its statements, the second has none."""
     assert await adopt(erp)
     assert await adopt(erp) == []
 
 
 async def test_a_dry_run_says_the_same_and_changes_nothing(erp: AsyncEngine) -> None:
-    """What is printed first is what would be run."""
+    """A dry run returns exactly the statements that the adoption runs."""
     before = await columns(erp)
-    said = await adopt(erp, dry_run=True)
+    statements = await adopt(erp, dry_run=True)
     assert await columns(erp) == before
-    assert await adopt(erp) == said
+    assert await adopt(erp) == statements
 
 
 async def test_adopting_only_adds(erp: AsyncEngine) -> None:
@@ -80,7 +80,7 @@ async def test_two_adoptions_at_once_do_no_harm(erp: AsyncEngine) -> None:
 async def test_an_empty_database_is_adopted_too(postgres_engine: AsyncEngine) -> None:
     """Where there are no tables of an ERP they are made, and all eleven kinds can be written."""
     await adopt(postgres_engine)
-    seen = set()
+    written = set()
     async with postgres_engine.begin() as tx:
         for file, entity, record in example_records():
             if file == "payment/6.json":
@@ -88,8 +88,8 @@ async def test_an_empty_database_is_adopted_too(postgres_engine: AsyncEngine) ->
             await applied(tx, parents_of(entity, record))
             (result,) = await applied(tx, [event(entity, record)])
             assert result.outcome in (Outcome.APPLIED, Outcome.SUPERSEDED), (file, result)
-            seen.add(entity)
-    assert seen == set(HANDLERS)
+            written.add(entity)
+    assert written == set(HANDLERS)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -144,8 +144,8 @@ async def test_what_cannot_be_adopted_is_refused_by_name(erp: AsyncEngine, chang
     assert await columns(erp) == before
 
 
-async def test_a_key_that_stands_twice_is_refused_by_name(erp: AsyncEngine) -> None:
-    """Which of two rows with one id is the record, only a person can say."""
+async def test_a_duplicate_key_is_refused_by_name(erp: AsyncEngine) -> None:
+    """Only a person can decide which of two rows with one id to keep."""
     await run(
         erp,
         "ALTER TABLE products DROP CONSTRAINT products_zoho_item_id_key",
@@ -169,7 +169,7 @@ async def test_rows_of_the_old_code_survive_adoption(erp: AsyncEngine) -> None:
         assert (taken["id"], taken["name"], taken["price"]) == (kept["id"], "old", 4)
 
 
-async def test_a_role_that_does_not_own_the_tables_is_told_so(erp: AsyncEngine) -> None:
+async def test_a_role_that_does_not_own_the_tables_is_refused(erp: AsyncEngine) -> None:
     """Adding columns needs the owner; the refusal says that and changes nothing."""
     role = f"reader_{uuid.uuid4().hex[:8]}"
     await run(

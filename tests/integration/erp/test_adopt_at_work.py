@@ -1,4 +1,4 @@
-"""Adopting while the application works, killed in the middle, and where the tables are not what or whose they seem."""
+"""Adopting while the application works, after a kill, and where a table is none or belongs to another role."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.erp.adopt import adopt, needed
+from handlers.erp.adopt import adopt, required_statements
 from handlers.errors import Refused, TryAgain
 from tests.conftest import engine_for
 
@@ -35,7 +35,7 @@ asyncio.run(adopt(engine_for(os.environ["ERP_URL"])))
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def erp(erp_url: str) -> AsyncIterator[AsyncEngine]:
-    """The ERP's own tables, before anybody adopted them."""
+    """The ERP's own tables, before an adoption."""
     engine = engine_for(erp_url)
     yield engine
     await engine.dispose()
@@ -86,7 +86,7 @@ FREE = """
 async def test_a_table_in_use_is_not_waited_for_long(
     erp: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The application goes before: adoption gives up, keeps what it has done, and the next one does the rest."""
+    """The application has priority: adoption ends, its finished statements stay, and the next one does the rest."""
     monkeypatch.setattr("handlers.erp.adopt.LOCK_TRIES", 2)
     monkeypatch.setattr("handlers.erp.adopt.LOCK_WAIT_SECONDS", 0.1)
     wanted = await adopt(erp, dry_run=True)
@@ -100,7 +100,7 @@ async def test_a_table_in_use_is_not_waited_for_long(
 
 
 async def test_the_application_waits_for_no_longer_than_one_try(erp: AsyncEngine) -> None:
-    """Behind an adoption that waits for a long reader, a writer of that table comes through between two tries."""
+    """While an adoption waits for a long reader, a writer of that table gets its lock between two tries."""
     async with erp.connect() as reader:
         await reader.execute(text("SELECT 1 FROM vendors"))
         adoption = asyncio.create_task(adopt(erp))
@@ -115,7 +115,7 @@ async def test_the_application_waits_for_no_longer_than_one_try(erp: AsyncEngine
 
 
 async def test_killed_in_the_middle_it_is_finished_by_the_next(erp: AsyncEngine, erp_url: str) -> None:
-    """What SIGKILL cut short is no harm: the next adoption does the rest, and waits for no dead one."""
+    """After SIGKILL the next adoption does the rest, and does not wait for the dead one."""
     wanted = await adopt(erp, dry_run=True)
     async with erp.connect() as reader:
         await reader.execute(text("SELECT 1 FROM vendors"))
@@ -131,7 +131,7 @@ async def test_killed_in_the_middle_it_is_finished_by_the_next(erp: AsyncEngine,
 
 
 async def test_an_index_that_was_cut_short_is_finished(erp: AsyncEngine) -> None:
-    """What an interrupted build left is there by name and serves nobody: IF NOT EXISTS would pass it over."""
+    """An interrupted build leaves an invalid index of that name, which IF NOT EXISTS would skip."""
     await adopt(erp)
     await run(erp, f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{INDEX}'::regclass")
     assert await adopt(erp) == [f"REINDEX INDEX CONCURRENTLY {INDEX}"]
@@ -179,16 +179,20 @@ async def test_nothing_is_rewritten(erp: AsyncEngine) -> None:
     before = set(await ask(erp, files))
     statements = await adopt(erp)
     assert before <= set(await ask(erp, files))
-    existing = [each for each in statements if each.startswith("CREATE") and "INDEX" in each.split("\n")[0]]
-    new = {each.split()[5] for each in statements if each.startswith("CREATE TABLE")}
-    for each in existing:
-        table = re.search(r" ON (\w+)", each)
+    existing = [
+        statement
+        for statement in statements
+        if statement.startswith("CREATE") and "INDEX" in statement.split("\n")[0]
+    ]
+    new = {statement.split()[5] for statement in statements if statement.startswith("CREATE TABLE")}
+    for statement in existing:
+        table = re.search(r" ON (\w+)", statement)
         assert table is not None
-        assert ("CONCURRENTLY" in each) == (table[1] not in new), each
+        assert ("CONCURRENTLY" in statement) == (table[1] not in new), statement
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "sentence"),
     [
         (
             ("ALTER TABLE vendors RENAME TO v", "CREATE VIEW vendors AS SELECT * FROM v"),
@@ -212,17 +216,17 @@ async def test_nothing_is_rewritten(erp: AsyncEngine) -> None:
                 "CREATE TABLE vendors (id bigint GENERATED ALWAYS AS IDENTITY, zoho_vendor_id text)"
                 " PARTITION BY HASH (id)",
             ),
-            "vendors is partitioned and zoho_vendor_id not unique",
+            "vendors is partitioned and zoho_vendor_id is not unique",
         ),
     ],
 )
 async def test_a_name_that_is_no_table_of_ours_is_refused(
-    erp: AsyncEngine, changes: tuple[str, ...], said: str
+    erp: AsyncEngine, changes: tuple[str, ...], sentence: str
 ) -> None:
-    """What cannot hold rows, or is somewhere else, is named at once, also by a dry run."""
+    """A relation that is no table, or is in another schema, is named, also by a dry run."""
     await run(erp, *changes)
     for dry_run in (True, False):
-        with pytest.raises(Refused, match=re.escape(said)):
+        with pytest.raises(Refused, match=re.escape(sentence)):
             await adopt(erp, dry_run=dry_run)
 
 
@@ -241,7 +245,7 @@ async def test_tables_in_a_schema_of_their_own_are_adopted_there(erp: AsyncEngin
 
 
 async def test_one_table_of_another_owner_is_told_before_anything_is_done(erp: AsyncEngine) -> None:
-    """The first statement is not run when a later one could not be; what would be done can be read all the same."""
+    """No statement runs when a later one is not permitted; a dry run still lists them."""
     role = f"other_{uuid.uuid4().hex[:8]}"
     await run(
         erp,
@@ -252,10 +256,10 @@ async def test_one_table_of_another_owner_is_told_before_anything_is_done(erp: A
     )
     engine = engine_for(erp.url.set(username=role, password="x").render_as_string(hide_password=False))
     try:
-        said = await adopt(engine, dry_run=True)
+        statements = await adopt(engine, dry_run=True)
         with pytest.raises(Refused, match="not the owner of table vendors"):
             await adopt(engine)
-        assert await adopt(engine, dry_run=True) == said
+        assert await adopt(engine, dry_run=True) == statements
         await run(
             erp,
             f"REVOKE SELECT ON products FROM {role}",
@@ -275,13 +279,13 @@ async def test_a_database_adopted_before_works_without_the_queues_index(erp: Asy
     """An index that only makes waking faster is no reason to refuse a release."""
     await adopt(erp)
     await run(erp, f"DROP INDEX {INDEX}")
-    assert await needed(erp) == []
+    assert await required_statements(erp) == []
     (statement,) = await adopt(erp)
     assert statement.startswith(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {INDEX} ON tds_sync_queue ")
 
 
 async def test_the_settings_of_an_adoption_end_with_it(erp: AsyncEngine) -> None:
-    """Its short patience and its turn must not stay with a connection that others use."""
+    """Its lock_timeout and its advisory lock must not stay on a pooled connection."""
     await adopt(erp)
     assert await ask(erp, "SELECT current_setting('lock_timeout')") == [("0",)]
     assert await ask(erp, FREE)

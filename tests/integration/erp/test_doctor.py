@@ -15,8 +15,8 @@ from tests.integration.queue.events import dead_letter, event
 OLD: dict[str, Any] = {"status": "completed", "completed_at": "sql:clock_timestamp()"}
 
 
-async def odd(engine: AsyncEngine, name: str) -> list[str]:
-    return [each.sentence for each in await doctor.examine(engine) if each.name == name]
+async def problems(engine: AsyncEngine, name: str) -> list[str]:
+    return [problem.sentence for problem in await doctor.examine(engine) if problem.name == name]
 
 
 async def ours_settles(engine: AsyncEngine, key: str) -> None:
@@ -24,31 +24,31 @@ async def ours_settles(engine: AsyncEngine, key: str) -> None:
     await Worker(engine, owner=new_owner("test"), revision="r1").step()
 
 
-async def test_old_workers_beside_ours_are_told(engine: AsyncEngine) -> None:
-    """Both settle what comes in: the finding says how many, and what is not safe."""
+async def test_old_workers_beside_ours_are_reported(engine: AsyncEngine) -> None:
+    """Both settle events: the sentence has the numbers and the risk."""
     await ours_settles(engine, "1")
     await event(engine, "2", **OLD)
     await dead_letter(engine, "3")
-    (said,) = await odd(engine, "side by side")
-    assert said.startswith("2 events of the last day were settled by other workers")
-    assert "1 by ours" in said
-    assert "can overwrite a newer row" in said
+    (sentence,) = await problems(engine, "side by side")
+    assert sentence.startswith("2 events of the last day were settled by other workers")
+    assert "1 by ours" in sentence
+    assert "can overwrite a newer row" in sentence
 
 
-async def test_old_workers_alone_or_stopped_are_not_odd(engine: AsyncEngine) -> None:
-    """An ERP with workers of its own is as it should be, and so is one whose workers ours have followed."""
+async def test_old_workers_alone_or_stopped_are_no_problem(engine: AsyncEngine) -> None:
+    """An ERP with only its own workers is no problem, nor is one whose old workers have stopped."""
     await event(engine, "1", **OLD)
-    assert await odd(engine, "side by side") == []
+    assert await problems(engine, "side by side") == []
     await ours_settles(engine, "2")
-    assert await odd(engine, "side by side") == []
+    assert await problems(engine, "side by side") == []
 
 
-async def test_what_our_own_housekeeping_buried_is_nobody_elses(engine: AsyncEngine) -> None:
-    """An event of an unknown kind or one that lost its worker names no worker, and is ours all the same."""
+async def test_what_our_own_maintenance_buried_counts_as_ours(engine: AsyncEngine) -> None:
+    """An event of an unknown kind or one that lost its worker names no worker, and counts as ours."""
     await ours_settles(engine, "1")
     await dead_letter(engine, "2", error_code="unknown_type")
     await dead_letter(engine, "3", error_code="lease_expired")
-    assert await odd(engine, "side by side") == []
+    assert await problems(engine, "side by side") == []
 
 
 @pytest.mark.parametrize(
@@ -59,32 +59,32 @@ async def test_what_our_own_housekeeping_buried_is_nobody_elses(engine: AsyncEng
         {"locked_by": "worker-1", "lock_expires_at": "sql:now() + interval '4 hours'"},
     ],
 )
-async def test_times_without_a_zone_are_told(engine: AsyncEngine, columns: dict[str, Any]) -> None:
-    """Leases that are over before they begin, or for hours: the old workers' clock is not in UTC."""
+async def test_times_without_a_zone_are_reported(engine: AsyncEngine, columns: dict[str, Any]) -> None:
+    """Leases that expire before they begin, or last for hours: the old workers write local times."""
     await event(engine, "1", **columns)
-    (said,) = await odd(engine, "clock")
-    assert "TZ=UTC" in said
+    (sentence,) = await problems(engine, "clock")
+    assert "TZ=UTC" in sentence
 
 
-async def test_an_ordinary_lease_is_in_time(engine: AsyncEngine) -> None:
-    """Five minutes from now, or just over, is what an old worker in UTC writes."""
+async def test_an_ordinary_lease_is_no_problem(engine: AsyncEngine) -> None:
+    """An old worker in UTC writes five minutes from now; a lease may also have expired just now."""
     await event(engine, "1", locked_by="worker-1", lock_expires_at="sql:now() + interval '5 minutes'")
     await event(engine, "2", locked_by="worker-1", lock_expires_at="sql:now() - interval '5 seconds'")
     await event(engine, "3", **OLD)
-    assert await odd(engine, "clock") == []
+    assert await problems(engine, "clock") == []
 
 
-async def test_lost_events_and_covered_indexes_are_told(engine: AsyncEngine) -> None:
+async def test_lost_events_and_covered_indexes_are_reported(engine: AsyncEngine) -> None:
     """In processing without a lease, and an index that is the beginning of another."""
     await event(engine, "1", status="processing")
-    (stuck,) = await odd(engine, "stuck")
+    (stuck,) = await problems(engine, "stuck")
     assert stuck.startswith("1 events are in processing")
-    covered = await odd(engine, "index")
-    assert {each.split()[0] for each in covered} == {
+    covered = await problems(engine, "index")
+    assert {sentence.split()[0] for sentence in covered} == {
         "ix_tds_sync_queue_status",
         "ix_tds_sync_queue_entity_type",
         "idx_tds_queue_next_retry",
     }
     async with engine.begin() as tx:
         await tx.execute(text("DROP SCHEMA runbook CASCADE"))
-    assert len(await odd(engine, "ledger")) == 1
+    assert len(await problems(engine, "ledger")) == 1

@@ -148,9 +148,7 @@ async def test_the_report_says_what_became_of_everything(core: Core) -> None:
     assert (letters["planned"], letters["drained"], letters["left"]) == (3, 2, 1)
     assert letters["by_type"] == {"Product": {"completed": 1, "failed": 1, "left": 1}}
     assert letters["why_left"].startswith("rolling_back: 1 of 2 completed")
-    assert [
-        (row["entity"], row["replayed"], row["completed"], row["failed"]) for row in report["types"]
-    ] == [
+    assert [(row["entity"], row["replayed"], row["completed"], row["failed"]) for row in report["types"]] == [
         ("Invoice", False, 1, 2),
         ("Product", True, 1, 1),
     ]
