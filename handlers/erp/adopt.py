@@ -57,7 +57,7 @@ async def adopt(engine: AsyncEngine, *, dry_run: bool = False, handlers: Handler
 
 
 async def required_statements(engine: AsyncEngine, handlers: Handlers = HANDLERS) -> list[str]:
-    """The statements without which the handlers cannot work; the queue's index only makes them faster."""
+    """The statements that the handlers require. Without the queue's index, which only makes them faster."""
     changes = ddl(await _read(engine, handlers), handlers)
     return [change.statement for change in changes if change.table != QUEUE]
 

@@ -37,7 +37,7 @@ _SENTENCES: dict[str, tuple[str, Callable[[Row[Any]], str]]] = {
         "stuck",
         lambda row: (
             f"{row.events} events are in processing without a lease or with an expired one "
-            f"(oldest since {row.oldest}): run `runbook worker` to restore them, the ERP's own worker never does"
+            f"(oldest since {row.oldest}): a `runbook worker` reclaims them, the ERP's own worker never does"
         ),
     ),
     "side_by_side": (

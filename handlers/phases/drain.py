@@ -92,7 +92,7 @@ async def conclude(core: Core, release: Release) -> Conclusion:
 
 
 async def restore_unsettled(core: Core, release: Release, *, workers_stopped: bool) -> int:
-    """Make redriven events that have not settled dead letters again, with their previous attempts and error.
+    """Restore redriven events that have not settled: dead letters again, with their previous attempts and error.
 
     Leased events are included only when all workers are stopped. Returns the number of restored events.
     """

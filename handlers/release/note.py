@@ -54,7 +54,7 @@ class StepNote:
 
 @dataclass(frozen=True, kw_only=True)
 class NextLook:
-    """The next measurement, or the end of a wait, and its time."""
+    """What happens next, and its time."""
 
     what: str = ""
     at: datetime | None = None
