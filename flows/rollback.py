@@ -45,7 +45,7 @@ async def roll_back(environment: str, *, reason: str, requested_by: str, take_ov
 
 
 async def undo(run: Release) -> Release:
-    """Save the evidence, bury the unfinished dead letters again, activate the previous revision and probe it."""
+    """Save the evidence, restore the unfinished dead letters, activate the previous revision and probe it."""
     reason = run.reason
     evidence = await back.save_evidence(run)
     try:

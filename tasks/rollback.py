@@ -25,7 +25,7 @@ async def save_evidence(run: Release) -> str:
 
 @step(CHANGE)
 async def activate(run: Release) -> Conclusion:
-    """Stop the workers, bury unfinished dead letters again, and activate the previous revision on every host."""
+    """Stop the workers, restore unfinished dead letters, and activate the previous revision on every host."""
     async with tools(run) as core:
         return await rollback.activate_previous(core, run)
 

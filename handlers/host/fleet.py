@@ -1,7 +1,7 @@
-"""Getting a revision onto the hosts: first what changes nothing, then one host, then growing groups.
+"""Rolling a revision out to the hosts: prepare all of them, then switch one host, then growing groups.
 
-A rollback is the same with the former revision: it asks the origin for nothing, and a host that fails does
-not keep the others from going back.
+A rollback is the same with the previous revision. It does not need the git remote, and a host that fails does not stop
+the rollback of the others.
 """
 
 from __future__ import annotations
@@ -21,82 +21,82 @@ from handlers.release.note import StepNote
 from handlers.release.phase import Verdict, short
 
 Healthy = Callable[[Sequence[Host]], Awaitable[FleetHealth]]
-"""Asks whether these hosts, which just got the revision, answer with it."""
+"""Probes hosts that were just switched: whether they answer with the revision."""
 Verb = Callable[[Shell, HostChange], Awaitable[OperationResult]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RollOut:
-    """What a roll-out came to, and what was done on each host."""
+    """The result of a roll-out, and the steps on each host."""
 
     verdict: Verdict
     sentence: str
     steps: dict[str, tuple[StepNote, ...]]
     touched_hosts: bool
-    """Whether anything that runs may have changed."""
+    """Whether the running tree or processes of a host may have changed."""
 
 
 async def roll_out(shells: Sequence[Shell], change: HostChange, healthy: Healthy | None = None) -> RollOut:
-    """Activate the revision: prepare everywhere, stop all workers, switch in groups, start all workers.
+    """Activate the revision: prepare all hosts, stop all workers, switch in groups, start all workers.
 
-    Old and new workers never share the queue. Forward, the first failure ends it. Back, every host that can
-    go back does, all at once.
+    Old and new workers never run at the same time. A deploy ends at the first failure. A rollback switches every host
+    that it can, all at the same time. Raises LockLost when a host refuses the fencing token.
     """
     journal = _Journal(change)
     has_workers = bool(shells and shells[0].environment.services.workers)
-    able = await journal.everywhere("prepare", prepare, shells)
-    if journal.over:
+    able = await journal.run_on("prepare", prepare, shells)
+    if journal.must_stop:
         return journal.conclude("nothing that runs has changed")
-    if journal.resumed and len(able) == len(shells) and await _all_finished(shells, change):
+    if journal.only_attached and len(able) == len(shells) and await _all_finished(shells, change):
         return journal.conclude(f"all {len(shells)} hosts were on {short(change.revision)} already")
     journal.touched_hosts = True
     if has_workers:
-        able = await journal.everywhere("stop workers", stop_workers, able)
-        if journal.over:
+        able = await journal.run_on("stop workers", stop_workers, able)
+        if journal.must_stop:
             return journal.conclude("the workers may be stopped, no host was switched")
         if change.back:
-            # A worker that will not stop is no reason to leave a host on the bad revision.
+            # A worker that does not stop must not keep a host on the bad revision.
             able = [shell for shell in shells if journal.prepared(shell)]
     factor = len(able) if change.back else shells[0].environment.deploy.group_factor
     active: list[Shell] = []
     for group in _groups(able, factor, all_at_once=change.back):
-        active += await journal.everywhere("activate", activate, group)
-        if journal.over:
+        active += await journal.run_on("activate", activate, group)
+        if journal.must_stop:
             return journal.conclude(f"{len(active)} of {len(shells)} hosts were switched")
         if healthy is not None and not change.back:
-            seen = await healthy([shell.host for shell in group])
-            if seen.verdict is not Verdict.PASS:
-                return journal.conclude(seen.sentence, verdict=seen.verdict)
+            health = await healthy([shell.host for shell in group])
+            if health.verdict is not Verdict.PASS:
+                return journal.conclude(health.sentence, verdict=health.verdict)
     if has_workers:
-        await journal.everywhere("start workers", start_workers, active)
+        await journal.run_on("start workers", start_workers, active)
     return journal.conclude(f"{len(active)} of {len(shells)} hosts are on {short(change.revision)}")
 
 
 class _Journal:
-    """What was done on which host, so that the conclusion can tell."""
+    """The steps and failures on each host, for the conclusion."""
 
     def __init__(self, change: HostChange) -> None:
         self._change = change
         self._steps: dict[str, list[StepNote]] = {}
         self._failures: list[str] = []
         self.touched_hosts = False
-        self.resumed = True
-        """Nothing was begun by this call so far: an earlier one has done it all."""
+        self.only_attached = True
+        """Whether this call has started no operation so far, and only attached to those of an earlier one."""
 
     @property
-    def over(self) -> bool:
-        """Forward, one failure is enough."""
+    def must_stop(self) -> bool:
+        """Whether the roll-out must stop: after a failure, except in a rollback."""
         return bool(self._failures) and not self._change.back
 
     def prepared(self, shell: Shell) -> bool:
-        """Whether the host has what it needs for the switch."""
+        """Whether the host was prepared for the switch."""
         return any(
-            done.step == "prepare" and done.outcome == OperationOutcome.DONE
-            for done in self._steps[shell.host.name]
+            note.step == "prepare" and note.outcome == OperationOutcome.DONE
+            for note in self._steps[shell.host.name]
         )
 
-    async def everywhere(self, step: str, verb: Verb, shells: Sequence[Shell]) -> list[Shell]:
-        """Do one thing on several hosts at once; those where it succeeded. All end before one raises."""
+    async def run_on(self, step: str, verb: Verb, shells: Sequence[Shell]) -> list[Shell]:
+        """Run a step on several hosts concurrently; returns those where it succeeded. Raises after all have ended."""
         outcomes = await asyncio.gather(
             *(verb(shell, self._change) for shell in shells), return_exceptions=True
         )
@@ -105,7 +105,7 @@ class _Journal:
             match outcome:
                 case OperationResult():
                     self._note(shell, step, outcome.outcome, outcome.sentence, outcome.id)
-                    self.resumed = self.resumed and not outcome.fresh
+                    self.only_attached = self.only_attached and not outcome.fresh
                     if outcome.done:
                         good.append(shell)
                 case LockLost():
@@ -122,7 +122,7 @@ class _Journal:
         return good
 
     def conclude(self, summary: str, *, verdict: Verdict = Verdict.PASS) -> RollOut:
-        """Pass only when nothing failed anywhere."""
+        """The result: FAIL after any failure, else *verdict*. The sentence has the failures and *summary*."""
         return RollOut(
             verdict=Verdict.FAIL if self._failures else verdict,
             sentence="; ".join([*self._failures, summary]),
@@ -141,18 +141,18 @@ class _Journal:
 
 
 def _groups(shells: Sequence[Shell], factor: int, *, all_at_once: bool) -> Iterator[list[Shell]]:
-    """One host alone, then groups that grow by *factor*."""
-    size, begin = (len(shells) if all_at_once else 1), 0
-    while begin < len(shells):
-        yield list(shells[begin : begin + size])
-        begin += size
+    """One host alone, then groups that grow by *factor*; with *all_at_once* one group."""
+    size, start = (len(shells) if all_at_once else 1), 0
+    while start < len(shells):
+        yield list(shells[start : start + size])
+        start += size
         size *= max(1, factor)
 
 
 async def _all_finished(shells: Sequence[Shell], change: HostChange) -> bool:
-    """Whether this very change was carried through on every host and is still true there."""
-    facts = await asyncio.gather(*(inspect(shell, change.revision) for shell in shells))
-    return all(_finished(shell, seen, change) for shell, seen in zip(shells, facts, strict=True))
+    """Whether every host has completed this change, and still has its effect."""
+    all_facts = await asyncio.gather(*(inspect(shell, change.revision) for shell in shells))
+    return all(_finished(shell, facts, change) for shell, facts in zip(shells, all_facts, strict=True))
 
 
 def _finished(shell: Shell, facts: HostFacts, change: HostChange) -> bool:

@@ -24,7 +24,7 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
     """Deploy the released revision: first on one host until it is healthy, then on the others."""
     change = await host_change(core, release, back=False)
     async with open_hosts(core.environment) as shells:
-        former = await _pids(shells, release.to_revision)
+        previous_pids = await _pids(shells, release.to_revision)
 
         async def healthy(hosts: Sequence[Host]) -> FleetHealth:
             chosen = [shell for shell in shells if shell.host in hosts]
@@ -33,7 +33,7 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
                 release.to_revision,
                 hosts=hosts,
                 shells=chosen,
-                former=former,
+                previous_pids=previous_pids,
                 workers=False,
                 on_look=record_host_notes(core, release),
             )

@@ -38,7 +38,7 @@ def host_notes(hosts: Sequence[HostHealth]) -> dict[str, HostNote]:
             ok=health.good,
             note="" if health.good else health.summary,
             seen_at=now,
-            in_a_row=health.in_a_row,
+            in_a_row=health.consecutive,
         )
         for health in hosts
     }

@@ -1,4 +1,4 @@
-"""Deploying: nothing changes before all can, each step is proven, nothing is done twice, back works."""
+"""The roll-out: no host is switched before all are prepared, each step is verified, and none runs twice."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ UNITS = ("tsh-erp", "tsh-erp-workers")
 
 @dataclass
 class Notes:
-    """A recorder that keeps everything in order."""
+    """A recorder that keeps all records in order."""
 
     lines: list[tuple[str, str]] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
 
     async def intend(self, operation_id: str, host: str, kind: str, command: str) -> None:
-        """Before the change."""
+        """Keep the intention."""
         self.lines.append(("intend", operation_id))
         self.commands.append(command)
 
     async def confirm(self, operation_id: str, outcome: str, exit_status: int | None, output: str) -> None:
-        """After it."""
+        """Keep the outcome."""
         self.lines.append((str(outcome), operation_id))
 
     def intended(self) -> list[str]:
-        """What was set out to be done, in order, without the release's name."""
+        """The recorded intentions in order, without the release's id."""
         return [line.removeprefix("r1-") for word, line in self.lines if word == "intend"]
 
 
@@ -73,7 +73,7 @@ def change(revision: str, notes: Notes | None = None, **values: Any) -> HostChan
 
 
 async def manage(home: Path, *words: str) -> str:
-    """The host's service manager, from inside."""
+    """Call the host's service manager directly."""
     done = await asyncio.to_thread(
         subprocess.run, [str(home / "bin/systemctl"), *words], check=False, capture_output=True, text=True
     )
@@ -85,8 +85,8 @@ async def pid(target: Target, host: str = "web-1", name: str = "tsh-erp") -> str
     return await manage(target.hosts[host], "show", name, "-p", "MainPID", "--value")
 
 
-async def well(_hosts: Sequence[Host]) -> FleetHealth:
-    """A probe that is content."""
+async def always_healthy(_hosts: Sequence[Host]) -> FleetHealth:
+    """A probe that always passes."""
     return FleetHealth(verdict=Verdict.PASS, sentence="healthy")
 
 
@@ -96,13 +96,13 @@ def deploy_keys(**keys: Any) -> dict[str, dict[str, Any]]:
 
 
 async def test_a_deploy_prepares_all_stops_all_and_switches_one_by_one(target: Target) -> None:
-    """The order is the promise: all prepare, all workers stop, one host goes first, workers start last."""
+    """The order: all prepare, all workers stop, one host is switched first, workers start last."""
     sha, notes, probed = target.commit("second"), Notes(), []
 
     async def healthy(hosts: Sequence[Host]) -> FleetHealth:
         probed.append([host.name for host in hosts])
         assert await pid(target, "web-1", "tsh-erp-workers") == "0"
-        return await well(hosts)
+        return await always_healthy(hosts)
 
     before = await pid(target)
     async with shells_of(target) as shells:
@@ -127,7 +127,7 @@ async def test_a_deploy_prepares_all_stops_all_and_switches_one_by_one(target: T
 
 
 async def test_every_change_is_intended_before_and_confirmed_after(target: Target) -> None:
-    """Each operation has its intention, then its outcome, and no page of shell stands in the ledger."""
+    """Each operation records its intention, then its outcome, and no shell script is in the ledger."""
     sha, notes = target.commit("second"), Notes()
     async with shells_of(target) as shells:
         await roll_out(shells, change(sha, notes))
@@ -138,7 +138,7 @@ async def test_every_change_is_intended_before_and_confirmed_after(target: Targe
 
 
 async def test_the_same_change_again_does_nothing(target: Target) -> None:
-    """A release that is resumed finds what was done and restarts nothing."""
+    """A resumed release attaches to the finished operations and restarts nothing."""
     sha = target.commit("second")
     async with shells_of(target) as shells:
         await roll_out(shells, change(sha))
@@ -149,7 +149,7 @@ async def test_the_same_change_again_does_nothing(target: Target) -> None:
 
 
 async def test_a_controller_that_was_killed_is_followed_by_one_that_finishes(target: Target) -> None:
-    """Killed in the middle of the switch; the next one attaches to what runs and goes on."""
+    """After a kill in the middle of the switch, the next controller attaches and continues."""
     sha = target.commit("second")
     slow = deploy_keys(after_activate=['echo "$REVISION" >>"$HOME/hook"; sleep 1'])
     async with shells_of(target, **slow) as shells:
@@ -169,7 +169,7 @@ async def test_a_controller_that_was_killed_is_followed_by_one_that_finishes(tar
 
 
 async def test_one_host_that_cannot_keeps_all_as_they_are(target: Target) -> None:
-    """A dirty tree on the second host: the first one's workers go on as if nothing had been."""
+    """With a dirty tree on the second host, the workers of the first one keep running."""
     sha, old = target.commit("second"), target.head()
     (target.tree("web-2") / "app.txt").write_text("hand-made")
     before = [await pid(target, name=name) for name in UNITS]
@@ -185,7 +185,7 @@ async def test_one_host_that_cannot_keeps_all_as_they_are(target: Target) -> Non
 
 
 async def test_an_unhealthy_first_host_keeps_the_others_from_the_revision(target: Target) -> None:
-    """The first group's probe decides; and the way back leads to where all were."""
+    """A failed probe of the first group ends the deploy; a rollback restores the previous revision."""
     sha, old = target.commit("second"), target.head()
 
     async def ill(_hosts: Sequence[Host]) -> FleetHealth:
@@ -208,7 +208,7 @@ async def test_an_unhealthy_first_host_keeps_the_others_from_the_revision(target
 async def test_back_works_with_the_origin_gone_and_one_host_down(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way back asks the origin for nothing, and a dead host keeps no other one on the bad revision."""
+    """A rollback does not need the git remote, and a dead host does not stop the rollback of the others."""
     old, sha = target.head(), target.commit("second")
     async with shells_of(target) as shells:
         await roll_out(shells, change(sha))
@@ -228,7 +228,7 @@ async def test_back_works_with_the_origin_gone_and_one_host_down(
 
 
 async def test_local_changes_are_kept_and_do_not_stop_the_way_back(target: Target) -> None:
-    """What somebody edited in the incident is saved before it is overwritten."""
+    """Local edits on the host are saved before a rollback overwrites them."""
     old, sha = target.head(), target.commit("second")
     async with shells_of(target) as shells:
         await roll_out(shells, change(sha))
@@ -241,7 +241,7 @@ async def test_local_changes_are_kept_and_do_not_stop_the_way_back(target: Targe
 
 
 async def test_workers_that_came_back_by_themselves_are_stopped_again(target: Target) -> None:
-    """A host that was started anew runs old workers: what was done long ago is looked at again."""
+    """A rebooted host runs old workers, so the effect of a finished operation is checked again."""
     sha, notes = target.commit("second"), Notes()
     async with shells_of(target) as shells:
         await prepare(shells[0], change(sha, notes))
@@ -254,7 +254,7 @@ async def test_workers_that_came_back_by_themselves_are_stopped_again(target: Ta
 
 
 async def test_a_newer_controller_ends_an_older_one(target: Target) -> None:
-    """The older one learns that it has lost the lock, and that is written down."""
+    """The older controller gets LockLost, and the refusal is recorded."""
     sha, notes = target.commit("second"), Notes()
     async with shells_of(target) as shells:
         await prepare(shells[0], change(sha, release="r2", token=9))
@@ -265,7 +265,7 @@ async def test_a_newer_controller_ends_an_older_one(target: Target) -> None:
 
 
 async def test_a_crash_loop_does_not_spend_the_way_backs_restarts(target: Target) -> None:
-    """A unit that systemd has given up is restarted all the same: its failures are forgotten first."""
+    """A unit beyond systemd's start limit is restarted: its failure counter is reset first."""
     old, sha = target.head(), target.commit("second")
     unit(target.hosts["web-1"], "tsh-erp", "/bin/false")
     async with shells_of(target) as shells:
@@ -280,7 +280,7 @@ async def test_a_crash_loop_does_not_spend_the_way_backs_restarts(target: Target
 
 
 async def test_a_unit_that_is_not_there_is_named(target: Target) -> None:
-    """A misspelt unit fails with its name."""
+    """The message of a misspelt unit has its name."""
     sha = target.commit("second")
     async with shells_of(target, services={"command": ["systemctl"], "web": ["tsh-epr"]}) as shells:
         result = await activate(shells[0], change(sha))

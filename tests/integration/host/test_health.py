@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -110,7 +111,7 @@ async def web() -> AsyncIterator[Web]:
 
 
 async def conclude(web: Web, answer: Any, status: int = 200, **probe: Any) -> tuple[Verdict, str]:
-    """What the probe concludes from an answer that never changes."""
+    """The verdict and the sentence of the probe for an answer that never changes."""
     web.answers = lambda _: (status, answer)
     async with core_of(environment(web.url, **probe)) as core:
         conclusion = await until_healthy(core, SHA)
@@ -118,7 +119,7 @@ async def conclude(web: Web, answer: Any, status: int = 200, **probe: Any) -> tu
 
 
 async def test_good_answers_in_a_row_pass(web: Web) -> None:
-    """As many as asked for, and no more are waited for."""
+    """The configured number of good answers in a row passes, without waiting for more."""
     verdict, sentence = await conclude(web, {"revision": SHA[:7], "database": "ok"})
     assert verdict is Verdict.PASS
     assert web.calls == 3
@@ -140,13 +141,13 @@ async def test_good_answers_in_a_row_pass(web: Web) -> None:
         (200, {"revision": SHA + "0", "database": "ok"}, "instead of"),
         (200, {"database": "ok"}, "no 'revision' in its answer"),
         (200, [], "no 'revision' in its answer"),
-        (200, "healthy", "no JSON"),
+        (200, "healthy", "not JSON"),
         (302, {"revision": SHA, "database": "ok"}, "HTTP 302"),
         (404, "nothing here", "HTTP 404"),
     ],
 )
-async def test_any_other_answer_fails_and_is_told(web: Web, status: int, answer: Any, words: str) -> None:
-    """The sentence says per host what was seen last."""
+async def test_any_other_answer_fails_with_its_faults(web: Web, status: int, answer: Any, words: str) -> None:
+    """The sentence has the last result of each host."""
     verdict, sentence = await conclude(web, answer, status)
     assert verdict is Verdict.FAIL
     assert "web-1: " in sentence
@@ -154,7 +155,7 @@ async def test_any_other_answer_fails_and_is_told(web: Web, status: int, answer:
 
 
 async def test_a_host_that_does_not_answer_fails(web: Web) -> None:
-    """Nobody listening, and somebody who never answers, are told apart."""
+    """A closed port and a server that never answers have different messages."""
     web.delay = 5
     gone = f"http://127.0.0.1:{CLOSED_PORT}/health"
     async with core_of(environment(web.url, gone)) as core:
@@ -167,7 +168,7 @@ async def test_a_host_that_does_not_answer_fails(web: Web) -> None:
 
 
 async def test_a_service_that_flaps_does_not_pass(web: Web) -> None:
-    """One bad answer starts the count anew."""
+    """One bad answer resets the count."""
     good, bad = (200, {"revision": SHA, "database": "ok"}), (503, {"revision": SHA, "database": "ok"})
     web.answers = lambda call: bad if call % 3 == 2 else good
     async with core_of(environment(web.url)) as core:
@@ -177,7 +178,7 @@ async def test_a_service_that_flaps_does_not_pass(web: Web) -> None:
 
 
 async def test_a_service_that_is_slow_to_come_up_passes(web: Web) -> None:
-    """Bad answers at first are no reason to fail within the limit."""
+    """Bad answers at first do not fail the probe before its limit."""
     web.answers = lambda call: (503, "") if call < 3 else (200, {"revision": SHA, "database": "ok"})
     async with core_of(environment(web.url, limit_seconds=10)) as core:
         assert (await until_healthy(core, SHA)).verdict is Verdict.PASS
@@ -185,24 +186,24 @@ async def test_a_service_that_is_slow_to_come_up_passes(web: Web) -> None:
 
 
 async def test_every_host_must_be_good(web: Web) -> None:
-    """One good host does not speak for the other."""
+    """One good host is not enough."""
     async with Web() as other:
         other.answers = lambda _: (200, {"revision": OTHER, "database": "ok"})
         async with core_of(environment(web.url, other.url)) as core:
             conclusion = await until_healthy(core, SHA)
     assert conclusion.verdict is Verdict.FAIL
-    assert "web-1: good" in conclusion.sentence
+    assert re.search(r"web-1: \d+ of 3 good answers in a row", conclusion.sentence)
     assert "web-2: revision 41aa07c" in conclusion.sentence
 
 
 async def test_no_host_at_all_does_not_pass(web: Web) -> None:
-    """Were nobody asked, this would not say yes."""
+    """Without any host the probe fails."""
     async with core_of(environment(web.url)) as core:
         assert (await until_healthy(core, SHA, hosts=())).verdict is Verdict.FAIL
 
 
 async def test_fields_may_lie_deep(web: Web) -> None:
-    """Dotted names walk into the answer."""
+    """Dotted names are paths into the answer."""
     answer = {"build": {"git": {"sha": SHA}}, "deps": {"db": {"up": True}}}
     fields = {"revision_field": "build.git.sha", "database_field": "deps.db.up"}
     assert (await conclude(web, answer, **fields))[0] is Verdict.PASS
@@ -222,8 +223,8 @@ async def test_fields_may_lie_deep(web: Web) -> None:
         ({"alive": 0, "sha": None}, "workers.sha", "no list"),
     ],
 )
-async def test_workers_may_be_told_in_other_forms(web: Web, workers: Any, field: str, words: str) -> None:
-    """A list of objects, an object of objects, or one revision for all: nobody rewrites a health answer for us."""
+async def test_workers_may_be_reported_in_other_forms(web: Web, workers: Any, field: str, words: str) -> None:
+    """A list of objects, an object of objects, or one revision for all workers is understood."""
     web.answers = lambda _: (200, {"revision": SHA, "database": "ok", "workers": workers})
     async with core_of(environment(web.url, worker_revisions_field=field)) as core:
         (seen,) = await look_once(core, SHA)
@@ -243,7 +244,7 @@ async def test_workers_may_be_told_in_other_forms(web: Web, workers: Any, field:
     ],
 )
 async def test_every_live_worker_must_run_the_revision(web: Web, workers: Any, words: str) -> None:
-    """A worker of the old revision, or none at all, is not healthy; in a deploy nobody asks for them."""
+    """A worker of the old revision, or no worker, is not healthy; during a deploy workers are not checked."""
     web.answers = lambda _: (200, {"revision": SHA, "database": "ok", "workers": workers})
     async with core_of(environment(web.url, worker_revisions_field="workers")) as core:
         (seen,) = await look_once(core, SHA)
@@ -253,20 +254,20 @@ async def test_every_live_worker_must_run_the_revision(web: Web, workers: Any, w
         assert without.good
 
 
-async def test_each_look_is_told(web: Web) -> None:
-    """Whoever watches sees every look and the count."""
-    told: list[int] = []
+async def test_each_check_is_reported(web: Web) -> None:
+    """on_look gets the health after every check, with the count."""
+    counts: list[int] = []
 
-    async def on_look(seen: Sequence[HostHealth]) -> None:
-        told.append(seen[0].in_a_row)
+    async def on_look(results: Sequence[HostHealth]) -> None:
+        counts.append(results[0].consecutive)
 
     async with core_of(environment(web.url)) as core:
         await until_healthy(core, SHA, on_look=on_look)
-    assert told == [1, 2, 3]
+    assert counts == [1, 2, 3]
 
 
 async def test_a_dead_unit_or_an_old_process_is_not_healthy(web: Web, tmp_path: Path) -> None:
-    """The answer may come from the process that was to be replaced: its pid gives it away."""
+    """A good answer from the process that should have been replaced is detected by its pid."""
     async with serve(tmp_path) as target:
         home = target.hosts["web-1"]
         for name in ("tsh-erp", "tsh-erp-workers"):
@@ -277,16 +278,16 @@ async def test_a_dead_unit_or_an_old_process_is_not_healthy(web: Web, tmp_path: 
         place = base.model_copy(update={"hosts": (host,), "probe": probe})
         async with core_of(place) as core, open_hosts(place) as shells:
             await shells[0].run(Command("systemctl", "start", "tsh-erp"))
-            former = {"web-1": (await inspect(shells[0])).pids()}
+            previous_pids = {"web-1": (await inspect(shells[0])).pids()}
             (seen,) = await look_once(core, SHA, shells=shells)
             assert "unit tsh-erp-workers inactive" in seen.summary
             (seen,) = await look_once(core, SHA, shells=shells, workers=False)
             assert seen.good
             await shells[0].run(Command("systemctl", "start", "tsh-erp-workers"))
-            (seen,) = await look_once(core, SHA, shells=shells, former=former)
-            assert "still runs the process from before" in seen.summary
+            (seen,) = await look_once(core, SHA, shells=shells, previous_pids=previous_pids)
+            assert "still runs the previous process" in seen.summary
             await shells[0].run(Command("systemctl", "restart", "tsh-erp"))
-            (seen,) = await look_once(core, SHA, shells=shells, former=former)
+            (seen,) = await look_once(core, SHA, shells=shells, previous_pids=previous_pids)
             assert seen.good, seen.summary
 
 
