@@ -274,6 +274,41 @@ def test_no_path_of_a_machine_is_in_the_tree() -> None:
     assert found == []
 
 
+def missing_paths(text: str, paths: set[str]) -> list[str]:
+    """The names in backticks that look like a path of the tree, and are none of *paths* or of their folders.
+
+    A path begins with a folder at the top of the tree, or is a file name alone. A name in capitals is a placeholder,
+    as in environments/NAME.toml.
+    """
+    top_folders = {path.partition("/")[0] for path in paths if "/" in path}
+    known = paths | {Path(path).name for path in paths}
+    known |= {str(folder) for path in paths for folder in Path(path).parents}
+    missing = []
+    for name in re.findall(r"(?<!`)`([\w./-]+)`(?!`)", text):
+        top, slash, _ = name.partition("/")
+        is_path = top in top_folders if slash else re.search(r"\w\.(py|sh|sql|md|yaml|lock)$", name)
+        if is_path and name.rstrip("/") not in known and not Path(name).stem.isupper():
+            missing.append(name)
+    return missing
+
+
+@pytest.mark.parametrize("file", ["README.md", *sorted(path.name for path in (ROOT / "docs").glob("*.md"))])
+def test_every_path_in_the_documentation_exists(file: str) -> None:
+    """A reader who follows a path in the README or in docs/ finds it."""
+    text = (ROOT / file if file == "README.md" else ROOT / "docs" / file).read_text(encoding="utf-8")
+    assert missing_paths(text, {str(path.relative_to(ROOT)) for path in tracked()}) == []
+
+
+def test_a_path_that_does_not_exist_would_be_found() -> None:
+    """The check above finds files and folders that are gone, and nothing else."""
+    text = "`flows/gone.py` `flows/release.py` `release.py` `flows/` `a/b` `flows/old/` `flows drain` `flows/X.py`"
+    assert missing_paths(f"{text} `gone.py`", {"flows/release.py"}) == [
+        "flows/gone.py",
+        "flows/old/",
+        "gone.py",
+    ]
+
+
 def test_only_what_git_tracks_is_checked(tmp_path: Path) -> None:
     """A log that lies in a clone is no file of the project; a file counts from `git add` on."""
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
