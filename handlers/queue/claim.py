@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
@@ -15,12 +14,6 @@ from handlers.queue import room as intake_room
 from handlers.queue.event import QUEUE_NAMES, EntityType, Event, event_of
 
 _SQL = queries(__name__)
-_CLAIM_UNLIMITED = text(
-    _SQL["claim"].text.replace(
-        "-- [unless intake is limited]", "AND NOT EXISTS (SELECT FROM runbook.intake WHERE until > now())"
-    )
-)
-"""The claim for databases with the table of limits: it takes nothing while a limit is in force."""
 
 
 async def claim(
@@ -38,11 +31,9 @@ async def claim(
     A limit (`limits`) applies to every claim; events over the limit stay unchanged.
     """
     kinds = list(EntityType if entities is None else entities)
-    limitable = await intake_room.limits_exist(tx)
-    statement = _CLAIM_UNLIMITED if limitable else _SQL["claim"]
     take = partial(_claim, tx, owner=owner, lease_seconds=lease_seconds, ids=ids)
-    events = await take(statement, kinds=kinds, limit=limit)
-    if not events and limitable:
+    events = await take(kinds=kinds, limit=limit)
+    if not events and await intake_room.limits_exist(tx):
         # Nothing is due, or a limit is in force. Only a worker that found no event reads the limits.
         events = await _claim_within(tx, take, kinds, limit)
     return sorted(events, key=lambda event: (event.created_at, event.id))
@@ -63,29 +54,31 @@ async def _claim_within(
     ):
         number = min(group_limit, remaining - len(events))
         if group and number > 0:
-            events += await take(_SQL["claim"], kinds=group, limit=number)
+            events += await take(kinds=group, limit=number, within_limits=True)
     await intake_room.take(tx, Counter(event.entity for event in events))
     return events
 
 
 async def _claim(
     tx: AsyncConnection,
-    statement: TextClause,
     *,
     kinds: Sequence[EntityType],
     limit: int,
     owner: str,
     lease_seconds: float,
     ids: Sequence[UUID] | None,
+    within_limits: bool = False,
 ) -> list[Event]:
+    """The statement. It takes nothing while a limit is in force that *within_limits* does not say is kept."""
     rows = await tx.execute(
-        statement,
+        _SQL["claim"],
         {
             "owner": owner,
             "limit": limit,
             "lease_seconds": lease_seconds,
             "entities": [QUEUE_NAMES[kind] for kind in kinds],
             "ids": None if ids is None else list(ids),
+            "within_limits": within_limits,
         },
     )
     return [event_of(row) for row in rows]

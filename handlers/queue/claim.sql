@@ -1,20 +1,22 @@
 -- claim --
--- Lease the oldest due events to :owner in one statement. Due retries come first, because a long backlog must not
--- starve them; then pending ones in the order of the queue's own index (priority 1 before 10; receivers always
--- write 5). Only rows that nobody else is claiming are locked. Events of one record are applied in order: a row is
--- taken only when every older open event of its record is in this same batch, which also holds against a claim
--- that has not committed yet. What could not be in one batch with its older event is not chosen at all: chosen and
--- then dropped, such events would fill every batch, and nothing would ever be taken again. What holds a record up is
--- looked for once for each record and not for each of its events, of which there may be thousands; OFFSET 0 keeps
--- that a look into the index of records: with a LIMIT on top, the planner would walk through another index until it
--- meets one. With :ids only these are taken, and only a lease of somebody else holds them up: the ERP's
--- own workers take theirs before they say that they are at work. A lease whose holder has said what came of the event
--- (see `complete`) holds nobody up.
--- Where the ledger has limits on intake, the line in brackets becomes a condition: nothing is taken at one go then.
-WITH again AS (
+-- Lease the oldest due events to :owner: due retries, then pending ones. With :ids only these are taken.
+WITH intake AS (
+    -- Whether a limit is in force that the caller has not already kept, as :within_limits says.
+    -- A statement that names a missing table cannot be planned, and databases without our ledger have none.
+    -- query_to_xml plans its text only when it runs, with the snapshot of this statement.
+    SELECT CASE
+        WHEN CAST(:within_limits AS boolean) OR to_regclass('runbook.intake') IS NULL THEN false
+        ELSE query_to_xml('SELECT FROM runbook.intake WHERE until > now() LIMIT 1', false, true, '')::text <> ''
+    END AS is_limited
+), retries AS (
+    -- Due retries come first: a long backlog must not starve them.
+    -- Twin of `fresh`: a test holds them equal except for status, order and limit. One CTE for both read up to 700 times
+    -- the buffers: with the status as a parameter, the planner could not choose an index.
     SELECT q.id, q.entity_type, q.source_entity_id, q.created_at
     FROM tds_sync_queue q
     LEFT JOIN LATERAL (
+        -- The oldest event of the record that cannot be in this batch: nothing newer may be taken before it.
+        -- Newer ones are not chosen at all. Chosen and then dropped, they could fill every batch and stall the queue.
         SELECT e.created_at, e.id
         FROM (
             SELECT held.created_at, held.id
@@ -22,9 +24,15 @@ WITH again AS (
             WHERE held.entity_type = q.entity_type
               AND held.source_entity_id = q.source_entity_id
               AND (held.status = 'processing'
+                   -- The ERP's own workers take their lease before they set the status.
                    OR (held.status = 'pending' AND held.lock_expires_at > now())
+                   -- With :ids only leases of others count: the caller has chosen the events.
                    OR (CAST(:ids AS uuid[]) IS NULL
-                       AND (held.status = 'pending' OR (held.status = 'retry' AND held.next_retry_at > now()))))
+                       AND ((held.status = 'retry' AND held.next_retry_at > now())
+                            -- Pending events come after every retry, and after pending ones of a better priority.
+                            OR (held.status = 'pending' AND (q.status = 'retry' OR held.priority > q.priority)))))
+            -- OFFSET 0 keeps this a lookup in the index on records. With the LIMIT pushed down, the planner would walk
+            -- another index until it finds the record.
             OFFSET 0
         ) e
         ORDER BY e.created_at, e.id
@@ -32,10 +40,13 @@ WITH again AS (
     ) first ON true
     WHERE q.status = 'retry'
       AND q.next_retry_at <= now()
+      -- The lease is free: nobody has it, it has expired, or its holder has already written the result.
       AND (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
+      -- Compared as text: a word that the ERP's enum does not have would be an error.
       AND q.entity_type::text = ANY (CAST(:entities AS text[]))
       AND (CAST(:ids AS uuid[]) IS NULL OR q.id = ANY (CAST(:ids AS uuid[])))
       AND (first.id IS NULL OR (q.created_at, q.id) <= (first.created_at, first.id))
+      AND NOT (SELECT is_limited FROM intake)
     ORDER BY q.created_at, q.id
     LIMIT CAST(:limit AS bigint)
     FOR UPDATE OF q SKIP LOCKED
@@ -53,7 +64,7 @@ WITH again AS (
                    OR (held.status = 'pending' AND held.lock_expires_at > now())
                    OR (CAST(:ids AS uuid[]) IS NULL
                        AND ((held.status = 'retry' AND held.next_retry_at > now())
-                            OR (held.status = 'pending' AND held.priority > q.priority))))
+                            OR (held.status = 'pending' AND (q.status = 'retry' OR held.priority > q.priority)))))
             OFFSET 0
         ) e
         ORDER BY e.created_at, e.id
@@ -64,14 +75,18 @@ WITH again AS (
       AND q.entity_type::text = ANY (CAST(:entities AS text[]))
       AND (CAST(:ids AS uuid[]) IS NULL OR q.id = ANY (CAST(:ids AS uuid[])))
       AND (first.id IS NULL OR (q.created_at, q.id) <= (first.created_at, first.id))
+      AND NOT (SELECT is_limited FROM intake)
+    -- The order of the queue's own index: priority 1 before 10. Receivers always write 5.
     ORDER BY q.priority, q.created_at, q.id
-    LIMIT (SELECT CAST(:limit AS bigint) - count(*) FROM again)
+    LIMIT (SELECT CAST(:limit AS bigint) - count(*) FROM retries)
     FOR UPDATE OF q SKIP LOCKED
 ), locked AS (
-    SELECT id, entity_type, source_entity_id, created_at FROM again
+    SELECT id, entity_type, source_entity_id, created_at FROM retries
     UNION ALL
     SELECT id, entity_type, source_entity_id, created_at FROM fresh
 ), left_out AS (
+    -- The oldest open event of each record that the batch does not have. It also sees events that another claim has
+    -- locked and not committed yet. Looked up once for each record, which may have thousands of events.
     SELECT record.entity_type, record.source_entity_id, first.created_at, first.id
     FROM (SELECT DISTINCT entity_type, source_entity_id FROM locked) record
     CROSS JOIN LATERAL (
@@ -93,8 +108,7 @@ WITH again AS (
     SELECT l.id
     FROM locked l
     LEFT JOIN left_out o ON o.entity_type = l.entity_type AND o.source_entity_id = l.source_entity_id
-    WHERE (o.id IS NULL OR (l.created_at, l.id) < (o.created_at, o.id))
-    -- [unless intake is limited]
+    WHERE o.id IS NULL OR (l.created_at, l.id) < (o.created_at, o.id)
 )
 UPDATE tds_sync_queue q
 SET status = 'processing',
@@ -102,7 +116,7 @@ SET status = 'processing',
     lock_expires_at = now() + make_interval(secs => CAST(:lease_seconds AS double precision)),
     started_at = now(),
     attempt_count = q.attempt_count + 1
--- An array, not a join: the planner then reaches the rows by their key and never reads the whole table.
+-- An array instead of a join makes the planner use the primary key, whatever the statistics say.
 WHERE q.id = ANY (ARRAY(SELECT id FROM mine))
 RETURNING q.id, q.entity_type::text AS entity_type, q.source_entity_id, q.operation_type::text AS operation_type,
     q.validated_payload::text AS payload, q.attempt_count, q.max_retry_attempts, q.created_at;

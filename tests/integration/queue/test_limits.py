@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.errors import Refused
-from handlers.queue import limits, look, redrive
+from handlers.queue import insert, limits, look
 from handlers.queue.claim import claim as claim_events
 from handlers.queue.event import EntityType, Event, Status
 from handlers.worker.worker import Worker, new_owner
@@ -29,7 +29,7 @@ async def fill(engine: AsyncEngine, number: int, entity: EntityType = PRODUCT) -
     """*number* pending events of different records."""
     async with engine.begin() as tx:
         for n in range(number):
-            await redrive.insert_event(tx, entity=entity, key=f"{entity}{n}", payload_text="{}")
+            await insert.insert_event(tx, entity=entity, key=f"{entity}{n}", payload_text="{}")
 
 
 async def claim(engine: AsyncEngine, limit: int = 100, owner: str = "a") -> list[Event]:
@@ -118,6 +118,25 @@ async def test_a_held_event_is_as_it_was(engine: AsyncEngine) -> None:
     await running
     assert [await row(engine, id_) for id_ in ids] == before
     assert not worker.tally
+
+
+async def test_what_a_limit_holds_back_is_not_locked(engine: AsyncEngine) -> None:
+    """A worker that may take nothing is in nobody's way, not even until its transaction ends."""
+    await fill(engine, 3)
+    await limits.limit(engine, None, per_ten_seconds=0, seconds=60, **WHY)
+    async with engine.connect() as tx, engine.connect() as other:
+        assert await claim_events(tx, owner="a", limit=9, lease_seconds=60) == []
+        free = await other.execute(text("SELECT id FROM tds_sync_queue FOR UPDATE NOWAIT"))
+        assert len(free.all()) == 3
+
+
+async def test_a_limit_is_obeyed_from_its_commit_on(engine: AsyncEngine) -> None:
+    """A claim in a transaction that began before the limit was set takes nothing after it."""
+    await fill(engine, 3)
+    async with engine.connect() as tx:
+        assert len(await claim_events(tx, owner="a", limit=1, lease_seconds=60)) == 1
+        await limits.limit(engine, None, per_ten_seconds=0, seconds=60, **WHY)
+        assert await claim_events(tx, owner="a", limit=9, lease_seconds=60) == []
 
 
 async def test_several_workers_share_one_limit(engine: AsyncEngine) -> None:
