@@ -12,19 +12,39 @@ from handlers.database.queries import queries
 _SQL = queries(__name__)
 
 
+_EARLIER_SECONDS = 10.0
+"""A parent completed so long before its child was claimed may have been committed after the child looked for it."""
+
+
 async def wake_children(tx: AsyncConnection, keys: Collection[str]) -> set[UUID]:
     """Make events due now that waited only for the records *keys*, which were just applied. Returns their ids."""
-    rows = await tx.execute(_SQL["wake_children"], {"keys": sorted(set(keys))})
-    return {row.id for row in rows}
+    arrived = sorted(set(keys))
+    children = await tx.execute(_SQL["waiting_for"], {"keys": arrived})
+    return await _wake(tx, children.scalars().all(), keys=arrived)
 
 
 async def wake_arrived(tx: AsyncConnection, *, limit: int = 5000) -> set[UUID]:
-    """Make waiting events due now whose parents were applied without waking them. Checks at most *limit*."""
-    rows = await tx.execute(_SQL["wake_arrived"], {"limit": limit})
-    return {row.id for row in rows}
+    """Make waiting events due now whose parents were applied without waking them. Checks at most *limit*.
+
+    The worker that applied a parent may have died before it could wake the children.
+    """
+    waiting = await tx.execute(_SQL["waiting_longest"], {"limit": limit})
+    return await _wake(tx, waiting.scalars().all(), earlier_seconds=_EARLIER_SECONDS)
 
 
 async def wake_overtaken(tx: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
-    """Make those of *ids* due now whose parent was applied while they were processed. Returns their ids."""
-    rows = await tx.execute(_SQL["wake_overtaken"], {"ids": list(ids)})
-    return {row.id for row in rows}
+    """Make those of *ids* due now whose parent was applied while they were processed. Returns their ids.
+
+    The call that wakes the parent's children came before they waited. Call this after their retry is committed.
+    """
+    return await _wake(tx, ids)
+
+
+async def _wake(
+    tx: AsyncConnection, ids: Collection[UUID], *, keys: Collection[str] = (), earlier_seconds: float = 0.0
+) -> set[UUID]:
+    """Make those of *ids* due now whose parents were all applied; those in *keys* were."""
+    if not ids:
+        return set()
+    values = {"ids": list(ids), "keys": list(keys), "earlier_seconds": earlier_seconds}
+    return set((await tx.execute(_SQL["wake"], values)).scalars())
