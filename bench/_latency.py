@@ -12,7 +12,7 @@ from _place import clients_ready, say
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from handlers.queue import redrive
+from handlers.queue import insert
 
 _PAUSE_SECONDS = 0.05
 _GIVE_UP_SECONDS = 10.0
@@ -29,7 +29,7 @@ async def latency(url: str, *, events: int) -> list[float]:
             await asyncio.sleep(2)
             for kind, key, payload in _load.products(events):
                 async with engine.begin() as tx:
-                    id_ = await redrive.insert_event(tx, entity=kind, key=key, payload_text=payload)
+                    id_ = await insert.insert_event(tx, entity=kind, key=key, payload_text=payload)
                 took.append(await _until_completed(connection, id_))
                 await asyncio.sleep(_PAUSE_SECONDS)
     finally:

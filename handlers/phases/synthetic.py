@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.queue import redrive
 from handlers.queue.event import EntityType, Operation
+from handlers.queue.insert import insert_event
 
 KEY = "tds-runbook-synthetic"
 """The id of the product in synthetic events. It is inactive, and deleted after the canary."""
@@ -42,7 +42,7 @@ async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) ->
         "created_time": now.isoformat(timespec="milliseconds"),
         "last_modified_time": now.isoformat(timespec="milliseconds"),
     }
-    return await redrive.insert_event(
+    return await insert_event(
         tx,
         entity=EntityType.PRODUCT,
         key=KEY,

@@ -1,19 +1,16 @@
-"""Adding events to the queue: redriving dead letters, inserting new events, and notifying the workers."""
+"""Redriving dead letters, restoring them, and notifying the workers."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
-from uuid import UUID, uuid4
+from typing import Self
+from uuid import UUID
 
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
-from handlers.queue.event import QUEUE_NAMES, EntityType, Operation
 
 CHANNEL = "tds_sync_queue"
 """The NOTIFY channel on which a transaction that adds events wakes the workers."""
@@ -72,37 +69,6 @@ async def restore(
     return [id_ for id_ in columns["ids"] if id_ in restored]
 
 
-async def insert_event(
-    tx: AsyncConnection,
-    *,
-    entity: EntityType,
-    key: str,
-    payload_text: str,
-    operation: Operation = Operation.UPDATE,
-    source: str = "manual",
-    headers: Mapping[str, Any] | None = None,
-) -> UUID:
-    """Insert one event as a receiver does, inbox row and queue row; wakes the workers. Returns its id."""
-    id_ = uuid4()
-    await tx.execute(
-        _SQL["insert_event"],
-        {
-            "id": id_,
-            "inbox_id": uuid4(),
-            "source": source,
-            "entity": QUEUE_NAMES[entity],
-            "key": key,
-            "payload": payload_text,
-            "idempotency_key": f"{source}:{QUEUE_NAMES[entity]}:{key}:{id_}",
-            "content_hash": hashlib.sha256(payload_text.encode()).hexdigest(),
-            "headers": json.dumps(dict(headers or {})),
-            "operation": operation.value,
-        },
-    )
-    await notify(tx)
-    return id_
-
-
 async def notify(tx: AsyncConnection) -> None:
     """Wake the listening workers when this transaction commits."""
-    await tx.execute(_SQL["notify"])
+    await tx.execute(_SQL["notify"], {"channel": CHANNEL})

@@ -32,8 +32,7 @@ ORDER BY f.id;
 
 -- restore --
 -- Put redriven events that have not come to rest back as the dead letters they were, to the last column.
--- What is settled, or leased to a worker that may still be at it, is left alone and missing in the answer. The ERP's own
--- worker takes its lease before it says that it is at work; a lease whose holder has said what came of it binds nobody.
+-- Settled events, and those leased to a worker that may still be at work, are missing in the answer.
 UPDATE tds_sync_queue q
 SET status = 'dead_letter',
     attempt_count = r.attempt_count,
@@ -56,27 +55,14 @@ FROM unnest(
 WHERE q.id = r.id
   AND q.status IN ('pending', 'retry', 'processing')
   AND (CAST(:even_leased AS boolean)
-       OR q.lock_expires_at <= now()
-       OR (q.status IN ('pending', 'retry')
-           AND (q.locked_by IS NULL OR q.locked_by = q.processing_result ->> 'worker')))
+       OR (
+           -- The lease is free, as in claim.sql. The ERP's own workers take it before they set the status.
+           (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
+           -- An event in processing is in somebody's hands until its lease expires.
+           AND (q.status <> 'processing' OR q.lock_expires_at <= now())
+       ))
 RETURNING q.id;
-
--- insert_event --
--- Write what a receiver writes for one webhook: the inbox row and the queue row, in one statement.
-WITH arrived AS (
-    INSERT INTO tds_inbox_events (id, source_type, entity_type, source_entity_id, raw_payload, idempotency_key,
-        content_hash, webhook_headers, signature_verified, is_valid, moved_to_queue)
-    VALUES (:inbox_id, CAST(:source AS tds_source_type), CAST(:entity AS tds_entity_type), :key,
-        CAST(:payload AS jsonb), :idempotency_key, :content_hash, CAST(:headers AS jsonb), false, true, true)
-    RETURNING id, entity_type, source_entity_id, raw_payload
-)
-INSERT INTO tds_sync_queue (id, inbox_event_id, entity_type, source_entity_id, operation_type, validated_payload,
-    status, priority, attempt_count, max_retry_attempts)
-SELECT :id, a.id, a.entity_type, a.source_entity_id, CAST(:operation AS tds_operation_type), a.raw_payload,
-    'pending', 5, 0, 3
-FROM arrived a
-RETURNING id;
 
 -- notify --
 -- Wake the workers when this transaction commits.
-SELECT pg_notify('tds_sync_queue', '');
+SELECT pg_notify(:channel, '');

@@ -20,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from handlers.database.queries import queries
 from handlers.database.sqlstate import CONTENT, is_away
 from handlers.queue.diagnose import Diagnosis, diagnose
-from handlers.queue.event import QUEUE_NAMES, EntityType
-from handlers.queue.redrive import CHANNEL
+from handlers.queue.event import EntityType
+from handlers.queue.insert import NewEvent, insert_new
 from handlers.receiver.intake import Webhook
 from handlers.receiver.kept_connection import KeptConnection
 from handlers.receiver.rejected import Rejected, retry_after
@@ -32,6 +32,7 @@ GROUP_MAX = 500
 """Most events in one transaction, unless a single call has more."""
 _RETRY_AFTER_SECONDS = 10
 _CLOSE_SECONDS = 5.0
+_SOURCE = "zoho"
 
 _SQL = queries(__name__)
 
@@ -171,26 +172,27 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[WriteResult]
         for entry, must_check in zip(flat, check_flags, strict=True)
         if must_check is not None
     ]
-    await tx.execute(_SQL["one_at_a_time"], {"names": [f"{a.entity}:{a.key}" for _, a, _, _ in sent]})
-    rows = await tx.execute(
-        _SQL["arrive"],
-        {
-            "ids": [id_ for _, _, id_, _ in sent],
-            "inbox_ids": [uuid4() for _ in sent],
-            "entities": [QUEUE_NAMES[arrival.entity] for _, arrival, _, _ in sent],
-            "keys": [arrival.key for _, arrival, _, _ in sent],
-            "operations": [arrival.operation.value for _, arrival, _, _ in sent],
-            "payloads": [arrival.payload for _, arrival, _, _ in sent],
-            "contents": [arrival.content for _, arrival, _, _ in sent],
-            "headers": [call.headers for call, _, _, _ in sent],
-            "addresses": [call.address for call, _, _, _ in sent],
-            "verified": [call.verified for call, _, _, _ in sent],
-            "stamped": [arrival.stamped for _, arrival, _, _ in sent],
-            "asked": [must_check for _, _, _, must_check in sent],
-            "channel": CHANNEL,
-        },
+    await tx.execute(_SQL["lock_records"], {"names": [f"{a.entity}:{a.key}" for _, a, _, _ in sent]})
+    queued_ids = await insert_new(
+        tx,
+        [
+            NewEvent(
+                id=id_,
+                entity=arrival.entity,
+                key=arrival.key,
+                operation=arrival.operation,
+                payload=arrival.payload,
+                content=arrival.content,
+                source=_SOURCE,
+                headers=call.headers,
+                address=call.address,
+                verified=call.verified,
+                stamped=arrival.stamped,
+                deduplicated=must_check,
+            )
+            for call, arrival, id_, must_check in sent
+        ],
     )
-    queued_ids = {row.id for row in rows}
     ids = iter(id_ for _, _, id_ in flat)
     results: list[WriteResult] = []
     for call in calls:

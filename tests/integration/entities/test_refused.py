@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.entities.apply import apply_events
-from handlers.queue import redrive
+from handlers.queue import insert
 from handlers.queue.diagnose import RowsRefused, diagnose
 from handlers.queue.event import EntityType, Event, Outcome, Result
 from handlers.worker.worker import Worker, new_owner
@@ -48,7 +48,7 @@ SMALL = "ALTER TABLE products ALTER COLUMN reorder_level TYPE numeric(4, 2)"
 async def receive(engine: AsyncEngine, entity: EntityType, key: str, record: dict[str, Any]) -> UUID:
     payload = event(entity, record).payload
     async with engine.begin() as tx:
-        return await redrive.insert_event(tx, entity=entity, key=key, payload_text=payload)
+        return await insert.insert_event(tx, entity=entity, key=key, payload_text=payload)
 
 
 class Counted:

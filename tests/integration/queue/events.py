@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.queue import redrive, settle
+from handlers.queue import insert, redrive, settle
 from handlers.queue.claim import claim as claim_events
 from handlers.queue.event import EntityType, ErrorClass, Event, Outcome, Result
 
@@ -26,7 +26,7 @@ async def event(
     """A pending event of the record *key*, *age* seconds old; *columns* are set as they are given."""
     async with engine.begin() as tx:
         payload = json.dumps({"item_id": key, "name": f"item {key}"})
-        id_ = await redrive.insert_event(tx, entity=entity, key=key, payload_text=payload)
+        id_ = await insert.insert_event(tx, entity=entity, key=key, payload_text=payload)
         await tx.execute(
             text("UPDATE tds_sync_queue SET created_at = now() - make_interval(secs => :age) WHERE id = :id"),
             {"id": id_, "age": age},

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.queue import redrive
+from handlers.queue import insert
 from handlers.queue.claim import claim as claim_events
 from handlers.queue.event import EntityType
 from tests.integration.queue.events import change, claim, complete, dead_letter, event, row
@@ -30,7 +30,7 @@ class TestClaim:
     async def test_numbers_in_a_payload_stay_exact(self, engine: AsyncEngine) -> None:
         """Money keeps its digits and trailing zeros on the way through the queue."""
         async with engine.begin() as tx:
-            await redrive.insert_event(
+            await insert.insert_event(
                 tx, entity=EntityType.PRODUCT, key="1", payload_text='{"rate": 10.10, "n": 9007199254740993}'
             )
         (claimed,) = await claim(engine)

@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.queue import look, settle
 from handlers.queue.event import EntityType, Status
-from handlers.queue.redrive import CHANNEL, BeforeRedrive, insert_event, redrive, restore
+from handlers.queue.insert import insert_event
+from handlers.queue.redrive import CHANNEL, BeforeRedrive, redrive, restore
 from tests.integration.queue.events import bytes_of, change, claim, complete, dead_letter, event, failure, row
 
 

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.queue import redrive, settle, wake
+from handlers.queue import insert, settle, wake
 from handlers.queue.claim import claim as claim_events
 from handlers.queue.event import EntityType, ErrorClass, Event
 from handlers.worker.worker import Worker, new_owner
@@ -128,13 +128,13 @@ async def test_a_child_is_applied_soon_though_its_parents_worker_was_killed(
             (EntityType.CUSTOMER, customer["contact_id"], customer),
             (EntityType.PRODUCT, item["item_id"], item),
         ):
-            await redrive.insert_event(tx, entity=entity, key=key, payload_text=json.dumps(record))
+            await insert.insert_event(tx, entity=entity, key=key, payload_text=json.dumps(record))
     async with engine.connect() as lock:
         await lock.execute(text("SELECT pg_advisory_lock(4242)"))
         with dying_worker(database_url) as dying:
             await until(engine, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
             async with engine.begin() as tx:
-                child = await redrive.insert_event(
+                child = await insert.insert_event(
                     tx,
                     entity=EntityType.INVOICE,
                     key=invoice["invoice_id"],

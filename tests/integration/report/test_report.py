@@ -28,7 +28,8 @@ from handlers.gate import rules
 from handlers.gate.values import Count, Finding, Measurement, Thresholds
 from handlers.queue import look
 from handlers.queue.event import EntityType
-from handlers.queue.redrive import insert_event, redrive
+from handlers.queue.insert import insert_event
+from handlers.queue.redrive import redrive
 from handlers.release.ledger import dead_letters, records, releases
 from handlers.release.ledger.intents import LedgerRecorder
 from handlers.release.phase import Phase, Release, Verdict

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 import handlers.entities
 import handlers.queue
 import handlers.worker
-from handlers.queue import look, redrive
+from handlers.queue import insert, look
 from handlers.queue.claim import claim
 from handlers.queue.event import EntityType, Event, Outcome, Result, Status
 from tests.integration.queue.events import change, event, row
@@ -83,7 +83,7 @@ class TestBatch:
 
         async with engine.begin() as tx:
             for n in range(400):
-                await redrive.insert_event(
+                await insert.insert_event(
                     tx, entity=EntityType.PRODUCT, key="bad" if n == 250 else str(n % 100), payload_text="{}"
                 )
         await worker(engine, counted).step()

@@ -11,7 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.queue.event import EntityType, Status
-from handlers.queue.redrive import insert_event, redrive
+from handlers.queue.insert import insert_event
+from handlers.queue.redrive import redrive
 from handlers.worker.worker import Worker, new_owner
 from rehearsal import payloads
 from tests.integration.queue.events import change, row

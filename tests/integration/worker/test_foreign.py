@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.queue.claim import claim
 from handlers.queue.event import EntityType
-from handlers.queue.redrive import insert_event, redrive
+from handlers.queue.insert import insert_event
+from handlers.queue.redrive import redrive
 from handlers.worker.foreign import OWNER_PATTERN
 from handlers.worker.worker import Worker, new_owner
 from tests.integration.queue.events import change, row

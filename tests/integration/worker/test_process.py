@@ -21,7 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from handlers.queue import look, redrive
+from handlers.queue import insert, look
 from handlers.queue.event import EntityType, Event, Outcome, Result, Status
 from handlers.worker.worker import Worker, new_owner
 from rehearsal.postgres import Postgres
@@ -64,7 +64,7 @@ async def fill(engine: AsyncEngine, number: int) -> list[UUID]:
     async with engine.begin() as tx:
         await tx.execute(text(EFFECT))
         return [
-            await redrive.insert_event(tx, entity=EntityType.PRODUCT, key=str(n), payload_text="{}")
+            await insert.insert_event(tx, entity=EntityType.PRODUCT, key=str(n), payload_text="{}")
             for n in range(number)
         ]
 

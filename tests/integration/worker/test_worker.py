@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from handlers.errors import Refused
 from handlers.queue.event import EntityType, Event, Result, Status
-from handlers.queue.redrive import insert_event, redrive
+from handlers.queue.insert import insert_event
+from handlers.queue.redrive import redrive
 from tests.integration.queue.events import bytes_of, change, dead_letter, event, row
 from tests.integration.worker.steps import FAR, effects, make_effect, statuses, until, worker, write
 
