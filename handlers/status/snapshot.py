@@ -65,14 +65,15 @@ async def read(engine: AsyncEngine, environment: str, release_id: str | None = N
     Raises Refused when the release is unknown or belongs to another environment.
     """
     async with transaction(engine) as tx:
-        await tx.execute(SQL["look_at_one_moment"])
+        await tx.execute(SQL["begin_snapshot"])
         at: datetime = (await tx.execute(SQL["now"])).scalar_one()
         holder = await lock.holder(tx, environment)
         if release_id is None:
-            release_id = (await tx.execute(SQL["newest"], {"environment": environment})).scalar_one_or_none()
-            if release_id is None:
+            release = await releases.live(tx, environment) or await releases.latest(tx, environment)
+            if release is None:
                 return StatusView(environment=environment, at=at, release=None, lock=holder)
-        release = await releases.get(tx, release_id)
+        else:
+            release = await releases.get(tx, release_id)
         if release.environment != environment:
             raise Refused(f"release {release_id} belongs to {release.environment}, not to {environment}")
         return await _view(tx, release, at, holder)

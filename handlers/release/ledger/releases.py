@@ -98,7 +98,8 @@ async def latest(bind: Bind, environment: str) -> Release | None:
 async def live(bind: Bind, environment: str) -> Release | None:
     """The release that owns the environment now; None when there is none."""
     async with transaction(bind) as tx:
-        row = (await tx.execute(SQL["live"], {"environment": environment})).one_or_none()
+        values = {"environment": environment, "live": [phase.value for phase in sorted(LIVE)]}
+        row = (await tx.execute(SQL["live"], values)).one_or_none()
     return _release(row) if row else None
 
 
@@ -148,7 +149,7 @@ async def enter(
             f"release {release.id} cannot become {to} before it has the lock of {release.environment}"
         )
     async with transaction(bind) as tx:
-        stored = await _lock_row(tx, release)
+        stored = await _lock_release(tx, release)
         if (
             stored.phase is not release.phase
             and stored.phase is to
@@ -200,8 +201,8 @@ async def phase_records(bind: Bind, release: Release) -> list[PhaseRecord]:
         return [PhaseRecord.from_row(row) for row in rows]
 
 
-async def _lock_row(tx: AsyncConnection, release: Release) -> Release:
-    row = (await tx.execute(SQL["look_and_hold"], {"id": release.id})).one_or_none()
+async def _lock_release(tx: AsyncConnection, release: Release) -> Release:
+    row = (await tx.execute(SQL["lock_release"], {"id": release.id})).one_or_none()
     if row is None:
         raise _unknown(release.id)
     return _release(row)

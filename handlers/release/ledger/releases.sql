@@ -1,5 +1,5 @@
 -- serialize_ids --
--- Two releases that begin at once get their numbers one after the other.
+-- Let releases that begin at the same time get their numbers one after the other.
 SELECT pg_advisory_xact_lock(hashtextextended('runbook.release.id', 0));
 
 -- next_id --
@@ -22,8 +22,8 @@ SELECT id, environment, from_revision, to_revision, requested_by, phase::text, r
        created_at, finished_at
 FROM runbook.release WHERE id = :id;
 
--- look_and_hold --
--- One release, with its row held until the transaction ends, so that nobody moves it meanwhile.
+-- lock_release --
+-- One release, with its row locked until the transaction ends, so that nobody else moves it.
 SELECT id, environment, from_revision, to_revision, requested_by, phase::text, resume_phase::text, token, speed, reason,
        created_at, finished_at
 FROM runbook.release WHERE id = :id FOR NO KEY UPDATE;
@@ -34,7 +34,7 @@ SELECT id, environment, from_revision, to_revision, requested_by, phase::text, r
        created_at, finished_at
 FROM runbook.release
 WHERE environment = :environment
-  AND phase IN ('deploying', 'probing', 'canary', 'draining', 'watching', 'held', 'rolling_back');
+  AND phase::text = ANY (CAST(:live AS text[]));
 
 -- history --
 -- The newest releases of an environment, newest first.

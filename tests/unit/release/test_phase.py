@@ -59,6 +59,16 @@ def test_every_live_phase_can_be_rolled_back(phase: Phase) -> None:
     assert Phase.ROLLING_BACK in NEXT[phase]
 
 
+def test_the_page_names_exactly_the_live_phases() -> None:
+    """What the text calls live is what the code does; of these only a held release has no lock."""
+    text = DRAWING.read_text(encoding="utf-8")
+    sentence = re.search(r"Live phases are (.*?);", text, re.DOTALL)
+    assert sentence is not None
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == {str(phase) for phase in LIVE}
+    locked = re.findall(r"^\| `(\w+)` \|.*\| yes \| \d \|$", text, re.MULTILINE)
+    assert set(locked) == {str(phase) for phase in LIVE - {Phase.HELD}}
+
+
 def test_live_and_finished_do_not_meet() -> None:
     """A release that owns its environment is not finished."""
     assert not LIVE & FINISHED
