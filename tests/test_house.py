@@ -22,6 +22,7 @@ from handlers.database.queries import queries
 from handlers.environment.load import load_environment
 from handlers.environment.model import Environment
 from handlers.queue.event import QUEUE_NAMES, EntityType, Operation, Status
+from handlers.release.phase import LIVE
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "environments" / "reference.toml"
@@ -156,6 +157,76 @@ def test_every_query_has_its_sentence(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert re.findall(r"^-- (\w+) --\n(?!-- \w)", text, re.MULTILINE) == []
     assert queries(module_of(file)), "a file without queries would pass by saying nothing"
+
+
+def test_no_query_lists_the_live_phases() -> None:
+    """Queries get the live phases as a parameter: one list in Python, and one in the index of the migration."""
+    named = {}
+    for file in SQL:
+        for name, query in queries(module_of(file)).items():
+            phases = {phase for phase in LIVE if f"'{phase}'" in query.text}
+            if len(phases) > 1:
+                named[f"{module_of(file)}, {name}"] = phases
+    assert named == {}
+
+
+LEASE_IS_FREE = (
+    "(q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')"
+)
+
+
+def test_a_lease_is_free_in_the_same_words_everywhere() -> None:
+    """Claiming, burying and restoring agree on when nobody holds an event."""
+    said = {
+        f"{file.parent.name}/{file.name}": sql.count(LEASE_IS_FREE)
+        for file in SQL
+        if "locked_by IS NULL OR" in (sql := file.read_text(encoding="utf-8"))
+    }
+    assert said == {"queue/claim.sql": 2, "queue/settle.sql": 1, "queue/redrive.sql": 1}
+    others = [
+        query.text.replace(LEASE_IS_FREE, "") for file in SQL for query in queries(module_of(file)).values()
+    ]
+    assert [text for text in others if "locked_by IS NULL OR" in text] == []
+
+
+def test_retries_and_fresh_events_are_claimed_by_the_same_rules() -> None:
+    """The twins of the claim differ in the status that they look for and in their order, and in nothing else."""
+    sql = re.sub(r"^ *--.*\n", "", queries("handlers.queue.claim")["claim"].text, flags=re.MULTILINE)
+    twins = re.search(r"\), retries AS \((.*?)\n\), fresh AS \((.*?)\n\), locked AS", sql, re.DOTALL)
+    assert twins is not None
+    retries, fresh = twins[1].splitlines(), twins[2].splitlines()
+    assert [line.strip() for line in retries if line not in fresh] == [
+        "WHERE q.status = 'retry'",
+        "AND q.next_retry_at <= now()",
+        "ORDER BY q.created_at, q.id",
+        "LIMIT CAST(:limit AS bigint)",
+    ]
+    assert [line.strip() for line in fresh if line not in retries] == [
+        "WHERE q.status = 'pending'",
+        "ORDER BY q.priority, q.created_at, q.id",
+        "LIMIT (SELECT CAST(:limit AS bigint) - count(*) FROM retries)",
+    ]
+
+
+def test_left_behind_events_are_counted_and_listed_by_the_same_rules() -> None:
+    """The twins that count and list what a revision has left behind have one condition."""
+    found = queries("handlers.release.left_behind")
+    rules = [re.sub(r"^ *--.*\n", "", found[name].text, flags=re.MULTILINE) for name in ("kinds", "ids")]
+    counted, listed = (text[text.index("FROM tds_sync_queue") :].rstrip(";\n") for text in rules)
+    assert counted.partition("\nGROUP BY")[0] == listed
+
+
+def test_every_comment_in_sql_is_short() -> None:
+    """One idea a sentence, at most 25 words; a query's own comment is one or two sentences."""
+    long = []
+    for file in SQL:
+        for comment in re.findall(r"(?:^ *--.*\n)+", file.read_text(encoding="utf-8"), re.MULTILINE):
+            text = " ".join(line.strip().removeprefix("--").strip() for line in comment.splitlines())
+            sentences = re.split(r"(?<=\.) ", re.sub(r"^\w+ -- ", "", text))
+            long += [f"{file.name}: {each}" for each in sentences if len(each.split()) > 25]
+            if re.match(r"\w+ -- ", text) and len(re.split(r"(?<=\.) ", text)) > 2:
+                long.append(f"{file.name}: {text}")
+    assert long == []
 
 
 def test_the_pinned_prefect_is_installed() -> None:

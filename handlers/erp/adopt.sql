@@ -1,6 +1,6 @@
 -- take_turn --
--- Whether nobody else is adopting; it is then our turn for as long as this connection lives. Asked again and again
--- instead of waited for: a waiting statement would itself be waited for by the indexes that the other one makes.
+-- Whether nobody else is adopting; the lock is then ours until this connection closes.
+-- It is polled: CREATE INDEX CONCURRENTLY of the other adoption would wait for a statement that waits.
 SELECT pg_try_advisory_lock(hashtext('runbook adopt'));
 
 -- wait_at_most --

@@ -1,8 +1,8 @@
 -- places --
--- What each of the names in :tables stands for on the search path, and where else it is when it is not there: a table
--- made anew beside the ERP's own, in another schema, would be filled and read by nobody.
+-- What each name of :tables stands for on the search path.
 SELECT n.name, c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner,
     pg_has_role(c.relowner, 'USAGE') AS is_ours,
+    -- Where else the name is when the search path has none. A second table in another schema would be read by nobody.
     CASE WHEN c.oid IS NULL THEN (
         SELECT string_agg(format('%I.%I', s.nspname, o.relname), ', ' ORDER BY s.nspname)
         FROM pg_class o
@@ -14,7 +14,7 @@ FROM unnest(CAST(:tables AS text[])) AS n (name)
 LEFT JOIN pg_class c ON c.oid = to_regclass(n.name);
 
 -- columns --
--- Every column of the tables named in :tables, as far as they exist, with what writing to it needs to know.
+-- Every column of the existing tables among :tables, with what writing to it needs to know.
 SELECT c.relname AS table_name, a.attname AS column_name, t.typname AS type_name, a.attnotnull AS not_null,
     (a.atthasdef OR a.attidentity <> '') AS has_default
 FROM pg_attribute a
@@ -25,9 +25,10 @@ WHERE c.oid = ANY (ARRAY(SELECT to_regclass(name)::oid FROM unnest(CAST(:tables 
 ORDER BY c.relname, a.attnum;
 
 -- indexes --
--- The indexes of these tables: the column that leads each (none where that is an expression), whether it alone is
--- unique, and whether the index is whole.
-SELECT c.relname AS table_name, x.relname AS name, a.attname AS column_name,
+-- The indexes of the tables :tables: the first column, whether it alone is unique, and whether the index is valid.
+SELECT c.relname AS table_name, x.relname AS name,
+    -- NULL where the index begins with an expression.
+    a.attname AS column_name,
     (i.indisunique AND i.indnkeyatts = 1) AS is_unique, i.indpred IS NOT NULL AS is_partial, i.indisvalid AS is_whole
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indrelid

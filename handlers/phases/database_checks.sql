@@ -1,12 +1,13 @@
 -- failed --
--- Events in status failed, for a person to look at: nobody redrives those by machine. Bounded, since a count suffices.
+-- Events in status failed, newest first. A person decides about these: nothing redrives them automatically.
 SELECT entity_type::text AS raw_type, error_code, error_message
 FROM tds_sync_queue WHERE status = 'failed'
 ORDER BY created_at DESC
+-- Bounded, because they are only counted by kind.
 LIMIT 10000;
 
 -- newest --
--- When the last webhook came in: how fresh what we measure can be.
+-- When the last webhook came in: no measurement can be fresher.
 SELECT max(created_at) FROM tds_sync_queue;
 
 -- may_keep_a_ledger --

@@ -1,10 +1,10 @@
 -- limit --
--- Set a limit, or replace the one that is there. What was just taken still counts: setting a limit again is no way
--- to take more.
+-- Set a limit, or replace the one that is there.
 INSERT INTO runbook.intake (entity_type, per_ten_seconds, until, set_by, reason)
 VALUES (:entity, :per_ten_seconds, clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision)), :by,
     :reason)
 ON CONFLICT (entity_type) DO UPDATE
+-- taken and taken_at stay: setting a limit again must not let more through.
 SET per_ten_seconds = excluded.per_ten_seconds, until = excluded.until, set_by = excluded.set_by,
     reason = excluded.reason, set_at = excluded.set_at
 RETURNING entity_type, per_ten_seconds, until, set_by, reason, set_at;

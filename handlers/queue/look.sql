@@ -1,5 +1,5 @@
 -- payloads --
--- What these events carry, as text, and since when: for a record without a stamp that is its version.
+-- The payloads of these events as text, and when they came in: for a record without a stamp that is its version.
 SELECT id, validated_payload::text AS payload, created_at FROM tds_sync_queue WHERE id = ANY(CAST(:ids AS uuid[]));
 
 -- states --
@@ -25,9 +25,7 @@ FROM tds_sync_queue q
 GROUP BY q.status;
 
 -- outcomes_since --
--- What became of the events that arrived since :since, apart from :excluding, by kind of record. The unit is one
--- record, by the first of its events that came to rest: a record that fails again and again is one failure. An
--- unfinished record older than :late_seconds is late. Digits in the samples are masked, so that they repeat.
+-- What became of the events that arrived since :since, except :excluding, by kind of record.
 WITH arrived AS (
     SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id, q.created_at, q.error_message,
         q.status = 'completed' AS completed,
@@ -35,6 +33,7 @@ WITH arrived AS (
     FROM tds_sync_queue q
     WHERE q.created_at >= CAST(:since AS timestamptz) AND q.id <> ALL (CAST(:excluding AS uuid[]))
 ), first AS (
+    -- One row for each record, the first of its events that came to rest: repeated failures are one failure.
     SELECT DISTINCT ON (a.raw_type, a.source_entity_id)
         a.raw_type, a.created_at, a.error_message, a.completed, a.failed
     FROM arrived a
@@ -51,6 +50,7 @@ SELECT j.raw_type,
     count(*) FILTER (WHERE j.failed) AS failed,
     count(*) FILTER (WHERE NOT j.completed AND NOT j.failed AND NOT j.late) AS open,
     count(*) FILTER (WHERE j.late) AS late,
+    -- Digits are masked, so that equal errors are equal texts.
     coalesce((array_agg(DISTINCT left(regexp_replace(j.error_message, '[0-9]+', '0', 'g'), 500))
               FILTER (WHERE j.failed AND j.error_message IS NOT NULL))[1:50], '{}') AS error_samples
 FROM judged j

@@ -35,14 +35,14 @@ async def limits_exist(tx: AsyncConnection) -> bool:
     known = tx.info.get("intake")
     if known is True or (known is not None and time.monotonic() - known < _RECHECK_SECONDS):
         return known is True
-    exists = bool((await tx.execute(_SQL["intake_there"])).scalar_one())
+    exists = bool((await tx.execute(_SQL["limits_exist"])).scalar_one())
     tx.info["intake"] = exists or time.monotonic()
     return exists
 
 
 async def allowance(tx: AsyncConnection) -> Allowance | None:
     """The allowance under the limits in force, locked by this transaction; None without a limit."""
-    if not (await tx.execute(_SQL["hold_limits"])).all():
+    if not (await tx.execute(_SQL["lock_limits"])).all():
         return None
     rows = (await tx.execute(_SQL["room"])).all()
     remaining = {row.entity_type: int(row.room) for row in rows}

@@ -1,14 +1,14 @@
--- intake_there --
--- Whether this database has the table of limits: workers also serve one whose ledger is older, or that has none.
+-- limits_exist --
+-- Whether this database has the table of limits. Workers also run on databases with an older ledger or none.
 SELECT to_regclass('runbook.intake') IS NOT NULL AS there;
 
--- hold_limits --
--- Keep the limits in force to ourselves until this transaction ends: workers that share one take turns.
+-- lock_limits --
+-- Lock the limits in force until this transaction ends: workers that share a limit take turns.
 SELECT entity_type FROM runbook.intake WHERE until > now() ORDER BY entity_type FOR UPDATE;
 
 -- room --
--- How many events may still be taken under each limit in force. Asked after `hold_limits`, as a statement of its own,
--- so that it sees what those before us have taken.
+-- How many events may still be taken under each limit in force.
+-- A statement of its own after `lock_limits`: its snapshot has what those before us have taken.
 SELECT i.entity_type, greatest(0, i.per_ten_seconds - coalesce((
     SELECT sum(t.number)
     FROM unnest(i.taken_at, i.taken) AS t (at, number)

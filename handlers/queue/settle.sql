@@ -1,10 +1,8 @@
 -- complete --
--- Settle events as completed, provided :owner still holds them. Whoever is missing in the answer was lost.
--- An open row in the ERP's dead letter table is closed with it. The lease stays until it runs out, here and wherever an
--- event is settled: the ERP's own worker walks through a list of pending rows that it read a while ago, and asks of a
--- row nothing but whether it is leased. The fence is said in a way that no index serves and no
--- statistics: the planner would otherwise expect one row, and compare all that :owner ever held with all of :ids.
+-- Settle events as completed, provided :owner still holds them. An event missing in the answer was lost.
 WITH done AS (
+    -- locked_by and lock_expires_at stay until the lease expires, here and wherever an event is settled. The ERP's own
+    -- worker goes through a list of pending rows that it read earlier, and checks nothing but the lease.
     UPDATE tds_sync_queue q
     SET status = 'completed',
         completed_at = clock_timestamp(),
@@ -14,9 +12,12 @@ WITH done AS (
         error_message = NULL,
         error_code = NULL
     FROM unnest(CAST(:ids AS uuid[]), CAST(:targets AS text[]), CAST(:results AS text[])) AS r (id, target, result)
+    -- coalesce hides the fence from indexes and statistics. Otherwise the planner expects one row, and compares all
+    -- that :owner ever held with all of :ids.
     WHERE q.id = r.id AND coalesce(q.status = 'processing' AND q.locked_by = :owner, false)
     RETURNING q.id
 ), closed AS (
+    -- An open row in the ERP's own dead letter table is closed with the event.
     UPDATE tds_dead_letter_queue d
     SET resolved = true,
         resolved_at = clock_timestamp(),
@@ -28,13 +29,11 @@ WITH done AS (
 SELECT id FROM done;
 
 -- retry_later --
--- Let events wait before their next attempt: the pause doubles with each one, has a cap, and is spread by a quarter
--- either way so that they do not all come back at once. Who has no attempt left becomes a dead letter. Who waits for a
--- parent has as many waits as attempts, whatever its attempts were used up for: leases of workers that were killed are
--- not its fault. The lease stays (see `complete`), and is no hindrance to the next claim.
+-- Let events wait before their next attempt. An event without an attempt left becomes a dead letter.
 UPDATE tds_sync_queue q
 SET status = CAST(CASE WHEN tried.times < q.max_retry_attempts THEN 'retry' ELSE 'dead_letter' END
                   AS tds_event_status),
+    -- Exponential backoff with a cap. The jitter of a quarter keeps events from coming back all at once.
     next_retry_at = CASE WHEN tried.times < q.max_retry_attempts THEN
         now() + make_interval(secs => (0.75 + 0.5 * random()) * least(
             CAST(:cap_seconds AS double precision),
@@ -48,6 +47,8 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS te
      AS r (id, result, message, code)
 JOIN tds_sync_queue before ON before.id = r.id
 CROSS JOIN LATERAL (
+    -- Waits for a parent are counted apart from attempts, with the same limit. Attempts also count the leases of killed
+    -- workers, for which an event that waits is not to blame.
     SELECT r.code = 'missing_parent' AS waiting,
         CASE
             WHEN r.code <> 'missing_parent' THEN before.attempt_count
@@ -60,11 +61,11 @@ WHERE q.id = r.id AND coalesce(q.status = 'processing' AND q.locked_by = :owner,
 RETURNING q.id, q.status::text AS status;
 
 -- bury --
--- Make events dead letters, provided :owner still holds them. They keep no completion time: nothing was completed. The
--- lease stays (see `complete`) until it runs out or somebody sends them back.
+-- Make events dead letters, provided :owner still holds them.
 UPDATE tds_sync_queue q
 SET status = 'dead_letter',
     next_retry_at = NULL,
+    -- Nothing was completed.
     completed_at = NULL,
     processing_result = CAST(r.result AS jsonb),
     error_message = r.message,
@@ -76,8 +77,8 @@ RETURNING q.id;
 
 -- release --
 -- Give back what :owner holds (only :ids where given), as if it had never been claimed: no attempt is burnt.
--- A planned retry time shows that the event came from a retry.
 UPDATE tds_sync_queue q
+-- A planned retry time shows that the event was claimed as a retry.
 SET status = CAST(CASE WHEN q.next_retry_at IS NULL THEN 'pending' ELSE 'retry' END AS tds_event_status),
     attempt_count = greatest(q.attempt_count - 1, 0),
     locked_by = NULL,
@@ -88,19 +89,19 @@ WHERE q.status = 'processing' AND q.locked_by = :owner
 RETURNING q.id;
 
 -- expire_leases --
--- Take back events whose worker did not finish in time, with their attempt counted. Who has cost several workers
--- their lease is the likely reason and becomes a dead letter. Rows in use at this moment are left alone. Rows that
--- have been in processing for an hour without any lease were lost by the ERP's own worker.
+-- Take back events whose worker did not finish in time, with their attempt counted.
 WITH lost AS (
     SELECT q.id
     FROM tds_sync_queue q
     WHERE q.status = 'processing'
       AND (q.lock_expires_at <= now()
+           -- In processing for an hour without a lease: the ERP's own worker has lost it.
            OR (q.locked_by IS NULL AND coalesce(q.started_at, q.created_at) <= now() - interval '1 hour'))
     ORDER BY q.id
     FOR UPDATE OF q SKIP LOCKED
 )
 UPDATE tds_sync_queue q
+-- An event that has cost several workers their lease is the likely cause, and becomes a dead letter.
 SET status = CAST(CASE WHEN q.attempt_count < CAST(:lost_max AS integer) THEN 'retry' ELSE 'dead_letter' END
                   AS tds_event_status),
     next_retry_at = CASE WHEN q.attempt_count < CAST(:lost_max AS integer) THEN now() END,
@@ -112,12 +113,14 @@ WHERE q.id = ANY (ARRAY(SELECT id FROM lost))
 RETURNING q.id, q.status::text AS status;
 
 -- refuse_unknown --
--- Bury pending events of a kind that no handler exists for: they would wait for ever.
-WITH strange AS (
+-- Bury due events of a kind that no handler exists for: they would wait for ever.
+WITH unknown AS (
     SELECT q.id
     FROM tds_sync_queue q
     WHERE (q.status = 'pending' OR (q.status = 'retry' AND q.next_retry_at <= now()))
-      AND (q.locked_by IS NULL OR q.lock_expires_at <= now())
+      -- The lease is free, as in claim.sql.
+      AND (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
+      -- Compared as text: a word that the ERP's enum does not have would be an error.
       AND NOT q.entity_type::text = ANY (CAST(:entities AS text[]))
     ORDER BY q.id
     LIMIT 5000
@@ -131,5 +134,5 @@ SET status = 'dead_letter',
     processing_result = jsonb_build_object('class', 'permanent'),
     error_message = 'there is no handler for entity type ' || q.entity_type::text,
     error_code = 'unknown_type'
-WHERE q.id = ANY (ARRAY(SELECT id FROM strange))
+WHERE q.id = ANY (ARRAY(SELECT id FROM unknown))
 RETURNING q.id;

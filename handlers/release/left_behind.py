@@ -86,5 +86,5 @@ def command(release: Release) -> str:
 
 async def _time_range(tx: AsyncConnection, release: Release) -> dict[str, object]:
     """When the workers of the release ran. Without a deploy *since* is NULL, and then no event matches."""
-    time_range = (await tx.execute(SQL["spell"], {"release_id": release.id})).one()
+    time_range = (await tx.execute(SQL["time_range"], {"release_id": release.id})).one()
     return {"release_id": release.id, "since": time_range.since, "until": time_range.until}

@@ -123,7 +123,7 @@ async def _take(
     tx: AsyncConnection, environment: str, release_id: str, holder: str, ttl: float, *, by_force: bool
 ) -> int | None:
     target = {"environment": environment, "release_id": release_id}
-    if (await tx.execute(SQL["hold_release"], target)).one_or_none() is None:
+    if (await tx.execute(SQL["lock_release"], target)).one_or_none() is None:
         raise Refused(f"there is no release {release_id} in {environment}: `runbook history` lists them")
     token: int | None = (
         await tx.execute(

@@ -1,10 +1,8 @@
--- The lock of an environment: one row, whose token only ever grows.
-
 -- take --
--- Take the lock when it is free, has run out, or is ours already; every taking raises the token. No row: somebody
--- else holds it. The token is no smaller than the seconds since 2025: hosts remember the highest that they have seen,
--- and must obey a ledger that was made anew or came back from a backup as well.
+-- Take the lock when it is free, has expired, or is ours already, with a higher token. No row: somebody else holds it.
 INSERT INTO runbook.lock AS held (environment, release_id, holder, token, taken_at, heartbeat_at, expires_at)
+-- The token is at least the seconds since 2025. Hosts remember the highest token, and must also obey a ledger that
+-- was created anew or restored from a backup.
 VALUES (:environment, :release_id, :holder, extract(epoch FROM clock_timestamp())::bigint - 1735689600,
         clock_timestamp(), clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl))
 ON CONFLICT (environment) DO UPDATE
@@ -20,8 +18,8 @@ RETURNING token;
 -- Let the release know under which token it may change things.
 UPDATE runbook.release SET token = :token WHERE id = :release_id AND environment = :environment RETURNING id;
 
--- hold_release --
--- Lock the release's row before the lock's, in the order in which every other statement takes the two.
+-- lock_release --
+-- Lock the release's row before the lock's row. Every statement takes the two in this order: no deadlock.
 SELECT id FROM runbook.release WHERE id = :release_id AND environment = :environment FOR NO KEY UPDATE;
 
 -- record_takeover --
@@ -30,27 +28,28 @@ INSERT INTO runbook.takeover (environment, release_id, former_holder, holder, to
 VALUES (:environment, :release_id, :former_holder, :holder, :token, :reason);
 
 -- renew --
--- Push the end of the lock out, provided the token is still ours. No row: somebody has taken it.
+-- Extend the lock, provided the token is still ours. No row: somebody has taken it.
 UPDATE runbook.lock
 SET heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => :ttl)
 WHERE environment = :environment AND token = :token AND release_id IS NOT NULL
 RETURNING token;
 
 -- free --
--- Give the lock back, provided it is still ours; the token stays, so that it never counts down.
+-- Give the lock back, provided it is still ours.
 UPDATE runbook.lock
+-- The token stays: it never decreases.
 SET release_id = NULL, holder = '', expires_at = clock_timestamp()
 WHERE environment = :environment AND token = :token
 RETURNING token;
 
 -- fence --
--- Hold the lock's row until the transaction ends, provided the token is still ours: a take-over then waits for us.
+-- Lock the lock's row until the transaction ends, provided the token is still ours: a take-over then waits for us.
 SELECT token FROM runbook.lock
 WHERE environment = :environment AND token = :token AND release_id IS NOT NULL
 FOR SHARE;
 
 -- holder --
--- Who holds the lock, for how long, and how old the last sign of life is, all by the database's clock.
+-- Who holds the lock, for how long, and how old the last heartbeat is, all by the database's clock.
 SELECT environment, release_id, holder, token, taken_at, heartbeat_at, expires_at,
        extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_seconds,
        expires_at > clock_timestamp() AS alive

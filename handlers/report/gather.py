@@ -80,7 +80,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "queue": {str(name): count for name, count in (await look.counts(tx)).items()},
             "dead_letters": await _dead_letters(tx, current),
             "left_behind": {"kinds": view.left_behind, "command": left_behind.command(current)},
-            "types": await _by_entity(tx, "types", selection),
+            "types": await _by_entity(tx, "by_type", selection),
             "processing": await _by_entity(tx, "processing", selection),
             "errors": await _errors(tx),
             "log_errors": log_errors,

@@ -1,6 +1,5 @@
 -- processing --
--- How long events took from claim to completion, apart from how long they waited to be claimed. A replayed event has
--- waited since it was redriven, not since it arrived.
+-- How long events took from claim to completion, and how long they waited for the claim.
 SELECT done.raw_type, count(*) AS completed,
        percentile_cont(0.5) WITHIN GROUP (ORDER BY done.applying) AS applying_p50,
        percentile_cont(0.95) WITHIN GROUP (ORDER BY done.applying) AS applying_p95,
@@ -10,6 +9,7 @@ SELECT done.raw_type, count(*) AS completed,
 FROM (
     SELECT q.entity_type::text AS raw_type,
            greatest(extract(epoch FROM q.completed_at - q.started_at), 0)::float8 AS applying,
+           -- A replayed event has waited since it was redriven, not since it arrived.
            greatest(extract(epoch FROM q.started_at - greatest(q.created_at, e.redriven_at)), 0)::float8 AS waiting
     FROM tds_sync_queue AS q
     LEFT JOIN runbook.release_event AS e ON e.release_id = :release_id AND e.event_id = q.id
@@ -17,7 +17,7 @@ FROM (
 ) AS done
 GROUP BY done.raw_type ORDER BY done.raw_type;
 
--- types --
+-- by_type --
 -- What became of each kind of record since the release began, replayed and live events apart.
 SELECT q.entity_type::text AS raw_type, e.redriven_at IS NOT NULL AS replayed,
        count(*) FILTER (WHERE q.status = 'completed') AS completed,

@@ -48,7 +48,7 @@ async def _newer(tx: AsyncConnection, owner: str, events: Sequence[Event]) -> li
     ids = [event.id for event in events]
     rows = (
         await tx.execute(
-            _SQL["in_other_hands"],
+            _SQL["newer_foreign"],
             {"ids": ids, "owner": owner, "ours": OWNER_PATTERN},
         )
     ).all()

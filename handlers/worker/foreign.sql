@@ -1,10 +1,8 @@
--- in_other_hands --
--- Newer events of the same records as :ids that somebody else has applied, or has in hand at this moment: whoever completes
--- an event of ours says so in its result, and the ERP's own workers say nothing. To be asked when the rows of :ids are
--- locked: what others have written until then, they had in hand before. Each record is asked about once, from its oldest
--- event on, and of a long history of others its end is enough. Workers of ours, whose tokens look like :ours, may
--- be at a newer event when the older one was the later to come in: they go by the stamps, and need not be waited for.
+-- newer_foreign --
+-- Newer events of the same records as :ids that the ERP's own workers have applied or are applying.
+-- Run it with the rows of :ids locked: what others write after that, they had leased before.
 WITH ours AS (
+    -- One lookup for each record, from its oldest event on.
     SELECT DISTINCT ON (q.entity_type, q.source_entity_id) q.entity_type, q.source_entity_id, q.created_at, q.id
     FROM tds_sync_queue q
     WHERE q.id = ANY (CAST(:ids AS uuid[]))
@@ -22,11 +20,15 @@ CROSS JOIN LATERAL (
         WHERE o.entity_type = ours.entity_type
           AND o.source_entity_id = ours.source_entity_id
           AND (o.created_at, o.id) > (ours.created_at, ours.id)
+          -- Our workers write their name into the result, the ERP's own do not.
           AND ((o.status = 'completed' AND o.processing_result ->> 'worker' IS NULL)
                OR (o.status IN ('pending', 'processing') AND o.lock_expires_at > now() AND o.locked_by <> :owner
+                   -- Other workers of ours, whose tokens match :ours, compare the stamps: no need to wait.
                    AND o.locked_by !~ CAST(:ours AS text)))
+        -- OFFSET 0 keeps this a lookup in the index on records.
         OFFSET 0
     ) theirs
+    -- Of a long history the newest events are enough.
     ORDER BY theirs.status = 'completed', theirs.created_at DESC, theirs.id DESC
     LIMIT 50
 ) other;

@@ -1,7 +1,5 @@
--- The heartbeats of our workers, in our own table.
-
 -- can_beat --
--- Whether the ledger has been migrated far enough to take heartbeats.
+-- Whether the ledger has the table of heartbeats.
 SELECT to_regclass('runbook.worker') IS NOT NULL AS can_beat;
 
 -- beat --
