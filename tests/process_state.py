@@ -143,17 +143,22 @@ def _loggers() -> Values:
         if isinstance(logger, logging.Logger):
             # Libraries hang filters of their own on their own loggers when they are first used.
             filters = tuple(logger.filters) if name.partition(".")[0] in ours else ()
-            state = (logger.level, logger.disabled, logger.propagate, tuple(logger.handlers), filters)
+            state = (logger.level, logger.disabled, logger.propagate, tuple(_lasting(logger)), filters)
             if state != _UNTOUCHED:
                 found[name] = state
     return found
+
+
+def _lasting(logger: logging.Logger) -> list[logging.Handler]:
+    """The handlers without those that pytest adds for each phase of a test, on a muted logger too."""
+    return [handler for handler in logger.handlers if not type(handler).__module__.startswith("_pytest.")]
 
 
 def _set_logger(name: str, state: Any) -> list[str]:
     logger = logging.getLogger(name)
     level, logger.disabled, logger.propagate, handlers, filters = _UNTOUCHED if state is _ABSENT else state
     logger.setLevel(level)
-    logger.handlers[:] = handlers
+    logger.handlers[:] = [*handlers, *(set(logger.handlers) - set(_lasting(logger)))]
     logger.filters[:] = filters
     return [f"logger {name or 'root'}"]
 
