@@ -217,9 +217,14 @@ def test_left_behind_events_are_counted_and_listed_by_the_same_rules() -> None:
 
 
 def test_every_comment_in_sql_is_short() -> None:
-    """One idea a sentence, at most 25 words; a query's own comment is one or two sentences."""
+    """One idea a sentence, at most 25 words, in lines of 120; a query's own comment is one or two sentences."""
     long = []
     for file in SQL:
+        long += [
+            f"{file.name}: {line}"
+            for line in file.read_text(encoding="utf-8").splitlines()
+            if len(line) > 120
+        ]
         for comment in re.findall(r"(?:^ *--.*\n)+", file.read_text(encoding="utf-8"), re.MULTILINE):
             text = " ".join(line.strip().removeprefix("--").strip() for line in comment.splitlines())
             sentences = re.split(r"(?<=\.) ", re.sub(r"^\w+ -- ", "", text))

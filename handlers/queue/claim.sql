@@ -10,8 +10,8 @@ WITH intake AS (
     END AS is_limited
 ), retries AS (
     -- Due retries come first: a long backlog must not starve them.
-    -- Twin of `fresh`: a test holds them equal except for status, order and limit. One CTE for both read up to 700 times
-    -- the buffers: with the status as a parameter, the planner could not choose an index.
+    -- Twin of `fresh`: a test holds them equal except for status, order and limit. One CTE for both read up to 700
+    -- times the buffers: with the status as a parameter, the planner could not choose an index.
     SELECT q.id, q.entity_type, q.source_entity_id, q.created_at
     FROM tds_sync_queue q
     LEFT JOIN LATERAL (
