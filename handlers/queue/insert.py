@@ -28,7 +28,6 @@ class NewEvent(NamedTuple):
     """JSON text."""
     content: str
     """The hash by which a duplicate is known."""
-    source: str
     headers: str
     """JSON text."""
     address: str | None = None
@@ -39,28 +38,43 @@ class NewEvent(NamedTuple):
     """Whether it is written only if it says something new; else in any case."""
 
 
-async def insert_new(tx: AsyncConnection, events: Sequence[NewEvent]) -> set[UUID]:
-    """Write *events* in their order, except duplicates, and wake the workers. Returns the ids that were written."""
+async def insert_new(tx: AsyncConnection, events: Sequence[NewEvent], *, source: str) -> set[UUID]:
+    """Insert *events* in their order, except duplicates, and wake the workers. Returns the inserted ids."""
+    if not events:
+        return set()
+    (
+        ids,
+        entities,
+        keys,
+        operations,
+        payloads,
+        contents,
+        headers,
+        addresses,
+        verified,
+        stamped,
+        deduplicated,
+    ) = zip(*events, strict=True)
     rows = await tx.execute(
         _SQL["insert_new"],
         {
-            "ids": [event.id for event in events],
+            "ids": ids,
             "inbox_ids": [uuid4() for _ in events],
-            "sources": [event.source for event in events],
-            "entities": [QUEUE_NAMES[event.entity] for event in events],
-            "keys": [event.key for event in events],
-            "operations": [event.operation.value for event in events],
-            "payloads": [event.payload for event in events],
-            "contents": [event.content for event in events],
-            "headers": [event.headers for event in events],
-            "addresses": [event.address for event in events],
-            "verified": [event.verified for event in events],
-            "stamped": [event.stamped for event in events],
-            "deduplicated": [event.deduplicated for event in events],
+            "source": source,
+            "entities": [QUEUE_NAMES[entity] for entity in entities],
+            "keys": keys,
+            "operations": [operation.value for operation in operations],
+            "payloads": payloads,
+            "contents": contents,
+            "headers": headers,
+            "addresses": addresses,
+            "verified": verified,
+            "stamped": stamped,
+            "deduplicated": deduplicated,
             "channel": CHANNEL,
         },
     )
-    return {row.id for row in rows}
+    return set(rows.scalars())
 
 
 async def insert_event(
@@ -81,8 +95,7 @@ async def insert_event(
         operation=operation,
         payload=payload_text,
         content=hashlib.sha256(payload_text.encode()).hexdigest(),
-        source=source,
         headers=json.dumps(dict(headers or {})),
     )
-    await insert_new(tx, [event])
+    await insert_new(tx, [event], source=source)
     return event.id

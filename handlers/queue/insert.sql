@@ -1,16 +1,16 @@
 -- insert_new --
 -- Write the inbox row and the queue row of every event that says something new, and answer with those written.
 WITH arriving AS (
-    SELECT a.id, a.inbox_id, CAST(a.source AS tds_source_type) AS source, CAST(a.entity AS tds_entity_type) AS entity,
-        a.key, a.operation, CAST(a.payload AS jsonb) AS payload, a.content, a.headers, a.address, a.verified,
+    SELECT a.id, a.inbox_id, CAST(a.entity AS tds_entity_type) AS entity, a.key, a.operation,
+        CAST(a.payload AS jsonb) AS payload, a.content, a.headers, a.address, a.verified,
         -- One microsecond apart, so that the events of one record are applied in the order in which they came.
         statement_timestamp() + a.position * interval '1 microsecond' AS at
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:inbox_ids AS uuid[]), CAST(:sources AS text[]), CAST(:entities AS text[]),
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:inbox_ids AS uuid[]), CAST(:entities AS text[]),
         CAST(:keys AS text[]), CAST(:operations AS text[]), CAST(:payloads AS text[]), CAST(:contents AS text[]),
         CAST(:headers AS text[]), CAST(:addresses AS text[]), CAST(:verified AS boolean[]),
         CAST(:stamped AS boolean[]), CAST(:deduplicated AS boolean[]))
-        WITH ORDINALITY AS a (id, inbox_id, source, entity, key, operation, payload, content, headers, address,
-            verified, stamped, deduplicated, position)
+        WITH ORDINALITY AS a (id, inbox_id, entity, key, operation, payload, content, headers, address, verified,
+            stamped, deduplicated, position)
     WHERE NOT a.deduplicated OR NOT EXISTS (
         SELECT FROM tds_inbox_events i
         JOIN tds_sync_queue q ON q.inbox_event_id = i.id
@@ -29,9 +29,9 @@ WITH arriving AS (
     INSERT INTO tds_inbox_events (id, source_type, entity_type, source_entity_id, raw_payload, idempotency_key,
         content_hash, webhook_headers, signature_verified, ip_address, received_at, processed_at, is_valid,
         moved_to_queue)
-    SELECT a.inbox_id, a.source, a.entity, a.key, a.payload,
-        a.source || ':' || a.entity || ':' || a.key || ':' || a.id, a.content, CAST(a.headers AS jsonb), a.verified,
-        a.address, a.at, a.at, true, true
+    SELECT a.inbox_id, CAST(:source AS tds_source_type), a.entity, a.key, a.payload,
+        CAST(:source AS text) || ':' || a.entity || ':' || a.key || ':' || a.id, a.content, CAST(a.headers AS jsonb),
+        a.verified, a.address, a.at, a.at, true, true
     FROM arriving a
 ), queued AS (
     -- Priority 5 and three attempts are what the ERP's own receivers write.

@@ -183,7 +183,6 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[WriteResult]
                 operation=arrival.operation,
                 payload=arrival.payload,
                 content=arrival.content,
-                source=_SOURCE,
                 headers=call.headers,
                 address=call.address,
                 verified=call.verified,
@@ -192,6 +191,7 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[WriteResult]
             )
             for call, arrival, id_, must_check in sent
         ],
+        source=_SOURCE,
     )
     ids = iter(id_ for _, _, id_ in flat)
     results: list[WriteResult] = []
