@@ -1,4 +1,4 @@
-"""A target of our own, and drivers over it that are killed in the middle of what they do."""
+"""A temporary target, and drivers of its releases that are killed at chosen points."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from rehearsal.target import Target
 from rehearsal.traffic import traffic
 
 POINT_SECONDS = 240
-"""A moment that has not come by then never will: this only ends a test that has failed."""
+"""The timeout for a point; it only ends a failed test."""
 WHY = "its process was killed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A moment of a release, as a question to its ledger that is true then."""
+    """A point in the course of a release: from then on its query returns true."""
 
     name: str
     query: str
@@ -42,7 +42,7 @@ class Point:
 
 @dataclass(kw_only=True)
 class Place:
-    """A target in this process, and the commands of one user over it."""
+    """A target in this process, and the commands of one user."""
 
     target: Target
     home: Path
@@ -52,7 +52,7 @@ class Place:
     @classmethod
     @asynccontextmanager
     async def make(cls, home: Path, story: str, *, speed: float = 120.0) -> AsyncIterator[Place]:
-        """A new target for *story*, gone at the end."""
+        """A new target for *story*, removed at the end."""
         async with Target.create(story, folder=home) as target:
             ledger = await asyncpg.connect(target.database_url)
             place = cls(target=target, home=home, ledger=ledger, speed=speed)
@@ -68,28 +68,28 @@ class Place:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What the user's shell has; the mark lets whatever is left be found with the target."""
+        """The variables of the user's shell, and the marker that ends leftover processes with the target."""
         return {**os.environ, "XDG_STATE_HOME": str(self.home / "state"), "TDS_REHEARSAL": self.target.id}
 
     async def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        """What the target's database says, asked by ourselves."""
+        """Rows of the target's database, read independently of the runbook."""
         return [dict(row) for row in await self.ledger.fetch(query, *values)]
 
     async def reconnect(self) -> None:
-        """Ask through a new connection, after the database was away."""
+        """Open a new connection after the database was down."""
         self.ledger.terminate()
         self.ledger = await asyncpg.connect(self.target.database_url)
 
     async def plan(self, revision: str | None = None, requested_by: str = "tests") -> Release:
-        """Write a release down, as `runbook release` does before it starts its driver."""
+        """Record a planned release, as `runbook release` does before it starts its driver."""
         async with open_core(load_environment(self.environment)) as core:
-            made = await make_plan(core, revision or self.target.revision)
+            release_plan = await make_plan(core, revision or self.target.revision)
             return await begin.record_release(
-                core, made, requested_by=requested_by, reason="a test", speed=self.speed
+                core, release_plan, requested_by=requested_by, reason="a test", speed=self.speed
             )
 
     def drive(self, run: Release, *options: str, verb: str = "execute") -> subprocess.Popen[bytes]:
-        """Start a driver of its own session, as the command line does."""
+        """Start a driver in its own session, as the command line does."""
         with (self.home / f"driver-{self.target.id}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "flows.driver", verb, self.environment, run.id, *options],
@@ -100,13 +100,13 @@ class Place:
                 env=self.variables,
             )
 
-    def said(self) -> str:
-        """The end of what the drivers have said, for a failed test."""
+    def driver_log(self) -> str:
+        """The end of the log of all drivers, for a failed test."""
         path = self.home / f"driver-{self.target.id}.log"
         return path.read_text(errors="replace")[-6000:] if path.exists() else ""
 
     async def command(self, *words: str, seconds: float = 150) -> subprocess.CompletedProcess[str]:
-        """A command of the same user, run to its end beside everything else."""
+        """Run a command of the same user to its end, without blocking the event loop."""
         return await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "flows.cli", *words],
@@ -119,26 +119,26 @@ class Place:
         )
 
     async def at(self, point: Point, driver: subprocess.Popen[bytes] | None = None) -> None:
-        """Wait until the moment has come."""
+        """Wait until the point is reached."""
         deadline = time.monotonic() + POINT_SECONDS
         while not await self.ledger.fetchval(point.query):
-            assert time.monotonic() < deadline, f"never at {point.name}: {self.said()}"
+            assert time.monotonic() < deadline, f"never at {point.name}: {self.driver_log()}"
             ended = driver is not None and driver.poll() is not None
-            assert not ended, f"the driver ended before {point.name}: {self.said()}"
+            assert not ended, f"the driver ended before {point.name}: {self.driver_log()}"
             await asyncio.sleep(0.02)
 
-    async def kill_at(self, run: Release, points: Sequence[Point], *, begun: bool = False) -> None:
-        """Start a driver again and again, and kill each when its moment has come."""
+    async def kill_at(self, run: Release, points: Sequence[Point], *, resumed: bool = False) -> None:
+        """For each point: start a driver, and kill it when the point is reached."""
         for point in points:
-            driver = self.drive(run, "--without-prefect", *(("--take-over", WHY) if begun else ()))
-            begun = True
+            driver = self.drive(run, "--without-prefect", *(("--take-over", WHY) if resumed else ()))
+            resumed = True
             try:
                 await self.at(point, driver)
             finally:
                 await end(driver)
 
     async def running(self) -> dict[str, str | None]:
-        """The revision that the running process of each host names, and its workers'."""
+        """The revision that the web process and the workers of each host report; None when no process answers."""
         answers: dict[str, str | None] = {}
         async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
             for host in self.target.hosts:
@@ -153,16 +153,16 @@ class Place:
 
     @asynccontextmanager
     async def live_traffic(self, run: Release) -> AsyncIterator[None]:
-        """Webhooks that arrive from the moment when the release watches."""
+        """Live webhooks, from the beginning of the watch until the end of the block."""
         stop = asyncio.Event()
-        looking = await asyncpg.connect(self.target.database_url)
+        reader = await asyncpg.connect(self.target.database_url)
 
         async def send() -> None:
             phase = ""
             while phase != "watching":
                 await asyncio.sleep(0.1)
                 with contextlib.suppress(asyncpg.PostgresError, OSError):
-                    phase = await looking.fetchval(
+                    phase = await reader.fetchval(
                         "SELECT phase::text FROM runbook.release WHERE id = $1", run.id
                     )
             engine = self.target.engine()
@@ -178,11 +178,11 @@ class Place:
             stop.set()
             sending.cancel()
             await asyncio.wait({sending})
-            await looking.close()
+            await reader.close()
 
 
 async def end(driver: subprocess.Popen[bytes]) -> None:
-    """Kill a driver as the kernel would when memory is short, and wait until it is gone."""
+    """Kill a driver with SIGKILL, as the OOM killer does, and wait until it is gone."""
     if driver.poll() is None:
         os.kill(driver.pid, signal.SIGKILL)
     await asyncio.to_thread(driver.wait, 10)
@@ -190,5 +190,5 @@ async def end(driver: subprocess.Popen[bytes]) -> None:
 
 def last(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """The object in the last line of stdout."""
-    told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return told
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result

@@ -1,4 +1,4 @@
-"""Runs stories of a rehearsal on the command line, keeps their targets for the tests, and ends them."""
+"""Run stories on the command line, keep their targets for the tests, and remove them at the end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 SPEED = "120"
-AT_ONCE = 2
-"""Stories that run at the same time: as many as a small machine has cores, which also shows that they do not meet."""
+CONCURRENT = 2
+"""Stories that run concurrently: as many as a small machine has cores. It also tests that they do not interfere."""
 STORY_SECONDS = 280
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What a story printed and how it ended; its target still runs."""
+class StoryRun:
+    """The output and the exit status of a story; its target still runs."""
 
     exit_status: int
     stdout: str
@@ -39,22 +39,24 @@ class Told:
 
 
 class Stories:
-    """Starts the stories that were asked for, a few at once, and ends their targets."""
+    """Starts the requested stories, a few at a time, and removes their targets."""
 
     def __init__(self, home: Path, names: list[str]) -> None:
         self._environment = {**os.environ, "XDG_STATE_HOME": str(home / "state"), "TMPDIR": str(home)}
-        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._pool = ThreadPoolExecutor(CONCURRENT)
         self._home = home
-        self._told: dict[str, Future[Told]] = {name: self._pool.submit(self._tell, name) for name in names}
+        self._runs: dict[str, Future[StoryRun]] = {
+            name: self._pool.submit(self._run_story, name) for name in names
+        }
 
-    def __getitem__(self, name: str) -> Told:
-        """The story, told to its end."""
-        if name not in self._told:
-            self._told[name] = self._pool.submit(self._tell, name)
-        return self._told[name].result(timeout=6 * STORY_SECONDS)
+    def __getitem__(self, name: str) -> StoryRun:
+        """The finished run of a story."""
+        if name not in self._runs:
+            self._runs[name] = self._pool.submit(self._run_story, name)
+        return self._runs[name].result(timeout=6 * STORY_SECONDS)
 
     def run(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Another command of the same user."""
+        """Run another command of the same user."""
         return subprocess.run(
             [sys.executable, "-m", "flows.cli", *words],
             capture_output=True,
@@ -65,19 +67,19 @@ class Stories:
         )
 
     def end(self) -> None:
-        """End every target that was kept."""
+        """Remove every kept target."""
         self._pool.shutdown(cancel_futures=True)
-        for told in self._told.values():
-            if told.done() and not told.cancelled() and told.exception() is None:
-                self.run("rehearse", "--end", told.result().json["kept"])
+        for future in self._runs.values():
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.run("rehearse", "--end", future.result().json["kept"])
 
-    def _tell(self, name: str) -> Told:
+    def _run_story(self, name: str) -> StoryRun:
         done = self.run("rehearse", name, "--json", "--keep", "--speed", SPEED, timeout=STORY_SECONDS)
         try:
             kept = json.loads(done.stdout.strip().splitlines()[-1])["kept"]
         except (IndexError, KeyError, ValueError) as error:
-            raise AssertionError(f"story {name} told nothing: {done.stdout} {done.stderr}") from error
-        return Told(
+            raise AssertionError(f"story {name} printed no result: {done.stdout} {done.stderr}") from error
+        return StoryRun(
             exit_status=done.returncode,
             stdout=done.stdout,
             stderr=done.stderr,

@@ -1,4 +1,4 @@
-"""What people get wrong, and what is wrong with the world before a release: a sentence, 5, and nothing is changed."""
+"""Wrong input, and problems before a release: one sentence, exit code 5, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
-    """One target for all: each test mends what it breaks."""
+    """One target for all tests; each repairs what it breaks."""
     home = tmp_path_factory.mktemp("bad")
     try:
-        async with Place.make(home, "good") as made:
-            yield made
+        async with Place.make(home, "good") as place:
+            yield place
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
 async def refused(place: Place, needle: str, *words: str, code: int = 5) -> None:
-    """The command says *needle* in one sentence and as JSON, ends with *code*, and has changed nothing."""
+    """The command fails with *code* and a sentence that contains *needle*, also as JSON, and changes nothing."""
     done = await place.command(*words, "--json")
     assert done.returncode == code, done.stdout + done.stderr
-    told = last(done)
-    assert told["exit_code"] == code
-    assert needle in told["error"], told["error"]
-    assert "\n" not in told["error"]
+    result = last(done)
+    assert result["exit_code"] == code
+    assert needle in result["error"], result["error"]
+    assert "\n" not in result["error"]
     assert "Traceback" not in done.stdout + done.stderr
     await unchanged(place)
 
 
 async def unchanged(place: Place) -> None:
-    """No release was written down, no event touched, and both hosts run what they ran."""
+    """No release was recorded, no event changed, and both hosts run the same revision as before."""
     if place.target.server.process is not None and place.target.server.process.poll() is None:
         assert await place.rows("SELECT FROM runbook.release") == []
         assert await place.rows("SELECT FROM runbook.lock WHERE release_id IS NOT NULL") == []
@@ -52,7 +52,7 @@ async def unchanged(place: Place) -> None:
 
 
 def changed(place: Place, name: str, old: str, new: str) -> str:
-    """The environment file with one thing wrong in it."""
+    """A copy of the environment file with *old* replaced by *new*."""
     text = place.target.environment_path.read_text(encoding="utf-8")
     assert old in text
     path = place.home / f"{name}.toml"
@@ -61,7 +61,7 @@ def changed(place: Place, name: str, old: str, new: str) -> str:
 
 
 def git(host: RehearsalHost, *words: str) -> None:
-    """Do something in the host's checkout behind the runbook's back."""
+    """Run git in the host's checkout, without the runbook."""
     subprocess.run(["git", *words], cwd=host.checkout, env=host.environment, check=True, capture_output=True)
 
 
@@ -79,7 +79,7 @@ def git(host: RehearsalHost, *words: str) -> None:
     ],
 )
 async def test_what_does_not_exist_is_named(place: Place, words: list[str], needle: str) -> None:
-    """A name that is not there, an option that is none, a revision that runs, nothing to resume."""
+    """An unknown name or option, a running revision, or nothing to resume is named in the message."""
     known = {"e": place.environment, "broken": place.target.revisions["broken"]}
     await refused(place, needle, *(word.format(**known) for word in words))
 
@@ -95,7 +95,7 @@ async def test_what_does_not_exist_is_named(place: Place, words: list[str], need
     ],
 )
 async def test_a_wrong_environment_file_is_explained(place: Place, old: str, new: str, needle: str) -> None:
-    """A misspelt key, a missing secret, a wrong password, host key or SSH key: what it is and what to do."""
+    """A misspelt key, a missing secret, a wrong password, host key or SSH key: the message says what to fix."""
     if not (place.home / "other").exists():
         make_key(place.home / "other")
         key = " ".join((place.home / "other.pub").read_text(encoding="utf-8").split()[:2])
@@ -109,7 +109,7 @@ async def test_a_wrong_environment_file_is_explained(place: Place, old: str, new
 
 @contextmanager
 def dirty(place: Place) -> Iterator[str]:
-    """Somebody has edited a file on a host."""
+    """A file on a host has local changes."""
     page = place.target.hosts[0].checkout / "web.py"
     page.write_text(page.read_text(encoding="utf-8") + "# a hand\n", encoding="utf-8")
     yield "web.py"
@@ -118,7 +118,7 @@ def dirty(place: Place) -> Iterator[str]:
 
 @contextmanager
 def differing(place: Place) -> Iterator[str]:
-    """Somebody has checked another revision out on one host."""
+    """One host has another revision checked out."""
     host = place.target.hosts[0]
     git(host, "fetch", "-q", "origin")
     git(host, "checkout", "-q", "--detach", place.target.revision)
@@ -130,13 +130,13 @@ def differing(place: Place) -> Iterator[str]:
 async def test_a_fleet_that_is_not_ready_is_refused(
     place: Place, trouble: Callable[[Place], AbstractContextManager[str]]
 ) -> None:
-    """A host with local changes, or hosts on different revisions: named, and nothing is begun."""
+    """A host with local changes, or hosts on different revisions: named in the message, and nothing starts."""
     with trouble(place) as needle:
         await refused(place, needle, "release", place.target.revision, "-e", place.environment)
 
 
 async def test_a_unit_that_was_stopped_beforehand_is_a_warning(place: Place) -> None:
-    """Somebody has stopped the workers of a host: no fault, since a release starts them, but nobody overlooks it."""
+    """Stopped workers are only a warning, because a release starts them."""
     host = place.target.hosts[0]
     where = ("-e", place.environment, "--json")
     await asyncio.to_thread(host.systemctl, "stop", "tsh-erp-workers")
@@ -145,13 +145,13 @@ async def test_a_unit_that_was_stopped_beforehand_is_a_warning(place: Place) -> 
     finally:
         await asyncio.to_thread(host.systemctl, "start", "tsh-erp-workers")
     assert done.returncode == 0, done.stdout
-    warnings = [one["sentence"] for one in last(done)["checks"] if one["warns"]]
+    warnings = [check["sentence"] for check in last(done)["checks"] if check["warns"]]
     assert len(warnings) == 1, warnings
     assert warnings[0].startswith("web-1: tsh-erp-workers is inactive: a release starts it")
 
 
-async def test_a_question_that_nobody_answers_begins_nothing(place: Place) -> None:
-    """Without a terminal to say yes at, and without --yes, a release is not begun."""
+async def test_an_unanswered_confirmation_starts_nothing(place: Place) -> None:
+    """Without a terminal and without --yes, a release does not start."""
     done = await place.command("release", place.target.revision, "-e", place.environment)
     assert done.returncode == 5, done.stdout + done.stderr
     assert done.stderr.strip() == "runbook: not confirmed; nothing was started. Answer yes, or use --yes."
@@ -159,7 +159,7 @@ async def test_a_question_that_nobody_answers_begins_nothing(place: Place) -> No
 
 
 async def test_a_database_that_is_down_is_a_failed_check_or_a_try_again(place: Place) -> None:
-    """Before a release it is one of the checks, so refused; where only the ledger is asked, ask again later: 1."""
+    """Before a release it is a failed check: refused. For a command that only reads the ledger: exit code 1."""
     place.target.server.stop()
     try:
         where = ("-e", place.environment)
@@ -176,6 +176,6 @@ async def test_a_database_that_is_down_is_a_failed_check_or_a_try_again(place: P
 
 
 async def test_a_host_that_is_down_is_named(place: Place) -> None:
-    """The last of these tests: one host cannot be reached, so no release begins on the other either."""
+    """The last of these tests: one host is unreachable, so no release starts on the other either."""
     place.target.hosts[1].close_door()
     await refused(place, "web-2", "release", place.target.revision, "-e", place.environment)

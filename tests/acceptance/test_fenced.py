@@ -1,4 +1,4 @@
-"""A controller that slept, was taken for dead and wakes up again: it is fenced off, and changes nothing more."""
+"""A controller that was suspended, replaced, and continued: it is fenced off, and changes nothing more."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ async def refused_everywhere(place: Place, token: int) -> None:
                     await run_operation(shell, "too-late", token, Command("true"))
 
 
-async def test_a_former_controller_that_wakes_up_changes_nothing_and_ends() -> None:
-    """Asleep while a host is switched and another one takes over: awake again it is refused, and ends by itself."""
+async def test_a_suspended_controller_that_was_replaced_changes_nothing_and_ends() -> None:
+    """Suspended while a host is switched and another controller takes over, it is refused and ends."""
     with tempfile.TemporaryDirectory(prefix="tds-f-") as folder:
         async with Place.make(Path(folder).resolve(), "good") as place:
             run = await place.plan()
             async with place.live_traffic(run):
-                former = place.drive(run, "--without-prefect")
-                drivers = [former]
+                suspended = place.drive(run, "--without-prefect")
+                drivers = [suspended]
                 try:
-                    await place.at(SWITCHING, former)
-                    os.kill(former.pid, signal.SIGSTOP)
+                    await place.at(SWITCHING, suspended)
+                    os.kill(suspended.pid, signal.SIGSTOP)
                     successor = place.drive(run, "--without-prefect", "--take-over", WHY)
                     drivers.append(successor)
                     await place.at(DRAINING, successor)
@@ -61,15 +61,17 @@ async def test_a_former_controller_that_wakes_up_changes_nothing_and_ends() -> N
                         "token"
                     ]
                     before = await place.rows(BY_TOKEN, token)
-                    os.kill(former.pid, signal.SIGCONT)
-                    assert await asyncio.to_thread(former.wait, 30) > 0
-                    assert "has taken the lock" in place.said()
+                    os.kill(suspended.pid, signal.SIGCONT)
+                    assert await asyncio.to_thread(suspended.wait, 30) > 0
+                    assert "has taken the lock" in place.driver_log()
                     await refused_everywhere(place, token)
-                    assert await asyncio.to_thread(successor.wait, 120) == 0, place.said()
+                    assert await asyncio.to_thread(successor.wait, 120) == 0, place.driver_log()
                 finally:
                     for driver in drivers:
                         await end(driver)
             assert await place.rows(BY_TOKEN, token) == before
-            told = await place.rows("SELECT phase::text, reason FROM runbook.release WHERE id = $1", run.id)
-            assert told[0]["phase"] == "succeeded", told
+            releases = await place.rows(
+                "SELECT phase::text, reason FROM runbook.release WHERE id = $1", run.id
+            )
+            assert releases[0]["phase"] == "succeeded", releases
             assert set((await place.running()).values()) == {place.target.revision}

@@ -1,4 +1,4 @@
-"""The stories of a rehearsal, looked at on the hosts, in the queue and in the ledger when they have ended."""
+"""The outcome of each story of a rehearsal: on the hosts, in the queue and in the ledger."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import httpx
 import pytest
 
 from handlers.environment.load import load_environment
-from tests.acceptance.story_runs import Stories, Told
+from tests.acceptance.story_runs import Stories, StoryRun
 
 pytestmark = pytest.mark.timeout(900)
 
 BACKLOG = 58
 
 
-async def rows(told: Told, query: str) -> list[dict[str, Any]]:
-    """What the target's database says, asked by ourselves."""
-    url = load_environment(told.environment).database.sqlalchemy_url()
+async def rows(run: StoryRun, query: str) -> list[dict[str, Any]]:
+    """Rows of the target's database, read independently of the runbook."""
+    url = load_environment(run.environment).database.sqlalchemy_url()
     connection = await asyncpg.connect(
         host=url.host, port=url.port, user=url.username, password=url.password, database=url.database
     )
@@ -33,22 +33,22 @@ async def rows(told: Told, query: str) -> list[dict[str, Any]]:
         await connection.close()
 
 
-async def running(told: Told) -> dict[str, dict[str, Any]]:
-    """What the running process of each host answers."""
+async def running(run: StoryRun) -> dict[str, dict[str, Any]]:
+    """The health answer of each host."""
     answers = {}
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
-        for host in load_environment(told.environment).hosts:
+        for host in load_environment(run.environment).hosts:
             answers[host.name] = (await http.get(host.health_url)).json()
     return answers
 
 
-def trees(told: Told) -> set[str]:
-    """The commits that the checkouts of the hosts stand on, asked from git."""
-    environment = load_environment(told.environment)
+def trees(run: StoryRun) -> set[str]:
+    """The current commits of the hosts' checkouts, from git."""
+    environment = load_environment(run.environment)
     return {
         subprocess.run(
             ["git", "-c", "safe.directory=*", "rev-parse", "HEAD"],
-            cwd=told.folder / host.name / Path(str(environment.deploy.directory).removeprefix("~/")),
+            cwd=run.folder / host.name / Path(str(environment.deploy.directory).removeprefix("~/")),
             capture_output=True,
             text=True,
             check=True,
@@ -57,65 +57,65 @@ def trees(told: Told) -> set[str]:
     }
 
 
-async def phases(told: Told) -> list[str]:
+async def phases(run: StoryRun) -> list[str]:
     """The phases that the release went through, from the ledger."""
     return [
-        row["phase"] for row in await rows(told, "SELECT phase::text FROM runbook.phase_record ORDER BY id")
+        row["phase"] for row in await rows(run, "SELECT phase::text FROM runbook.phase_record ORDER BY id")
     ]
 
 
-async def assert_back_on_broken(told: Told) -> None:
-    """Both hosts run the former revision: the process, its workers and the tree say so, and the ledger too."""
-    broken = told.json["revisions"]["broken"]
-    for answer in (await running(told)).values():
+async def assert_back_on_broken(run: StoryRun) -> None:
+    """Both hosts are on the previous revision: web process, workers, tree and ledger."""
+    broken = run.json["revisions"]["broken"]
+    for answer in (await running(run)).values():
         assert answer["revision"] == broken
         assert answer["workers"]["revisions"] == [broken]
-    assert trees(told) == {broken}
-    assert set(told.json["hosts"].values()) == {broken}
-    [release] = await rows(told, "SELECT phase::text, finished_at FROM runbook.release")
+    assert trees(run) == {broken}
+    assert set(run.json["hosts"].values()) == {broken}
+    [release] = await rows(run, "SELECT phase::text, finished_at FROM runbook.release")
     assert release["phase"] == "rolled_back"
     assert release["finished_at"] is not None
-    [left] = await rows(told, "SELECT revision, lifted_by FROM runbook.quarantine")
-    assert left["revision"] != broken
-    assert left["lifted_by"] is None
+    [quarantine] = await rows(run, "SELECT revision, lifted_by FROM runbook.quarantine")
+    assert quarantine["revision"] != broken
+    assert quarantine["lifted_by"] is None
 
 
 @pytest.mark.story("good")
-async def test_a_good_revision_drains_every_dead_letter_and_stays(told: Told) -> None:
-    """From no success at all to 58 drained dead letters, a healthy watch and both hosts on the new commit."""
-    said = told.json
-    assert (told.exit_status, said["exit_code"], said["outcome"]) == (0, 0, "succeeded"), told.stderr
-    fixed = said["revisions"]["fixed"]
-    answers = await running(told)
+async def test_a_good_revision_drains_every_dead_letter_and_stays(run: StoryRun) -> None:
+    """58 dead letters are drained, the watch is healthy, and both hosts are on the new commit."""
+    result = run.json
+    assert (run.exit_status, result["exit_code"], result["outcome"]) == (0, 0, "succeeded"), run.stderr
+    fixed = result["revisions"]["fixed"]
+    answers = await running(run)
     assert {answer["revision"] for answer in answers.values()} == {fixed}
     assert all(answer["workers"]["revisions"] == [fixed] for answer in answers.values())
-    assert trees(told) == {fixed}
-    assert said["events"]["dead_letter"] == 0
-    drained = await rows(told, "SELECT status, entity_type, batch FROM runbook.release_event")
+    assert trees(run) == {fixed}
+    assert result["events"]["dead_letter"] == 0
+    drained = await rows(run, "SELECT status, entity_type, batch FROM runbook.release_event")
     assert len(drained) == BACKLOG
     assert {event["status"] for event in drained} == {"completed"}
     assert sum(event["entity_type"] == "Invoice" for event in drained) == 6
-    assert await phases(told) == [
+    assert await phases(run) == [
         "planned", "approved", "deploying", "probing", "canary", "draining", "watching", "succeeded",
     ]  # fmt: skip
 
 
 @pytest.mark.story("good")
-async def test_the_canary_is_one_dead_letter_and_the_first_batch_one_of_each_type(told: Told) -> None:
-    """Exactly one event goes first; then one product and one invoice; then batches double."""
-    batches = await rows(told, "SELECT number, size, finding::text FROM runbook.batch ORDER BY number")
+async def test_the_canary_is_one_dead_letter_and_the_first_batch_one_of_each_type(run: StoryRun) -> None:
+    """The canary is one event, the first batch one product and one invoice; then batches double."""
+    batches = await rows(run, "SELECT number, size, finding::text FROM runbook.batch ORDER BY number")
     assert [batch["size"] for batch in batches[:4]] == [1, 2, 4, 8]
     assert sum(batch["size"] for batch in batches) == BACKLOG
     assert {batch["finding"] for batch in batches} == {"HEALTHY"}
-    first = await rows(told, "SELECT entity_type FROM runbook.release_event WHERE batch = 1")
+    first = await rows(run, "SELECT entity_type FROM runbook.release_event WHERE batch = 1")
     assert {row["entity_type"] for row in first} == {"Product", "Invoice"}
 
 
 @pytest.mark.story("good")
-async def test_the_drained_rows_say_what_their_payloads_say(told: Told) -> None:
-    """A drained product stands in the ERP's table with the name and the price of its webhook."""
+async def test_the_drained_rows_equal_their_payloads(run: StoryRun) -> None:
+    """A drained product is in the ERP's table with the name and the price of its webhook."""
     compared = await rows(
-        told,
+        run,
         """SELECT p.name = record->>'name' AS same_name, p.price = (record->>'rate')::numeric AS same_price
            FROM runbook.release_event e
            JOIN tds_sync_queue q ON q.id = e.event_id
@@ -130,26 +130,26 @@ async def test_the_drained_rows_say_what_their_payloads_say(told: Told) -> None:
 
 
 @pytest.mark.story("good")
-async def test_every_change_of_a_host_was_intended_and_confirmed(told: Told) -> None:
-    """No operation without an outcome, all under one token, on both hosts."""
-    operations = await rows(told, "SELECT host, kind, outcome::text, token FROM runbook.operation")
+async def test_every_change_of_a_host_was_intended_and_confirmed(run: StoryRun) -> None:
+    """Every operation has an outcome; all have one token; both hosts have operations."""
+    operations = await rows(run, "SELECT host, kind, outcome::text, token FROM runbook.operation")
     assert {operation["host"] for operation in operations} == {"web-1", "web-2"}
     assert {operation["outcome"] for operation in operations} == {"done"}
     assert len({operation["token"] for operation in operations}) == 1
 
 
 @pytest.mark.story("good")
-async def test_the_watch_judged_live_traffic_and_kept_its_inputs(told: Told) -> None:
-    """Judgements of the watch have the counts they were made from, and the replayed events are not among them."""
+async def test_the_watch_judged_live_traffic_and_kept_its_inputs(run: StoryRun) -> None:
+    """Judgements of the watch store the counts that they are based on, without the redriven events."""
     judged = await rows(
-        told, "SELECT finding::text, inputs FROM runbook.judgement WHERE phase = 'watching' ORDER BY id"
+        run, "SELECT finding::text, inputs FROM runbook.judgement WHERE phase = 'watching' ORDER BY id"
     )
     assert len(judged) >= 10
     assert judged[-1]["finding"] == "HEALTHY"
     counts = json.loads(judged[-1]["inputs"])["seen"]["counts"]
-    # Replays are judged apart: a live count that had swallowed the 58 would be larger than what came in.
+    # Redriven events do not count: with the 58 the count would be larger than the live webhooks.
     [live] = await rows(
-        told,
+        run,
         """SELECT count(DISTINCT (entity_type, source_entity_id)) AS n FROM tds_sync_queue
            WHERE created_at > (SELECT min(started_at) FROM runbook.phase_record WHERE phase = 'probing')""",
     )
@@ -157,47 +157,47 @@ async def test_the_watch_judged_live_traffic_and_kept_its_inputs(told: Told) -> 
 
 
 @pytest.mark.story("good")
-async def test_the_report_is_written_private_and_unchanged(told: Told) -> None:
-    """Three forms, readable by their owner alone, each with the checksum that the ledger keeps."""
-    files = await rows(told, "SELECT path, sha256 FROM runbook.file WHERE kind = 'report'")
+async def test_the_report_is_written_private_and_unchanged(run: StoryRun) -> None:
+    """Three formats, readable only by their owner, each with the checksum in the ledger."""
+    files = await rows(run, "SELECT path, sha256 FROM runbook.file WHERE kind = 'report'")
     assert {Path(file["path"]).suffix for file in files} == {".json", ".md", ".html"}
     for file in files:
         path = Path(file["path"])
         assert path.stat().st_mode & 0o077 == 0
         assert hashlib.sha256(path.read_bytes()).hexdigest() == file["sha256"]
-    assert Path(told.json["report"]).is_file()
+    assert Path(run.json["report"]).is_file()
 
 
 @pytest.mark.story("good")
-async def test_no_secret_stands_in_anything_a_release_wrote(told: Told) -> None:
-    """The database's password is in no log, no report, no Prefect file and no row of the ledger."""
-    secret = (told.folder / "secrets" / "database").read_bytes().strip()
+async def test_no_secret_is_in_anything_a_release_wrote(run: StoryRun) -> None:
+    """The database password is in no log, report, Prefect file or row of the ledger."""
+    secret = (run.folder / "secrets" / "database").read_bytes().strip()
     assert len(secret) > 10
-    homes = [told.folder.parent / "state", told.folder / "reports", told.folder / "prefect"]
+    homes = [run.folder.parent / "state", run.folder / "reports", run.folder / "prefect"]
     written = [path for home in homes for path in home.rglob("*") if path.is_file()]
     assert len(written) > 3
     assert [str(path) for path in written if secret in path.read_bytes()] == []
     for table in ("release", "phase_record", "operation", "judgement"):
-        found = await rows(told, f"SELECT t::text AS said FROM runbook.{table} t")
-        assert not [row for row in found if secret.decode() in row["said"]]
+        found = await rows(run, f"SELECT t::text AS line FROM runbook.{table} t")
+        assert not [row for row in found if secret.decode() in row["line"]]
 
 
 @pytest.mark.story("good")
-def test_status_and_history_show_the_release_afterwards(told: Told, stories: Stories) -> None:
-    """The view is readable at 80 columns without colour, and every command speaks JSON."""
-    shown = stories.run("status", "-e", told.environment, "--plain")
+def test_status_and_history_show_the_release_afterwards(run: StoryRun, stories: Stories) -> None:
+    """The view fits 80 columns without colour, and `history` prints JSON."""
+    shown = stories.run("status", "-e", run.environment, "--plain")
     assert shown.returncode == 0, shown.stderr
     assert "SUCCEEDED" in shown.stdout
     assert "\x1b" not in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
-    listed = json.loads(stories.run("history", "-e", told.environment, "--json").stdout)
-    assert [release["id"] for release in listed["releases"]] == [told.json["release"]]
+    listed = json.loads(stories.run("history", "-e", run.environment, "--json").stdout)
+    assert [release["id"] for release in listed["releases"]] == [run.json["release"]]
 
 
 @pytest.mark.story("good")
-def test_a_revision_that_runs_already_is_refused(told: Told, stories: Stories) -> None:
-    """Releasing what runs changes nothing, says so in a sentence, and ends with 5."""
-    again = stories.run("release", told.json["revisions"]["fixed"], "-e", told.environment, "--json")
+def test_a_revision_that_runs_already_is_refused(run: StoryRun, stories: Stories) -> None:
+    """Releasing the running revision is refused with a sentence and exit code 5, and changes nothing."""
+    again = stories.run("release", run.json["revisions"]["fixed"], "-e", run.environment, "--json")
     assert again.returncode == 5
     assert "runs already" in json.loads(again.stdout.strip().splitlines()[-1])["error"]
 
@@ -212,51 +212,51 @@ def test_a_revision_that_runs_already_is_refused(told: Told, stories: Stories) -
     ],
 )
 def test_bad_input_gets_a_sentence_and_changes_nothing(
-    told: Told, stories: Stories, words: list[str], needle: str
+    run: StoryRun, stories: Stories, words: list[str], needle: str
 ) -> None:
-    """What does not exist is named, with what to do; the exit code is 5 and the ledger has no new release."""
+    """The message names what does not exist; the exit code is 5, and the ledger has no new release."""
     command, *rest = words
-    done = stories.run(command, "-e", told.environment, *(rest if rest[0] == "--" else ["--json", *rest]))
+    done = stories.run(command, "-e", run.environment, *(rest if rest[0] == "--" else ["--json", *rest]))
     assert done.returncode == 5, done.stdout + done.stderr
     assert needle in done.stderr
     assert "Traceback" not in done.stderr
-    listed = json.loads(stories.run("history", "-e", told.environment, "--json").stdout)
+    listed = json.loads(stories.run("history", "-e", run.environment, "--json").stdout)
     assert len(listed["releases"]) == 1
     assert not os.path.exists("/tmp/owned")
 
 
 @pytest.mark.story("sick")
-async def test_a_sick_revision_is_rolled_back_before_any_dead_letter_is_touched(told: Told) -> None:
-    """The probe says no: back on both hosts, verified, and the 58 dead letters as they were."""
-    assert (told.exit_status, told.json["outcome"]) == (2, "rolled_back"), told.stderr
-    await assert_back_on_broken(told)
-    assert told.json["events"]["dead_letter"] == BACKLOG
-    assert await rows(told, "SELECT FROM runbook.release_event WHERE redriven_at IS NOT NULL") == []
+async def test_a_sick_revision_is_rolled_back_before_any_dead_letter_is_touched(run: StoryRun) -> None:
+    """The probe fails: both hosts are rolled back and verified, and the 58 dead letters are unchanged."""
+    assert (run.exit_status, run.json["outcome"]) == (2, "rolled_back"), run.stderr
+    await assert_back_on_broken(run)
+    assert run.json["events"]["dead_letter"] == BACKLOG
+    assert await rows(run, "SELECT FROM runbook.release_event WHERE redriven_at IS NOT NULL") == []
     assert (
-        await rows(told, "SELECT FROM tds_sync_queue WHERE status = 'dead_letter' AND error_code <> 'xd2s'")
+        await rows(run, "SELECT FROM tds_sync_queue WHERE status = 'dead_letter' AND error_code <> 'xd2s'")
         == []
     )
-    assert "503" in told.json["reason"]
+    assert "503" in run.json["reason"]
 
 
 @pytest.mark.story("treacherous")
-async def test_a_treacherous_revision_is_caught_after_its_canary_and_taken_back_everywhere(
-    told: Told,
+async def test_a_treacherous_revision_is_caught_after_its_canary_and_rolled_back_everywhere(
+    run: StoryRun,
 ) -> None:
-    """The canary passes, the drain breaches: evidence kept, both hosts back, the undrained untouched."""
-    assert (told.exit_status, told.json["outcome"]) == (2, "rolled_back"), told.stderr
-    await assert_back_on_broken(told)
-    [canary] = await rows(told, "SELECT finding::text FROM runbook.batch WHERE number = 0")
+    """The canary passes, the drain breaches: evidence saved, both hosts rolled back, the rest not drained."""
+    assert (run.exit_status, run.json["outcome"]) == (2, "rolled_back"), run.stderr
+    await assert_back_on_broken(run)
+    [canary] = await rows(run, "SELECT finding::text FROM runbook.batch WHERE number = 0")
     assert canary["finding"] == "HEALTHY"
     untouched = await rows(
-        told,
+        run,
         """SELECT q.status::text, q.error_code, q.attempt_count FROM runbook.release_event e
            JOIN tds_sync_queue q ON q.id = e.event_id WHERE e.batch IS NULL""",
     )
     assert len(untouched) > BACKLOG // 2
     assert {row["status"] for row in untouched} == {"dead_letter"}
     assert {row["error_code"] for row in untouched} == {"xd2s"}
-    evidence = await rows(told, "SELECT path FROM runbook.file WHERE kind = 'evidence'")
+    evidence = await rows(run, "SELECT path FROM runbook.file WHERE kind = 'evidence'")
     assert {Path(row["path"]).name for row in evidence} >= {
         "events.csv",
         "judgements.json",
@@ -266,73 +266,69 @@ async def test_a_treacherous_revision_is_caught_after_its_canary_and_taken_back_
 
 
 @pytest.mark.story("treacherous")
-async def test_a_revision_that_was_left_is_refused_until_a_person_lifts_that(
-    told: Told, stories: Stories
+async def test_a_rolled_back_revision_is_refused_until_its_quarantine_is_lifted(
+    run: StoryRun, stories: Stories
 ) -> None:
-    """The same bad revision cannot simply be released again."""
-    again = stories.run("plan", told.json["revisions"]["treacherous"], "-e", told.environment)
+    """The plan for a quarantined revision is refused."""
+    again = stories.run("plan", run.json["revisions"]["treacherous"], "-e", run.environment)
     assert again.returncode == 5
     assert "is in quarantine: release" in " ".join(again.stdout.split())
 
 
 @pytest.mark.story("slow")
-async def test_workers_that_bring_no_outcome_do_not_pass(told: Told) -> None:
-    """The canary has no end within its limit: no data is no pass; it is back where it was, with its own error."""
-    assert (told.exit_status, told.json["outcome"]) == (2, "rolled_back"), told.stderr
-    await assert_back_on_broken(told)
-    assert "no outcome" in told.json["reason"]
-    assert told.json["events"]["dead_letter"] == BACKLOG
-    dead = await rows(told, "SELECT DISTINCT error_code FROM tds_sync_queue WHERE status = 'dead_letter'")
+async def test_workers_without_an_outcome_do_not_pass(run: StoryRun) -> None:
+    """The canary does not settle in time: no data is never a pass. It is a dead letter again, with its old error."""
+    assert (run.exit_status, run.json["outcome"]) == (2, "rolled_back"), run.stderr
+    await assert_back_on_broken(run)
+    assert "no outcome" in run.json["reason"]
+    assert run.json["events"]["dead_letter"] == BACKLOG
+    dead = await rows(run, "SELECT DISTINCT error_code FROM tds_sync_queue WHERE status = 'dead_letter'")
     assert dead == [{"error_code": "xd2s"}]
 
 
 @pytest.mark.story("empty")
-async def test_without_a_dead_letter_a_synthetic_event_proves_the_workers(told: Told) -> None:
-    """Scenario B: a marked event goes through the deployed workers, and its row is taken away again."""
-    assert (told.exit_status, told.json["outcome"]) == (0, "succeeded"), told.stderr
-    [canary] = await rows(told, "SELECT sentence FROM runbook.phase_record WHERE phase = 'canary'")
+async def test_without_a_dead_letter_a_synthetic_event_proves_the_workers(run: StoryRun) -> None:
+    """Scenario B: a marked event goes through the deployed workers, and its row is deleted again."""
+    assert (run.exit_status, run.json["outcome"]) == (0, "succeeded"), run.stderr
+    [canary] = await rows(run, "SELECT sentence FROM runbook.phase_record WHERE phase = 'canary'")
     assert "synthetic" in canary["sentence"]
-    marked = await rows(told, "SELECT FROM tds_inbox_events WHERE webhook_headers::text LIKE '%Synthetic%'")
+    marked = await rows(run, "SELECT FROM tds_inbox_events WHERE webhook_headers::text LIKE '%Synthetic%'")
     assert len(marked) == 2
     [row] = await rows(
-        told, "SELECT zoho_deleted_at, is_active FROM products WHERE zoho_item_id = 'tds-runbook-synthetic'"
+        run, "SELECT zoho_deleted_at, is_active FROM products WHERE zoho_item_id = 'tds-runbook-synthetic'"
     )
     assert row["zoho_deleted_at"] is not None
     assert row["is_active"] is False
 
 
 @pytest.mark.story("failed-only")
-async def test_only_failed_events_hold_the_release_and_are_named(told: Told) -> None:
-    """Scenario C: nothing is redriven, the sentence says what they are, and a person decides."""
-    assert (told.exit_status, told.json["outcome"]) == (4, "held"), told.stderr
-    assert "in status failed" in told.json["reason"]
-    assert "52 Product" in told.json["reason"]
-    assert told.json["events"]["failed"] == BACKLOG
-    [release] = await rows(told, "SELECT resume_phase::text, finished_at FROM runbook.release")
+async def test_only_failed_events_hold_the_release_and_are_named(run: StoryRun) -> None:
+    """Scenario C: nothing is redriven, the sentence names the failed events, and the operator decides."""
+    assert (run.exit_status, run.json["outcome"]) == (4, "held"), run.stderr
+    assert "in status failed" in run.json["reason"]
+    assert "52 Product" in run.json["reason"]
+    assert run.json["events"]["failed"] == BACKLOG
+    [release] = await rows(run, "SELECT resume_phase::text, finished_at FROM runbook.release")
     assert release == {"resume_phase": "canary", "finished_at": None}
 
 
 @pytest.mark.story("failed-only")
-async def test_a_held_release_keeps_others_out_and_a_person_can_take_it_back(
-    told: Told, stories: Stories
-) -> None:
-    """A second release is refused while one is held; rolling the held one back by hand works without Prefect."""
-    other = stories.run(
-        "release", told.json["revisions"]["sick"], "-e", told.environment, "--yes", timeout=120
-    )
+async def test_a_held_release_blocks_others_and_can_be_rolled_back(run: StoryRun, stories: Stories) -> None:
+    """A second release is refused while one is held; the held one can be rolled back without Prefect."""
+    other = stories.run("release", run.json["revisions"]["sick"], "-e", run.environment, "--yes", timeout=120)
     assert other.returncode == 5
     assert "is held" in other.stderr
     back = stories.run(
-        "rollback", "-e", told.environment, "--reason", "nobody knows these events", "--without-prefect", "--json",
+        "rollback", "-e", run.environment, "--reason", "nobody knows these events", "--without-prefect", "--json",
         timeout=180,
     )  # fmt: skip
     assert back.returncode == 2, back.stderr
     assert json.loads(back.stdout.strip().splitlines()[-1])["outcome"] == "rolled_back"
-    await assert_back_on_broken_by_hand(told)
+    await assert_back_on_broken_by_hand(run)
 
 
-async def assert_back_on_broken_by_hand(told: Told) -> None:
-    """The hosts answer with the former revision, whatever the story's own JSON said before."""
-    broken = told.json["revisions"]["broken"]
-    assert {answer["revision"] for answer in (await running(told)).values()} == {broken}
-    assert trees(told) == {broken}
+async def assert_back_on_broken_by_hand(run: StoryRun) -> None:
+    """The hosts are on the previous revision, independently of the story's own JSON."""
+    broken = run.json["revisions"]["broken"]
+    assert {answer["revision"] for answer in (await running(run)).values()} == {broken}
+    assert trees(run) == {broken}

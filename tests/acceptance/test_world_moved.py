@@ -1,4 +1,4 @@
-"""The world has moved: a host obeys another controller, or a plan describes what is no longer there."""
+"""Changes behind a release: a host obeys another controller, or a plan is outdated."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ A_LATER_TOKEN = 99_999_999_999
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
-    """One target for all: each test leaves its hosts on the broken revision."""
+    """One target for all tests; each leaves its hosts on the broken revision."""
     home = tmp_path_factory.mktemp("moved")
     try:
-        async with Place.make(home, "good") as made:
-            yield made
+        async with Place.make(home, "good") as place:
+            yield place
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
 @contextmanager
 def obeying_another(place: Place, number: int) -> Iterator[None]:
-    """A host obeys a controller of another ledger, whose token is higher than any of ours."""
+    """Let a host obey a controller of another ledger, with a higher token than any of ours."""
     path = place.target.hosts[number].folder / ".tds-runbook" / "token"
     path.parent.mkdir(exist_ok=True)
     before = path.read_text() if path.exists() else "0\n"
@@ -53,31 +53,31 @@ def obeying_another(place: Place, number: int) -> Iterator[None]:
         path.write_text(before)
 
 
-async def test_a_release_that_a_host_refuses_at_once_ends_by_itself(place: Place) -> None:
-    """Nothing was changed: refused with 5 and the host's reason, and nothing is left to go on with."""
+async def test_a_release_that_a_host_refuses_at_once_is_refused(place: Place) -> None:
+    """Nothing was changed: refused with 5 and the host's reason, and nothing is left to resume."""
     where = ("-e", place.environment, "--json")
     with obeying_another(place, 0):
         done = await place.command("release", place.target.revisions["sick"], *where, "--without-prefect")
     assert done.returncode == 5, done.stdout + done.stderr
-    told = last(done)
-    assert told["outcome"] == "refused"
-    assert "web-1 has obeyed a newer controller" in told["reason"]
-    assert told["reason"].endswith("nothing that runs has changed")
+    result = last(done)
+    assert result["outcome"] == "refused"
+    assert "web-1 has obeyed a newer controller" in result["reason"]
+    assert result["reason"].endswith("nothing that runs has changed")
     assert await place.rows("SELECT FROM runbook.lock WHERE release_id IS NOT NULL") == []
     assert set((await place.running()).values()) == {place.target.revisions["broken"]}
 
 
-async def test_a_release_that_a_host_refuses_half_way_is_held_and_comes_back(place: Place) -> None:
-    """One host is switched already: held; a rollback that is refused as well is no rollback, the next one is."""
+async def test_a_release_that_a_host_refuses_half_way_is_held_and_rolled_back(place: Place) -> None:
+    """One host is switched already: held. A rollback that the host refuses fails; the next one succeeds."""
     run = await place.plan()
-    going = asyncio.create_task(release.execute_by_id(place.environment, run.id))
+    execution = asyncio.create_task(release.execute_by_id(place.environment, run.id))
     await place.at(SWITCHED)
     with obeying_another(place, 1):
-        held = await going
+        held = await execution
         assert (held.phase, exit_code(held.phase)) == (Phase.HELD, ExitCode.HELD)
         assert "web-2 has obeyed a newer controller" in held.reason
         assert "some hosts may be changed already" in held.reason
-        wish = {"reason": "who is that?", "requested_by": "ops-a"}
+        request = {"reason": "who is that?", "requested_by": "ops-a"}
         words = ("rollback", "-e", place.environment, "--reason", "who is that?", "--json")
         failed = await place.command(*words)
         assert (failed.returncode, last(failed)["outcome"]) == (3, "rollback_failed"), (
@@ -87,12 +87,12 @@ async def test_a_release_that_a_host_refuses_half_way_is_held_and_comes_back(pla
     # Prefect ran it: a state of Failed is the release's end, and no reason to begin once more without Prefect.
     query = "SELECT FROM runbook.phase_record WHERE release_id = $1 AND phase = 'rolling_back'"
     assert len(await place.rows(query, run.id)) == 1
-    assert (await rollback.roll_back(run.environment, **wish)).phase is Phase.ROLLED_BACK
+    assert (await rollback.roll_back(run.environment, **request)).phase is Phase.ROLLED_BACK
     assert set((await place.running()).values()) == {place.target.revisions["broken"]}
 
 
-async def test_a_plan_that_lay_while_the_world_moved_is_refused(place: Place) -> None:
-    """Its process died before it began, a dead letter went its way since: refused, and the sentence says what moved."""
+async def test_an_outdated_plan_is_refused(place: Place) -> None:
+    """A planned dead letter was handled elsewhere: the release is refused, and the sentence names the change."""
     run = await place.plan(place.target.revisions["treacherous"])
     await place.ledger.execute(TEN_MINUTES_AGO, run.id)
     async with open_core(load_environment(place.environment)) as core:

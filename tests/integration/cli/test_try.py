@@ -1,4 +1,4 @@
-"""`runbook queue try` as a person runs it: every file is told, nothing is left behind."""
+"""`runbook queue try` as a process: every file is reported, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMAND = [sys.executable, "-m", "flows.cli", "queue", "try", "--entity"]
 async def tried(
     temporary: Path, entity: str, *files: str, stdin: bytes = b""
 ) -> tuple[int, list[dict[str, Any]], str]:
-    """Run the command with its temporary folders in *temporary*: exit code, lines, what it said beside."""
+    """Run the command with its temporary folders in *temporary*; returns exit code, JSON lines and stderr."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         entity,
@@ -31,9 +31,9 @@ async def tried(
         stderr=subprocess.PIPE,
         env=environment(temporary),
     )
-    out, said = await asyncio.wait_for(process.communicate(stdin), LIMIT_SECONDS)
+    out, errors = await asyncio.wait_for(process.communicate(stdin), LIMIT_SECONDS)
     assert process.returncode is not None
-    return process.returncode, [json.loads(line) for line in out.splitlines()], said.decode()
+    return process.returncode, [json.loads(line) for line in out.splitlines()], errors.decode()
 
 
 def environment(temporary: Path) -> dict[str, str]:
@@ -41,7 +41,7 @@ def environment(temporary: Path) -> dict[str, str]:
 
 
 async def test_a_file_that_is_no_body_is_a_line_like_any_other(tmp_path: Path) -> None:
-    """Not JSON, empty, binary, too large: refused with the reason, and the files beside them are tried."""
+    """A file that is not JSON, empty, binary or too large is refused with the reason; other files are tried."""
     bodies: dict[str, bytes] = {
         "text": b"not JSON",
         "empty": b"",
@@ -54,37 +54,43 @@ async def test_a_file_that_is_no_body_is_a_line_like_any_other(tmp_path: Path) -
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     files = [str(tmp_path / name) for name in bodies]
-    code, told, said = await tried(temporary, "Product", *files, "-", stdin=b'[{"item_id": "2"}, 5]')
-    assert (code, said) == (0, "")
-    assert [one["file"] for one in told] == [*files, "-", "-"]
-    assert [one["outcome"] for one in told] == [*["refused"] * 4, "applied", "applied", "refused"]
-    for one, reason in zip(told, ["not JSON", "empty", "not UTF-8", "larger than"], strict=False):
-        assert (one["key"], one["field"], one["row"]) == (None, "(body)", None)
-        assert reason in one["reason"]
+    code, results, errors = await tried(temporary, "Product", *files, "-", stdin=b'[{"item_id": "2"}, 5]')
+    assert (code, errors) == (0, "")
+    assert [result["file"] for result in results] == [*files, "-", "-"]
+    assert [result["outcome"] for result in results] == [*["refused"] * 4, "applied", "applied", "refused"]
+    for result, reason in zip(results, ["not JSON", "empty", "not UTF-8", "larger than"], strict=False):
+        assert (result["key"], result["field"], result["row"]) == (None, "(body)", None)
+        assert reason in result["reason"]
     assert list(temporary.iterdir()) == []
 
 
 async def test_a_file_that_cannot_be_read_ends_in_its_exit_code(tmp_path: Path) -> None:
-    """A misspelt name is told in its line and by the exit code, and hides no other file."""
+    """A misspelt name is reported in its line and by the exit code; other files are tried."""
     good = tmp_path / "good"
     good.write_text('{"user": {"user_id": "1", "name": "A"}}', encoding="utf-8")
-    code, told, said = await tried(tmp_path, "User", str(tmp_path / "misspelt"), str(tmp_path), str(good))
+    code, results, errors = await tried(
+        tmp_path, "User", str(tmp_path / "misspelt"), str(tmp_path), str(good)
+    )
     assert code == 5
-    assert "misspelt" in said
-    assert [one["outcome"] for one in told] == ["refused", "refused", "applied"]
-    assert "No such file" in told[0]["reason"]
-    assert "directory" in told[1]["reason"]
+    assert "misspelt" in errors
+    assert [result["outcome"] for result in results] == ["refused", "refused", "applied"]
+    assert "No such file" in results[0]["reason"]
+    assert "directory" in results[1]["reason"]
 
 
-async def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
-    """Each has a database of its own."""
+async def test_two_concurrent_trials_do_not_interfere(tmp_path: Path) -> None:
+    """Each has its own database."""
     body = tmp_path / "body"
     body.write_text(
         json.dumps({"items": [{"item_id": str(at), "rate": at} for at in range(200)]}), encoding="utf-8"
     )
-    for code, told, said in await asyncio.gather(*(tried(tmp_path, "Product", str(body)) for _ in range(2))):
-        assert (code, said) == (0, "")
-        assert [(one["key"], one["row"]["price"]) for one in told] == [(str(at), at) for at in range(200)]
+    for code, results, errors in await asyncio.gather(
+        *(tried(tmp_path, "Product", str(body)) for _ in range(2))
+    ):
+        assert (code, errors) == (0, "")
+        assert [(result["key"], result["row"]["price"]) for result in results] == [
+            (str(at), at) for at in range(200)
+        ]
 
 
 def _server_numbers(temporary: Path) -> list[int]:
@@ -94,7 +100,7 @@ def _server_numbers(temporary: Path) -> list[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_neither_server_nor_folder(tmp_path: Path, number: signal.Signals) -> None:
-    """Told to end while its server runs, even twice, the command takes everything with it."""
+    """A signal while its server runs, even a second one, leaves no process and no folder."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     body = tmp_path / "body"
@@ -107,7 +113,7 @@ def test_a_signal_leaves_neither_server_nor_folder(tmp_path: Path, number: signa
         start_new_session=True,
     )
     deadline = time.monotonic() + LIMIT_SECONDS
-    # The server makes its file a moment before it writes its number into it.
+    # The server creates its pid file before it writes the pid.
     while not (numbers := _server_numbers(temporary)):
         assert process.poll() is None
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""`runbook --help`: every command once, where a release manager looks for it, on one short line."""
+"""`runbook --help`: every command once, in its group, on one short line."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from flows.cli.app import COMMAND_GROUPS, app
 
 
 def test_every_command_is_in_one_group() -> None:
-    """None is missing, none is there twice, and none is named that does not exist."""
+    """No command is missing, listed twice, or listed without existing."""
     grouped = [name for commands in COMMAND_GROUPS.values() for name in commands]
-    named = {one.name or one.callback.__name__ for one in app.registered_commands if one.callback}
+    named = {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == named | {group.name for group in app.registered_groups}
 
@@ -34,8 +36,8 @@ def test_the_overview_fits_and_begins_with_what_a_newcomer_can_try() -> None:
     lines = done.stdout.splitlines()
     assert all(len(line) <= 80 for line in lines)
     grouped = [name for group in COMMAND_GROUPS.values() for name in group]
-    told = [line.split()[0] for line in lines if line[:2] == "  " and line[2:3].isalpha()]
-    assert [name for name in told if name in grouped] == grouped
+    listed = [line.split()[0] for line in lines if line[:2] == "  " and line[2:3].isalpha()]
+    assert [name for name in listed if name in grouped] == grouped
     assert grouped[0] == "rehearse"
 
 
@@ -43,8 +45,8 @@ def test_the_overview_fits_and_begins_with_what_a_newcomer_can_try() -> None:
     ("words", "needle"),
     [((), "Try it:"), (("queue",), "count it by status"), (("--version",), "tds-runbook ")],
 )
-def test_whoever_only_asks_gets_an_answer(words: tuple[str, ...], needle: str) -> None:
-    """The bare name, a group's bare name and the version are questions: answered on stdout, with 0."""
+def test_help_and_version_go_to_stdout(words: tuple[str, ...], needle: str) -> None:
+    """A bare command or group name prints its help, --version the version: on stdout, with exit code 0."""
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""A plan as people read it: what would happen, and nothing of it when it may not."""
+"""The text of a plan: its steps, or no steps when a check failed."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ PLAN = Plan(
 )
 
 
-def test_a_plan_that_may_not_begin_promises_no_step() -> None:
-    """With a failed check it says that nothing will happen and why, instead of steps, bars and minutes."""
+def test_a_plan_with_a_failed_check_has_no_steps() -> None:
+    """With a failed check it shows the reason instead of steps, thresholds and duration."""
     bad = replace(PLAN, checks=(GOOD, Check(name="web-1", good=False, sentence="web-1 has local changes")))
-    told = "\n".join(lines(bad))
-    assert "[FAIL] web-1" in told
-    assert "Steps    none: 1 of 2 checks failed" in told
-    assert "deploy bbbbbbb" not in told
-    assert "about 1 min" not in told
+    text = "\n".join(lines(bad))
+    assert "[FAIL] web-1" in text
+    assert "Steps    none: 1 of 2 checks failed" in text
+    assert "deploy bbbbbbb" not in text
+    assert "about 1 min" not in text
     assert "deploy bbbbbbb" in "\n".join(lines(PLAN))
 
 
 def test_a_warning_is_marked_and_forbids_nothing() -> None:
-    """What somebody should know before they say yes stands out, and the steps stay."""
-    told = "\n".join(lines(replace(PLAN, checks=(replace(GOOD, warns=True),))))
-    assert "[warn] database" in told
-    assert "1. deploy bbbbbbb" in told
+    """A warning is marked, and the steps are shown."""
+    text = "\n".join(lines(replace(PLAN, checks=(replace(GOOD, warns=True),))))
+    assert "[warn] database" in text
+    assert "1. deploy bbbbbbb" in text
 
 
-def test_a_phase_by_hand_promises_no_rollback() -> None:
-    """It deploys nothing, so there is nothing to go back to: a bad number holds it, and the plan says so."""
-    told = "\n".join(lines(replace(PLAN, scope=(Phase.PROBING, Phase.WATCHING), to_revision="a" * 40)))
-    assert "aaaaaaa stays: nothing is deployed" in told
-    assert "held below 80 %" in told
-    assert "Rollback" not in told
+def test_a_run_without_a_deploy_has_no_rollback() -> None:
+    """It deploys nothing, so a breach holds it instead of rolling back, and the plan says so."""
+    text = "\n".join(lines(replace(PLAN, scope=(Phase.PROBING, Phase.WATCHING), to_revision="a" * 40)))
+    assert "aaaaaaa stays: nothing is deployed" in text
+    assert "held below 80 %" in text
+    assert "Rollback" not in text
     assert "Rollback to aaaaaaa" in "\n".join(lines(PLAN))
 
 
-def test_a_commit_stands_below_its_plan() -> None:
-    """What comes with the revision and what goes is set apart from it, on one line each."""
-    plan = replace(PLAN, commits=(">bbbbbbb Mend the greenlet error", "<ccccccc " + "long " * 40))
-    told = list(lines(plan))
-    assert told[1] == "   > bbbbbbb Mend the greenlet error"
-    assert told[2].startswith("   < ccccccc long")
-    assert len(told[2]) <= 80
+def test_commits_are_listed_below_the_plan() -> None:
+    """Each commit that the revision adds or removes has its own shortened line."""
+    plan = replace(PLAN, commits=(">bbbbbbb Fix the greenlet error", "<ccccccc " + "long " * 40))
+    text = list(lines(plan))
+    assert text[1] == "   > bbbbbbb Fix the greenlet error"
+    assert text[2].startswith("   < ccccccc long")
+    assert len(text[2]) <= 80
