@@ -16,7 +16,7 @@ from flows.drain import drain_all
 from flows.ending import as_state, work
 from flows.rollback import undo
 from flows.watch import watch_window
-from handlers.errors import LockLost, Refused, RunbookError, TryAgain
+from handlers.errors import DatabaseDown, LockLost, Refused, RunbookError, TryAgain
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from tasks import deploy, ledger, plan, probe, report
 from tasks.lock import held
@@ -147,6 +147,13 @@ async def _run_step(step: Step, run: Release) -> Conclusion:
         return await step(run)
     except LockLost:
         raise
+    except DatabaseDown as error:
+        # Nothing is known against the revision, and no host is at fault.
+        sentence = f"{run.phase} stopped because the database has been away for minutes: {error}. "
+        return Conclusion(
+            verdict=Verdict.INCONCLUSIVE,
+            sentence=f"{sentence}When it is back, run `runbook resume` or `runbook rollback`.",
+        )
     except TryAgain as error:
         blind = run.phase in (Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
         verdict = Verdict.INCONCLUSIVE if blind else Verdict.FAIL

@@ -15,12 +15,16 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
 from prefect.tasks import Task
 
-from handlers.errors import TryAgain
+from handlers.errors import DatabaseDown, TryAgain
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+OUTAGE_PAUSES = (0.5, 1, 2, 4, 8, *(15.0,) * 39)
+"""Ten minutes. Our database is never the fault of a release or of a host, so every step waits this long for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,8 @@ class RetryPolicy:
     pauses: tuple[float, ...]
     """One retry follows each pause."""
     limit_seconds: float
+    outage_pauses: tuple[float, ...] = OUTAGE_PAUSES
+    """The pauses while the database is away. They belong to the error and not to the step, and use up no retry."""
 
 
 LOOK = RetryPolicy(pauses=(0.5, 1, 2, 4, 8, 15), limit_seconds=1200)
@@ -37,7 +43,7 @@ LOOK = RetryPolicy(pauses=(0.5, 1, 2, 4, 8, 15), limit_seconds=1200)
 CHANGE = RetryPolicy(pauses=(1, 5), limit_seconds=3600)
 """A change under an operation id: a retry attaches to the first try."""
 KEEP = RetryPolicy(pauses=(0.5, 1, 2, 4, 8, 15, 30, 60, 60, 60, 60), limit_seconds=60)
-"""Idempotent writes to the ledger, which must survive a short outage of the database."""
+"""Idempotent writes to the ledger."""
 
 
 def step(policy: RetryPolicy) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
@@ -45,23 +51,35 @@ def step(policy: RetryPolicy) -> Callable[[Callable[P, Awaitable[T]]], Callable[
 
     Within a flow run it is a Prefect task without a cache, retried on `TryAgain` only. Outside a flow run it is the
     same call with the same policy and without Prefect, so that a rollback works when the Prefect server is down.
+    A step may be repeated at any point, so while the database is away it is called again after each pause.
     """
 
     def wrap(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        @functools.wraps(function)
+        async def through_outage(*args: P.args, **kwargs: P.kwargs) -> T:
+            for pause in policy.outage_pauses:
+                try:
+                    async with asyncio.timeout(policy.limit_seconds):
+                        return await function(*args, **kwargs)
+                except DatabaseDown as error:
+                    log.warning("%s: waiting %g s for the database", error, pause)
+                    await asyncio.sleep(pause)
+            async with asyncio.timeout(policy.limit_seconds):
+                return await function(*args, **kwargs)
+
         as_task: Task[P, Any] = task(
             name=f"{function.__module__.removeprefix('tasks.')}.{function.__name__}",
             retries=len(policy.pauses),
             retry_delay_seconds=list(policy.pauses),
             retry_condition_fn=_may_retry,
-            timeout_seconds=policy.limit_seconds,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )(function)
+        )(through_outage)
 
         @functools.wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
             if FlowRunContext.get() is None:
-                return await _with_retries(function, policy, *args, **kwargs)
+                return await _with_retries(through_outage, policy, *args, **kwargs)
             result: T = await as_task(*args, **kwargs)
             return result
 
@@ -73,6 +91,8 @@ def step(policy: RetryPolicy) -> Callable[[Callable[P, Awaitable[T]]], Callable[
 async def _may_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     try:
         await state.result()
+    except DatabaseDown:  # It has been waited for already.
+        return False
     except TryAgain:
         return True
     except Exception:  # Any other error is the caller's; this function only decides about a retry.
@@ -85,10 +105,10 @@ async def _with_retries(
 ) -> T:
     for pause in policy.pauses:
         try:
-            async with asyncio.timeout(policy.limit_seconds):
-                return await function(*args, **kwargs)
+            return await function(*args, **kwargs)
+        except DatabaseDown:  # It has been waited for already.
+            raise
         except TryAgain as error:
             log.warning("%s: retrying in %s s", error, pause)
             await asyncio.sleep(pause)
-    async with asyncio.timeout(policy.limit_seconds):
-        return await function(*args, **kwargs)
+    return await function(*args, **kwargs)

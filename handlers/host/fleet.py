@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from handlers.environment.model import Host
-from handlers.errors import LockLost, RunbookError, Unreachable
+from handlers.errors import DatabaseDown, LockLost, RunbookError, Unreachable
 from handlers.host.facts import HostFacts, inspect
 from handlers.host.health import FleetHealth
 from handlers.host.operations import OperationOutcome, OperationResult
@@ -40,7 +40,8 @@ async def roll_out(shells: Sequence[Shell], change: HostChange, healthy: Healthy
     """Activate the revision: prepare all hosts, stop all workers, switch in groups, start all workers.
 
     Old and new workers never run at the same time. A deploy ends at the first failure. A rollback switches every host
-    that it can, all at the same time. Raises LockLost when a host refuses the fencing token.
+    that it can, all at the same time. Raises LockLost when a host refuses the fencing token, and
+    DatabaseDown when an intent or an outcome could not be recorded: the same call continues from there.
     """
     journal = _Journal(change)
     has_workers = bool(shells and shells[0].environment.services.workers)
@@ -108,7 +109,8 @@ class _Journal:
                     self.only_attached = self.only_attached and not outcome.fresh
                     if outcome.done:
                         good.append(shell)
-                case LockLost():
+                case LockLost() | DatabaseDown():
+                    # The ledger being away says nothing about the host: the whole step is repeated when it is back.
                     raise outcome
                 case RunbookError():
                     kind = (

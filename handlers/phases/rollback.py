@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from handlers.core import Core
-from handlers.errors import LockLost, RunbookError
+from handlers.errors import DatabaseDown, LockLost, RunbookError
 from handlers.host.fleet import roll_out
 from handlers.host.operations import OperationResult
 from handlers.host.ssh import Shell, open_hosts
@@ -70,7 +70,7 @@ async def _stop_everywhere(shells: Sequence[Shell], change: HostChange) -> bool:
         return False
     results = await asyncio.gather(*(stop_workers(shell, change) for shell in shells), return_exceptions=True)
     for result in results:
-        if isinstance(result, LockLost) or (
+        if isinstance(result, LockLost | DatabaseDown) or (
             isinstance(result, BaseException) and not isinstance(result, RunbookError)
         ):
             raise result

@@ -356,7 +356,9 @@ async def test_dead_letters_can_be_drained_by_hand(results_of: Get) -> None:
     assert (results.codes["drain"], results.outputs["drain"]["outcome"]) == (0, "succeeded"), results.outputs[
         "drain"
     ]
-    assert "completed" in results.outputs["drain"]["reason"], "the outcome has the sentence of the last phase that ran"
+    assert "completed" in results.outputs["drain"]["reason"], (
+        "the outcome has the sentence of the last phase that ran"
+    )
     snapshot = results.snapshots["drained by hand"]
     assert len(snapshot["operations"]) == len(results.snapshots["succeeded"]["operations"])
     assert len(snapshot["events"]) == BACKLOG + 5

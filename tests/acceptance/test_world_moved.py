@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -38,6 +40,20 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
             yield place
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def in_a_switch(release_id: str) -> Point:
+    """A host is being switched."""
+    query = "SELECT EXISTS (SELECT FROM runbook.operation WHERE kind = 'activate' AND outcome IS NULL"
+    return Point(name="a host is being switched", query=f"{query} AND release_id = '{release_id}')")
+
+
+def proven(release_id: str) -> Point:
+    """The probe has passed."""
+    query = "SELECT EXISTS (SELECT FROM runbook.phase_record WHERE phase = 'canary'"
+    return Point(
+        name="the revision is proven on every host", query=f"{query} AND release_id = '{release_id}')"
+    )
 
 
 @contextmanager
@@ -89,6 +105,29 @@ async def test_a_release_that_a_host_refuses_half_way_is_held_and_rolled_back(pl
     assert len(await place.rows(query, run.id)) == 1
     assert (await rollback.roll_back(run.environment, **request)).phase is Phase.ROLLED_BACK
     assert set((await place.running()).values()) == {place.target.revisions["broken"]}
+
+
+async def test_a_database_that_is_away_during_a_switch_costs_the_release_nothing(place: Place) -> None:
+    """The operation runs on, its outcome is confirmed late, and no revision is rolled back or quarantined for it."""
+    # Another test may have left this revision.
+    with contextlib.suppress(asyncpg.UndefinedTableError):
+        await place.ledger.execute("UPDATE runbook.quarantine SET lifted_at = now() WHERE lifted_at IS NULL")
+    run = await place.plan()
+    going = asyncio.create_task(release.execute_by_id(place.environment, run.id))
+    await place.at(in_a_switch(run.id))
+    place.target.server.stop()
+    await asyncio.sleep(3)  # The outage itself.
+    place.target.server.restart()
+    await place.reconnect()
+    await place.at(proven(run.id))
+    assert set((await place.running()).values()) == {place.target.revision}
+    unconfirmed = "SELECT FROM runbook.operation WHERE outcome IS DISTINCT FROM 'done' AND release_id = $1"
+    assert await place.rows(unconfirmed, run.id) == []
+    assert await place.rows("SELECT FROM runbook.quarantine WHERE release_id = $1", run.id) == []
+    going.cancel()
+    await asyncio.wait({going})
+    back = await rollback.roll_back(run.environment, reason="the end of a test", requested_by="ops-a")
+    assert back.phase is Phase.ROLLED_BACK
 
 
 async def test_an_outdated_plan_is_refused(place: Place) -> None:

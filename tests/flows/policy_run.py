@@ -29,11 +29,11 @@ async def trials() -> dict[str, Any]:
     """What the steps do within a flow, and outside one."""
     from prefect import flow, get_client
 
-    from handlers.errors import Refused, TryAgain
+    from handlers.errors import DatabaseDown, Refused, TryAgain
     from tasks.policy import RetryPolicy, step
 
     calls: Counter[str] = Counter()
-    soon = RetryPolicy(pauses=(0.05, 0.05, 0.05), limit_seconds=20)
+    soon = RetryPolicy(pauses=(0.05, 0.05, 0.05), limit_seconds=20, outage_pauses=(0.05,) * 6)
 
     @step(soon)
     async def third_time(name: str) -> str:
@@ -45,7 +45,15 @@ async def trials() -> dict[str, Any]:
     @step(soon)
     async def never(name: str, error: str) -> None:
         calls[name] += 1
-        raise {"refused": Refused, "again": TryAgain, "own": ValueError}[error](f"no: {name}")
+        kinds = {"refused": Refused, "again": TryAgain, "own": ValueError, "away": DatabaseDown}
+        raise kinds[error](f"no: {name}")
+
+    @step(RetryPolicy(pauses=(), limit_seconds=20, outage_pauses=(0.05,) * 6))
+    async def back_in_time(name: str) -> int:
+        calls[name] += 1
+        if calls[name] < 6:
+            raise DatabaseDown("away")
+        return calls[name]
 
     @step(soon)
     async def plain(name: str) -> int:
@@ -77,6 +85,8 @@ async def trials() -> dict[str, Any]:
             "refused": await ended(f"{where} refused", "refused"),
             "again": await ended(f"{where} again", "again"),
             "own": await ended(f"{where} own", "own"),
+            "away": await ended(f"{where} away", "away"),
+            "back in time": await back_in_time(f"{where} back"),
             "same twice": [await plain(f"{where} plain"), await plain(f"{where} plain")],
             "slow": await too_slow(f"{where} slow"),
         }

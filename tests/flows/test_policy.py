@@ -51,6 +51,18 @@ def test_retries_have_an_end(results: dict[str, Any], place: str) -> None:
 
 
 @PLACES
+def test_a_database_that_is_away_is_waited_for_by_every_step(results: dict[str, Any], place: str) -> None:
+    """The patience belongs to the error: a step without any retry waits as well, and none is used up."""
+    assert results[place]["back in time"] == 6
+
+
+@PLACES
+def test_waiting_for_the_database_has_an_end(results: dict[str, Any], place: str) -> None:
+    """After the first call and one for each pause the caller gets the error: it is not retried once more."""
+    assert results[place]["away"] == "DatabaseDown after 7"
+
+
+@PLACES
 def test_nothing_is_remembered(results: dict[str, Any], place: str) -> None:
     """The same step with the same arguments runs again; nothing is cached."""
     assert results[place]["same twice"] == [1, 2]
