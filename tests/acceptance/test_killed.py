@@ -201,7 +201,10 @@ SCENARIOS: dict[str, tuple[str, Callable[[Place, Results], Awaitable[None]]]] = 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def results_of(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[str], Awaitable[Results]]]:
-    """All scenarios, started together; a test waits for the end of its own."""
+    """All scenarios, run concurrently to their end; a scenario that failed raises its error in its tests.
+
+    They end before the first test starts: a target sets signal handlers, and no test may change these.
+    """
     with tempfile.TemporaryDirectory(prefix="tds-k-") as folder:
 
         async def run_scenario(name: str) -> Results:
@@ -216,12 +219,15 @@ async def results_of(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[
         running = {name: asyncio.create_task(run_scenario(name)) for name in SCENARIOS}
 
         async def get(name: str) -> Results:
-            return await asyncio.shield(running[name])
+            return running[name].result()
 
-        yield get
-        for task in running.values():
-            task.cancel()
-        await asyncio.wait(running.values())
+        try:
+            await asyncio.wait(running.values())
+            yield get
+        finally:
+            for task in running.values():
+                task.cancel()
+            await asyncio.wait(running.values())
 
 
 Get = Callable[[str], Awaitable[Results]]
