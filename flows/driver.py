@@ -129,8 +129,8 @@ async def _drive(arguments: argparse.Namespace, has_prefect: bool) -> None:
 async def _with_prefect(arguments: argparse.Namespace) -> bool:
     """Make the calls as a flow run. False when Prefect ended it before the work was done.
 
-    The work itself says whether it ended. A state tells no difference: a release that ended badly and a run that broke
-    off are both Failed.
+    WORK_DONE tells whether the work ended. The state of the run cannot: a failed release and an aborted run are both
+    Failed.
     """
     # Imported here: Prefect reads its settings when it is imported.
     from flows.ending import WORK_DONE
@@ -138,13 +138,13 @@ async def _with_prefect(arguments: argparse.Namespace) -> bool:
     threading.Thread(target=_exit_after_work, args=(WORK_DONE,), daemon=True).start()
     try:
         state = await _run_flow(arguments)
-        end = state.name
+        outcome = state.name
     except Exception as error:
-        end = f"{type(error).__name__}: {error}"
+        outcome = f"{type(error).__name__}: {error}"
     if WORK_DONE.error is not None:
         raise WORK_DONE.error
     if not WORK_DONE.ended:
-        log.warning("the flow run ended before its work did: %s", end)
+        log.warning("the flow run ended before its work did: %s", outcome)
     return WORK_DONE.ended
 
 

@@ -21,9 +21,9 @@ class WorkDone:
     event: threading.Event = field(default_factory=threading.Event)
     exit_code: ExitCode = ExitCode.GOOD
     ended: bool = False
-    """The work came to an end of its own, good or bad: doing it once more would be a second release or rollback."""
+    """The work itself ended, successfully or not. Repeating it would start a second release or rollback."""
     error: RunbookError | None = None
-    """Why the work could not be done, in a sentence."""
+    """The error that prevented the work; its text is one sentence."""
 
 
 WORK_DONE = WorkDone()

@@ -37,7 +37,7 @@ def upgrade(environment: EnvironmentOption, json: JsonOption = False) -> int:
 @db_app.command("adopt", short_help="add to the ERP's tables what the core needs")
 def adopt_(
     environment: EnvironmentOption,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the DDL and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the DDL without running it.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: JsonOption = False,
 ) -> int:

@@ -29,7 +29,9 @@ STDIN = "-"
 
 @queue_app.command("try", short_help="show what the core would do with a payload")
 def try_(
-    entity: Annotated[str, typer.Option("--entity", help="Product, Customer, Invoice, SalesOrder, ...")],
+    entity: Annotated[
+        str, typer.Option("--entity", help="Entity type: Product, Customer, Invoice, SalesOrder, ...")
+    ],
     files: Annotated[
         list[str], typer.Argument(help="Files with one JSON payload each; - is standard input.")
     ],

@@ -58,7 +58,7 @@ class HostFacts:
     present: bool | None
     """Whether the requested revision is on the host; None when none was requested."""
     denied: tuple[str, ...] = ()
-    """What the user may not tell the service manager, as far as somebody asked: `restart tsh-erp`."""
+    """The service commands that sudo refuses, such as `restart tsh-erp`; empty when they were not checked."""
 
     @property
     def clean(self) -> bool:
