@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from handlers.database.migrate import upgrade
 from handlers.erp.adopt import adopt
 from handlers.queue.event import QUEUE_NAMES, EntityType
-from rehearsal import payloads
+from rehearsal.webhooks import payloads
 
 Work = tuple[EntityType, str, str]
 """Kind, the record's id, and the record as JSON text."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rehearsal.host import CHECKOUT, UNITS, RehearsalHost
+from rehearsal.hosts.host import CHECKOUT, UNITS, RehearsalHost
 
 _ENVIRONMENT = """# Written by the rehearsal; gone with it.
 name = "rehearsal"

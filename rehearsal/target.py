@@ -29,12 +29,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from handlers.database.migrate import upgrade
 from handlers.erp.adopt import adopt
 from handlers.process import cancelled_by_sigterm, signals_ignored
-from rehearsal import backlog, erp, lifecycle, processes
+from rehearsal import erp, lifecycle, processes
 from rehearsal.environment import write_environment
-from rehearsal.host import RehearsalHost
+from rehearsal.hosts.host import RehearsalHost
+from rehearsal.hosts.sshd import Kind, make_key
 from rehearsal.postgres import Postgres
 from rehearsal.running import in_thread, together
-from rehearsal.sshd import Kind, make_key
+from rehearsal.webhooks import backlog
 
 HOST_NAMES = ("web-1", "web-2")
 

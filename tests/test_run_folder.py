@@ -22,7 +22,7 @@ TEST = """
 import asyncio, os, signal, subprocess, sys
 from pathlib import Path
 
-from rehearsal.host import RehearsalHost
+from rehearsal.hosts.host import RehearsalHost
 from rehearsal.postgres import Postgres
 
 

@@ -31,7 +31,7 @@ from handlers.release.ledger import records, releases
 from handlers.release.phase import Phase, Release, exit_code, short
 from rehearsal import processes
 from rehearsal.target import Target
-from rehearsal.traffic import traffic
+from rehearsal.webhooks.traffic import traffic
 
 EXIT_CODES = {"good": 0, "sick": 2, "treacherous": 2, "slow": 2, "empty": 0, "failed-only": 4}
 """The expected exit code of each story."""

@@ -25,7 +25,7 @@ from handlers.phases import begin
 from handlers.phases.plan import make_plan
 from handlers.release.phase import Release
 from rehearsal.target import Target
-from rehearsal.traffic import traffic
+from rehearsal.webhooks.traffic import traffic
 
 POINT_SECONDS = 240
 """The timeout for a point; it only ends a failed test."""

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 import pytest_asyncio
 
-from rehearsal.host import RehearsalHost
-from rehearsal.sshd import make_key
+from rehearsal.hosts.host import RehearsalHost
+from rehearsal.hosts.sshd import make_key
 from tests.acceptance.killing import Place, last
 
 pytestmark = pytest.mark.timeout(900)

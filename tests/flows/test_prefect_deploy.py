@@ -23,7 +23,7 @@ from handlers.release.ledger import dead_letters, intents, releases
 from handlers.release.ledger.records import files
 from handlers.release.phase import Phase
 from rehearsal.target import Target
-from rehearsal.traffic import traffic
+from rehearsal.webhooks.traffic import traffic
 from tests.flows.local_prefect import ROOT, Project, marked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="orphans are searched for in /proc")

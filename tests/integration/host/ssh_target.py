@@ -15,8 +15,8 @@ from typing import Any
 from handlers.environment.load import parse
 from handlers.environment.model import Environment, Host
 from handlers.host.ssh import Shell
-from rehearsal import systemctl
-from rehearsal.sshd import Sshd
+from rehearsal.hosts import systemctl
+from rehearsal.hosts.sshd import Sshd
 
 
 @dataclass

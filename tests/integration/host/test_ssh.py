@@ -17,7 +17,7 @@ from handlers.environment.model import Environment
 from handlers.errors import OutcomeUnknown, Refused, Unreachable
 from handlers.host.command import Command
 from handlers.host.ssh import OUTPUT_MAX, Shell, open_hosts
-from rehearsal.sshd import SshdError, find_sshd, make_key
+from rehearsal.hosts.sshd import SshdError, find_sshd, make_key
 from tests.integration.host.ssh_target import CLOSED_PORT, Target, open_host, serve
 
 KINDS = ["asyncssh", *(["openssh"] if find_sshd() else [])]

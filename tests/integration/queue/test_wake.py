@@ -22,7 +22,7 @@ from handlers.queue import insert, settle, wake
 from handlers.queue.claim import claim as claim_events
 from handlers.queue.event import EntityType, ErrorClass, Event
 from handlers.worker.worker import Worker, new_owner
-from rehearsal import payloads
+from rehearsal.webhooks import payloads
 from tests.integration.queue.events import change, event, row
 
 

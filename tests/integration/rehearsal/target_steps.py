@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 from sqlalchemy import text
 
-from rehearsal.host import WORKERS_UNIT, RehearsalHost
+from rehearsal.hosts.host import WORKERS_UNIT, RehearsalHost
 from rehearsal.target import Target
 
 

@@ -16,8 +16,8 @@ import asyncssh
 import pytest
 import pytest_asyncio
 
-from rehearsal import systemctl
-from rehearsal.sshd import Kind, Sshd, SshdError, find_sshd
+from rehearsal.hosts import systemctl
+from rehearsal.hosts.sshd import Kind, Sshd, SshdError, find_sshd
 
 
 def until(true: Callable[[], object], seconds: float = 15) -> None:
@@ -232,7 +232,7 @@ async def test_private_keys_are_ours_alone(sshd: Sshd, short_folder: Path) -> No
 def test_server_ends_with_its_owner(short_folder: Path) -> None:
     """kill -9 of whoever started a tied server leaves no server behind."""
     code = (
-        "import asyncio, os, sys, time; from pathlib import Path; from rehearsal.sshd import Sshd\n"
+        "import asyncio, os, sys, time; from pathlib import Path; from rehearsal.hosts.sshd import Sshd\n"
         "f = Path(sys.argv[1]); s = asyncio.run(Sshd.start(folder=f / 'ssh', home=f, key_file=f / 'key',"
         " environment=dict(os.environ), kind='asyncssh'))\n"
         "print(s.process.pid, flush=True); time.sleep(600)"

@@ -12,9 +12,9 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from rehearsal import lifecycle
-from rehearsal.host import WORKERS_UNIT
+from rehearsal.hosts.host import WORKERS_UNIT
 from rehearsal.target import Target
-from rehearsal.traffic import traffic
+from rehearsal.webhooks.traffic import traffic
 from tests.integration.rehearsal.target_steps import answers, folders, health, rows, statuses, switch
 
 

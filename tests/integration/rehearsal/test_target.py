@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from handlers.environment.load import load_environment
 from rehearsal import erp
-from rehearsal.host import WEB_UNIT
+from rehearsal.hosts.host import WEB_UNIT
 from rehearsal.target import Story, Target
 from tests.integration.rehearsal.target_steps import answers, git, health, rows
 

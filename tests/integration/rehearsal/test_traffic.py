@@ -17,7 +17,7 @@ from handlers.queue import look
 from handlers.queue.claim import claim
 from handlers.queue.event import Outcome
 from handlers.queue.redrive import redrive
-from rehearsal import backlog, traffic
+from rehearsal.webhooks import backlog, traffic
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from handlers.queue.event import EntityType, Status
 from handlers.queue.insert import insert_event
 from handlers.queue.redrive import redrive
 from handlers.worker.worker import Worker, new_owner
-from rehearsal import payloads
+from rehearsal.webhooks import payloads
 from tests.integration.queue.events import change, row
 
 AT = datetime(2025, 11, 10, 9, tzinfo=UTC)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from rehearsal.units import Unit
+from rehearsal.hosts.units import Unit
 
 
 def supervise(unit: Unit) -> None:

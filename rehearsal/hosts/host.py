@@ -10,16 +10,17 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rehearsal import erp, ports, processes, sshd, systemctl
+from rehearsal import erp, ports, processes
+from rehearsal.hosts import sshd, systemctl
+from rehearsal.hosts.sshd import Kind, Sshd
 from rehearsal.running import in_thread
-from rehearsal.sshd import Kind, Sshd
 
 WEB_UNIT = "tsh-erp"
 WORKERS_UNIT = "tsh-erp-workers"
 UNITS = (WEB_UNIT, WORKERS_UNIT)
 CHECKOUT = "erp"
 
-_PROJECT = Path(__file__).resolve().parent.parent
+_PROJECT = Path(__file__).resolve().parents[2]
 _UNIT = """[Unit]
 Description={description}
 

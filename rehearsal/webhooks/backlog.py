@@ -16,8 +16,8 @@ from typing import Literal
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from rehearsal import payloads
-from rehearsal.payloads import KEYS, WRAPPERS, Record
+from rehearsal.webhooks import payloads
+from rehearsal.webhooks.payloads import KEYS, WRAPPERS, Record
 
 Variant = Literal["good", "empty", "failed-only"]
 

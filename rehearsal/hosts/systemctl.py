@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rehearsal.supervisor import signal_group, supervise
-from rehearsal.units import Unit
+from rehearsal.hosts.supervisor import signal_group, supervise
+from rehearsal.hosts.units import Unit
 
-_RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from rehearsal.systemctl import main; main()"
+_RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from rehearsal.hosts.systemctl import main; main()"
 
 
 def install(host: Path) -> None:
@@ -34,7 +34,7 @@ def install(host: Path) -> None:
 
 def command(host: Path, *words: str) -> list[str]:
     """The words that run this file for *host*, without site packages: a service manager has to be quick."""
-    here = str(Path(__file__).resolve().parent.parent)
+    here = str(Path(__file__).resolve().parents[2])
     return [sys.executable, "-I", "-S", "-c", _RUN, here, str(host), *words]
 
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from rehearsal import backlog, payloads
-from rehearsal.backlog import Seed
+from rehearsal.webhooks import backlog, payloads
+from rehearsal.webhooks.backlog import Seed
 
 _CYCLE = (
     "product",

@@ -1,0 +1,1 @@
+"""The rehearsal's webhooks: recorded payloads, the backlog of dead letters, and live traffic."""
