@@ -337,6 +337,20 @@ def enum_values(sql: str, name: str) -> set[str]:
     return set(re.findall(r"'([^']*)'", body[1]))
 
 
+def test_every_name_in_the_architecture_page_is_where_it_says() -> None:
+    """`name` in `path`, as the page writes it: the file defines that name, or has a query of it."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+)`(?: and `(\w+)`)? in\s+`([\w/.]+)`", page)
+    assert len(named) > 8
+    missing = []
+    for *names, path in named:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        for name in filter(None, names):
+            if not re.search(rf"^(?:(?:async )?def |class |-- )?{name}\b", text, re.MULTILINE):
+                missing.append(f"{name} in {path}")
+    assert missing == []
+
+
 def test_no_path_of_a_machine_is_in_the_tree() -> None:
     """Nothing that is handed over names a folder of the machine that it was made on."""
     paths = re.compile("/" + r"(?:work|root|Users|opt/[a-z]+)/[a-z.]")

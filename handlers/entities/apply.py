@@ -126,9 +126,9 @@ async def read_rows(
     single = [by_key[key][0] if len(by_key[key]) == 1 else None for key in keys]
     parameters = {
         "key": keys,
-        "stamp": [arrival.change.stamp.isoformat() if arrival else None for arrival in single],
+        "stamp": [version.change.stamp.isoformat() if version else None for version in single],
         # Only a single change, not a delete, can be decided by its stamp alone.
-        "shape": [arrival.shape if arrival and not arrival.change.deleted else None for arrival in single],
+        "shape": [version.shape if version and not version.change.deleted else None for version in single],
     }
     rows = await handler.execute_with_context(tx, statements.read(handler.table), parameters)
     stored_rows = {row.key: _stored_row(row) for row in rows}

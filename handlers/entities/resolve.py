@@ -88,11 +88,11 @@ def _single_record(handler: Handler, event: Event) -> Record:
     return parsed_records[0]
 
 
-def missing_parents(arrival: MappedEvent, ids: Ids) -> list[Parent]:
+def missing_parents(version: MappedEvent, ids: Ids) -> list[Parent]:
     """The missing parents of an event; a delete never waits."""
-    if arrival.change.deleted:
+    if version.change.deleted:
         return []
-    return [parent for parent in arrival.mapped.parents if parent.key not in ids[parent.entity]]
+    return [parent for parent in version.mapped.parents if parent.key not in ids[parent.entity]]
 
 
 def _waiting_result(absent: Sequence[Parent]) -> Result:
@@ -107,58 +107,58 @@ def _waiting_result(absent: Sequence[Parent]) -> Result:
 
 
 def resolve(
-    handler: Handler, arrivals: Sequence[MappedEvent], existing: StoredRow | None, ids: Ids
+    handler: Handler, new_versions: Sequence[MappedEvent], existing: StoredRow | None, ids: Ids
 ) -> tuple[Row | None, dict[UUID, Result]]:
     """The row to write, if any, and a result for each event of one record."""
-    if existing is None and all(arrival.unknown_type for arrival in arrivals):
-        return None, {arrival.event.id: _refused_result(arrival) for arrival in arrivals}
-    missing = [missing_parents(arrival, ids) for arrival in arrivals]
+    if existing is None and all(version.unknown_type for version in new_versions):
+        return None, {version.event.id: _refused_result(version) for version in new_versions}
+    missing = [missing_parents(version, ids) for version in new_versions]
     if missing == [[]]:
         # The common case: one event of a record, without missing parents.
-        folded = merge_versions(arrivals, existing)
-        only = {arrivals[0].event.id: _result_of(handler, arrivals[0], folded, 0)}
-        return _row(handler, arrivals, folded, existing), only
-    ready = [arrival for arrival, absent in zip(arrivals, missing, strict=True) if not absent]
+        folded = merge_versions(new_versions, existing)
+        only = {new_versions[0].event.id: _result_of(handler, new_versions[0], folded, 0)}
+        return _row(handler, new_versions, folded, existing), only
+    ready = [version for version, absent in zip(new_versions, missing, strict=True) if not absent]
     results: dict[UUID, Result] = {}
     row: Row | None = None
     if ready:
         folded = merge_versions(ready, existing)
         row = _row(handler, ready, folded, existing)
-        for at, arrival in enumerate(ready):
-            results[arrival.event.id] = _result_of(handler, arrival, folded, at)
-    for arrival, absent in zip(arrivals, missing, strict=True):
+        for at, version in enumerate(ready):
+            results[version.event.id] = _result_of(handler, version, folded, at)
+    for version, absent in zip(new_versions, missing, strict=True):
         if absent:
-            folded = merge_versions([*ready, arrival], existing)
+            folded = merge_versions([*ready, version], existing)
             if folded.owned[len(ready)]:
                 # It waits even for a deleted record, or if only the raw record would change: no value may be lost.
-                results[arrival.event.id] = _waiting_result(absent)
+                results[version.event.id] = _waiting_result(absent)
             else:
-                results[arrival.event.id] = _result_of(handler, arrival, folded, len(ready))
+                results[version.event.id] = _result_of(handler, version, folded, len(ready))
     return row, results
 
 
 def _row(
-    handler: Handler, arrivals: Sequence[MappedEvent], folded: Folded, existing: StoredRow | None
+    handler: Handler, new_versions: Sequence[MappedEvent], folded: Folded, existing: StoredRow | None
 ) -> Row | None:
     """The row to write; None if the stored row is equal already."""
     # A deleted row may have been written before its parents: writing it again sets its references.
     if not folded.changed and folded.deleted_at is None:
         return None
-    return build(handler, arrivals, folded, existing)
+    return build(handler, new_versions, folded, existing)
 
 
-def _refused_result(arrival: MappedEvent) -> Result:
-    assert arrival.unknown_type is not None
-    return Result(outcome=Outcome.REFUSED, reason=str(arrival.unknown_type), field=arrival.unknown_type.field)
+def _refused_result(version: MappedEvent) -> Result:
+    assert version.unknown_type is not None
+    return Result(outcome=Outcome.REFUSED, reason=str(version.unknown_type), field=version.unknown_type.field)
 
 
 def build(
-    handler: Handler, arrivals: Sequence[MappedEvent], folded: Folded, existing: StoredRow | None
+    handler: Handler, new_versions: Sequence[MappedEvent], folded: Folded, existing: StoredRow | None
 ) -> Row:
     """The row of a folded record. Only a record merged from several versions is mapped and serialized again."""
-    key = arrivals[0].event.key
+    key = new_versions[0].event.key
     if folded.newest is not None:
-        whole = arrivals[folded.newest]
+        whole = new_versions[folded.newest]
         return Row(
             key=key,
             mapped=whole.mapped,
@@ -177,9 +177,9 @@ def build(
     )
 
 
-def merge_versions(arrivals: Sequence[MappedEvent], existing: StoredRow | None) -> Folded:
+def merge_versions(new_versions: Sequence[MappedEvent], existing: StoredRow | None) -> Folded:
     """Fold the events of one record into the stored state."""
-    changes = [arrival.change for arrival in arrivals]
+    changes = [version.change for version in new_versions]
     if existing is not None and existing.covered and existing.stamp is not None:
         (change,) = changes
         if change.stamp > existing.stamp:
@@ -190,23 +190,23 @@ def merge_versions(arrivals: Sequence[MappedEvent], existing: StoredRow | None) 
     return fold(existing.stored if existing is not None else None, changes)
 
 
-def _result_of(handler: Handler, arrival: MappedEvent, folded: Folded, at: int) -> Result:
+def _result_of(handler: Handler, version: MappedEvent, folded: Folded, at: int) -> Result:
     """Applied if the folded record has a value of this event, otherwise superseded."""
-    change = arrival.change
+    change = version.change
     if change.deleted:
         if folded.deleted_at is not None and folded.deleted_at == change.stamp:
             return Result(outcome=Outcome.APPLIED)
     elif folded.deleted_at is not None and change.stamp <= folded.deleted_at:
-        reason = f"{handler.entity.value} {arrival.event.key} was deleted at {folded.deleted_at.isoformat()}"
+        reason = f"{handler.entity.value} {version.event.key} was deleted at {folded.deleted_at.isoformat()}"
         return Result(
             outcome=Outcome.SUPERSEDED, reason=f"{reason}; this version is of {change.stamp.isoformat()}"
         )
     elif not handler.keys.isdisjoint(folded.owned[at]):
         return Result(outcome=Outcome.APPLIED)
-    reason = f"a newer version of {handler.entity.value} {arrival.event.key} is stored"
+    reason = f"a newer version of {handler.entity.value} {version.event.key} is stored"
     if folded.stamp == change.stamp:
         reason = (
-            f"another version of {handler.entity.value} {arrival.event.key} with the same stamp is stored"
+            f"another version of {handler.entity.value} {version.event.key} with the same stamp is stored"
         )
     return Result(
         outcome=Outcome.SUPERSEDED,

@@ -167,10 +167,10 @@ async def _stored(tx: AsyncConnection, event: Event, handlers: Handlers) -> dict
 async def _projected(tx: AsyncConnection, event: Event, handlers: Handlers) -> dict[str, Any]:
     """The row that would be stored if its parents existed: the current row, updated with the event."""
     handler = handlers[event.entity]
-    arrival = map_event(handler, event)
+    version = map_event(handler, event)
     ids: Ids = {}
-    stored = (await read_rows(tx, handler, [event.key], {event.key: [arrival]})).get(event.key)
-    row = build(handler, [arrival], merge_versions([arrival], stored), stored)
+    stored = (await read_rows(tx, handler, [event.key], {event.key: [version]})).get(event.key)
+    row = build(handler, [version], merge_versions([version], stored), stored)
     await look_up(tx, [row.mapped], ids, handlers)
     projected = await tx.execute(
         statements.project(handler.table), pack(write.arrays_of(handler, [row], ids))

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from handlers.receiver import body, rate, signature
 from handlers.receiver.body_reader import BodyReader, Disconnected, Headers
-from handlers.receiver.intake import arrivals, kind_of, operation_of
+from handlers.receiver.intake import kind_of, operation_of, webhooks_of
 from handlers.receiver.metrics import Metrics
 from handlers.receiver.readiness import Database, HealthCheck
 from handlers.receiver.rejected import Rejected, retry_after
@@ -156,7 +156,7 @@ class _Receiver:
         operation = operation_of([value for name, value in query_pairs if name == b"event"])
         text = body.form_text(form_pairs, charset) if form_pairs else body.json_text(raw, charset)
         call = Call(
-            arrivals=arrivals(entity, text, operation),
+            webhooks=webhooks_of(entity, text, operation),
             headers=_stored_headers(headers),
             address=address,
             verified=self._secret is not None,

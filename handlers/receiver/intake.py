@@ -91,7 +91,7 @@ def operation_of(values: list[bytes]) -> Operation:
     return operation
 
 
-def arrivals(entity: EntityType, body: str, operation: Operation) -> list[Webhook]:
+def webhooks_of(entity: EntityType, body: str, operation: Operation) -> list[Webhook]:
     """Every record of *body*. Raises Rejected if one record has no valid id: a call is all or nothing."""
     try:
         records = registry.unwrap(entity, body)
@@ -99,7 +99,7 @@ def arrivals(entity: EntityType, body: str, operation: Operation) -> list[Webhoo
             raise Rejected(
                 413, "size", f"a call may hold at most {RECORDS_MAX} records, this one holds {len(records)}"
             )
-        return [_arrival(entity, record.data, operation) for record in records]
+        return [_webhook_of(entity, record.data, operation) for record in records]
     except Refusal as refusal:
         if _is_json(body):
             raise Rejected(422, "no_record", str(refusal)) from None
@@ -117,7 +117,7 @@ def _is_json(body: str) -> bool:
     return True
 
 
-def _arrival(entity: EntityType, record: Data, operation: Operation) -> Webhook:
+def _webhook_of(entity: EntityType, record: Data, operation: Operation) -> Webhook:
     handler = registry.handler(entity)
     key = handler.source_key(record)
     if len(key) > _KEY_MAX:

@@ -1,7 +1,7 @@
 """Storing webhooks: many calls in one transaction (group commit), each answered after the commit.
 
 While one transaction is committed, the next calls gather. So groups grow when the database is slow, and a single call
-on an idle machine does not wait. Groups run one after the other: calls are written in the order of their arrival.
+on an idle machine does not wait. Groups run one after the other: calls are written in the order of their webhook.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SQL = queries(__name__)
 class Call:
     """One received webhook: its records, and the stored facts about the HTTP call."""
 
-    arrivals: Sequence[Webhook]
+    webhooks: Sequence[Webhook]
     headers: str
     """As JSON text."""
     address: str | None
@@ -101,7 +101,7 @@ class Writer:
 
     async def write(self, call: Call) -> WriteResult:
         """Write *call* and return after the commit. Raises Rejected if it cannot be written."""
-        size = sum(len(arrival.payload) for arrival in call.arrivals)
+        size = sum(len(webhook.payload) for webhook in call.webhooks)
         if self._bytes + size > self._bytes_max:
             raise retry_after(
                 "overloaded", "webhooks arrive faster than they can be stored; send it again", 10
@@ -129,10 +129,10 @@ class Writer:
 
     def _next(self) -> list[_QueuedCall]:
         group = [self._waiting.popleft()]
-        events = len(group[0].call.arrivals)
-        while self._waiting and events + len(self._waiting[0].call.arrivals) <= GROUP_MAX:
+        events = len(group[0].call.webhooks)
+        while self._waiting and events + len(self._waiting[0].call.webhooks) <= GROUP_MAX:
             group.append(self._waiting.popleft())
-            events += len(group[-1].call.arrivals)
+            events += len(group[-1].call.webhooks)
         return group
 
     async def _write(self, group: Sequence[_QueuedCall]) -> None:
@@ -165,8 +165,8 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[WriteResult]
 
     Two statements: the second needs a snapshot taken after the first has waited for its locks.
     """
-    flat = [(call, arrival, uuid4()) for call in calls for arrival in call.arrivals]
-    check_flags = _checks_needed([arrival for _, arrival, _ in flat])
+    flat = [(call, webhook, uuid4()) for call in calls for webhook in call.webhooks]
+    check_flags = _checks_needed([webhook for _, webhook, _ in flat])
     sent = [
         (*entry, must_check)
         for entry, must_check in zip(flat, check_flags, strict=True)
@@ -178,46 +178,46 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[WriteResult]
         [
             NewEvent(
                 id=id_,
-                entity=arrival.entity,
-                key=arrival.key,
-                operation=arrival.operation,
-                payload=arrival.payload,
-                content=arrival.content,
+                entity=webhook.entity,
+                key=webhook.key,
+                operation=webhook.operation,
+                payload=webhook.payload,
+                content=webhook.content,
                 headers=call.headers,
                 address=call.address,
                 verified=call.verified,
-                stamped=arrival.stamped,
+                stamped=webhook.stamped,
                 deduplicated=must_check,
             )
-            for call, arrival, id_, must_check in sent
+            for call, webhook, id_, must_check in sent
         ],
         source=_SOURCE,
     )
     ids = iter(id_ for _, _, id_ in flat)
     results: list[WriteResult] = []
     for call in calls:
-        events = tuple(id_ for id_ in islice(ids, len(call.arrivals)) if id_ in queued_ids)
-        results.append(WriteResult(events=events, duplicates=len(call.arrivals) - len(events)))
+        events = tuple(id_ for id_ in islice(ids, len(call.webhooks)) if id_ in queued_ids)
+        results.append(WriteResult(events=events, duplicates=len(call.webhooks) - len(events)))
     return results
 
 
-def _checks_needed(arrivals: Sequence[Webhook]) -> list[bool | None]:
-    """For each arrival: whether the database must check that it is new; None for a duplicate within this group.
+def _checks_needed(webhooks: Sequence[Webhook]) -> list[bool | None]:
+    """For each webhook: whether the database must check that it is new; None for a duplicate within this group.
 
-    The first arrival of a record is checked. A later one without a stamp is new if it differs from the previous one.
+    The first webhook of a record is checked. A later one without a stamp is new if it differs from the previous one.
     """
     versions: set[str] = set()
     newest: dict[tuple[EntityType, str], str] = {}
     check_flags: list[bool | None] = []
-    for arrival in arrivals:
-        record = (arrival.entity, arrival.key)
+    for webhook in webhooks:
+        record = (webhook.entity, webhook.key)
         previous = newest.get(record)
-        if (arrival.stamped and arrival.content in versions) or previous == arrival.content:
+        if (webhook.stamped and webhook.content in versions) or previous == webhook.content:
             check_flags.append(None)
             continue
-        check_flags.append(arrival.stamped or previous is None)
-        versions.add(arrival.content)
-        newest[record] = arrival.content
+        check_flags.append(webhook.stamped or previous is None)
+        versions.add(webhook.content)
+        newest[record] = webhook.content
     return check_flags
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.entities import registry
 from handlers.queue import redrive
 from handlers.queue.event import ENTITY_TYPES, EntityType, Operation
-from handlers.receiver.intake import arrivals
+from handlers.receiver.intake import webhooks_of
 from handlers.receiver.writer import Call, write
 from handlers.worker.worker import Worker
 from tests.integration.queue.events import change
@@ -300,7 +300,7 @@ class TestDuplicates:
     async def test_a_second_receiver_waits_for_the_first(self, engine: AsyncEngine) -> None:
         """While one has written a webhook and not committed, another cannot take it for new."""
         call = Call(
-            arrivals=arrivals(EntityType.PRODUCT, body(ITEM).decode(), Operation.UPDATE),
+            webhooks=webhooks_of(EntityType.PRODUCT, body(ITEM).decode(), Operation.UPDATE),
             headers="{}",
             address=None,
             verified=True,

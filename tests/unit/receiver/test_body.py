@@ -15,7 +15,7 @@ from handlers.entities import document
 from handlers.entities.registry import source_key, unwrap
 from handlers.queue.event import EntityType, Operation
 from handlers.receiver import body, rate, signature
-from handlers.receiver.intake import KINDS, Webhook, arrivals, kind_of, operation_of
+from handlers.receiver.intake import KINDS, Webhook, kind_of, operation_of, webhooks_of
 from handlers.receiver.rejected import Rejected
 from handlers.receiver.serve import check, is_loopback
 
@@ -24,8 +24,8 @@ ITEM = {"item_id": "17", "name": "Mouse", "rate": "12.50", "last_modified_time":
 
 
 def one(record: dict[str, Any], operation: Operation = Operation.UPSERT) -> Webhook:
-    (arrival,) = arrivals(EntityType.PRODUCT, json.dumps({"item": record}), operation)
-    return arrival
+    (webhook,) = webhooks_of(EntityType.PRODUCT, json.dumps({"item": record}), operation)
+    return webhook
 
 
 class TestSignature:
@@ -186,14 +186,14 @@ class TestArrivals:
     def test_a_body_without_a_whole_record_is_refused(self, text: str) -> None:
         """One record that cannot be named is enough: half a call is no call."""
         with pytest.raises(Rejected) as no:
-            arrivals(EntityType.PRODUCT, text, Operation.UPSERT)
+            webhooks_of(EntityType.PRODUCT, text, Operation.UPSERT)
         assert no.value.status == 422
 
     @pytest.mark.parametrize("text", ["{", "'", '{"item": 1e', "\\"])
     def test_what_is_not_json_is_malformed(self, text: str) -> None:
         """400 and not 422: the transport is broken, not the record."""
         with pytest.raises(Rejected) as no:
-            arrivals(EntityType.PRODUCT, text, Operation.UPSERT)
+            webhooks_of(EntityType.PRODUCT, text, Operation.UPSERT)
         assert no.value.status == 400
 
     def test_equal_content_is_equal_however_it_is_printed(self) -> None:
@@ -227,7 +227,7 @@ class TestArrivals:
     def test_one_value_in_two_prints_is_one_content(self, one_way: str, other_way: str) -> None:
         """Two deliveries of one version differ in how they are written, also inside of lists and objects."""
         texts = [f'{{"item": {{"item_id": "17", {way}}}}}' for way in (one_way, other_way)]
-        contents = {arrivals(EntityType.PRODUCT, text, Operation.UPSERT)[0].content for text in texts}
+        contents = {webhooks_of(EntityType.PRODUCT, text, Operation.UPSERT)[0].content for text in texts}
         assert len(contents) == 1
 
     @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ class TestArrivals:
     def test_values_that_differ_are_two_contents(self, one_way: str, other_way: str) -> None:
         """To the last digit, and also where the type alone differs."""
         texts = [f'{{"item": {{"item_id": "17", {way}}}}}' for way in (one_way, other_way)]
-        contents = {arrivals(EntityType.PRODUCT, text, Operation.UPSERT)[0].content for text in texts}
+        contents = {webhooks_of(EntityType.PRODUCT, text, Operation.UPSERT)[0].content for text in texts}
         assert len(contents) == 2
 
     @pytest.mark.parametrize(
@@ -261,8 +261,8 @@ class TestArrivals:
 
     def test_two_records_never_share_a_name(self) -> None:
         """Content belongs to one record of one kind."""
-        (customer,) = arrivals(EntityType.CUSTOMER, '{"contact_id": "17"}', Operation.UPSERT)
-        (vendor,) = arrivals(EntityType.VENDOR, '{"contact_id": "17"}', Operation.UPSERT)
+        (customer,) = webhooks_of(EntityType.CUSTOMER, '{"contact_id": "17"}', Operation.UPSERT)
+        (vendor,) = webhooks_of(EntityType.VENDOR, '{"contact_id": "17"}', Operation.UPSERT)
         assert customer.content != vendor.content
 
     @pytest.mark.parametrize(
@@ -273,16 +273,16 @@ class TestArrivals:
         entity = kind_of(file.parent.name)
         text = file.read_text(encoding="utf-8")
         try:
-            found = arrivals(entity, text, Operation.UPSERT)
+            found = webhooks_of(entity, text, Operation.UPSERT)
         except Rejected:
             with pytest.raises(document.Refusal):
                 unwrap(entity, text)
             return
         before = unwrap(entity, text)
-        for arrival, record in zip(found, before, strict=True):
-            (again,) = unwrap(entity, arrival.payload)
+        for webhook, record in zip(found, before, strict=True):
+            (again,) = unwrap(entity, webhook.payload)
             assert again.data == record.data
-            assert source_key(entity, again.data) == arrival.key
+            assert source_key(entity, again.data) == webhook.key
 
 
 class TestLimits:
