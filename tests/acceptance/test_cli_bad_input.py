@@ -176,6 +176,8 @@ async def test_a_database_that_is_down_is_a_failed_check_or_a_try_again(place: P
 
 
 async def test_a_host_that_is_down_is_named(place: Place) -> None:
-    """The last of these tests: one host is unreachable, so no release starts on the other either."""
-    place.target.hosts[1].close_door()
-    await refused(place, "web-2", "release", place.target.revision, "-e", place.environment)
+    """One host is unreachable by SSH, so no release starts on the other either."""
+    door = place.target.hosts[1].door
+    # Nothing listens on port 1. The host itself stays as it is, for the other tests.
+    environment = changed(place, "host-down", f"port = {door.port}\n", "port = 1\n")
+    await refused(place, "web-2", "release", place.target.revision, "-e", environment)
