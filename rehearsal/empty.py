@@ -1,4 +1,4 @@
-"""An empty database with the ERP's tables, for as long as somebody tries payloads on it."""
+"""An empty database with the ERP's tables, for as long as a command tries payloads on it."""
 
 from __future__ import annotations
 

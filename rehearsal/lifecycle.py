@@ -21,7 +21,7 @@ _NEWBORN_SECONDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """Who started a rehearsal. A kept one belongs to nobody and stays until it is ended by its id."""
+    """The process that started a rehearsal. A kept one has no owner and stays until it is ended by its id."""
 
     id: str
     pid: int

@@ -1,4 +1,4 @@
-"""Ports of servers that start later, and again and again: reserved by whoever chose them, until the host goes."""
+"""Ports of servers that start later and repeatedly: reserved by the process that chose them until the host ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def reserve() -> socket.socket:
     """
     for _ in range(1000):
         reserved = socket.socket()
-        # Without SO_REUSEADDR, which would let others in as long as nobody listens.
+        # Without SO_REUSEADDR, which would let other processes bind the port as long as none listens.
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             reserved.bind(("127.0.0.1", 12_000 + secrets.randbelow(20_000)))

@@ -37,7 +37,7 @@ _SETTINGS = {
     # The data is thrown away with the folder. Commits still reach the kernel: a killed server loses nothing.
     "fsync": "off",
     "full_page_writes": "off",
-    # In the folder, with which it goes: in /dev/shm a killed server would leave it for ever.
+    # In the folder, and removed with it: in /dev/shm a killed server would leave it permanently.
     "dynamic_shared_memory_type": "mmap",
     "max_connections": "200",
     "shared_buffers": "64MB",
@@ -176,14 +176,14 @@ class Postgres:
         raise PostgresError(f"postgres did not answer within {_READY_SECONDS:.0f} s: {self._log_end()}")
 
     def restart(self) -> None:
-        """Start again on the same port after `stop` or after somebody killed the server."""
+        """Start again on the same port after `stop` or after the server was killed."""
         if self.process is not None:
             self.process.wait(timeout=_READY_SECONDS)
         self.spawn()
         self.wait_ready(fresh=False)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End the server: SIGINT is a clean shutdown, SIGQUIT an immediate one, SIGKILL a murder."""
+        """End the server: SIGINT is a clean shutdown, SIGQUIT an immediate one, SIGKILL is none."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.send_signal(how)
@@ -203,7 +203,7 @@ class Postgres:
         return self.url(name)
 
     async def drop_database(self, name: str) -> None:
-        """Remove a database and throw out whoever is still connected."""
+        """Remove a database and close its open connections."""
         await self._administer(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     async def _administer(self, statement: str) -> None:
@@ -228,7 +228,7 @@ class Postgres:
 
 
 def free_port() -> int:
-    """A loopback port that nobody has at this moment.
+    """A loopback port that is free at this moment.
 
     It lies below the range from which outgoing connections take theirs: a server that restarts must find its
     port free again.

@@ -1,4 +1,4 @@
-"""Finding and ending every process of one rehearsal, however it was started and whoever its parent is now.
+"""Finding and ending every process of one rehearsal, however it was started, and whatever its parent is now.
 
 Each process that a rehearsal starts inherits its marker. Two write their title over their environment:
 PostgreSQL is known by the data folder that it works in, sshd by the settings file that it was started with.

@@ -112,7 +112,7 @@ class Target:
         *folder* is where its folder is made (without it, the machine's temp folder), *ssh* the kind of SSH
         server (without it, the machine's own first). SIGTERM ends it like Ctrl-C.
         """
-        # The handler first: from the moment when there is a folder, somebody has to take it away.
+        # The handler first: from the moment the folder exists, it must be removed at the end.
         with cancelled_by_sigterm():
             rehearsal_id, own = lifecycle.make(folder)
             target = cls(id=rehearsal_id, folder=own, story=Story(story), keep=keep)
@@ -199,7 +199,7 @@ class Target:
             await engine.dispose()
 
     def engine(self) -> AsyncEngine:
-        """A new engine on the ERP's database, for whoever sends traffic or looks; dispose of it."""
+        """A new engine on the ERP's database, for traffic or for queries; the caller disposes of it."""
         return create_async_engine(make_url(self.database_url).set(drivername="postgresql+asyncpg"))
 
     async def _write_origin(self) -> None:

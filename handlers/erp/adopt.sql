@@ -1,5 +1,5 @@
 -- take_turn --
--- Whether nobody else is adopting; the lock is then ours until this connection closes.
+-- Whether no other adoption runs; the lock is then ours until this connection closes.
 -- It is polled: CREATE INDEX CONCURRENTLY of the other adoption would wait for a statement that waits.
 SELECT pg_try_advisory_lock(hashtext('runbook adopt'));
 

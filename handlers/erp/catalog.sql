@@ -2,7 +2,7 @@
 -- What each name of :tables stands for on the search path.
 SELECT n.name, c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner,
     pg_has_role(c.relowner, 'USAGE') AS is_ours,
-    -- Where else the name is when the search path has none. A second table in another schema would be read by nobody.
+    -- Where else the name is when the search path has none. No code would read a second table in another schema.
     CASE WHEN c.oid IS NULL THEN (
         SELECT string_agg(format('%I.%I', s.nspname, o.relname), ', ' ORDER BY s.nspname)
         FROM pg_class o

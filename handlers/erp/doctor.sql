@@ -24,7 +24,7 @@ GROUP BY short.name, short.columns, short.bytes, short.scans
 ORDER BY short.name;
 
 -- stuck --
--- Events that a worker began and nobody will finish: in processing without a lease, or with an expired one.
+-- Events that a worker began and none will finish: in processing without a lease, or with an expired one.
 SELECT count(*) AS events, min(started_at) AS oldest
 FROM tds_sync_queue
 WHERE status = 'processing' AND (lock_expires_at IS NULL OR lock_expires_at <= now())

@@ -58,7 +58,7 @@ WHERE q.id = r.id
        OR (
            -- The lease is free, as in claim.sql. The ERP's own workers take it before they set the status.
            (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
-           -- An event in processing is in somebody's hands until its lease expires.
+           -- A worker has an event in processing until its lease expires.
            AND (q.status <> 'processing' OR q.lock_expires_at <= now())
        ))
 RETURNING q.id;

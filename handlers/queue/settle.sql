@@ -113,7 +113,7 @@ WHERE q.id = ANY (ARRAY(SELECT id FROM lost))
 RETURNING q.id, q.status::text AS status;
 
 -- refuse_unknown --
--- Bury due events of a kind that no handler exists for: they would wait for ever.
+-- Bury due events of an entity type without a handler: they would wait permanently.
 WITH unknown AS (
     SELECT q.id
     FROM tds_sync_queue q

@@ -21,7 +21,7 @@ from handlers.receiver import body, rate, signature
 from handlers.receiver.body_reader import BodyReader, Disconnected, Headers
 from handlers.receiver.intake import kind_of, operation_of, webhooks_of
 from handlers.receiver.metrics import Metrics
-from handlers.receiver.readiness import Database, HealthCheck
+from handlers.receiver.readiness import DatabaseState, HealthCheck
 from handlers.receiver.rejected import Rejected, retry_after
 from handlers.receiver.writer import Call, Writer
 
@@ -122,7 +122,7 @@ class _Receiver:
     async def health(self) -> Response:
         """Whether webhooks can be stored now: 200 or 503."""
         database = await self._health_check.check()
-        up = database is Database.UP
+        up = database is DatabaseState.UP
         answer = {
             "status": "ok" if up else "failing",
             "database": database.value,

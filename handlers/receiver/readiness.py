@@ -19,7 +19,7 @@ _CACHE_SECONDS = 1.0
 """The result is cached for this time, so that health checks do not take connections from the writer."""
 
 
-class Database(StrEnum):
+class DatabaseState(StrEnum):
     """The state of the database at the last check."""
 
     UP = "up"
@@ -33,10 +33,10 @@ class HealthCheck:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._lock = asyncio.Lock()
-        self._state = Database.DOWN
+        self._state = DatabaseState.DOWN
         self._checked_at = float("-inf")
 
-    async def check(self) -> Database:
+    async def check(self) -> DatabaseState:
         """The state of the database, at most one second old."""
         async with self._lock:
             if time.monotonic() - self._checked_at > _CACHE_SECONDS:
@@ -44,11 +44,11 @@ class HealthCheck:
                 self._checked_at = time.monotonic()
             return self._state
 
-    async def _query(self) -> Database:
+    async def _query(self) -> DatabaseState:
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS), self._engine.connect() as tx:
                 tables_exist = (await tx.execute(_SQL["can_receive"])).scalar_one()
         except Exception as error:  # any error means: not ready
             log.warning("the database does not answer: %s", type(error).__name__)
-            return Database.DOWN
-        return Database.UP if tables_exist else Database.WITHOUT_QUEUE
+            return DatabaseState.DOWN
+        return DatabaseState.UP if tables_exist else DatabaseState.WITHOUT_QUEUE

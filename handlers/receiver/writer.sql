@@ -1,5 +1,5 @@
 -- lock_records --
--- Let nobody else write about these records until this transaction ends: two receivers may get the same webhook.
+-- Lock these records until this transaction ends: two receivers may get the same webhook.
 -- A lock that is not free within two seconds fails the statement, and the source sends its call again.
 SELECT set_config('lock_timeout', '2s', true),
     (SELECT count(pg_advisory_xact_lock(n.number))

@@ -1,5 +1,5 @@
 -- take --
--- Take the lock when it is free, has expired, or is ours already, with a higher token. No row: somebody else holds it.
+-- Take the lock when it is free, has expired, or is ours already, with a higher token. No row: it is held.
 INSERT INTO runbook.lock AS held (environment, release_id, holder, token, taken_at, heartbeat_at, expires_at)
 -- The token is at least the seconds since 2025. Hosts remember the highest token, and must also obey a ledger that
 -- was created anew or restored from a backup.
@@ -28,7 +28,7 @@ INSERT INTO runbook.takeover (environment, release_id, former_holder, holder, to
 VALUES (:environment, :release_id, :former_holder, :holder, :token, :reason);
 
 -- renew --
--- Extend the lock, provided the token is still ours. No row: somebody has taken it.
+-- Extend the lock, provided the token is still ours. No row: another controller has taken it.
 UPDATE runbook.lock
 SET heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => :ttl)
 WHERE environment = :environment AND token = :token AND release_id IS NOT NULL

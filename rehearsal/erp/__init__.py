@@ -71,7 +71,7 @@ def _stream() -> bytes:
 
 
 def _git(*words: str, feed: bytes = b"") -> str:
-    """Run git without the settings of whoever is at the keyboard: they would change ids, or ask questions."""
+    """Run git without the user's own settings: they would change commit ids, or ask questions."""
     environment = os.environ | {
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",

@@ -114,7 +114,7 @@ def find_sshd() -> str | None:
 
 
 def user_name() -> str:
-    """The name we log in with: on loopback nobody but ourselves is let in."""
+    """The name we log in with: only our own user may log in on loopback."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -167,8 +167,8 @@ def _start_asyncssh(
             start_new_session=True,
         )
     assert process.stdout is not None
-    with process.stdout as said:
-        line = said.readline()
+    with process.stdout as output:
+        line = output.readline()
     if not line.strip():
         process.wait()
         reason = (folder / "server.log").read_text(encoding="utf-8", errors="replace").strip()

@@ -23,7 +23,7 @@ def supervise(unit: Unit) -> None:
     ending: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ending.append(number))
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    # Held before anything else happens: whoever asks "does it run?" hears of us from the first moment.
+    # Held before anything else happens, so that `show` reports the unit from its first moment.
     with unit.locked("alive"):
         unit.write(supervisor=os.getpid(), restarts=0, result="success", status=0)
         restarts = 0
@@ -77,7 +77,7 @@ def _spawn(unit: Unit) -> subprocess.Popen[bytes] | None:
 
 
 def _wait(process: subprocess.Popen[bytes] | None, wake: int, ending: list[int], limit: float) -> int:
-    """Wait for the process's own end, or end it with its whole group when we are told to."""
+    """Wait for the process's own end, or end it with its whole group after a SIGTERM."""
     if process is None:
         return 203
     deadline: float | None = None

@@ -107,8 +107,8 @@ def start(unit: Unit) -> int:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd="/", start_new_session=True,
         )  # fmt: skip
     assert supervisor.stdout is not None
-    with supervisor.stdout as said:
-        if said.readline() == b"started\n":
+    with supervisor.stdout as output:
+        if output.readline() == b"started\n":
             return 0
     return _complain(f"Job for {unit.name} failed because of unavailable resources; see {unit.log}.", 1)
 

@@ -17,7 +17,7 @@ SELECT id, phase::text, host, kind, command, token, started_at, finished_at, out
 FROM runbook.operation WHERE id = :id;
 
 -- open_operations --
--- Intentions nobody has confirmed: after a restart the hosts are asked about these first.
+-- Intents without a confirmed outcome: after a restart the hosts are asked about these first.
 SELECT id, phase::text, host, kind, command, token, started_at, finished_at, outcome::text, exit_status, output
 FROM runbook.operation
 WHERE release_id = :release_id AND (outcome IS NULL OR outcome IN ('unreachable', 'unknown'))

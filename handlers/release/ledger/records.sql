@@ -24,7 +24,7 @@ WHERE environment = :environment AND revision = :revision AND lifted_at IS NULL
 ORDER BY since DESC LIMIT 1;
 
 -- set_aside --
--- The revisions of an environment that nobody has let go again yet.
+-- The quarantined revisions of an environment.
 SELECT DISTINCT revision FROM runbook.quarantine WHERE environment = :environment AND lifted_at IS NULL
 ORDER BY revision;
 

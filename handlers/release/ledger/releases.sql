@@ -23,7 +23,7 @@ SELECT id, environment, from_revision, to_revision, requested_by, phase::text, r
 FROM runbook.release WHERE id = :id;
 
 -- lock_release --
--- One release, with its row locked until the transaction ends, so that nobody else moves it.
+-- One release, with its row locked until the transaction ends, so that no other controller moves it.
 SELECT id, environment, from_revision, to_revision, requested_by, phase::text, resume_phase::text, token, speed, reason,
        created_at, finished_at
 FROM runbook.release WHERE id = :id FOR NO KEY UPDATE;
@@ -48,7 +48,7 @@ ORDER BY created_at DESC, id DESC LIMIT :limit;
 SELECT plan::text FROM runbook.release WHERE id = :id;
 
 -- enter_phase --
--- Move a release on, provided nobody has moved it since we looked. No row: it has moved.
+-- Move a release on, provided it is still in the phase that was read. No row: it has moved.
 UPDATE runbook.release
 SET phase = CAST(:to AS runbook.phase),
     resume_phase = CAST(:resume_phase AS runbook.phase),

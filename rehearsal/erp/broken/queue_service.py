@@ -31,7 +31,7 @@ class QueueService:
         return list(rows)
 
     async def acquire_lock(self, event_id: UUID, worker: str) -> bool:
-        """Hold the row for five minutes, unless somebody else does."""
+        """Hold the row for five minutes, unless another worker holds it."""
         now = datetime.now(UTC)
         held = await self.session.execute(
             update(SyncQueue)
