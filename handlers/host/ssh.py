@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import paramiko
 
 from handlers.environment.model import Environment, Host
-from handlers.errors import OutcomeUnknown, Unreachable
+from handlers.errors import OutcomeUnknown, Refused, Unreachable
 from handlers.host import connect
 from handlers.host.command import Command
 
@@ -30,8 +31,11 @@ CONNECTING_MAX = 8
 """Connections opened at the same time: sshd drops unauthenticated ones beyond ten (MaxStartups)."""
 SESSIONS_MAX = 8
 """Commands at the same time on one connection: sshd allows ten (MaxSessions)."""
-_FROM_STDIN = """exec sh -c 'eval "$(cat)"'"""
-"""The only argument of the login shell. The command itself comes over stdin, so no process list shows it."""
+_FROM_STDIN = """exec sh -c 's=$(cat); case $s in *"#runbook"*) eval "$s";; *) exit 97;; esac'"""
+"""The only argument of the login shell. The command itself comes over stdin, so no process list shows it. It is run
+only when its first line has arrived: a startup file may have read a part of it."""
+_LINES_TO_SPARE = 20
+"""Empty lines before the command, for startup files that read a line (`read`, a menu, a prompt for a project)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +135,11 @@ class Shell:
         self, transport: paramiko.Transport, channel: paramiko.Channel, command: Command, limit: float
     ) -> CommandResult:
         loop = asyncio.get_running_loop()
+        mark = f"--runbook-{secrets.token_hex(8)}--"
 
         def send() -> None:
             channel.exec_command(_FROM_STDIN)
-            channel.sendall(command.script.encode())
+            channel.sendall(_framed(command.script, mark).encode())
             channel.shutdown_write()
 
         async def converse() -> CommandResult:
@@ -156,7 +161,17 @@ class Shell:
         if result.exit_status == -1:
             # Killed by a signal, connection lost or channel closed: paramiko does not distinguish them.
             raise self._lost(command, "ended without an exit status")
-        return result
+        return self._unframed(result, mark)
+
+    def _unframed(self, result: CommandResult, mark: str) -> CommandResult:
+        """The command's own output. Raises Refused when the login shell never ran the command."""
+        if mark not in result.stdout:
+            raise Refused(
+                f"{self._name}: the login shell of {self.host.user or self.environment.ssh.user} does not run "
+                f"commands; it ended with status {result.exit_status} and printed {result.summary[:200]!r}. "
+                "Its startup files (such as .bashrc) must not read input or exit when no terminal is attached"
+            )
+        return replace(result, stdout=_between(result.stdout, mark), stderr=_between(result.stderr, mark))
 
     def _lost(self, command: Command, what: str) -> Unreachable | OutcomeUnknown:
         sentence = f"{self._name}: `{_short(command)}` {what}"
@@ -228,6 +243,20 @@ def _read(receive: Callable[[int], bytes]) -> str:
         del tail[:-half]
     gap = f"\n… {dropped} bytes left out …\n".encode() if dropped else b""
     return bytes(head + gap + tail).decode(errors="replace")
+
+
+def _framed(script: str, mark: str) -> str:
+    """*script* with *mark* before and after its output: startup files of the login shell may print as well."""
+    show = f"printf '%s\\n' {mark}; printf '%s\\n' {mark} >&2"
+    head = "\n" * _LINES_TO_SPARE + "#runbook"
+    return f"{head}\n{show}\n{script}\nrunbook_status=$?\n{show}\nexit $runbook_status\n"
+
+
+def _between(output: str, mark: str) -> str:
+    """What stands between two marks; after the first where the second is missing, because the script was killed."""
+    _, _, rest = output.partition(f"{mark}\n")
+    own, end, _ = rest.rpartition(mark)
+    return own if end else rest
 
 
 def _short(command: Command) -> str:

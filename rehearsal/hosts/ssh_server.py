@@ -32,6 +32,10 @@ class _Server(asyncssh.SSHServer):
         return username == self._user and key.public_data == self._key
 
 
+# As bash does for a command that comes over SSH.
+_LOGIN_SHELL = '[ ! -f "$HOME/.bashrc" ] || . "$HOME/.bashrc"; exec /bin/sh -c "$1"'
+
+
 async def _serve_command(process: asyncssh.SSHServerProcess[bytes]) -> None:
     """Run the command with `sh`, carry its bytes both ways and report how it ended.
 
@@ -40,7 +44,7 @@ async def _serve_command(process: asyncssh.SSHServerProcess[bytes]) -> None:
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
     child = await asyncio.create_subprocess_exec(
-        *("/bin/sh", *(("-c", process.command) if process.command else ())),
+        *("/bin/sh", *(("-c", _LOGIN_SHELL, "sh", process.command) if process.command else ())),
         stdin=asyncio.subprocess.PIPE,
         stdout=out_write,
         stderr=err_write,

@@ -203,6 +203,8 @@ def _start_openssh_on(
     session = folder / "session"
     session.write_text(
         f"#!/bin/sh\n{exports}\ncd {shlex.quote(str(home))} || exit 1\n"
+        # As bash does for a command that comes over SSH.
+        '[ ! -f "$HOME/.bashrc" ] || . "$HOME/.bashrc"\n'
         'exec /bin/sh ${SSH_ORIGINAL_COMMAND:+-c "$SSH_ORIGINAL_COMMAND"}\n',
         encoding="utf-8",
     )

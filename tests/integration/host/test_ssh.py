@@ -65,6 +65,52 @@ async def test_a_hostile_word_arrives_as_it_is(shell: Shell, hostile: str) -> No
     assert (await shell.run(procedure)).stdout == f"[{hostile}]"
 
 
+NOISE = {
+    "prints": "echo 'Welcome to this host'; echo 'disk is 91 % full' >&2",
+    "prints without a newline": "printf 'Welcome'; printf 'warning' >&2",
+    "prints much": "i=0; while [ $i -lt 2000 ]; do echo 'a long message of the day'; i=$((i + 1)); done",
+    "fails": "no-such-command; false",
+    "turns on tracing": "set -x",
+    "changes the folder": "cd /",
+    "asks a question": "printf 'which project? '; read project",
+}
+
+
+@pytest.mark.parametrize("startup", NOISE.values(), ids=NOISE)
+async def test_a_startup_file_that_prints_is_no_part_of_an_answer(
+    target: Target, shell: Shell, startup: str
+) -> None:
+    """Only the command's own output comes back, on both streams, with its exit status."""
+    (target.hosts["web-1"] / ".bashrc").write_text(f"{startup}\n")
+    result = await shell.run(Command.procedure("echo out; echo err >&2; exit 7", title="t"))
+    assert (result.stdout, result.stderr, result.exit_status) == ("out\n", "err\n", 7)
+    assert (await shell.run(Command("printf", "no newline"))).stdout == "no newline"
+    assert (await shell.run(Command("true"))).stdout == ""
+
+
+@pytest.mark.parametrize(
+    "startup",
+    [
+        "echo 'This account is not available'; exit 1",
+        "exec cat >/dev/null",
+        "cat >/dev/null",
+        "i=0; while [ $i -lt 22 ]; do read line; i=$((i + 1)); done",
+    ],
+    ids=["exits", "becomes another program", "reads everything", "reads a part of the command"],
+)
+async def test_a_login_shell_that_runs_no_command_is_named(
+    target: Target, shell: Shell, startup: str
+) -> None:
+    """One that exits or swallows its input never ran the command: refused, with the host and what it printed."""
+    (target.hosts["web-1"] / ".bashrc").write_text(f"{startup}\n")
+    with pytest.raises(
+        Refused, match=r"^web-1 .*the login shell of .* does not run commands; .*\.bashrc"
+    ) as caught:
+        await shell.run(Command("touch", "changed", changes=True))
+    assert ("not available" in str(caught.value)) == ("not available" in startup)
+    assert not (target.hosts["web-1"] / "changed").exists()
+
+
 async def test_the_command_is_in_no_process_list(shell: Shell) -> None:
     """The arguments of the login shell do not contain the command, so a secret in a procedure does not leak."""
     marker = "planted-4711"
