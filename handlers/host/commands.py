@@ -77,15 +77,13 @@ def git(deploy: Deploy, *words: Word, changes: bool = False) -> Command:
 def fetch(deploy: Deploy) -> Command:
     """Fetch the released branch. It does not ask for a commit id, because git servers refuse that."""
     tracking = f"refs/remotes/{deploy.remote}/{deploy.branch}"
-    return git(
-        deploy,
-        "fetch",
-        "--quiet",
-        "--tags",
-        "--force",
-        deploy.remote,
-        f"+refs/heads/{deploy.branch}:{tracking}",
+    body = (
+        # A shallow clone would not find older commits of the branch.
+        '[ "$(git_here rev-parse --is-shallow-repository 2>/dev/null)" != true ] || set -- --unshallow "$@"\n'
+        'git_here fetch --quiet --tags --force "$@"'
     )
+    refspec = f"+refs/heads/{deploy.branch}:{tracking}"
+    return Command.procedure(_git_functions(repository(deploy)) + body, deploy.remote, refspec, title="fetch")
 
 
 def commit_of(deploy: Deploy, revision: str) -> Command:

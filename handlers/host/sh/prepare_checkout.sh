@@ -11,6 +11,7 @@ if [ "$direction" = forward ] || ! git_here cat-file -e "$sha^{commit}" 2>/dev/n
 fi
 # A tree that our interrupted switch left half-way is not refused: the next switch fixes it.
 if [ "$direction" = forward ] && [ ! -f "$RUNBOOK_STATE/switching" ]; then
+    refuse_submodules
     check_free_space
     if ! { git_here diff --quiet HEAD && same_as HEAD; }; then
         git_here diff --stat HEAD
@@ -20,11 +21,12 @@ if [ "$direction" = forward ] && [ ! -f "$RUNBOOK_STATE/switching" ]; then
     git_here read-tree -m -u -n HEAD "$sha" ||
         stop 65 "untracked files in $tree are in the way of $sha (above): move them away, then try again"
 fi
-if [ "$#" -gt 0 ]; then
+# Forward always, so that a revision whose files cannot be written exactly is refused before the workers stop.
+if [ "$#" -gt 0 ] || [ "$direction" = forward ]; then
     export_to "$RUNBOOK_STATE/trees/$sha"
     (hooks "$RUNBOOK_STATE/trees/$sha" "$@")
     status=$?
     rm -rf "$RUNBOOK_STATE/trees"
-    exit "$status"
+    [ "$status" = 0 ] || exit "$status"
 fi
 say "$sha is present"

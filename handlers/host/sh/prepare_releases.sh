@@ -17,7 +17,10 @@ fi
 if [ "$(cat "$target/REVISION" 2>/dev/null)" != "$sha" ]; then
     [ "$(readlink "$base/current")" != "releases/$sha" ] ||
         stop 65 "$base/current points to $target, which has no file REVISION: write its commit id into that file"
-    [ "$direction" = back ] || check_free_space
+    [ "$direction" = back ] || {
+        refuse_submodules
+        check_free_space
+    }
     rm -rf "$target" "$base"/releases/.new.*
     export_to "$base/releases/.new.$sha"
     mv "$base/releases/.new.$sha" "$target" || stop 81 "cannot rename the new folder to $target"

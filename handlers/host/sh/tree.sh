@@ -54,8 +54,11 @@ clear_locks() {
     done
 }
 
+# A shallow clone does not know which older commits are on the branch: it is completed.
 fetch() {
-    git_here fetch --quiet "$remote" "+refs/heads/$branch:refs/remotes/$remote/$branch" ||
+    unshallow=''
+    [ "$(git_here rev-parse --is-shallow-repository)" != true ] || unshallow=--unshallow
+    git_here fetch --quiet $unshallow "$remote" "+refs/heads/$branch:refs/remotes/$remote/$branch" ||
         stop 69 "cannot fetch $branch from $remote in $tree (see above)"
 }
 
@@ -82,12 +85,47 @@ check_free_space() {
     free=$(df -Pk "$tree" | awk 'NR == 2 { print $4 }')
     [ "$free" -ge "$needed" ] ||
         stop 65 "only $free KiB are free in $tree and the switch needs $needed (twice the tree): free some space first"
+    # Some file systems have no fixed number of inodes, and report none.
+    inodes=$(df -Pi "$tree" 2>/dev/null | awk 'NR == 2 && $2 > 0 { print $4 }')
+    files=$(git_here ls-tree -r -t "$sha" | awk 'END { print 2 * NR + 20 }')
+    [ "${inodes:-$files}" -ge "$files" ] ||
+        stop 65 "only $inodes inodes are free in $tree and the switch needs $files (twice the tree): remove some files first"
 }
 
-# Without a pipe, which would lose the exit status of git archive.
+# A switch would leave the folder of a submodule as it is, and an export would leave it empty.
+refuse_submodules() {
+    submodules=$(git_here ls-tree -r "$sha" | awk '$2 == "commit" { print $4 }' | head -n 5)
+    [ -z "$submodules" ] ||
+        stop 65 "revision $sha has submodules, which are not deployed ($(echo $submodules)): add their files to the repository"
+}
+
+# Write a revision to a new folder and verify its content. git archive would obey export-ignore and export-subst, so
+# that files were missing or had another text.
 export_to() {
-    rm -rf "$1" "$1.tar" && mkdir -p "$1" && git_here archive -o "$1.tar" "$sha" && tar -xf "$1.tar" -C "$1" &&
-        rm -f "$1.tar" || stop 81 "cannot write the tree of $sha to $1"
+    index=$RUNBOOK_STATE/index.export
+    rm -rf "$1" "$index" "$index.lock" && mkdir -p "$1" && GIT_INDEX_FILE=$index git_here read-tree "$sha" &&
+        GIT_INDEX_FILE=$index git_here --work-tree="$1" checkout-index --all --force ||
+        stop 81 "cannot write the tree of $sha to $1"
+    GIT_INDEX_FILE=$index git_here --work-tree="$1" update-index --refresh || {
+        rm -rf "$1"
+        stop 65 "once written, files of $sha differ from its commit (above): git's line endings or filters change them. \
+Run git add --renormalize . and commit, or correct .gitattributes"
+    }
+    rm -f "$index"
+    refuse_lfs_pointers "$1"
+}
+
+# Without git-lfs on the host git writes the pointer instead of the file, and takes that for right.
+refuse_lfs_pointers() {
+    git_here grep -lI '^version https://git-lfs' "$sha" -- | while IFS= read -r name; do
+        head -c 200 "$1/${name#"$sha:"}" 2>/dev/null | grep -q '^oid sha256:' && printf '%s\n' "${name#"$sha:"}"
+    done >"$RUNBOOK_STATE/pointers"
+    pointers=$(head -n 3 "$RUNBOOK_STATE/pointers")
+    rm -f "$RUNBOOK_STATE/pointers"
+    [ -z "$pointers" ] || {
+        rm -rf "$1"
+        stop 65 "git-lfs does not work on this host, so these are pointers instead of files ($(echo $pointers)): install it for the user"
+    }
 }
 
 # hooks FOLDER COMMAND…

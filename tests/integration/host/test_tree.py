@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from handlers.host import operations
-from handlers.host.facts import inspect
+from handlers.host.facts import inspect, resolve
 from handlers.host.operations import OperationOutcome
 from handlers.host.ssh import Shell
 from handlers.host.step import HostChange, activate, prepare
@@ -300,3 +301,127 @@ async def test_a_release_folder_that_is_incomplete_is_exported_again(target: Tar
         assert (await prepare(shell, change(sha))).done
         assert (await activate(shell, change(sha, attempt=2))).done
     assert not (base / "current" / "rubbish").exists()
+
+
+def as_releases(target: Target) -> Path:
+    """Let the host use the strategy `releases`; its folder."""
+    base = target.hosts["web-1"] / "rel"
+    base.mkdir()
+    git("clone", "-q", "--bare", str(target.origin), "repository", at=base)
+    target.changed = {"services": _SERVICES, "deploy": {"strategy": "releases", "directory": "~/rel"}}
+    return base
+
+
+STRATEGIES = pytest.mark.parametrize("strategy", ["checkout", "releases"])
+
+
+async def refused_before_the_switch(target: Target, sha: str, strategy: str) -> str:
+    """The output of a preparation that is refused; what runs is as before, and nothing is left behind."""
+    if strategy == "releases":
+        as_releases(target)
+    before = tree_of(target)
+    environment = target.environment()
+    async with open_host(environment, environment.hosts[0]) as shell:
+        result = await prepare(shell, change(sha))
+    assert (result.outcome, result.exit_status) == (OperationOutcome.FAILED, 65), result.output
+    assert tree_of(target) == before
+    assert not list(target.state().rglob("trees/*/*"))
+    return result.output
+
+
+@STRATEGIES
+async def test_a_revision_with_a_submodule_is_refused_before_the_switch(
+    target: Target, strategy: str
+) -> None:
+    """Its folder would keep the old content in one strategy, and be empty in the other."""
+    library = target.folder / "library.git"
+    git("clone", "-q", "--bare", str(target.origin), str(library), at=target.folder)
+    target.git("-c", "protocol.file.allow=always", "submodule", "add", "-q", str(library), "vendor/lib")
+    output = await refused_before_the_switch(target, target.commit("with a submodule"), strategy)
+    assert "has submodules, which are not deployed (vendor/lib)" in output
+
+
+@STRATEGIES
+async def test_a_file_that_git_writes_otherwise_than_committed_is_refused_before_the_switch(
+    target: Target, strategy: str
+) -> None:
+    """CRLF in the commit, and `eol=crlf` for it: what is written never equals the commit."""
+    target.commit("attributes", files={".gitattributes": "*.win text eol=crlf\n"})
+    (target.folder / "workshop" / "win.win").write_bytes(b"one\r\ntwo\r\n")
+    # As an older git or another tool commits it: unfiltered.
+    blob = target.git("hash-object", "-w", "--no-filters", "win.win")
+    target.git("update-index", "--add", "--cacheinfo", f"100644,{blob},win.win")
+    target.git("commit", "-q", "-m", "crlf")
+    target.git("push", "-q", "origin", "HEAD:main")
+    sha = target.git("rev-parse", "HEAD")
+    output = await refused_before_the_switch(target, sha, strategy)
+    assert "win.win" in output
+    assert "git add --renormalize" in output
+
+
+@STRATEGIES
+async def test_a_pointer_of_git_lfs_is_refused_before_the_switch(target: Target, strategy: str) -> None:
+    """Without git-lfs on the host, the pointer would be deployed instead of the file."""
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1\n"
+    attributes = "*.bin filter=lfs diff=lfs merge=lfs -text\n"
+    sha = target.commit("lfs", files={".gitattributes": attributes, "model.bin": pointer})
+    output = await refused_before_the_switch(target, sha, strategy)
+    assert "pointers instead of files (model.bin)" in output
+
+
+async def test_a_release_folder_has_what_an_archive_would_leave_out(target: Target) -> None:
+    """export-ignore and export-subst are for archives: a release is exactly its commit."""
+    base = as_releases(target)
+    files = {
+        ".gitattributes": "migrations/ export-ignore\nversion.txt export-subst\n",
+        "migrations/001.sql": "create table x();",
+        "version.txt": "$Format:%H$",
+    }
+    sha = target.commit("for archives", files=files)
+    environment = target.environment()
+    async with open_host(environment, environment.hosts[0]) as shell:
+        assert (await prepare(shell, change(sha))).done
+        assert (await activate(shell, change(sha))).done
+    current = (base / "current").resolve()
+    assert {name: (current / name).read_text() for name in files} == files
+
+
+async def test_the_hooks_of_a_checkout_see_the_whole_revision(target: Target) -> None:
+    """A migration that is left out of archives is in the tree in which the hook runs."""
+    hook = "ls migrations/001.sql"
+    target.changed = {"services": _SERVICES, "deploy": {"before_activate": [hook]}}
+    files = {".gitattributes": "migrations/ export-ignore\n", "migrations/001.sql": "create table x();"}
+    sha = target.commit("with a migration", files=files)
+    environment = target.environment()
+    async with open_host(environment, environment.hosts[0]) as shell:
+        result = await prepare(shell, change(sha))
+    assert result.done, result.output
+    assert "migrations/001.sql" in result.output
+
+
+async def test_a_shallow_clone_is_completed(target: Target) -> None:
+    """An older revision of the branch is found, and can be deployed."""
+    older = target.commit("older")
+    target.commit("newer")
+    shutil.rmtree(target.tree())
+    git("clone", "-q", "--depth", "1", f"file://{target.origin}", "erp it's", at=target.hosts["web-1"])
+    environment = target.environment()
+    async with open_host(environment, environment.hosts[0]) as shell:
+        assert await resolve(shell, older) == older
+        assert (await prepare(shell, change(older))).done
+    assert target.git("rev-parse", "--is-shallow-repository", at=target.tree()) == "false"
+
+
+@STRATEGIES
+async def test_a_file_system_without_inodes_is_refused_before_the_switch(
+    target: Target, strategy: str
+) -> None:
+    """Bytes are free, but no more files can be made: the switch would end half-way."""
+    shim = target.hosts["web-1"] / "bin" / "df"
+    lines = "printf 'Filesystem Inodes IUsed IFree IUse%% Mounted\\ntmpfs 130 118 12 91%% /\\n'"
+    shim.write_text(
+        f'#!/bin/sh\ncase $1 in -Pi) {lines} ;; *) exec /usr/bin/env -u PATH /bin/df "$@" ;; esac\n'
+    )
+    shim.chmod(0o755)
+    output = await refused_before_the_switch(target, target.commit("more files"), strategy)
+    assert "only 12 inodes are free" in output

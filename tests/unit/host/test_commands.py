@@ -143,7 +143,7 @@ def test_an_operation_id_names_a_folder(bad: str) -> None:
 def test_the_branch_is_fetched_and_not_the_id() -> None:
     """Git servers refuse to send a commit id that is not the tip of a ref."""
     assert "+refs/heads/main:refs/remotes/origin/main" in str(commands.fetch(DEPLOY))
-    assert "GIT_TERMINAL_PROMPT=0" in str(commands.fetch(DEPLOY))
+    assert "GIT_TERMINAL_PROMPT=0" in commands.fetch(DEPLOY).script
 
 
 def test_the_switch_is_detached_at_the_exact_commit() -> None:
