@@ -100,19 +100,19 @@ refuse_submodules() {
 }
 
 # Write a revision to a new folder and verify its content. git archive would obey export-ignore and export-subst, so
-# that files were missing or had another text.
+# that files were missing or had another text. A rollback goes on with what it had before, verified or not.
 export_to() {
     index=$RUNBOOK_STATE/index.export
     rm -rf "$1" "$index" "$index.lock" && mkdir -p "$1" && GIT_INDEX_FILE=$index git_here read-tree "$sha" &&
         GIT_INDEX_FILE=$index git_here --work-tree="$1" checkout-index --all --force ||
         stop 81 "cannot write the tree of $sha to $1"
-    GIT_INDEX_FILE=$index git_here --work-tree="$1" update-index --refresh || {
+    GIT_INDEX_FILE=$index git_here --work-tree="$1" update-index --refresh || [ "$direction" = back ] || {
         rm -rf "$1"
         stop 65 "once written, files of $sha differ from its commit (above): git's line endings or filters change them. \
 Run git add --renormalize . and commit, or correct .gitattributes"
     }
     rm -f "$index"
-    refuse_lfs_pointers "$1"
+    [ "$direction" = back ] || refuse_lfs_pointers "$1"
 }
 
 # Without git-lfs on the host git writes the pointer instead of the file, and takes that for right.

@@ -425,3 +425,15 @@ async def test_a_file_system_without_inodes_is_refused_before_the_switch(
     shim.chmod(0o755)
     output = await refused_before_the_switch(target, target.commit("more files"), strategy)
     assert "only 12 inodes are free" in output
+
+
+async def test_a_rollback_is_not_refused_for_what_a_release_is(target: Target) -> None:
+    """With a hook, the previous revision is exported as well; a pointer in it must not keep a host on the bad one."""
+    target.changed = {"services": _SERVICES, "deploy": {"before_activate": ["true"]}}
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1\n"
+    sha = target.commit("lfs", files={"model.bin": pointer})
+    git("fetch", "-q", at=target.tree())
+    environment = target.environment()
+    async with open_host(environment, environment.hosts[0]) as shell:
+        result = await prepare(shell, change(sha, back=True))
+    assert result.done, result.output
