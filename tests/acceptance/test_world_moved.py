@@ -22,10 +22,6 @@ from tests.acceptance.killing import Place, Point, last
 
 pytestmark = pytest.mark.timeout(300)
 
-SWITCHED = Point(
-    name="a host is switched",
-    query="SELECT EXISTS (SELECT FROM runbook.operation WHERE kind = 'activate' AND outcome = 'done')",
-)
 TEN_MINUTES_AGO = """UPDATE runbook.release
 SET plan = jsonb_set(plan, '{looked_at}', to_jsonb((now() - interval '10 min')::text)) WHERE id = $1"""
 A_LATER_TOKEN = 99_999_999_999
@@ -40,6 +36,20 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
             yield place
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="session")
+async def every_revision_may_be_released(place: Place) -> None:
+    """Lift the quarantines of the tests before."""
+    # Before the first release there is no ledger.
+    with contextlib.suppress(asyncpg.UndefinedTableError):
+        await place.ledger.execute("UPDATE runbook.quarantine SET lifted_at = now() WHERE lifted_at IS NULL")
+
+
+def switched(release_id: str) -> Point:
+    """A host is switched."""
+    query = "SELECT EXISTS (SELECT FROM runbook.operation WHERE kind = 'activate' AND outcome = 'done'"
+    return Point(name="a host is switched", query=f"{query} AND release_id = '{release_id}')")
 
 
 def in_a_switch(release_id: str) -> Point:
@@ -87,7 +97,7 @@ async def test_a_release_that_a_host_refuses_half_way_is_held_and_rolled_back(pl
     """One host is switched already: held. A rollback that the host refuses fails; the next one succeeds."""
     run = await place.plan()
     execution = asyncio.create_task(release.execute_by_id(place.environment, run.id))
-    await place.at(SWITCHED)
+    await place.at(switched(run.id))
     with obeying_another(place, 1):
         held = await execution
         assert (held.phase, exit_code(held.phase)) == (Phase.HELD, ExitCode.HELD)
@@ -109,9 +119,6 @@ async def test_a_release_that_a_host_refuses_half_way_is_held_and_rolled_back(pl
 
 async def test_a_database_that_is_away_during_a_switch_costs_the_release_nothing(place: Place) -> None:
     """The operation runs on, its outcome is confirmed late, and no revision is rolled back or quarantined for it."""
-    # Another test may have left this revision.
-    with contextlib.suppress(asyncpg.UndefinedTableError):
-        await place.ledger.execute("UPDATE runbook.quarantine SET lifted_at = now() WHERE lifted_at IS NULL")
     run = await place.plan()
     going = asyncio.create_task(release.execute_by_id(place.environment, run.id))
     await place.at(in_a_switch(run.id))
