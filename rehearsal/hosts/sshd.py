@@ -52,7 +52,7 @@ class SshdError(RuntimeError):
 
 
 class _PortTakenError(Exception):
-    """Somebody took the port after we had chosen it."""
+    """Another process took the port after it was chosen."""
 
 
 @dataclass(kw_only=True)

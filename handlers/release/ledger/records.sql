@@ -11,7 +11,7 @@ SELECT id, phase::text, taken_at, finding::text, sentence, inputs::text
 FROM runbook.judgement WHERE release_id = :release_id ORDER BY id;
 
 -- quarantine --
--- Nobody releases this revision again until a named person says so.
+-- Quarantine a revision: it is refused until a named person lifts that.
 INSERT INTO runbook.quarantine (environment, revision, release_id, reason)
 VALUES (:environment, :revision, :release_id, :reason)
 ON CONFLICT (environment, revision, release_id) DO NOTHING;

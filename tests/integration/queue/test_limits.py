@@ -121,7 +121,7 @@ async def test_a_held_event_is_as_it_was(engine: AsyncEngine) -> None:
 
 
 async def test_what_a_limit_holds_back_is_not_locked(engine: AsyncEngine) -> None:
-    """A worker that may take nothing is in nobody's way, not even until its transaction ends."""
+    """A worker that may take nothing locks no rows that others could take, not even until its transaction ends."""
     await fill(engine, 3)
     await limits.limit(engine, None, per_ten_seconds=0, seconds=60, **WHY)
     async with engine.connect() as tx, engine.connect() as other:
