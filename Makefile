@@ -14,7 +14,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test rehearse bench lock clean
+.PHONY: help setup check test soak rehearse bench lock clean
 
 help: ## List these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ check: $(READY) ## Check format, lint, strict types and the import contract
 
 test: $(READY) ## Run all tests, on a real database, SSH and git (TESTS=tests/unit for a part)
 	$(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+soak: $(READY) ## Run the proofs that take an hour, such as a kill at every point (TESTS=... for a part)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m soak --timeout 3600 $(or $(TESTS),tests)
 
 rehearse: $(READY) ## Run a whole release on a temporary target (STORY=sick for another story)
 	$(BIN)/runbook rehearse $(STORY)
