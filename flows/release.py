@@ -157,9 +157,11 @@ async def _run_step(step: Step, run: Release) -> Conclusion:
     except TryAgain as error:
         blind = run.phase in (Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
         verdict = Verdict.INCONCLUSIVE if blind else Verdict.FAIL
-        return Conclusion(verdict=verdict, sentence=f"{run.phase} could not continue: {error}")
+        sentence = f"{run.phase} could not continue: {error}"
+        return Conclusion(verdict=verdict, sentence=sentence, blames_revision=False)
     except RunbookError as error:
-        return Conclusion(verdict=Verdict.FAIL, sentence=f"{run.phase} failed: {error}")
+        sentence = f"{run.phase} failed: {error}"
+        return Conclusion(verdict=Verdict.FAIL, sentence=sentence, blames_revision=False)
     except Exception as error:
         # A bug in the runbook says nothing about the revision: the operator decides. The log has the traceback.
         log.exception("release %s, phase %s", run.id, run.phase)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from handlers.release.ledger import releases
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from tasks.policy import KEEP, step
@@ -14,13 +16,11 @@ async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, s
     async with tools(run) as core:
         if conclusion is None:
             return await releases.enter(core.database, run, to, verdict=Verdict.PASS, sentence=sentence)
+        note = conclusion.note
+        if to is Phase.ROLLING_BACK:
+            note = replace(note, blames_revision=conclusion.blames_revision)
         return await releases.enter(
-            core.database,
-            run,
-            to,
-            verdict=conclusion.verdict,
-            sentence=conclusion.sentence,
-            note=conclusion.note,
+            core.database, run, to, verdict=conclusion.verdict, sentence=conclusion.sentence, note=note
         )
 
 

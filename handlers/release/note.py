@@ -97,6 +97,8 @@ class PhaseNote:
     drained: int | None = None
     left: int | None = None
     """The number of planned dead letters that were not drained."""
+    blames_revision: bool | None = None
+    """Of the phase before a rollback: whether its failure is evidence against the revision. None in older ledgers."""
     why: str | None = None
     """The reason of a rollback."""
     evidence: str | None = None

@@ -99,6 +99,9 @@ class Conclusion:
     sentence: str
     touched_hosts: bool = True
     """False only when certainly no running service has changed: then there is nothing to roll back."""
+    blames_revision: bool = True
+    """Whether a failure is evidence against the revision itself, so that it is quarantined after the rollback. A host
+    that cannot be reached, our database, a wrong setting, or a person who changed their mind is not."""
     note: PhaseNote = field(default_factory=PhaseNote)
 
 
