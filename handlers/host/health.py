@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
@@ -37,6 +38,9 @@ class HostHealth:
     """The faults, or the healthy revision, for a message: `HTTP 503, database down`."""
     consecutive: int = 0
     """The number of good checks in a row, with this one; only `until_healthy` counts them."""
+    blames_revision: bool = False
+    """Whether a fault is evidence against the revision: its own process answers 5xx or does not start. A missing
+    answer, a missing key, or a database that is away is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,11 @@ class FleetHealth:
     sentence: str
     hosts: tuple[HostHealth, ...] = ()
 
+    @property
+    def blames_revision(self) -> bool:
+        """Whether the last check of a host is evidence against the revision."""
+        return any(host.blames_revision for host in self.hosts)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Expected:
@@ -54,6 +63,7 @@ class _Expected:
 
     revision: str
     workers: bool
+    fleet_workers: bool
     previous_pids: Mapping[str, Mapping[str, int]]
 
 
@@ -69,15 +79,22 @@ async def look_once(
     shells: Sequence[Shell] = (),
     previous_pids: Mapping[str, Mapping[str, int]] | None = None,
     workers: bool = True,
+    fleet_workers: bool = True,
 ) -> list[HostHealth]:
     """Check every host once, concurrently. A failure is part of the result and never raised.
 
     With *shells* the units must be active too, and the main process of a web unit must not be the one in
     *previous_pids* (pids by host and unit, from before the switch). Without *workers* these are not checked: they are
-    stopped during a deploy.
+    stopped during a deploy. Without *fleet_workers* only the host's own worker units are: its answer may list the
+    workers of all hosts, and on the way back the others may still run the other revision.
     """
     by_name = {shell.host.name: shell for shell in shells}
-    expected = _Expected(revision=revision, workers=workers, previous_pids=previous_pids or {})
+    expected = _Expected(
+        revision=revision,
+        workers=workers,
+        fleet_workers=workers and fleet_workers,
+        previous_pids=previous_pids or {},
+    )
     checked = core.environment.hosts if hosts is None else hosts
     return list(
         await asyncio.gather(*(_check(core, host, by_name.get(host.name), expected) for host in checked))
@@ -92,6 +109,7 @@ async def until_healthy(
     shells: Sequence[Shell] = (),
     previous_pids: Mapping[str, Mapping[str, int]] | None = None,
     workers: bool = True,
+    fleet_workers: bool = True,
     on_look: OnLook | None = None,
 ) -> FleetHealth:
     """Check repeatedly until every host has given enough good answers in a row, or the limit has passed.
@@ -104,7 +122,13 @@ async def until_healthy(
     counts: dict[str, int] = {}
     while True:
         results = await look_once(
-            core, revision, hosts=hosts, shells=shells, previous_pids=previous_pids, workers=workers
+            core,
+            revision,
+            hosts=hosts,
+            shells=shells,
+            previous_pids=previous_pids,
+            workers=workers,
+            fleet_workers=fleet_workers,
         )
         counts = {health.host: counts.get(health.host, 0) + 1 if health.good else 0 for health in results}
         results = [replace(health, consecutive=counts[health.host]) for health in results]
@@ -131,7 +155,27 @@ async def _check(core: Core, host: Host, shell: Shell | None, expected: _Expecte
     good = not faults
     summary = ", ".join(faults) or f"healthy on {short(str(reported))}"
     revision = reported if isinstance(reported, str) else None
-    return HostHealth(host=host.name, good=good, revision=revision, summary=summary)
+    return HostHealth(
+        host=host.name, good=good, revision=revision, summary=summary, blames_revision=_blames(faults)
+    )
+
+
+class _Evidence(str):
+    """A fault that is evidence against the revision, unless its database is away."""
+
+
+class _DatabaseFault(str):
+    """A fault of the database, which explains every other."""
+
+
+def _blames(faults: Sequence[str]) -> bool:
+    database_is_away = any(isinstance(fault, _DatabaseFault) for fault in faults)
+    return not database_is_away and any(isinstance(fault, _Evidence) for fault in faults)
+
+
+def _status_fault(status: int) -> str:
+    # Another status is more likely a wrong address or a missing permission.
+    return _Evidence(f"HTTP {status}") if status >= HTTPStatus.INTERNAL_SERVER_ERROR else f"HTTP {status}"
 
 
 async def _check_answer(core: Core, host: Host, expected: _Expected) -> tuple[object, list[str]]:
@@ -146,7 +190,7 @@ async def _check_answer(core: Core, host: Host, expected: _Expected) -> tuple[ob
         return None, [f"no answer within {probe.answer_seconds:g} s"]
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return None, [_connection_fault(error)]
-    faults = [] if response.is_success else [f"HTTP {response.status_code}"]
+    faults = [] if response.is_success else [_status_fault(response.status_code)]
     try:
         answer = response.json()
     except ValueError:
@@ -158,7 +202,7 @@ async def _check_answer(core: Core, host: Host, expected: _Expected) -> tuple[ob
     elif not runs(reported, revision):
         faults.append(f"revision {short(str(reported))} instead of {short(revision)}")
     faults += _database_faults(answer, probe)
-    if expected.workers:
+    if expected.fleet_workers:
         faults += _worker_faults(answer, probe, revision)
     return reported, faults
 
@@ -171,7 +215,7 @@ def _database_faults(answer: object, probe: Probe) -> list[str]:
         return [f"no {probe.database_field!r} in its answer"]
     # The type is compared too: in Python 1 == True, but the number 1 does not mean healthy.
     good = any(type(state) is type(wanted) and state == wanted for wanted in probe.database_good)
-    return [] if good else [f"database {state}"]
+    return [] if good else [_DatabaseFault(f"database {state}")]
 
 
 def _worker_faults(answer: object, probe: Probe, revision: str) -> list[str]:
@@ -200,7 +244,8 @@ async def _unit_faults(shell: Shell, expected: _Expected) -> list[str]:
     faults = []
     for unit in facts.units:
         if unit.name in wanted and unit.active_state != "active":
-            faults.append(f"unit {unit.name} {unit.active_state}")
+            sentence = f"unit {unit.name} {unit.active_state}"
+            faults.append(_Evidence(sentence) if unit.name in services.web else sentence)
         elif unit.name in services.web and unit.main_pid and previous_pids.get(unit.name) == unit.main_pid:
             faults.append(f"unit {unit.name} still runs the previous process ({unit.main_pid})")
     return faults
