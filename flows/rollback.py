@@ -1,16 +1,33 @@
-"""The rollback: save the evidence, deploy the previous revision on every host, and probe it."""
+"""The rollback: every host goes back to the previous revision by itself, and is tried until it is back."""
 
 from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
+from time import monotonic
+from typing import TypeVar
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.ending import as_state, work
-from handlers.errors import Fenced, LockLost, RunbookError
+from handlers.errors import DatabaseDown, LockLost, RunbookError
+from handlers.host.way_back import HostReturn
+from handlers.release.ledger.deferred import Unrecorded
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from tasks import ledger, report
 from tasks import rollback as back
 from tasks.lock import held
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+log = logging.getLogger(__name__)
+
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds before a host is tried again; the last one repeats. Real seconds: a host is no faster in a rehearsal."""
 
 
 @flow(name="rollback", flow_run_name="rollback-{environment}")
@@ -44,20 +61,88 @@ async def roll_back(environment: str, *, reason: str, requested_by: str, take_ov
     return run
 
 
-async def undo(run: Release) -> Release:
-    """Save the evidence, restore the unfinished dead letters, activate the previous revision and probe it."""
-    reason = run.reason
-    evidence = await back.save_evidence(run)
+async def undo(run: Release, *, keep_trying_seconds: float | None = None) -> Release:
+    """Save the evidence, restore the unfinished dead letters, and take every host back.
+
+    A host that is not back is tried again for *keep_trying_seconds* (default: the environment's). Then the rollback has
+    failed, until it is run again. Raises LockLost when another controller has taken the lock, and DatabaseDown when the
+    ledger could not be told for minutes: the phase stays, and the next controller finds the hosts back.
+    """
+    why = run.reason
+    fleet = await back.fleet(run)
+    seconds = fleet.keep_trying_seconds if keep_trying_seconds is None else keep_trying_seconds
+    way = _WayBack(run, monotonic() + seconds)
+    evidence, hosts = await _both(back.save_evidence(run), way.go(fleet.hosts))
     try:
-        activated = await back.activate(run)
-        conclusion = await back.conclude(run, activated, reason, evidence)
-    except RunbookError as error:
-        # Fenced by a host: our ledger is still ours, so the end is recorded. With the lock lost, its new holder does.
-        if isinstance(error, LockLost) and not isinstance(error, Fenced):
-            raise
-        conclusion = Conclusion(
-            verdict=Verdict.FAIL, sentence=f"rollback failed: {error}; it was started because {reason}"
+        conclusion = await back.conclude(
+            run, hosts, why=why, evidence_sentence=evidence, unrecorded=way.unrecorded
         )
+    except (LockLost, DatabaseDown):
+        raise
+    except RunbookError as error:
+        sentence = f"the rollback could not be concluded: {error}; it was started because {why}"
+        conclusion = Conclusion(verdict=Verdict.FAIL, sentence=sentence)
     if conclusion.verdict is Verdict.PASS:
         return await ledger.enter(run, Phase.ROLLED_BACK, conclusion)
     return await ledger.enter(run, Phase.ROLLBACK_FAILED, conclusion)
+
+
+class _WayBack:
+    """All hosts on their way back, each by itself: a host that hangs or is away does not hold up the others."""
+
+    def __init__(self, run: Release, deadline: float) -> None:
+        self._run = run
+        self._deadline = deadline
+        self.unrecorded: list[Unrecorded] = []
+        """What the ledger could not be told yet."""
+
+    async def go(self, hosts: Sequence[HostReturn]) -> tuple[HostReturn, ...]:
+        """Take every host back, look at all of them together, and begin again with those that are not healthy."""
+        while True:
+            tried = tuple(await asyncio.gather(*(self._take_back(host) for host in hosts)))
+            hosts = await back.look(self._run, tried) if all(host.back for host in tried) else tried
+            open_hosts = [host for host in hosts if not host.back and not host.gave_up]
+            if not open_hosts or monotonic() >= self._deadline:
+                return tuple(hosts)
+
+    async def _take_back(self, host: HostReturn) -> HostReturn:
+        """Try a host until it is back, obeys another controller, or the time is over."""
+        while not host.back and not host.gave_up:
+            host = await self._try(host)
+            pause = PAUSES[min(host.tries, len(PAUSES)) - 1]
+            if host.back or host.gave_up or monotonic() + pause > self._deadline:
+                break
+            # The alarm: until the host is back, the rolled-back revision may still run there.
+            log.error(
+                "%s is not back after try %d: %s; next try in %g s",
+                host.host,
+                host.tries,
+                host.sentence,
+                pause,
+            )
+            await asyncio.sleep(pause)
+        return host if host.back or host.gave_up else await back.leave(self._run, host)
+
+    async def _try(self, host: HostReturn) -> HostReturn:
+        try:
+            tried = await back.try_host(self._run, host)
+        except LockLost:
+            raise
+        except Exception as error:
+            # Whatever it is, the next try may succeed. The log has the traceback.
+            log.exception("the way back of %s", host.host)
+            return replace(host, tries=host.tries + 1, sentence=f"{type(error).__name__}: {error}")
+        self.unrecorded += tried.unrecorded
+        return tried.host
+
+
+async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """Both results. When one fails, the other one is cancelled, and its error is ours."""
+    tasks = asyncio.ensure_future(first), asyncio.ensure_future(second)
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        raise

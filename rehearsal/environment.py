@@ -24,6 +24,7 @@ operation_seconds = 60
 [deploy]
 strategy = "checkout"
 directory = "{checkout}"
+keep_trying_seconds = 60
 
 [services]
 command = ["systemctl"]

@@ -1,8 +1,13 @@
-"""The steps of a rollback."""
+"""The steps of a rollback. Only the first and the last need the ledger."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from handlers.host.way_back import HostReturn
 from handlers.phases import begin, rollback
+from handlers.phases.rollback import Fleet, Try
+from handlers.release.ledger.deferred import Unrecorded
 from handlers.release.phase import Conclusion, Release
 from handlers.report import evidence
 from tasks.policy import CHANGE, KEEP, LOOK, step
@@ -17,21 +22,53 @@ async def candidate(environment: str) -> Release:
 
 
 @step(LOOK)
-async def save_evidence(run: Release) -> str:
-    """Save the evidence within ten seconds; the rollback continues even when some of it cannot be saved."""
+async def fleet(run: Release) -> Fleet:
+    """The hosts that must go back, and how long they are tried."""
     async with tools(run) as core:
-        return (await evidence.save(core, run)).sentence
-
-
-@step(CHANGE)
-async def activate(run: Release) -> Conclusion:
-    """Stop the workers, restore unfinished dead letters, and activate the previous revision on every host."""
-    async with tools(run) as core:
-        return await rollback.activate_previous(core, run)
+        return rollback.fleet(core)
 
 
 @step(LOOK)
-async def conclude(run: Release, activated: Conclusion, reason: str, evidence_sentence: str) -> Conclusion:
-    """Probe the previous revision on every host, and conclude the rollback."""
+async def save_evidence(run: Release) -> str:
+    """Save the evidence within ten seconds, then restore the dead letters that no worker has leased."""
     async with tools(run) as core:
-        return await rollback.conclude(core, run, activated=activated, why=reason, evidence=evidence_sentence)
+        saved = await evidence.save(core, run)
+        await rollback.restore_first(core, run)
+        return saved.sentence
+
+
+@step(CHANGE)
+async def try_host(run: Release, before: HostReturn) -> Try:
+    """One try to bring a host back."""
+    async with tools(run) as core:
+        return await rollback.try_host(core, run, before)
+
+
+@step(CHANGE)
+async def leave(run: Release, host: HostReturn) -> HostReturn:
+    """Start the workers of a host that could not be switched; none is left stopped for nothing."""
+    async with tools(run) as core:
+        return await rollback.leave(core, run, host)
+
+
+@step(LOOK)
+async def look(run: Release, hosts: Sequence[HostReturn]) -> tuple[HostReturn, ...]:
+    """Look at all hosts together; one that is not healthy is not back."""
+    async with tools(run) as core:
+        return await rollback.look(core, run, hosts)
+
+
+@step(LOOK)
+async def conclude(
+    run: Release,
+    hosts: Sequence[HostReturn],
+    *,
+    why: str,
+    evidence_sentence: str,
+    unrecorded: Sequence[Unrecorded] = (),
+) -> Conclusion:
+    """Tell the ledger everything, and conclude the rollback."""
+    async with tools(run) as core:
+        return await rollback.conclude(
+            core, run, hosts, why=why, evidence=evidence_sentence, unrecorded=unrecorded
+        )

@@ -132,6 +132,8 @@ class Deploy(_Section):
     """The folder of the host's state file, lock and operations; `~` is the SSH user's home on the host."""
     group_factor: Annotated[int, Field(ge=1, le=10)] = 2
     """The deploy starts with one host, then with groups that grow by this factor."""
+    keep_trying_seconds: Seconds = 3600
+    """On the way back, a host that is not back yet is tried again for this time; then the rollback has failed."""
     before_activate: tuple[str, ...] = ()
     """Commands run on each host in the new tree before the switch (dependencies, migrations)."""
     after_activate: tuple[str, ...] = ()

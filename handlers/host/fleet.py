@@ -1,7 +1,6 @@
 """Rolling a revision out to the hosts: prepare all of them, then switch one host, then growing groups.
 
-A rollback is the same with the previous revision. It does not need the git remote, and a host that fails does not stop
-the rollback of the others.
+`way_back` takes the hosts back, each by itself.
 """
 
 from __future__ import annotations
@@ -16,13 +15,15 @@ from handlers.host.facts import HostFacts, inspect
 from handlers.host.health import FleetHealth
 from handlers.host.operations import OperationOutcome, OperationResult
 from handlers.host.ssh import Shell
-from handlers.host.step import HostChange, activate, operation_id, prepare, start_workers, stop_workers
+from handlers.host.step import HostChange, activate, is_operation, prepare, start_workers, stop_workers
 from handlers.release.note import StepNote
 from handlers.release.phase import Verdict, short
 
 Healthy = Callable[[Sequence[Host]], Awaitable[FleetHealth]]
 """Probes hosts that were just switched: whether they answer with the revision."""
 Verb = Callable[[Shell, HostChange], Awaitable[OperationResult]]
+UNIT_FAILED = 82
+"""The exit status of an operation after which a unit does not run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +35,16 @@ class RollOut:
     steps: dict[str, tuple[StepNote, ...]]
     touched_hosts: bool
     """Whether the running tree or processes of a host may have changed."""
+    blames_revision: bool = False
+    """Whether a failure is evidence against the revision: its web process did not start, or answers badly."""
 
 
 async def roll_out(shells: Sequence[Shell], change: HostChange, healthy: Healthy | None = None) -> RollOut:
     """Activate the revision: prepare all hosts, stop all workers, switch in groups, start all workers.
 
-    Old and new workers never run at the same time. A deploy ends at the first failure. A rollback switches every host
-    that it can, all at the same time. Raises LockLost when a host refuses the fencing token, and
-    DatabaseDown when an intent or an outcome could not be recorded: the same call continues from there.
+    Old and new workers never run at the same time. It ends at the first failure. Raises LockLost when a host refuses
+    the fencing token, and DatabaseDown when an intent or an outcome could not be recorded: the same call continues from
+    there.
     """
     journal = _Journal(change)
     has_workers = bool(shells and shells[0].environment.services.workers)
@@ -55,18 +58,15 @@ async def roll_out(shells: Sequence[Shell], change: HostChange, healthy: Healthy
         able = await journal.run_on("stop workers", stop_workers, able)
         if journal.must_stop:
             return journal.conclude("the workers may be stopped, no host was switched")
-        if change.back:
-            # A worker that does not stop must not keep a host on the bad revision.
-            able = [shell for shell in shells if journal.prepared(shell)]
-    factor = len(able) if change.back else shells[0].environment.deploy.group_factor
     active: list[Shell] = []
-    for group in _groups(able, factor, all_at_once=change.back):
+    for group in _groups(able, shells[0].environment.deploy.group_factor):
         active += await journal.run_on("activate", activate, group)
         if journal.must_stop:
             return journal.conclude(f"{len(active)} of {len(shells)} hosts were switched")
-        if healthy is not None and not change.back:
+        if healthy is not None:
             health = await healthy([shell.host for shell in group])
             if health.verdict is not Verdict.PASS:
+                journal.blames_revision = journal.blames_revision or health.blames_revision
                 return journal.conclude(health.sentence, verdict=health.verdict)
     if has_workers:
         await journal.run_on("start workers", start_workers, active)
@@ -81,20 +81,14 @@ class _Journal:
         self._steps: dict[str, list[StepNote]] = {}
         self._failures: list[str] = []
         self.touched_hosts = False
+        self.blames_revision = False
         self.only_attached = True
         """Whether this call has started no operation so far, and only attached to those of an earlier one."""
 
     @property
     def must_stop(self) -> bool:
-        """Whether the roll-out must stop: after a failure, except in a rollback."""
-        return bool(self._failures) and not self._change.back
-
-    def prepared(self, shell: Shell) -> bool:
-        """Whether the host was prepared for the switch."""
-        return any(
-            note.step == "prepare" and note.outcome == OperationOutcome.DONE
-            for note in self._steps[shell.host.name]
-        )
+        """Whether the roll-out must stop: after a failure."""
+        return bool(self._failures)
 
     async def run_on(self, step: str, verb: Verb, shells: Sequence[Shell]) -> list[Shell]:
         """Run a step on several hosts concurrently; returns those where it succeeded. Raises after all have ended."""
@@ -107,6 +101,8 @@ class _Journal:
                 case OperationResult():
                     self._note(shell, step, outcome.outcome, outcome.sentence, outcome.id)
                     self.only_attached = self.only_attached and not outcome.fresh
+                    if step == "activate" and outcome.exit_status == UNIT_FAILED:
+                        self.blames_revision = True
                     if outcome.done:
                         good.append(shell)
                 case LockLost() | DatabaseDown():
@@ -130,6 +126,7 @@ class _Journal:
             sentence="; ".join([*self._failures, summary]),
             steps={host: tuple(steps) for host, steps in self._steps.items()},
             touched_hosts=self.touched_hosts,
+            blames_revision=self.blames_revision,
         )
 
     def _note(
@@ -142,9 +139,9 @@ class _Journal:
             self._failures.append(sentence)
 
 
-def _groups(shells: Sequence[Shell], factor: int, *, all_at_once: bool) -> Iterator[list[Shell]]:
-    """One host alone, then groups that grow by *factor*; with *all_at_once* one group."""
-    size, start = (len(shells) if all_at_once else 1), 0
+def _groups(shells: Sequence[Shell], factor: int) -> Iterator[list[Shell]]:
+    """One host alone, then groups that grow by *factor*."""
+    size, start = 1, 0
     while start < len(shells):
         yield list(shells[start : start + size])
         start += size
@@ -159,12 +156,12 @@ async def _all_finished(shells: Sequence[Shell], change: HostChange) -> bool:
 
 def _finished(shell: Shell, facts: HostFacts, change: HostChange) -> bool:
     workers = shell.environment.services.workers
-    last = operation_id(change, "start-workers" if workers else "activate", shell.host.name)
+    last = "start-workers" if workers else "activate"
     return (
         facts.revision == change.revision
         and facts.clean
         and facts.state is not None
-        and facts.state.operation in (last, f"{last}r")
+        and is_operation(facts.state.operation, change, last, shell.host.name)
         and facts.state.outcome == OperationOutcome.DONE
         and all(unit.active for unit in facts.units if unit.name in workers)
     )

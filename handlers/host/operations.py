@@ -88,11 +88,13 @@ async def run_operation(
     *,
     release: str = "",
     limit: float | None = None,
+    contact_seconds: float | None = None,
     on_poll: OnPoll | None = None,
 ) -> OperationResult:
     """Run *command* on the host exactly once under *operation_id*, and wait for its end.
 
-    The same id again attaches. Raises Fenced when the host has obeyed a higher *token*. When this coroutine is
+    *contact_seconds* is how long a host is waited for that cannot be reached (default: 10 s). The same id again
+    attaches. Raises Fenced when the host has obeyed a higher *token*. When this coroutine is
     cancelled the operation continues; `cancel` ends it.
     """
     limit = limit or shell.environment.ssh.operation_seconds
@@ -100,7 +102,7 @@ async def run_operation(
     start = operation.start(token, command, release, limit)
     # Twice the limit: the host may wait that long for its lock before the work begins.
     deadline = monotonic() + 2 * limit + _GRACE_SECONDS
-    silent_until = monotonic() + min(limit, _FIRST_CONTACT_SECONDS)
+    silent_until = monotonic() + min(limit, contact_seconds or _FIRST_CONTACT_SECONDS)
     sent = False
     problem = "it took too long"
     while monotonic() < deadline:

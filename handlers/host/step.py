@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from handlers.errors import LockLost
+from handlers.errors import LockLost, TryAgain
 from handlers.host import commands
 from handlers.host.command import Command
 from handlers.host.facts import HostFacts, inspect
@@ -16,6 +16,11 @@ from handlers.host.ssh import Shell
 FENCED = -1
 """The exit status, in the ledger, of an operation that the host refused because of its fencing token."""
 _STOP_GRACE_SECONDS = 30
+_CONTACT_SECONDS = 60
+"""Once the workers of the fleet stop, a host that cannot be reached is waited for: a reboot takes half a minute. Before
+that nothing has changed, and the way back tries again by itself."""
+_REPETITIONS = ("", "r", "r2", "r3", "r4")
+"""Suffixes of the operation's id. It is repeated when it was interrupted, or when its effect was undone since."""
 
 Proof = Callable[[HostFacts], bool]
 
@@ -41,8 +46,8 @@ class HostChange:
     recorder: Recorder
     back: bool = False
     """Whether it is a rollback."""
-    attempt: int = 1
-    """Grows when the operator requests the change again. Within one attempt a failed operation stays failed."""
+    attempt: int | str = 1
+    """Differs when the change is requested again. Within one attempt a failed operation stays failed."""
 
 
 async def prepare(shell: Shell, change: HostChange) -> OperationResult:
@@ -92,8 +97,17 @@ def _kind(change: HostChange, verb: str) -> str:
 
 
 def operation_id(change: HostChange, verb: str, host: str) -> str:
-    """The id of the operation for a verb of this change on a host; a suffix `r` marks the repetition."""
-    return f"{change.release}-{_kind(change, verb)}-{host}-{change.attempt}"
+    """The id of the operation for a verb of this change on a host; a suffix like `r` marks a repetition."""
+    return f"{_stem(change, verb, host)}{change.attempt}"
+
+
+def is_operation(operation: str, change: HostChange, verb: str, host: str) -> bool:
+    """Whether *operation* is the id of this verb of the change, in any attempt and repetition."""
+    return operation.startswith(_stem(change, verb, host))
+
+
+def _stem(change: HostChange, verb: str, host: str) -> str:
+    return f"{change.release}-{_kind(change, verb)}-{host}-"
 
 
 async def _run_verb(
@@ -102,16 +116,23 @@ async def _run_verb(
     """Record the intention, run the operation, record its outcome, and check the *proof* on the host.
 
     Every verb is idempotent. So an operation that was interrupted, or whose effect was undone since (a rebooted host
-    has started its workers), runs once more under its own id.
+    has started its workers), runs again under an id of its own.
     """
     host = shell.host.name
     result: OperationResult | None = None
-    for suffix in ("", "r"):
+    contact = None if change.back or verb == "prepare" else _CONTACT_SECONDS
+    for suffix in _REPETITIONS:
         operation = f"{operation_id(change, verb, host)}{suffix}"
         await change.recorder.intend(operation, host, _kind(change, verb), str(command))
         try:
             result = await run_operation(
-                shell, operation, change.token, command, release=change.release, limit=limit
+                shell,
+                operation,
+                change.token,
+                command,
+                release=change.release,
+                limit=limit,
+                contact_seconds=contact,
             )
         except LockLost as error:
             await change.recorder.confirm(operation, OperationOutcome.FAILED, FENCED, str(error))
@@ -120,7 +141,7 @@ async def _run_verb(
         await change.recorder.confirm(operation, result.outcome, result.exit_status, output)
         if result.done:
             # A fresh operation has just verified itself on the host. Another check would delay a rollback.
-            if result.fresh or proof(await inspect(shell, change.revision)):
+            if result.fresh or await _shows(shell, change, proof):
                 return result
         elif not result.interrupted:
             return result
@@ -134,3 +155,11 @@ async def _run_verb(
         output=result.output,
         sentence=f"{result.id} ended as done, but {host} does not have its effect",
     )
+
+
+async def _shows(shell: Shell, change: HostChange, proof: Proof) -> bool:
+    """Whether the host still has the effect. One that cannot be asked now has said that the operation is done."""
+    try:
+        return proof(await inspect(shell, change.revision))
+    except TryAgain:
+        return True

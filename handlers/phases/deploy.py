@@ -22,7 +22,7 @@ from handlers.release.phase import Conclusion, Phase, Release, Verdict
 
 async def deploy_release(core: Core, release: Release) -> Conclusion:
     """Deploy the released revision: first on one host until it is healthy, then on the others."""
-    change = await host_change(core, release, back=False)
+    change = await _host_change(core, release)
     async with open_hosts(core.environment) as shells:
         previous_pids = await _pids(shells, release.to_revision)
 
@@ -48,6 +48,7 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
         verdict=rolled_out.verdict,
         sentence=rolled_out.sentence,
         touched_hosts=touched,
+        blames_revision=rolled_out.blames_revision,
         note=PhaseNote(changed=touched, steps=rolled_out.steps),
     )
 
@@ -69,6 +70,7 @@ async def _fenced(core: Core, release: Release, error: Fenced) -> Conclusion:
         verdict=Verdict.INCONCLUSIVE if touched else Verdict.FAIL,
         sentence=f"{error}; {consequence}",
         touched_hosts=touched,
+        blames_revision=False,
         note=PhaseNote(changed=touched),
     )
 
@@ -81,21 +83,18 @@ async def _has_touched(core: Core, release: Release) -> bool:
     )
 
 
-async def host_change(core: Core, release: Release, *, back: bool) -> HostChange:
-    """The change that each host gets: the released revision, or with *back* the previous one.
-
-    Its attempt number grows with each resume by a person, but not when the controller restarts.
+async def _host_change(core: Core, release: Release) -> HostChange:
+    """The change that each host gets. Its attempt number grows with each resume by a person, but not when the
+    controller restarts.
     """
-    phase = Phase.ROLLING_BACK if back else Phase.DEPLOYING
     records = await releases.phase_records(core.database, release)
     assert release.token is not None
     return HostChange(
         release=release.id,
         token=release.token,
-        revision=release.from_revision if back else release.to_revision,
+        revision=release.to_revision,
         recorder=LedgerRecorder(engine=core.database, release=release),
-        back=back,
-        attempt=max(1, sum(record.phase is phase for record in records)),
+        attempt=max(1, sum(record.phase is Phase.DEPLOYING for record in records)),
     )
 
 

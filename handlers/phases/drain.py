@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from handlers.core import Core
@@ -91,15 +92,16 @@ async def conclude(core: Core, release: Release) -> Conclusion:
     )
 
 
-async def restore_unsettled(core: Core, release: Release, *, workers_stopped: bool) -> int:
+async def restore_unsettled(core: Core, release: Release, *, leased_before: datetime | None = None) -> int:
     """Restore redriven events that have not settled: dead letters again, with their previous attempts and error.
 
-    Leased events are included only when all workers are stopped. Returns the number of restored events.
+    Of the leased events only those are included that were leased before *leased_before*, by workers that are gone.
+    Returns the number of restored events.
     """
     async with transaction(core.database) as tx:
         open_events = await dead_letters.unsettled(tx, release)
         previous_values = [BeforeRedrive(**event.former) for event in open_events if event.former]
-        restored: list[UUID] = await restore(tx, previous_values, even_leased=workers_stopped)
+        restored: list[UUID] = await restore(tx, previous_values, leased_before=leased_before)
         return await dead_letters.mark_returned(tx, release, restored)
 
 

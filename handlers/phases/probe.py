@@ -17,7 +17,9 @@ async def prove(core: Core, release: Release, revision: str) -> Conclusion:
     """Wait until every host is healthy on *revision*, including its units and workers."""
     async with open_hosts(core.environment, connected=False) as shells:
         proven = await until_healthy(core, revision, shells=shells, on_look=record_host_notes(core, release))
-    return Conclusion(verdict=proven.verdict, sentence=proven.sentence)
+    return Conclusion(
+        verdict=proven.verdict, sentence=proven.sentence, blames_revision=proven.blames_revision
+    )
 
 
 def record_host_notes(core: Core, release: Release) -> OnLook:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Self
 from uuid import UUID
 
@@ -52,19 +53,19 @@ async def redrive(tx: AsyncConnection, ids: Sequence[UUID]) -> list[BeforeRedriv
 
 
 async def restore(
-    tx: AsyncConnection, previous_values: Sequence[BeforeRedrive], *, even_leased: bool = False
+    tx: AsyncConnection, previous_values: Sequence[BeforeRedrive], *, leased_before: datetime | None = None
 ) -> list[UUID]:
     """Turn redriven events that have not settled back into the dead letters they were.
 
-    *even_leased* also restores leased events; use it only when all workers are stopped. Returns the restored ids. A
-    missing id has settled, or is leased by a worker.
+    Events that were leased before *leased_before* are included: their workers are gone by now. Returns the restored
+    ids. A missing id has settled, or is leased by a worker.
     """
     columns = {
         f"{field.name}s": [getattr(previous, field.name) for previous in previous_values]
         for field in fields(BeforeRedrive)
     }
     columns["ids"] = [UUID(previous.id) for previous in previous_values]
-    rows = await tx.execute(_SQL["restore"], columns | {"even_leased": even_leased})
+    rows = await tx.execute(_SQL["restore"], columns | {"leased_before": leased_before})
     restored = {row.id for row in rows}
     return [id_ for id_ in columns["ids"] if id_ in restored]
 

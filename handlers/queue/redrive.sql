@@ -54,7 +54,8 @@ FROM unnest(
         completed_at, target_entity_id, processing_result)
 WHERE q.id = r.id
   AND q.status IN ('pending', 'retry', 'processing')
-  AND (CAST(:even_leased AS boolean)
+  -- A lease from before this time belongs to a worker that is gone.
+  AND (q.started_at < CAST(:leased_before AS timestamptz)
        OR (
            -- The lease is free, as in claim.sql. The ERP's own workers take it before they set the status.
            (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')

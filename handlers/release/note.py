@@ -53,6 +53,29 @@ class StepNote:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReturnNote:
+    """How far one host is on its way back to the previous revision."""
+
+    back: bool = False
+    sentence: str = ""
+    """What it waits for, or its health once it is back."""
+    revision: str | None = None
+    """The revision in its newest answer, or of its tree."""
+    units: str = ""
+    """The states of its units; empty once it is back."""
+    operation: str = ""
+    """The newest operation and its outcome."""
+    tries: int = 0
+    seen_at: datetime | None = None
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> ReturnNote:
+        """From the ledger."""
+        values = known_fields(cls, stored)
+        return cls(**values | {"seen_at": parse_time(values.get("seen_at"))})
+
+
+@dataclass(frozen=True, kw_only=True)
 class NextLook:
     """What happens next, and its time."""
 
@@ -74,6 +97,8 @@ class PhaseNote:
     """The newest health of each host."""
     steps: dict[str, tuple[StepNote, ...]] | None = None
     """What a deploy or a rollback did on each host, in order."""
+    returns: dict[str, ReturnNote] | None = None
+    """How far each host is on its way back."""
     changed: bool | None = None
     """Whether a running service may have changed."""
     next: NextLook | None = None
@@ -126,6 +151,8 @@ class PhaseNote:
             values["synthetic_event"] = UUID(event)
         if "hosts" in values:
             values["hosts"] = {name: HostNote.from_json(host) for name, host in values["hosts"].items()}
+        if "returns" in values:
+            values["returns"] = {name: ReturnNote.from_json(note) for name, note in values["returns"].items()}
         if "steps" in values:
             values["steps"] = {
                 name: tuple(StepNote.from_json(step) for step in steps)

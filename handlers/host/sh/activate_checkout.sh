@@ -15,18 +15,33 @@ if [ -f "$switching" ]; then
 elif ! git_here diff --quiet HEAD; then
     git_here diff HEAD | head -c 4000
     [ "$direction" = back ] || stop 65 "$tree has local changes (above): commit them at the origin or discard them"
-    git_here diff HEAD >"$RUNBOOK_JOB/lost.diff" || stop 81 "cannot save the local changes of $tree: nothing changed"
-    say "the rollback overwrites local changes; they are saved in $RUNBOOK_JOB/lost.diff"
+    if git_here diff HEAD >"$RUNBOOK_JOB/lost.diff"; then
+        say "the rollback overwrites local changes; they are saved in $RUNBOOK_JOB/lost.diff"
+    else
+        say "the rollback overwrites local changes (above), which could not be saved ($(free_space))"
+    fi
 fi
 # Record the revision for a rollback before the first change. A rollback itself does not change it.
 if [ "$direction" = forward ] && [ "$from" != "$sha" ]; then
-    write "$RUNBOOK_STATE/previous" "$from" || stop 81 "cannot write to $RUNBOOK_STATE: nothing changed"
+    note previous "$from"
 fi
-write "$switching" "$sha" || stop 81 "cannot write to $RUNBOOK_STATE: nothing changed"
-git_here checkout --quiet --force --detach "$sha" || stop 81 "the switch of $tree to $sha failed (see above)"
+note switching "$sha"
+switch() { git_here checkout --quiet --force --detach "$sha"; }
+if ! switch && ! { [ "$direction" = back ] && rm -f "$RUNBOOK_STATE/reserve" "$git_folder/index.lock" && switch; }; then
+    # Where no file has changed, the workers may run again.
+    ! same_as "$from" || rm -f "$switching"
+    stop 81 "the switch of $tree to $sha failed (see above; $(free_space))"
+fi
 
-same_as "$sha" && [ "$(git_here rev-parse HEAD)" = "$sha" ] && git_here diff --quiet HEAD ||
+same_as "$sha"
+same=$?
+if [ "$same" = 2 ] && [ "$direction" = back ]; then
+    say "the content of $tree could not be compared with $sha ($(free_space)); going on"
+    same=0
+fi
+[ "$same" = 0 ] && [ "$(git_here rev-parse HEAD)" = "$sha" ] && git_here diff --quiet HEAD ||
     stop 81 "the content of $tree is not that of $sha (see above)"
-write "$RUNBOOK_STATE/current" "$sha" && rm -f "$switching" || stop 81 "cannot write to $RUNBOOK_STATE"
+note current "$sha"
+rm -f "$switching" || stop 81 "cannot remove $switching"
 hooks "$tree" "$@"
 say "switched from $from to $sha"

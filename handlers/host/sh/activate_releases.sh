@@ -6,17 +6,20 @@ target=$base/releases/$sha
 [ "$(cat "$target/REVISION" 2>/dev/null)" = "$sha" ] || stop 65 "$target is missing or incomplete: prepare it first"
 from=$(basename "$(readlink "$base/current" 2>/dev/null)")
 if [ "$direction" = forward ] && [ -n "$from" ] && [ "$from" != "$sha" ]; then
-    write "$RUNBOOK_STATE/previous" "$from" || stop 81 "cannot write to $RUNBOOK_STATE: nothing changed"
+    note previous "$from"
 fi
 rm -f "$base/current.next"
-ln -s "releases/$sha" "$base/current.next" || stop 81 "cannot write to $base: nothing changed"
+ln -s "releases/$sha" "$base/current.next" ||
+    { rm -f "$RUNBOOK_STATE/reserve" && ln -s "releases/$sha" "$base/current.next"; } || stop 81 "cannot write to $base: nothing changed"
 mv -fT "$base/current.next" "$base/current" 2>/dev/null || mv -fh "$base/current.next" "$base/current" ||
     stop 81 "cannot make $sha the current release"
 [ "$(readlink "$base/current")" = "releases/$sha" ] || stop 81 "$base/current does not point to $sha"
-write "$RUNBOOK_STATE/current" "$sha" || stop 81 "cannot write to $RUNBOOK_STATE"
+note current "$sha"
 hooks "$target" "$@"
+# The running revision, the previous one, and the one that ran before the newest release are never removed.
 previous=$(cat "$RUNBOOK_STATE/previous" 2>/dev/null)
+verified=$(cat "$RUNBOOK_STATE/verified" 2>/dev/null)
 ls -1t "$base/releases" | tail -n +6 | while read -r old; do
-    [ "$old" = "$sha" ] || [ "$old" = "$previous" ] || rm -rf "$base/releases/$old"
+    case $old in "$sha" | "$from" | "$previous" | "$verified") ;; *) rm -rf "$base/releases/$old" ;; esac
 done
 say "switched from ${from:-nothing} to $sha"

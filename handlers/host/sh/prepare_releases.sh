@@ -28,4 +28,9 @@ if [ "$(cat "$target/REVISION" 2>/dev/null)" != "$sha" ]; then
     sync -f "$base/releases" 2>/dev/null || sync
     write "$target/REVISION" "$sha" || stop 81 "cannot write $target/REVISION"
 fi
+if [ "$direction" = forward ]; then
+    # What runs when a release begins has been verified: the clean-up keeps it, whatever is tried after it.
+    running=$(basename "$(readlink "$base/current" 2>/dev/null)")
+    [ -z "$running" ] || note verified "$running"
+fi
 say "$sha is present"

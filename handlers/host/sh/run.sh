@@ -14,7 +14,8 @@ write_durably() { printf '%s\n' "$2" >"$1.tmp" && { sync "$1.tmp" 2>/dev/null ||
 
 finish() {
     write_durably "$job/rc" "$1 $2" || { rm -f "$state/reserve" && write_durably "$job/rc" "$1 $2"; }
-    [ -f "$state/reserve" ] || dd if=/dev/zero of="$state/reserve" bs=4096 count=64 2>/dev/null
+    # Enough for git's index of a large tree: a rollback on a full disk frees it first.
+    [ -f "$state/reserve" ] || dd if=/dev/zero of="$state/reserve" bs=4096 count=1024 2>/dev/null || rm -f "$state/reserve"
     # A folder is needed only while a controller may repeat its operation. Fifty operations later none does.
     ls -1t "$state/jobs" | tail -n +51 | while read -r old; do
         [ -f "$state/jobs/$old/rc" ] && rm -rf "$state/jobs/$old"
@@ -22,9 +23,12 @@ finish() {
     exit 0
 }
 
+# On a full disk the reserve is freed for what a controller must be able to read.
+must_write() { write "$@" 2>/dev/null || { rm -f "$state/reserve"; write "$@"; }; }
+
 read_boot
 read_process $$
-write "$job/pid" "$$ $start_time $boot"
+must_write "$job/pid" "$$ $start_time $boot"
 
 lock() {
     if command -v flock >/dev/null 2>&1; then
@@ -56,7 +60,8 @@ highest=''
 read -r highest 2>/dev/null <"$state/token"
 case $highest in '' | *[!0-9]*) highest=0 ;; esac
 [ "$token" -lt "$highest" ] && finish fenced "$highest"
-[ "$token" -eq "$highest" ] || write_durably "$state/token" "$token" || finish failed 74
+[ "$token" -eq "$highest" ] || write_durably "$state/token" "$token" ||
+    { rm -f "$state/reserve"; write_durably "$state/token" "$token"; } || finish failed 74
 [ -f "$job/cancelled" ] && finish cancelled 0
 
 # The work has its own session, so that it can be killed as a whole. It does not inherit the lock's descriptor: a daemon
@@ -86,6 +91,6 @@ value() {
     read -r text 2>/dev/null <"$state/$1"
     case $text in *[!A-Za-z0-9._-]*) ;; *) printf '%s' "$text" ;; esac
 }
-write "$state/state.json" "$(printf '{"release": "%s", "current": "%s", "previous": "%s", "token": %s, "operation": "%s", "outcome": "%s", "exit_status": %s, "at": "%s"}' \
+must_write "$state/state.json" "$(printf '{"release": "%s", "current": "%s", "previous": "%s", "token": %s, "operation": "%s", "outcome": "%s", "exit_status": %s, "at": "%s"}' \
     "$release" "$(value current)" "$(value previous)" "$token" "$id" "$word" "$status" "$(date -u +%Y-%m-%dT%H:%M:%SZ)")"
 finish "$word" "$status"

@@ -13,6 +13,18 @@ stop() {
 
 write() { printf '%s\n' "$2" >"$1.tmp" && mv -f "$1.tmp" "$1"; }
 
+# note NAME VALUE: write a file of the state directory. On the way back a full disk never stops the switch or the
+# restart: the reserve is freed first, and what cannot be written is said.
+note() {
+    write "$RUNBOOK_STATE/$1" "$2" && return
+    rm -f "$RUNBOOK_STATE/reserve"
+    write "$RUNBOOK_STATE/$1" "$2" && return
+    [ "$direction" = back ] || stop 81 "cannot write to $RUNBOOK_STATE ($(free_space)): nothing changed"
+    say "cannot write $1 to $RUNBOOK_STATE ($(free_space)); going on"
+}
+
+free_space() { df -Pk "$RUNBOOK_STATE" 2>/dev/null | awk 'NR == 2 { print $4 " KiB are free" }'; }
+
 open_repository() {
     [ -d "$tree" ] || stop 65 "there is no folder $tree: deploy.directory must name the checkout on the host"
     git_folder=$(git_here rev-parse --absolute-git-dir 2>&1) || stop 65 "$tree is no git repository: $git_folder"
@@ -70,13 +82,17 @@ on_branch() {
 }
 
 # Compare the tree with a revision, file by file. It uses a new index: after a checkout that was killed or ran out of
-# disk space `git status` is wrong, and files may be marked as assume-unchanged.
+# disk space `git status` is wrong, and files may be marked as assume-unchanged. Status 2: there is no space for it.
 same_as() {
     index=$RUNBOOK_STATE/index
     rm -f "$index" "$index.lock"
-    GIT_INDEX_FILE=$index git_here read-tree "$1" && GIT_INDEX_FILE=$index git_here update-index --refresh
-    same=$?
-    rm -f "$index"
+    if GIT_INDEX_FILE=$index git_here read-tree "$1"; then
+        GIT_INDEX_FILE=$index git_here update-index --refresh
+        same=$?
+    else
+        same=2
+    fi
+    rm -f "$index" "$index.lock"
     return "$same"
 }
 
@@ -134,7 +150,10 @@ hooks() {
     shift
     for hook; do
         say "hook: $hook"
-        (cd "$folder" && REVISION=$sha RUNBOOK_DIRECTION=$direction sh -c "$hook") ||
-            stop 80 "the hook failed with status $?: $hook"
+        (cd "$folder" && REVISION=$sha RUNBOOK_DIRECTION=$direction sh -c "$hook") && continue
+        failed="the hook failed with status $?: $hook"
+        # The way back starts the previous revision all the same: its answer tells whether it works.
+        [ "$direction" = back ] || stop 80 "$failed"
+        say "$failed; going on"
     done
 }

@@ -39,3 +39,8 @@ while :; do
 done
 printf '%s\n' "$state"
 [ ! -f "$job/output" ] || tail -c 65536 "$job/output"
+# A full disk loses the output of an operation, which would have said so.
+case $state in
+*' done '* | running | starting) ;;
+*) df -Pk "$1" 2>/dev/null | awk 'NR == 2 && $4 < 64 { print "the disk with " $6 " is full: " $4 " KiB are free" }' ;;
+esac

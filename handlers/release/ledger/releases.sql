@@ -70,10 +70,15 @@ SET finished_at = clock_timestamp(), verdict = CAST(:verdict AS runbook.verdict)
 WHERE release_id = :release_id AND finished_at IS NULL;
 
 -- note --
--- Add to what the running phase knows: hosts seen, the next look. A key that is there already is replaced.
-UPDATE runbook.phase_record SET detail = detail || CAST(:detail AS jsonb)
-WHERE release_id = :release_id AND finished_at IS NULL
-RETURNING id;
+-- Add to what the running phase knows: hosts seen, the next look. A key that is there already is replaced. What is
+-- noted by host is replaced for the hosts of the new note only.
+UPDATE runbook.phase_record AS record
+SET detail = record.detail || new.note || (
+    SELECT coalesce(jsonb_object_agg(k.key, coalesce(record.detail -> k.key, '{}') || (new.note -> k.key)), '{}')
+    FROM unnest(ARRAY['hosts', 'returns']) AS k (key) WHERE new.note ? k.key)
+FROM (SELECT CAST(:detail AS jsonb) AS note) AS new
+WHERE record.release_id = :release_id AND record.finished_at IS NULL
+RETURNING record.id;
 
 -- phase_records --
 -- Every stay of a release in a phase, in order.

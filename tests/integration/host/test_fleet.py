@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,81 +14,27 @@ from handlers.host import operations
 from handlers.host.fleet import roll_out
 from handlers.host.health import FleetHealth
 from handlers.host.operations import OperationOutcome
-from handlers.host.ssh import Shell, open_hosts
-from handlers.host.step import HostChange, activate, prepare, stop_workers
+from handlers.host.step import activate, prepare, stop_workers
 from handlers.release.phase import Verdict
-from tests.integration.host.ssh_target import CLOSED_PORT, Target, git, serve, unit
-
-UNITS = ("tsh-erp", "tsh-erp-workers")
-
-
-@dataclass
-class Notes:
-    """A recorder that keeps all records in order."""
-
-    lines: list[tuple[str, str]] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
-
-    async def intend(self, operation_id: str, host: str, kind: str, command: str) -> None:
-        """Keep the intention."""
-        self.lines.append(("intend", operation_id))
-        self.commands.append(command)
-
-    async def confirm(self, operation_id: str, outcome: str, exit_status: int | None, output: str) -> None:
-        """Keep the outcome."""
-        self.lines.append((str(outcome), operation_id))
-
-    def intended(self) -> list[str]:
-        """The recorded intentions in order, without the release's id."""
-        return [line.removeprefix("r1-") for word, line in self.lines if word == "intend"]
+from tests.integration.host.ssh_target import Target, git
+from tests.integration.host.units import (
+    UNITS,
+    Notes,
+    always_healthy,
+    change,
+    deploy_keys,
+    hosts_with_units,
+    manage,
+    pid,
+    shells_of,
+)
 
 
 @pytest.fixture
 async def target(tmp_path: Path) -> AsyncIterator[Target]:
     """Two hosts with units that run."""
-    async with serve(tmp_path, "web-1", "web-2") as target:
-        for home in target.hosts.values():
-            for name in UNITS:
-                unit(home, name, "/bin/sleep 1000")
-            await manage(home, "start", *UNITS)
+    async with hosts_with_units(tmp_path) as target:
         yield target
-
-
-@asynccontextmanager
-async def shells_of(target: Target, **changes: dict[str, Any]) -> AsyncIterator[list[Shell]]:
-    """Connections to the hosts."""
-    async with open_hosts(target.environment(**changes)) as shells:
-        yield shells
-
-
-def change(revision: str, notes: Notes | None = None, **values: Any) -> HostChange:
-    """A change of release r1."""
-    return HostChange(
-        **{"release": "r1", "token": 1, "revision": revision, "recorder": notes or Notes()} | values
-    )
-
-
-async def manage(home: Path, *words: str) -> str:
-    """Call the host's service manager directly."""
-    done = await asyncio.to_thread(
-        subprocess.run, [str(home / "bin/systemctl"), *words], check=False, capture_output=True, text=True
-    )
-    return done.stdout.strip()
-
-
-async def pid(target: Target, host: str = "web-1", name: str = "tsh-erp") -> str:
-    """The main process of a unit, 0 when there is none."""
-    return await manage(target.hosts[host], "show", name, "-p", "MainPID", "--value")
-
-
-async def always_healthy(_hosts: Sequence[Host]) -> FleetHealth:
-    """A probe that always passes."""
-    return FleetHealth(verdict=Verdict.PASS, sentence="healthy")
-
-
-def deploy_keys(**keys: Any) -> dict[str, dict[str, Any]]:
-    """The deploy section with further keys."""
-    return {"deploy": {"directory": "~/erp it's", "state_directory": "~/state dir", **keys}}
 
 
 async def test_a_deploy_prepares_all_stops_all_and_switches_one_by_one(target: Target) -> None:
@@ -185,7 +127,7 @@ async def test_one_host_that_cannot_keeps_all_as_they_are(target: Target) -> Non
 
 
 async def test_an_unhealthy_first_host_keeps_the_others_from_the_revision(target: Target) -> None:
-    """A failed probe of the first group ends the deploy; a rollback restores the previous revision."""
+    """A failed probe of the first group ends the deploy."""
     sha, old = target.commit("second"), target.head()
 
     async def ill(_hosts: Sequence[Host]) -> FleetHealth:
@@ -196,48 +138,6 @@ async def test_an_unhealthy_first_host_keeps_the_others_from_the_revision(target
         assert conclusion.verdict is Verdict.FAIL
         assert "HTTP 503" in conclusion.sentence
         assert (target.head("web-1"), target.head("web-2")) == (sha, old)
-        back = await roll_out(shells, change(old, back=True))
-        state = await operations.read_state(shells[0])
-    assert back.verdict is Verdict.PASS, back.sentence
-    assert target.head("web-1") == target.head("web-2") == old
-    assert await pid(target, "web-2", "tsh-erp-workers") != "0"
-    assert state is not None
-    assert (state.current, state.previous) == (old, old)
-
-
-async def test_back_works_with_the_origin_gone_and_one_host_down(
-    target: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A rollback does not need the git remote, and a dead host does not stop the rollback of the others."""
-    old, sha = target.head(), target.commit("second")
-    async with shells_of(target) as shells:
-        await roll_out(shells, change(sha))
-        target.origin.rename(target.folder / "gone.git")
-    environment = target.environment()
-    dead = environment.hosts[1].model_copy(update={"port": CLOSED_PORT})
-    broken = environment.model_copy(update={"hosts": (environment.hosts[0], dead)})
-    monkeypatch.setattr(operations, "_FIRST_CONTACT_SECONDS", 0.5)
-    async with open_hosts(broken, connected=False) as shells:
-        conclusion = await roll_out(shells, change(old, back=True))
-    assert conclusion.verdict is Verdict.FAIL
-    assert "web-2" in conclusion.sentence
-    assert "1 of 2 hosts" in conclusion.sentence
-    assert target.head("web-1") == old
-    assert target.head("web-2") == sha
-    assert await pid(target, "web-1", "tsh-erp-workers") != "0"
-
-
-async def test_local_changes_are_kept_and_do_not_stop_the_way_back(target: Target) -> None:
-    """Local edits on the host are saved before a rollback overwrites them."""
-    old, sha = target.head(), target.commit("second")
-    async with shells_of(target) as shells:
-        await roll_out(shells, change(sha))
-        (target.tree() / "app.txt").write_text("edited in a hurry")
-        back = await roll_out(shells, change(old, back=True))
-    assert back.verdict is Verdict.PASS, back.sentence
-    assert (target.tree() / "app.txt").read_text() == "first"
-    kept = target.state() / "jobs" / "r1-back-activate-web-1-1" / "lost.diff"
-    assert "+edited in a hurry" in kept.read_text()
 
 
 async def test_workers_that_came_back_by_themselves_are_stopped_again(target: Target) -> None:
@@ -262,21 +162,6 @@ async def test_a_newer_controller_ends_an_older_one(target: Target) -> None:
             await roll_out(shells, change(sha, notes, token=8))
     assert ("failed", "r1-prepare-web-1-1") in notes.lines
     assert target.head() != sha
-
-
-async def test_a_crash_loop_does_not_spend_the_way_backs_restarts(target: Target) -> None:
-    """A unit beyond systemd's start limit is restarted: its failure counter is reset first."""
-    old, sha = target.head(), target.commit("second")
-    unit(target.hosts["web-1"], "tsh-erp", "/bin/false")
-    async with shells_of(target) as shells:
-        failed = await roll_out(shells, change(sha))
-        for _ in range(6):
-            await manage(target.hosts["web-1"], "restart", "tsh-erp")
-        unit(target.hosts["web-1"], "tsh-erp", "/bin/sleep 1000")
-        back = await roll_out(shells, change(old, back=True))
-    assert failed.touched_hosts is True
-    assert back.verdict is Verdict.PASS, back.sentence
-    assert await pid(target) != "0"
 
 
 async def test_a_unit_that_is_not_there_is_named(target: Target) -> None:

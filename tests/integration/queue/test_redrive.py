@@ -114,7 +114,7 @@ class TestRedrive:
             formers = await redrive(tx, [id_])
         await claim(engine, "a")
         async with engine.begin() as tx:
-            assert await restore(tx, formers, even_leased=True) == [id_]
+            assert await restore(tx, formers, leased_before=datetime.now(UTC) + timedelta(seconds=1)) == [id_]
         assert await complete(engine, "a", [id_]) == set()
         assert await bytes_of(engine, [id_]) == before
 

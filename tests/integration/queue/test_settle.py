@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -148,7 +148,9 @@ class TestSettle:
         assert await claim(engine, owner="b") == []
         async with engine.begin() as tx:
             assert await restore(tx, [former]) == []
-            assert await restore(tx, [former], even_leased=True) == [id_]
+            assert await restore(tx, [former], leased_before=datetime.now(UTC) + timedelta(seconds=1)) == [
+                id_
+            ]
 
     async def test_a_burial_keeps_all_that_is_known(self, engine: AsyncEngine) -> None:
         """A dead letter says class, field, SQLSTATE and fingerprint, and has no completion time."""
