@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.database.migrate import upgrade
-from handlers.environment import load
+from handlers.environment import load, references
 from handlers.erp.adopt import adopt
 from rehearsal.postgres import Postgres
 from tests import process_state
@@ -44,13 +44,18 @@ def process_as_before() -> Iterator[None]:
         )
 
 
+REMEMBERED = (load._BY_NAME, references._LAST)
+"""What a process remembers of environment files."""
+
+
 @pytest.fixture(autouse=True)
 def environment_files_forgotten(process_as_before: None) -> Iterator[None]:
-    """Forget which environment files a test loaded: another may have one of the same name."""
-    known = dict(load._BY_NAME)
+    """Forget the environment files that a test loaded: another may have one of the same name."""
+    known = [dict(memory) for memory in REMEMBERED]
     yield
-    load._BY_NAME.clear()
-    load._BY_NAME.update(known)
+    for memory, before in zip(REMEMBERED, known, strict=True):
+        memory.clear()
+        memory.update(before)
 
 
 def engine_for(url: str) -> AsyncEngine:

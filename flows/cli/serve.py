@@ -13,7 +13,8 @@ from flows.cli.app import app
 from flows.cli.output import console
 from handlers.entities.apply import apply_events
 from handlers.environment.load import load_environment
-from handlers.environment.model import Database, Secret
+from handlers.environment.model import Database
+from handlers.environment.references import Secret
 from handlers.errors import Refused
 from handlers.worker import service as core_worker
 

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+
+from handlers.environment.references import Local, Secret, resolved
 
 _UNIT = re.compile(r"^[A-Za-z0-9:_.@\-]+$")
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 """Valid names of environments and hosts."""
-
-
-def _resolve(reference: object) -> object:
-    """The secret behind a reference `env:NAME` or `file:PATH`. A secret itself is never in the environment file."""
-    if reference is None or isinstance(reference, SecretStr):
-        return reference
-    if not isinstance(reference, str):
-        raise ValueError("must be a reference, env:NAME or file:PATH")
-    kind, _, where = reference.partition(":")
-    if kind == "env" and where:
-        if where not in os.environ:
-            raise ValueError(f"the variable {where} is not set: set it, or use another one with env:NAME")
-        return SecretStr(os.environ[where])
-    if kind == "file" and where:
-        path = Path(where).expanduser()
-        try:
-            return SecretStr(path.read_text(encoding="utf-8").strip())
-        except OSError as error:
-            raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    raise ValueError("must be a reference, env:NAME or file:PATH, not the secret itself")
-
-
-def _plain(value: object) -> object:
-    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _pattern(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
@@ -49,10 +26,8 @@ def _pattern(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Secret = Annotated[SecretStr, BeforeValidator(_resolve)]
 Unit = Annotated[str, _pattern(_UNIT, "a unit name")]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 2)]
-Local = Annotated[Path, AfterValidator(lambda path: path.expanduser())]
 
 
 class _Section(BaseModel):
@@ -64,9 +39,7 @@ class _Section(BaseModel):
 class Database(_Section):
     """The database with the queue, the ERP's tables and our ledger."""
 
-    url: Annotated[
-        str, BeforeValidator(lambda v: _plain(_resolve(v)) if str(v)[:4] in ("env:", "file") else v)
-    ]
+    url: Annotated[str, BeforeValidator(lambda v: resolved(v) if str(v)[:4] in ("env:", "file") else v)]
     password: Secret | None = None
     connect_seconds: Seconds = 5
     statement_seconds: Seconds = 30

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
 from sqlalchemy.engine import make_url
 
+from handlers.environment.masking import MASK, mask
 from handlers.environment.model import Environment
+from handlers.errors import ConfigError
 
-MASK = "***"
 SECRET_LENGTH_MIN = 4
 """A shorter secret is not masked: it would match inside other words, and the masked words would reveal it."""
-_IN_ADDRESS = re.compile(r"(?<=://)([^\s:/@]*):([^\s@]+)(?=@)")
-_ASSIGNED = re.compile(
-    r"(?i)\b([\w-]*(?:password|passwd|secret|token|api[_-]?key|authorization)[\"']?\s*[=:]\s*[\"']?)"
-    r"(?:bearer\s+)?([^\s\"',;&]+)"
-)
 
 
 def private_folder(parent: Path, name: str) -> Path:
@@ -67,7 +63,9 @@ def _secrets(settings: BaseModel) -> set[str]:
         items = value if isinstance(value, tuple | list) else (value,)
         for item in items:
             if isinstance(item, SecretStr):
-                secrets.add(item.get_secret_value())
+                # Without its value it cannot be masked, but the evidence must not fail for it.
+                with contextlib.suppress(ConfigError):
+                    secrets.add(item.get_secret_value())
             elif isinstance(item, BaseModel):
                 secrets |= _secrets(item)
     return secrets
@@ -85,4 +83,4 @@ def redact(value: Any, known: frozenset[str]) -> Any:
 def _masked(text: str, known: frozenset[str]) -> str:
     for secret in sorted(known, key=len, reverse=True):
         text = text.replace(secret, MASK)
-    return _ASSIGNED.sub(rf"\1{MASK}", _IN_ADDRESS.sub(rf"\1:{MASK}", text))
+    return mask(text)
