@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from handlers.phases import open_operations
 from handlers.release.ledger import releases
-from handlers.release.phase import Conclusion, Phase, Release, Verdict
+from handlers.release.phase import FINISHED, Conclusion, Phase, Release, Verdict
 from tasks.policy import KEEP, step
 from tasks.tools import tools
 
 
 @step(KEEP)
 async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, sentence: str = "") -> Release:
-    """Close the current phase with its conclusion and enter the next one. Idempotent."""
+    """Close the current phase with its conclusion and enter the next one. Idempotent.
+
+    Before the end of a release the hosts are asked about operations without an outcome.
+    """
     async with tools(run) as core:
+        if to in FINISHED:
+            await open_operations.settle(core, run)
         if conclusion is None:
             return await releases.enter(core.database, run, to, verdict=Verdict.PASS, sentence=sentence)
         note = conclusion.note

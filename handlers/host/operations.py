@@ -131,6 +131,18 @@ async def cancel(shell: Shell, operation_id: str) -> None:
     await _Operation(shell, commands.checked_id(operation_id), None).cancel()
 
 
+async def ask(shell: Shell, operation_id: str) -> OperationResult:
+    """The outcome of an operation that another controller may have started; starts nothing.
+
+    One that the host does not know was never sent. One that still runs is UNKNOWN. Raises Unreachable.
+    """
+    operation = _Operation(shell, commands.checked_id(operation_id), None)
+    try:
+        return await operation.look()
+    except Fenced as error:
+        return _result(operation_id, OperationOutcome.FAILED, -1, sentence=str(error))
+
+
 async def read_state(shell: Shell) -> HostState | None:
     """The host's state file; None on a host that no release has touched."""
     result = await shell.run(commands.read_state(shell.environment.deploy))
@@ -177,6 +189,17 @@ class _Operation:
         if self._on_poll is not None:
             await self._on_poll(output)
         return self._parse(state, output)
+
+    async def look(self) -> OperationResult:
+        """Its result, as the host knows it."""
+        answer = await self._shell.run(self._wait(0))
+        state, _, output = answer.stdout.partition("\n")
+        if state == "absent":
+            sentence = f"{self._id} was never sent to {self._host}: nothing was done"
+            return _result(self._id, OperationOutcome.FAILED, sentence=sentence)
+        return self._parse(state, output) or _result(
+            self._id, OperationOutcome.UNKNOWN, sentence=f"{self._id} is still {state} on {self._host}"
+        )
 
     async def cancel(self) -> None:
         """End its work, and wait for the end."""
