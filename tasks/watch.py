@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.phases import watch
+from handlers.phases import armed, watch
 from handlers.phases.watch import Window
 from handlers.release.phase import Conclusion, Release
 from tasks.policy import LOOK, step
@@ -18,9 +18,12 @@ async def begin(run: Release) -> Window:
 
 @step(LOOK)
 async def look(run: Release, window: Window) -> Conclusion:
-    """Measure the live traffic once, and judge it."""
+    """Measure the live traffic once, and judge it. Where a revision was deployed, look at its way back too."""
     async with tools(run) as core:
-        return await watch.look(core, run, window)
+        looked = await watch.look(core, run, window)
+        if run.from_revision != run.to_revision:
+            await armed.check(core, run)
+        return looked
 
 
 @step(LOOK)

@@ -76,6 +76,21 @@ class ReturnNote:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArmedNote:
+    """Whether every host still has the rollback target."""
+
+    ok: bool = False
+    sentence: str = ""
+    at: datetime | None = None
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> ArmedNote:
+        """From the ledger."""
+        values = known_fields(cls, stored)
+        return cls(**values | {"at": parse_time(values.get("at"))})
+
+
+@dataclass(frozen=True, kw_only=True)
 class NextLook:
     """What happens next, and its time."""
 
@@ -101,6 +116,8 @@ class PhaseNote:
     """How far each host is on its way back."""
     changed: bool | None = None
     """Whether a running service may have changed."""
+    armed: ArmedNote | None = None
+    """The rollback target on the hosts at the newest look."""
     next: NextLook | None = None
     looked: str | None = None
     """The sentence of the newest measurement."""
@@ -158,7 +175,12 @@ class PhaseNote:
                 name: tuple(StepNote.from_json(step) for step in steps)
                 for name, steps in values["steps"].items()
             }
-        for name, parse in (("next", NextLook.from_json), ("finding", Finding), ("event", UUID)):
+        for name, parse in (
+            ("next", NextLook.from_json),
+            ("armed", ArmedNote.from_json),
+            ("finding", Finding),
+            ("event", UUID),
+        ):
             if name in values:
                 values[name] = parse(values[name])
         return cls(**values)

@@ -147,8 +147,7 @@ def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]
     if rollback is not None:
         views.append(_step("rollback", rollback))
     elif release.phase in LIVE and release.from_revision != release.to_revision:
-        target = f"to {short(release.from_revision)}"
-        views.append(StepView(name="rollback", state=StepState.ARMED, at=None, sentence=target))
+        views.append(_armed(release, records))
     return tuple(views)
 
 
@@ -160,6 +159,21 @@ def _step(name: str, record: PhaseRecord) -> StepView:
     states = {Verdict.FAIL: StepState.FAILED, Verdict.INCONCLUSIVE: StepState.HELD}
     state = states.get(record.verdict, StepState.DONE) if record.verdict else StepState.DONE
     return StepView(name=name, state=state, at=at, sentence=record.sentence)
+
+
+def _armed(release: Release, records: list[PhaseRecord]) -> StepView:
+    """The rollback that is ready, with what the hosts said about its target at the newest look."""
+    checks = [record.note.armed for record in records if record.note.armed is not None]
+    sentence = f"to {short(release.from_revision)}"
+    if not checks:
+        return StepView(name="rollback", state=StepState.ARMED, at=None, sentence=sentence)
+    newest = checks[-1]
+    return StepView(
+        name="rollback",
+        state=StepState.ARMED if newest.ok else StepState.FAILED,
+        at=newest.at,
+        sentence=f"{sentence}, {newest.sentence}",
+    )
 
 
 def _hosts(release: Release, records: list[PhaseRecord], plan: Plan) -> tuple[HostView, ...]:
