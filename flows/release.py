@@ -18,7 +18,7 @@ from flows.rollback import undo
 from flows.watch import watch_window
 from handlers.errors import DatabaseDown, LockLost, Refused, RunbookError, TryAgain
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
-from tasks import deploy, ledger, plan, probe, report
+from tasks import deploy, from_hosts, ledger, plan, probe, report
 from tasks.lock import held
 
 log = logging.getLogger(__name__)
@@ -82,8 +82,13 @@ async def execute(run: Release, *, take_over: str = "") -> Release:
         return await ledger.enter(run, Phase.REFUSED, Conclusion(verdict=Verdict.FAIL, sentence=drift))
     if run.phase is Phase.PLANNED:
         run = await ledger.enter(run, Phase.APPROVED, sentence=await plan.summary(run))
+    is_new = run.phase is Phase.APPROVED
     async with _locked(run, take_over) as run:
         scope = await plan.scope(run)
+        if not is_new and run.phase in STEPS and (sentence := await from_hosts.taken_back(run)):
+            run = await ledger.enter(
+                run, Phase.ROLLING_BACK, Conclusion(verdict=Verdict.FAIL, sentence=sentence)
+            )
         while run.phase in STEPS:
             run = await _run_phase(run, scope)
         if run.phase is Phase.ROLLING_BACK:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Sequence
-from dataclasses import replace
 from time import monotonic
 from typing import TypeVar
 
@@ -13,6 +11,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.ending import as_state, work
+from flows.way_back import until_back
 from handlers.errors import DatabaseDown, LockLost, RunbookError
 from handlers.host.way_back import HostReturn
 from handlers.release.ledger.deferred import Unrecorded
@@ -23,11 +22,6 @@ from tasks.lock import held
 
 T = TypeVar("T")
 U = TypeVar("U")
-
-log = logging.getLogger(__name__)
-
-PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds before a host is tried again; the last one repeats. Real seconds: a host is no faster in a rehearsal."""
 
 
 @flow(name="rollback", flow_run_name="rollback-{environment}")
@@ -106,32 +100,11 @@ class _WayBack:
                 return tuple(hosts)
 
     async def _take_back(self, host: HostReturn) -> HostReturn:
-        """Try a host until it is back, obeys another controller, or the time is over."""
-        while not host.back and not host.gave_up:
-            host = await self._try(host)
-            pause = PAUSES[min(host.tries, len(PAUSES)) - 1]
-            if host.back or host.gave_up or monotonic() + pause > self._deadline:
-                break
-            # The alarm: until the host is back, the rolled-back revision may still run there.
-            log.error(
-                "%s is not back after try %d: %s; next try in %g s",
-                host.host,
-                host.tries,
-                host.sentence,
-                pause,
-            )
-            await asyncio.sleep(pause)
+        host = await until_back(host, self._try, self._deadline)
         return host if host.back or host.gave_up else await back.leave(self._run, host)
 
     async def _try(self, host: HostReturn) -> HostReturn:
-        try:
-            tried = await back.try_host(self._run, host)
-        except LockLost:
-            raise
-        except Exception as error:
-            # Whatever it is, the next try may succeed. The log has the traceback.
-            log.exception("the way back of %s", host.host)
-            return replace(host, tries=host.tries + 1, sentence=f"{type(error).__name__}: {error}")
+        tried = await back.try_host(self._run, host)
         self.unrecorded += tried.unrecorded
         return tried.host
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from flows.cli import from_hosts
 from flows.cli.app import app
 from flows.cli.carry import raise_if_locked, run_driver
 from flows.cli.options import (
@@ -23,7 +24,7 @@ from flows.cli.options import (
 from flows.cli.output import console, print_json, requester
 from flows.cli.session import with_database
 from handlers.environment.model import Environment
-from handlers.errors import ExitCode
+from handlers.errors import DatabaseDown, ExitCode
 from handlers.phases import begin
 from handlers.release.ledger import records, releases
 from handlers.release.phase import short
@@ -55,9 +56,17 @@ def rollback(
     by: ByOption = "",
     yes: YesOption = False,
     take_over: TakeOverOption = "",
+    without_database: Annotated[
+        bool,
+        typer.Option("--from-hosts", help="Without the database: go back to what the hosts themselves name."),
+    ] = False,
     run_options: RunOptions,
 ) -> int:
     """Roll the newest release back: deploy the previous revision on every host, and prove it."""
+    if without_database:
+        return from_hosts.roll_back(
+            environment, reason=reason, requested_by=requester(by), yes=yes, json=run_options.json
+        )
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
         run = await begin.rollback_candidate(database, settings.name)
@@ -70,7 +79,12 @@ def rollback(
             database, environment, run, "roll_back", options, run_options, take_over=take_over
         )
 
-    return asyncio.run(with_database(environment, execute))
+    try:
+        return asyncio.run(with_database(environment, execute))
+    except DatabaseDown as error:
+        raise DatabaseDown(
+            f"{error}. Without it, `runbook rollback --from-hosts` goes back to what the hosts themselves name"
+        ) from error
 
 
 @app.command()

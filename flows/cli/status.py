@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.cli import follow
+from flows.cli import follow, from_hosts
 from flows.cli.app import app
 from flows.cli.options import EnvironmentOption, JsonOption, PlainOption, ReleaseOption
 from flows.cli.output import console, failure, print_json
@@ -18,7 +18,7 @@ from handlers.database import migrate
 from handlers.environment.load import load_environment
 from handlers.environment.model import Environment
 from handlers.erp import doctor
-from handlers.errors import ExitCode, Refused
+from handlers.errors import DatabaseDown, ExitCode, Refused
 from handlers.phases import plan
 from handlers.release.ledger import releases
 from handlers.release.phase import FINISHED, Phase, Release, exit_code, short
@@ -80,7 +80,10 @@ def status_(
             console(plain=plain).print(follow.colored(view), end="")
         return exit_code(view.release.phase) if watch and view.release is not None else ExitCode.GOOD
 
-    return asyncio.run(with_database(environment, execute))
+    try:
+        return asyncio.run(with_database(environment, execute))
+    except DatabaseDown as error:
+        return from_hosts.show_hosts(environment, error, json=json)
 
 
 @app.command()
@@ -152,7 +155,10 @@ def doctor_(environment: EnvironmentOption, json: JsonOption = False) -> int:
             console().print("no problem was found")
         return ExitCode.GOOD
 
-    return asyncio.run(with_database(environment, execute))
+    try:
+        return asyncio.run(with_database(environment, execute))
+    except DatabaseDown as error:
+        return from_hosts.show_hosts(environment, error, json=json)
 
 
 async def _raise_if_no_ledger(database: AsyncEngine, settings: Environment) -> None:

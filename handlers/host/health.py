@@ -41,6 +41,8 @@ class HostHealth:
     blames_revision: bool = False
     """Whether a fault is evidence against the revision: its own process answers 5xx or does not start. A missing
     answer, a missing key, or a database that is away is not."""
+    lacks_only_its_database: bool = False
+    """Whether its database is its only fault, so that the revision itself runs as it should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +158,12 @@ async def _check(core: Core, host: Host, shell: Shell | None, expected: _Expecte
     summary = ", ".join(faults) or f"healthy on {short(str(reported))}"
     revision = reported if isinstance(reported, str) else None
     return HostHealth(
-        host=host.name, good=good, revision=revision, summary=summary, blames_revision=_blames(faults)
+        host=host.name,
+        good=good,
+        revision=revision,
+        summary=summary,
+        blames_revision=_blames(faults),
+        lacks_only_its_database=_lacks_only_its_database(faults),
     )
 
 
@@ -171,6 +178,13 @@ class _DatabaseFault(str):
 def _blames(faults: Sequence[str]) -> bool:
     database_is_away = any(isinstance(fault, _DatabaseFault) for fault in faults)
     return not database_is_away and any(isinstance(fault, _Evidence) for fault in faults)
+
+
+def _lacks_only_its_database(faults: Sequence[str]) -> bool:
+    database = any(isinstance(fault, _DatabaseFault) for fault in faults)
+    return database and all(
+        isinstance(fault, _DatabaseFault) or fault.startswith("HTTP 5") for fault in faults
+    )
 
 
 def _status_fault(status: int) -> str:

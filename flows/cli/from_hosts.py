@@ -1,0 +1,102 @@
+"""What the commands do when the database is away: show what the hosts say, and go back without the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import typer
+
+from flows.cli.output import console, failure, print_json
+from flows.local.state import STATE
+from handlers.core import open_core
+from handlers.environment.load import load_environment
+from handlers.errors import DatabaseDown, ExitCode
+from handlers.host.way_back import HostReturn
+from handlers.phases import from_hosts
+from handlers.phases.from_hosts import HostReport, Target
+from handlers.release.phase import short
+
+
+def show_hosts(environment: str, error: DatabaseDown, *, json: bool) -> ExitCode:
+    """Print what the hosts say instead of the ledger. The exit code is that of the error."""
+    reports = asyncio.run(_survey(environment))
+    command = f"runbook rollback --from-hosts -e {environment} --reason REASON"
+    if json:
+        hosts = [from_hosts.as_json(report) for report in reports]
+        print_json({**failure(str(error), ExitCode.OWN_ERROR), "hosts": hosts, "way_back": command})
+        return ExitCode.OWN_ERROR
+    out = console()
+    out.print(f"{error}\nWithout it there is no ledger. This is what the hosts say:")
+    for report in reports:
+        out.print(f"  {report.sentence}")
+    out.print(f"The way back without the database: {command}")
+    return ExitCode.OWN_ERROR
+
+
+def roll_back(environment: str, *, reason: str, requested_by: str, yes: bool, json: bool) -> ExitCode:
+    """Roll back with what the hosts know, and say what the ledger must be told. Raises Refused without a target."""
+    # Imported here: it loads Prefect, which the views do not need.
+    from flows import from_hosts as flow
+
+    name = load_environment(environment).name
+    target = from_hosts.find_target(name, asyncio.run(_survey(environment)))
+    out = None if json else console()
+    if out is not None:
+        out.print(f"release {target.release}: back to {short(target.back_to)}, token {target.token}")
+        for report in target.hosts:
+            out.print(f"  {report.sentence}")
+    if not yes and not json:
+        typer.confirm(
+            f"take {name} back to {short(target.back_to)} without the ledger ({reason})?", abort=True
+        )
+    journal = STATE / "from-hosts" / f"{target.release}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
+
+    def show(host: HostReturn) -> None:
+        if out is not None:
+            out.print(f"{datetime.now(UTC):%H:%M:%S} {_line(host)}")
+
+    hosts = asyncio.run(
+        flow.roll_back(name, target, journal=journal, reason=reason, requested_by=requested_by, show=show)
+    )
+    all_back = all(host.back for host in hosts)
+    code = ExitCode.ROLLED_BACK if all_back else ExitCode.ROLLBACK_FAILED
+    tell = (
+        f"when the database is back, tell the ledger: runbook rollback -e {environment} --reason '{reason}'; "
+        f"it finds {'the hosts back' if all_back else 'which hosts are back'} and records it. "
+        f"What was done is in {journal}"
+    )
+    _print_end(target, hosts, code, tell, json=json)
+    return code
+
+
+def _print_end(
+    target: Target, hosts: tuple[HostReturn, ...], code: ExitCode, tell: str, *, json: bool
+) -> None:
+    count = sum(host.back for host in hosts)
+    sentence = f"{count} of {len(hosts)} hosts are back on {short(target.back_to)}"
+    if json:
+        outcome = "rolled_back" if code is ExitCode.ROLLED_BACK else "rollback_failed"
+        print_json(
+            {
+                "release": target.release,
+                "outcome": outcome,
+                "exit_code": int(code),
+                "reason": sentence,
+                "to": target.back_to,
+                "hosts": hosts,
+                "tell_the_ledger": tell,
+            }
+        )
+        return
+    console().print(f"{sentence}; {tell}")
+
+
+def _line(host: HostReturn) -> str:
+    state = "is back" if host.back else f"is not back after try {host.tries}"
+    return f"{host.host} {state}: {host.sentence}"
+
+
+async def _survey(environment: str) -> tuple[HostReport, ...]:
+    async with open_core(load_environment(environment)) as core:
+        return await from_hosts.survey(core)
