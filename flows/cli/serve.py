@@ -46,7 +46,7 @@ def worker(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(
         core_worker.serve(
-            _database(database_url, environment).sqlalchemy_url(),
+            _database(database_url, environment).address(),
             revision=revision,
             apply=apply_events,
             owner=owner or None,
@@ -142,7 +142,7 @@ def _database(url: str, environment: str) -> Database:
     try:
         return Database(url=_reference(url))
     except ValidationError as error:
-        raise Refused(f"--database-url {_message(error)}") from None
+        raise Refused(f"--database-url: {_message(error)}") from None
 
 
 def _secret(reference: str) -> SecretStr:

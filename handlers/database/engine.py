@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
+from functools import partial
 
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from handlers.database.dial import dial
+from handlers.database.transaction import transaction
+from handlers.environment.address import Address, parse
 from handlers.environment.model import Database
+from handlers.errors import DatabaseDown
+
+log = logging.getLogger(__name__)
 
 _CUSTOM_PLANS = {"plan_cache_mode": "force_custom_plan"}
 """force_custom_plan: for a claim with LIMIT, the generic plan scans the whole queue, a custom plan only its start."""
@@ -21,7 +29,10 @@ class EngineSettings:
     """The name in pg_stat_activity."""
     pool_size: int
     connect_seconds: float
+    """For each host of the address, unless it has a connect_timeout of its own."""
     statement_seconds: float
+    connect_seconds_max: float = 3600
+    """The limit for the address's own connect_timeout."""
     pool_seconds: float = 30
     """How long a caller waits for a free connection."""
     pre_ping: bool = True
@@ -32,25 +43,58 @@ class EngineSettings:
     """More settings of the server session (the time zone is always UTC)."""
 
 
-def make_engine(url: str | URL, settings: EngineSettings) -> AsyncEngine:
-    """An engine on *url* with asyncpg, in UTC."""
+def make_engine(address: Address | str, settings: EngineSettings) -> AsyncEngine:
+    """An engine on *address* with asyncpg, in UTC. Raises ValueError for an address that is not understood."""
+    if isinstance(address, str):
+        address = parse(address)
+    server = {
+        "application_name": address.application_name or settings.application_name,
+        "timezone": "UTC",
+        **settings.server,
+    }
+    if address.options is not None:
+        # What we set ourselves wins over the same setting in the options.
+        server["options"] = address.options
     return create_async_engine(
-        make_url(url).set(drivername="postgresql+asyncpg"),
+        _url(address),
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.pool_seconds,
         pool_pre_ping=settings.pre_ping,
         hide_parameters=settings.hide_parameters,
-        connect_args={
-            "timeout": settings.connect_seconds,
-            "command_timeout": settings.statement_seconds,
-            "server_settings": {
-                "application_name": settings.application_name,
-                "timezone": "UTC",
-                **settings.server,
-            },
-        },
+        async_creator=partial(
+            dial,
+            address,
+            connect_seconds=min(
+                address.connect_seconds or settings.connect_seconds, settings.connect_seconds_max
+            ),
+            statement_seconds=settings.statement_seconds,
+            server_settings=server,
+        ),
     )
+
+
+async def raise_if_impossible(engine: AsyncEngine) -> None:
+    """Connect once before a service starts. Raises Refused when no retry can help: wrong TLS, login or database.
+
+    A database that is only away is logged: the service waits for it.
+    """
+    try:
+        async with transaction(engine):
+            pass
+    except DatabaseDown as error:
+        log.warning("starting, although %s", error)
+
+
+def _url(address: Address) -> URL:
+    """The address for messages: the connections themselves are made by `dial`."""
+    host, port = address.hosts[0]
+    url = URL.create("postgresql+asyncpg", address.user, address.password, database=address.database)
+    if len(address.hosts) > 1:
+        return url.update_query_dict({"host": tuple(f"{host}:{port}" for host, port in address.hosts)})
+    if host.startswith("/"):
+        return url.update_query_dict({"host": host, "port": str(port)})
+    return url.set(host=host, port=port)
 
 
 def controller_engine(database: Database) -> AsyncEngine:
@@ -64,10 +108,10 @@ def controller_engine(database: Database) -> AsyncEngine:
         # With execution = "inline" the controller claims events on this engine.
         server=_CUSTOM_PLANS,
     )
-    return make_engine(database.sqlalchemy_url(), settings)
+    return make_engine(database.address(), settings)
 
 
-def worker_engine(url: str | URL, *, lease_seconds: float = 300) -> AsyncEngine:
+def worker_engine(address: Address | str, *, lease_seconds: float = 300) -> AsyncEngine:
     """The engine of one worker: a connection for each batch in progress, and one for LISTEN.
 
     No pre-ping: for a single event it would be a third of all messages. On a lost connection the worker waits and
@@ -86,7 +130,7 @@ def worker_engine(url: str | URL, *, lease_seconds: float = 300) -> AsyncEngine:
             "idle_in_transaction_session_timeout": str(round(lease_seconds * 1000)),
         },
     )
-    return make_engine(url, settings)
+    return make_engine(address, settings)
 
 
 def receiver_engine(database: Database) -> AsyncEngine:
@@ -96,8 +140,9 @@ def receiver_engine(database: Database) -> AsyncEngine:
         pool_size=3,
         pool_seconds=3,
         connect_seconds=3,
+        connect_seconds_max=3,
         statement_seconds=4,
         # Plans are cached: a plan made while the tables were empty would be a sequential scan permanently.
         server={"enable_seqscan": "off"},
     )
-    return make_engine(database.sqlalchemy_url(), settings)
+    return make_engine(database.address(), settings)

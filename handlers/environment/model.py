@@ -7,14 +7,18 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
+from handlers.environment.address import Address, parse
 from handlers.environment.references import Local, Secret, resolved
 
 _UNIT = re.compile(r"^[A-Za-z0-9:_.@\-]+$")
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 """Valid names of environments and hosts."""
+
+
+def _is_an_address(text: str) -> str:
+    parse(text).raise_if_unusable()
+    return text
 
 
 def _pattern(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
@@ -39,30 +43,24 @@ class _Section(BaseModel):
 class Database(_Section):
     """The database with the queue, the ERP's tables and our ledger."""
 
-    url: Annotated[str, BeforeValidator(lambda v: resolved(v) if str(v)[:4] in ("env:", "file") else v)]
+    url: Annotated[
+        str,
+        BeforeValidator(lambda v: resolved(v) if str(v)[:4] in ("env:", "file") else v),
+        AfterValidator(_is_an_address),
+    ]
+    """libpq's URL or key=value form; `address` says which keys are understood."""
     password: Secret | None = None
     connect_seconds: Seconds = 5
     statement_seconds: Seconds = 30
     pool_size: Annotated[int, Field(ge=1, le=50)] = 5
 
-    @model_validator(mode="after")
-    def _is_an_address(self) -> Self:
-        try:
-            url = make_url(self.url)
-        except ArgumentError as error:
-            raise ValueError("url must look like postgresql://user@host:5432/name") from error
-        if url.get_backend_name() != "postgresql" or not url.database:
-            raise ValueError("url must look like postgresql://user@host:5432/name")
-        return self
-
-    def sqlalchemy_url(self) -> URL:
-        """The address for SQLAlchemy and asyncpg. It contains the password: never print it."""
-        url = make_url(self.url).set(drivername="postgresql+asyncpg")
-        return url.set(password=self.password.get_secret_value()) if self.password else url
+    def address(self) -> Address:
+        """The address with the password: never print it."""
+        return parse(self.url, password=self.password.get_secret_value() if self.password else None)
 
     def shown(self) -> str:
         """The address without the password, for printing."""
-        return make_url(self.url).render_as_string(hide_password=True)
+        return self.address().shown()
 
 
 class Ssh(_Section):

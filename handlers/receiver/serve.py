@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from handlers.database.engine import receiver_engine
+from handlers.database.engine import raise_if_impossible, receiver_engine
 from handlers.environment.model import Database
 from handlers.errors import Refused
 from handlers.process import tune_garbage_collector
@@ -30,11 +30,17 @@ async def serve(
 ) -> None:
     """Receive until SIGTERM or SIGINT. Raises Refused without a secret, except on loopback, and for a taken port.
 
+    Raises Refused as well when the database can never be reached; one that is only away is waited for.
     *trusted_proxies* are comma-separated addresses of reverse proxies whose X-Forwarded-For is trusted.
     """
     check(settings.secret, host)
     tune_garbage_collector()
     engine = receiver_engine(database)
+    try:
+        await raise_if_impossible(engine)
+    except BaseException:
+        await engine.dispose()
+        raise
     config = server_config(application(engine, settings), trusted_proxies=trusted_proxies)
     config.host, config.port = host, port
     server = uvicorn.Server(config)

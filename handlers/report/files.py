@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
-from sqlalchemy.engine import make_url
 
 from handlers.environment.masking import MASK, mask
 from handlers.environment.model import Environment
@@ -51,9 +50,8 @@ def keep(path: Path, text: str) -> str:
 def known_secrets(environment: Environment) -> frozenset[str]:
     """Every secret in an environment's settings, including the password in the database URL."""
     secrets = _secrets(environment)
-    password = make_url(environment.database.url).password
-    if isinstance(password, str):
-        secrets.add(password)
+    address = environment.database.address()
+    secrets |= {secret for secret in (address.password, address.tls.key_password) if secret}
     return frozenset(secret for secret in secrets if len(secret) >= SECRET_LENGTH_MIN)
 
 

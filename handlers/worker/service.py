@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from sqlalchemy.engine import URL
-
-from handlers.database.engine import worker_engine
+from handlers.database.engine import raise_if_impossible, worker_engine
 from handlers.entities.apply import apply_events
+from handlers.environment.address import Address
 from handlers.process import tune_garbage_collector
 from handlers.worker.batch import Apply
 from handlers.worker.worker import Worker, new_owner
 
 
 async def serve(
-    database_url: str | URL,
+    database: Address | str,
     *,
     revision: str,
     apply: Apply = apply_events,
@@ -24,9 +23,12 @@ async def serve(
     lease_seconds: float = 300,
     poll_seconds: float = 1.0,
 ) -> None:
-    """Run one worker until SIGTERM or SIGINT, then stop within ten seconds. *owner* is a readable name."""
+    """Run one worker until SIGTERM or SIGINT, then stop within ten seconds. *owner* is a readable name.
+
+    Raises Refused at the start when the database can never be reached; one that is only away is waited for.
+    """
     tune_garbage_collector()
-    engine = worker_engine(database_url, lease_seconds=lease_seconds)
+    engine = worker_engine(database, lease_seconds=lease_seconds)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -41,6 +43,7 @@ async def serve(
         poll_seconds=poll_seconds,
     )
     try:
+        await raise_if_impossible(engine)
         await worker.run(stop)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):

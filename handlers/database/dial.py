@@ -1,0 +1,149 @@
+"""One connection to PostgreSQL by asyncpg, with libpq's meaning of a list of hosts, of TLS and of keepalive."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import socket
+import ssl
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+import asyncpg
+
+from handlers.environment.address import Address
+from handlers.environment.tls import Tls
+from handlers.errors import Refused
+
+_CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, ssl.SSLWantReadError)
+"""TLS errors that mean a lost connection, and say nothing about the settings."""
+_NO_TLS = "rejected SSL upgrade"
+"""asyncpg's words for a server that answers the request for TLS with no."""
+
+
+async def dial(
+    address: Address,
+    *,
+    connect_seconds: float,
+    statement_seconds: float,
+    server_settings: Mapping[str, str],
+) -> asyncpg.Connection:
+    """Connect to the first host of *address* that answers and has the wanted state.
+
+    *connect_seconds* is for each host. As for libpq, an answer that refuses the login ends the search. Raises Refused
+    when TLS cannot work, OSError or TimeoutError when no host answers, and otherwise asyncpg's own error.
+    """
+    tls, tls_keys = _tls_arguments(address)
+    hosts = list(address.hosts)
+    if address.any_order:
+        random.shuffle(hosts)
+    # libpq: without any standby, prefer-standby takes every host.
+    rounds = ("standby", "any") if address.session == "prefer-standby" else (address.session,)
+    failed: list[Exception] = []
+    for session, (host, port) in itertools.product(rounds, hosts):
+        try:
+            connection = await asyncpg.connect(
+                dsn=tls_keys,
+                host=host,
+                port=port,
+                user=address.user,
+                password=address.password,
+                passfile=address.passfile,
+                database=address.database,
+                ssl=tls,
+                direct_tls=address.tls.direct,
+                target_session_attrs=session,
+                timeout=connect_seconds,
+                command_timeout=statement_seconds,
+                server_settings=dict(server_settings),
+            )
+        except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
+            failed.append(_explained(error, host, port, address))
+        else:
+            _tune(connection, address.keepalive)
+            return connection
+    raise _of_all(failed)
+
+
+def _tls_arguments(address: Address) -> tuple[ssl.SSLContext | bool | str, str | None]:
+    """asyncpg's argument `ssl`, and the keys from which it makes a context of its own.
+
+    For `allow` and `prefer` asyncpg makes the context, because it must also connect without TLS.
+    """
+    tls = address.tls
+    if tls.mode == "disable":
+        return False, None
+    try:
+        context = tls.context()
+    except ValueError as error:
+        raise Refused(f"the database {address.shown()}: {error}") from error
+    if tls.required:
+        return context, None
+    return tls.mode, f"postgresql://?{urlencode(_tls_keys(tls))}"
+
+
+def _tls_keys(tls: Tls) -> dict[str, str]:
+    keys = {
+        "sslcert": tls.certificate,
+        "sslkey": tls.key,
+        "sslpassword": tls.key_password,
+        "ssl_min_protocol_version": tls.minimum,
+        "ssl_max_protocol_version": tls.maximum,
+    }
+    return {key: value for key, value in keys.items() if value}
+
+
+def _explained(error: Exception, host: str, port: int, address: Address) -> Exception:
+    """*error* with the host in its text; Refused when no retry can help."""
+    where = f"the database {address.shown()}" if len(address.hosts) == 1 else f"the database at {host}:{port}"
+    match error:
+        case ssl.SSLCertVerificationError():
+            return Refused(
+                f"{where} has a TLS certificate that is refused: {_certificate_fault(error, host)}"
+            )
+        case ssl.SSLError() if not isinstance(error, _CUT_OFF):
+            reason = error.reason or error
+            return Refused(
+                f"{where}: the TLS handshake failed ({reason}); see sslmode and the keys beside it"
+            )
+        case ConnectionError() if _NO_TLS in str(error):
+            text = f"{where} offers no TLS, and sslmode={address.tls.mode} needs it: "
+            return Refused(f"{text}switch TLS on in the server, or use sslmode=prefer")
+        case asyncpg.TargetServerAttributeNotMatched():
+            text = f"{where} is not {address.session} (target_session_attrs)"
+        case socket.gaierror():
+            text = f"no such host name: {host} ({error.strerror})"
+        case OSError() if not isinstance(error, ConnectionError | TimeoutError):
+            text = str(error)
+        case _:
+            return error
+    return ConnectionError(text)
+
+
+def _certificate_fault(error: ssl.SSLCertVerificationError, host: str) -> str:
+    reason = error.verify_message or str(error)
+    if "hostname" in reason.lower() or "ip address" in reason.lower():
+        return f"it is not for {host}; sslmode=verify-ca does not compare names"
+    if "expired" in reason:
+        return "it has expired"
+    return f"{reason}; sslrootcert must name the file of the CA that issued it"
+
+
+def _of_all(failed: list[Exception]) -> Exception:
+    """One error for all hosts: Refused only when every one is, because another may be back in a moment."""
+    if len(failed) == 1 or all(isinstance(error, Refused) for error in failed):
+        return failed[0]
+    reasons = dict.fromkeys(str(error) or type(error).__name__ for error in failed)
+    return ConnectionError(f"no host of the list is usable: {'; '.join(reasons)}")
+
+
+def _tune(connection: asyncpg.Connection, keepalive: Mapping[str, int]) -> None:
+    # asyncpg has no public way to its socket.
+    transport = getattr(connection, "_transport", None)
+    open_socket = transport.get_extra_info("socket") if transport is not None else None
+    if open_socket is None or open_socket.family == socket.AF_UNIX:
+        return
+    for name, value in keepalive.items():
+        level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
+        if hasattr(socket, name):
+            open_socket.setsockopt(level, getattr(socket, name), value)
