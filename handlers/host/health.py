@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
@@ -19,6 +18,13 @@ from handlers.core import Core
 from handlers.environment.model import Host, Probe
 from handlers.errors import RunbookError
 from handlers.host.facts import inspect
+from handlers.host.faults import (
+    DatabaseFault,
+    Evidence,
+    blames_revision,
+    lacks_only_its_database,
+    status_fault,
+)
 from handlers.host.ssh import Shell
 from handlers.release.phase import Verdict, short
 
@@ -162,34 +168,9 @@ async def _check(core: Core, host: Host, shell: Shell | None, expected: _Expecte
         good=good,
         revision=revision,
         summary=summary,
-        blames_revision=_blames(faults),
-        lacks_only_its_database=_lacks_only_its_database(faults),
+        blames_revision=blames_revision(faults),
+        lacks_only_its_database=lacks_only_its_database(faults),
     )
-
-
-class _Evidence(str):
-    """A fault that is evidence against the revision, unless its database is away."""
-
-
-class _DatabaseFault(str):
-    """A fault of the database, which explains every other."""
-
-
-def _blames(faults: Sequence[str]) -> bool:
-    database_is_away = any(isinstance(fault, _DatabaseFault) for fault in faults)
-    return not database_is_away and any(isinstance(fault, _Evidence) for fault in faults)
-
-
-def _lacks_only_its_database(faults: Sequence[str]) -> bool:
-    database = any(isinstance(fault, _DatabaseFault) for fault in faults)
-    return database and all(
-        isinstance(fault, _DatabaseFault) or fault.startswith("HTTP 5") for fault in faults
-    )
-
-
-def _status_fault(status: int) -> str:
-    # Another status is more likely a wrong address or a missing permission.
-    return _Evidence(f"HTTP {status}") if status >= HTTPStatus.INTERNAL_SERVER_ERROR else f"HTTP {status}"
 
 
 async def _check_answer(core: Core, host: Host, expected: _Expected) -> tuple[object, list[str]]:
@@ -204,7 +185,7 @@ async def _check_answer(core: Core, host: Host, expected: _Expected) -> tuple[ob
         return None, [f"no answer within {probe.answer_seconds:g} s"]
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return None, [_connection_fault(error)]
-    faults = [] if response.is_success else [_status_fault(response.status_code)]
+    faults = [] if response.is_success else [status_fault(response.status_code)]
     try:
         answer = response.json()
     except ValueError:
@@ -229,7 +210,7 @@ def _database_faults(answer: object, probe: Probe) -> list[str]:
         return [f"no {probe.database_field!r} in its answer"]
     # The type is compared too: in Python 1 == True, but the number 1 does not mean healthy.
     good = any(type(state) is type(wanted) and state == wanted for wanted in probe.database_good)
-    return [] if good else [_DatabaseFault(f"database {state}")]
+    return [] if good else [DatabaseFault(f"database {state}")]
 
 
 def _worker_faults(answer: object, probe: Probe, revision: str) -> list[str]:
@@ -259,7 +240,7 @@ async def _unit_faults(shell: Shell, expected: _Expected) -> list[str]:
     for unit in facts.units:
         if unit.name in wanted and unit.active_state != "active":
             sentence = f"unit {unit.name} {unit.active_state}"
-            faults.append(_Evidence(sentence) if unit.name in services.web else sentence)
+            faults.append(Evidence(sentence) if unit.name in services.web else sentence)
         elif unit.name in services.web and unit.main_pid and previous_pids.get(unit.name) == unit.main_pid:
             faults.append(f"unit {unit.name} still runs the previous process ({unit.main_pid})")
     return faults

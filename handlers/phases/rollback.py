@@ -24,7 +24,7 @@ from handlers.phases.probe import host_notes
 from handlers.release import left_behind
 from handlers.release.ledger import deferred, intents, records, releases
 from handlers.release.ledger.deferred import DeferringRecorder, Unrecorded
-from handlers.release.note import PhaseNote, ReturnNote
+from handlers.release.note import HostNote, PhaseNote, ReturnNote
 from handlers.release.phase import Conclusion, Phase, Release, Verdict, short
 
 log = logging.getLogger(__name__)
@@ -242,7 +242,14 @@ async def _workers_gone_at(core: Core, release: Release) -> datetime | None:
 
 
 async def _note(core: Core, release: Release, host: HostReturn) -> None:
-    await _noted(core, release, PhaseNote(returns={host.host: return_note(core, host)}))
+    health = HostNote(
+        have=host.revision,
+        ok=host.back,
+        note="" if host.back else host.sentence,
+        seen_at=core.clock.now(),
+    )
+    note = PhaseNote(hosts={host.host: health}, returns={host.host: return_note(core, host)})
+    await _noted(core, release, note)
 
 
 async def _noted(core: Core, release: Release, note: PhaseNote) -> None:

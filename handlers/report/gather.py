@@ -75,6 +75,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "why": current.reason,
             "seconds": ((current.finished_at or view.at) - current.created_at).total_seconds(),
             "hosts": view.hosts,
+            "returns": view.returns,
             "steps": view.steps,
             "batches": view.batches,
             "queue": {str(name): count for name, count in (await look.counts(tx)).items()},

@@ -9,7 +9,7 @@ from datetime import datetime
 from handlers.release import left_behind
 from handlers.release.lock import Holder
 from handlers.release.phase import short
-from handlers.status.view import HostView, StatusView, StepState, StepView
+from handlers.status.view import HostView, ReturnView, StatusView, StepState, StepView
 
 _FRESH_SECONDS = 120
 """The age of a host's answer is shown only when it is older."""
@@ -57,6 +57,7 @@ def _blocks(view: StatusView, width: int) -> list[_Block]:
         (_USEFUL, _labelled("Version", _versions(view), width)),
         (_DETAIL, _lock(view, width)),
     ]
+    blocks += [(_ESSENTIAL, _labelled(host.name, _returned(host), width)) for host in view.returns]
     blocks += [(_RANKS[step.state], _step(step, width)) for step in view.steps]
     if view.batches:
         sizes = " ".join(str(batch.size) for batch in view.batches)
@@ -112,6 +113,16 @@ def _host(host: HostView, at: datetime) -> str:
     probed = f", probed {age(seconds)} ago" if seconds > _FRESH_SECONDS else ""
     note = f" ({host.note})" if host.note else ""
     return f"{host.name} {short(host.have)} {state}{note}{probed}"
+
+
+def _returned(host: ReturnView) -> str:
+    """How far a host is on its way back: what runs there, its newest operation, and what it waits for."""
+    if host.back:
+        return f"is back on {short(host.revision)}"
+    units = f"; {host.units}" if host.units else ""
+    operation = f"; newest operation {host.operation}" if host.operation else ""
+    tries = f"NOT BACK after {host.tries} tries" if host.tries else "not back yet"
+    return f"{tries}, on {short(host.revision)}{units}{operation}: {host.sentence}"
 
 
 def _lock(view: StatusView, width: int) -> list[str]:

@@ -22,7 +22,7 @@ from handlers.release.lock import Holder
 from handlers.release.note import HostNote, NextLook
 from handlers.release.phase import FINISHED, LIVE, Phase, Release, Verdict, short
 from handlers.release.planned import Plan
-from handlers.status.view import HostView, StatusView, StepState, StepView
+from handlers.status.view import HostView, ReturnView, StatusView, StepState, StepView
 
 SQL = queries(__name__)
 
@@ -54,7 +54,7 @@ _DOING = {
 _NEEDS: dict[Phase, str] = {
     Phase.PLANNED: "the plan must be approved",
     Phase.HELD: "a person decides: `runbook resume`, `runbook rollback` or `runbook abort`",
-    Phase.ROLLBACK_FAILED: "the operator must check the hosts now; nothing more happens automatically",
+    Phase.ROLLBACK_FAILED: "a person looks at the hosts that are not back, then `runbook rollback` goes on",
     Phase.REFUSED: "fix the problem above, then run `runbook plan` again",
 }
 
@@ -99,6 +99,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         ),
         window_seconds=current.note.window_seconds,
         hosts=_hosts(release, records, plan),
+        returns=_returns(release, records),
         lock=holder,
         steps=_steps(release, records),
         batches=tuple(await dead_letters.batches(tx, release)),
@@ -173,6 +174,27 @@ def _armed(release: Release, records: list[PhaseRecord]) -> StepView:
         state=StepState.ARMED if newest.ok else StepState.FAILED,
         at=newest.at,
         sentence=f"{sentence}, {newest.sentence}",
+    )
+
+
+def _returns(release: Release, records: list[PhaseRecord]) -> tuple[ReturnView, ...]:
+    """The newest note about each host's way back, while not every host is back."""
+    if release.phase not in (Phase.ROLLING_BACK, Phase.ROLLBACK_FAILED):
+        return ()
+    rollbacks = [record for record in records if record.phase is Phase.ROLLING_BACK]
+    notes = rollbacks[-1].note.returns or {} if rollbacks else {}
+    return tuple(
+        ReturnView(
+            name=name,
+            back=note.back,
+            revision=note.revision,
+            units=note.units,
+            operation=note.operation,
+            tries=note.tries,
+            sentence=note.sentence,
+            seen_at=note.seen_at,
+        )
+        for name, note in sorted(notes.items())
     )
 
 

@@ -50,6 +50,22 @@ class HostView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReturnView:
+    """One host on its way back."""
+
+    name: str
+    back: bool
+    revision: str | None
+    """The revision in its newest answer, or of its tree."""
+    units: str
+    operation: str
+    """The newest operation and its outcome."""
+    tries: int
+    sentence: str
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class StatusView:
     """A release at one moment. *release* is None where the environment has never had one."""
 
@@ -64,6 +80,8 @@ class StatusView:
     """Runbook seconds since the phase began."""
     window_seconds: float | None = None
     hosts: tuple[HostView, ...] = ()
+    returns: tuple[ReturnView, ...] = ()
+    """During a rollback, and after one that failed: how far each host is on its way back."""
     lock: Holder | None = None
     steps: tuple[StepView, ...] = ()
     batches: tuple[Batch, ...] = ()

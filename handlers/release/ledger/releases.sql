@@ -70,8 +70,8 @@ SET finished_at = clock_timestamp(), verdict = CAST(:verdict AS runbook.verdict)
 WHERE release_id = :release_id AND finished_at IS NULL;
 
 -- note --
--- Add to what the running phase knows: hosts seen, the next look. A key that is there already is replaced. What is
--- noted by host is replaced for the hosts of the new note only.
+-- Add to what the running phase knows. A key that is there already is replaced.
+-- What is noted by host is replaced only for these hosts.
 UPDATE runbook.phase_record AS record
 SET detail = record.detail || new.note || (
     SELECT coalesce(jsonb_object_agg(k.key, coalesce(record.detail -> k.key, '{}') || (new.note -> k.key)), '{}')

@@ -13,13 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.core import Core, open_core
 from handlers.environment.load import parse
+from handlers.host.way_back import HostReturn
 from handlers.phases import rollback
 from handlers.phases.plan import make_plan
 from handlers.queue.event import EntityType
 from handlers.release import left_behind
 from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.intents import LedgerRecorder
-from handlers.release.phase import Conclusion, Phase, Release, Verdict
+from handlers.release.phase import Phase, Release
 from handlers.report import gather
 from handlers.status import snapshot
 from handlers.status.lines import lines
@@ -97,10 +98,8 @@ async def test_the_rollbacks_words_status_and_report_name_them_with_the_command(
 ) -> None:
     """The count by kind, the error, and the command that redrives them: in every place that shows the end."""
     command = f"runbook drain -e staging --left-by {rolled_back.release.id}"
-    activated = Conclusion(verdict=Verdict.PASS, sentence="1 of 1 hosts are back")
-    ended = await rollback.conclude(
-        core, rolled_back.release, activated=activated, why="7 of 7", evidence="none"
-    )
+    hosts = [HostReturn(host="web-1", back=True)]
+    ended = await rollback.conclude(core, rolled_back.release, hosts, why="7 of 7", evidence="none")
     for words in (
         "3 live events became dead letters under the rolled-back revision: 2 Product since",
         "1 Invoice",

@@ -16,7 +16,7 @@ from handlers.gate import rules
 from handlers.gate.values import Count, Measurement, Thresholds
 from handlers.release import lock
 from handlers.release.ledger import records, releases
-from handlers.release.note import HostNote, NextLook, PhaseNote
+from handlers.release.note import HostNote, NextLook, PhaseNote, ReturnNote
 from handlers.release.phase import Phase, Release, Verdict
 from handlers.status.lines import lines
 from handlers.status.snapshot import read
@@ -145,7 +145,7 @@ async def test_a_rollback_wants_the_previous_revision(engine: AsyncEngine) -> No
         ("watch", StepState.FAILED),
         ("rollback", StepState.FAILED),
     ]
-    assert "the operator must check the hosts now" in view.need
+    assert "a person looks at the hosts that are not back" in view.need
     assert view.lock is None
 
 
@@ -263,3 +263,28 @@ def test_the_view_fits_a_low_terminal_and_keeps_what_matters(height: int) -> Non
     assert ("[done]    drain" in text) == (height > 6)
     if height == 12:
         assert "[armed]   rollback" in text
+
+
+async def test_a_host_that_is_not_back_is_shown_with_what_runs_there(engine: AsyncEngine) -> None:
+    """Each host by itself: a later note about one host keeps those of the others, also after the rollback failed."""
+    release = await releases.enter(engine, await watching(engine), Phase.ROLLING_BACK, verdict=Verdict.FAIL)
+    away = ReturnNote(
+        tries=3,
+        revision="b" * 40,
+        units="tsh-erp active, tsh-erp-workers inactive",
+        operation="r1-back-activate-web-2-9.3 failed",
+        sentence="web-2 cannot be reached: no answer",
+    )
+    await releases.note(engine, release, PhaseNote(returns={"web-2": away}))
+    here = ReturnNote(back=True, tries=1, revision="a" * 40)
+    await releases.note(engine, release, PhaseNote(returns={"web-1": here}))
+    for phase in (Phase.ROLLING_BACK, Phase.ROLLBACK_FAILED):
+        if phase is Phase.ROLLBACK_FAILED:
+            await releases.enter(engine, release, phase, verdict=Verdict.FAIL, sentence="1 of 2 hosts")
+        text = " ".join(" ".join(lines(await read(engine, "staging"))).split())
+        assert "web-1 is back on aaaaaaa" in text
+        assert (
+            "web-2 NOT BACK after 3 tries, on bbbbbbb; tsh-erp active, tsh-erp-workers inactive; newest operation "
+            "r1-back-activate-web-2-9.3 failed: web-2 cannot be reached: no answer"
+        ) in text
+    assert "`runbook rollback` goes on" in text

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from handlers.database.jsonable import as_json
 from handlers.gate.values import Finding
-from handlers.release.note import HostNote, NextLook, PhaseNote, StepNote
+from handlers.release.note import ArmedNote, HostNote, NextLook, PhaseNote, ReturnNote, StepNote
 
 EVENT = UUID("6f1c0de4-0000-4000-8000-000000000001")
 AT = datetime(2025, 11, 14, 14, 2, 3, 456789, tzinfo=UTC)
@@ -54,6 +54,27 @@ KEPT: list[tuple[PhaseNote, dict[str, Any]]] = [
     (PhaseNote(event=EVENT, synthetic=False), {"event": str(EVENT), "synthetic": False}),
     (PhaseNote(failed={"Product, error E1": 2}), {"failed": {"Product, error E1": 2}}),
     (PhaseNote(batch=3), {"batch": 3}),
+    (PhaseNote(blames_revision=False), {"blames_revision": False}),
+    (
+        PhaseNote(armed=ArmedNote(ok=True, sentence="present on 2 of 2 hosts", at=AT)),
+        {"armed": {"ok": True, "sentence": "present on 2 of 2 hosts", "at": TIME}},
+    ),
+    (
+        PhaseNote(returns={"web-1": ReturnNote(back=True, revision="a", tries=1, seen_at=AT)}),
+        {
+            "returns": {
+                "web-1": {
+                    "back": True,
+                    "sentence": "",
+                    "revision": "a",
+                    "units": "",
+                    "operation": "",
+                    "tries": 1,
+                    "seen_at": TIME,
+                }
+            }
+        },
+    ),
     (PhaseNote(drained=57, left=0), {"drained": 57, "left": 0}),
     (
         PhaseNote(why="3 of 9", evidence="4 files", activated="2 of 2 hosts"),
