@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database.engine import controller_engine
-from handlers.environment.model import Environment
+from handlers.environment.model import Environment, Probe
+from handlers.environment.trust import https_context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +56,33 @@ class Core:
     random: random.Random
 
 
+def http_client(probe: Probe) -> httpx.AsyncClient:
+    """A client for health addresses: it trusts probe.ca_file as well, and uses no proxy of the environment.
+
+    When that file cannot be used, each https request fails with the reason: a step that asks no host goes on.
+    """
+    try:
+        context: ssl.SSLContext | bool = https_context(probe.ca_file)
+        mounts = {}
+    except ValueError as error:
+        context, mounts = True, {"https://": _Failing(str(error))}
+    return httpx.AsyncClient(verify=context, mounts=mounts, timeout=probe.answer_seconds, trust_env=False)
+
+
+class _Failing(httpx.AsyncBaseTransport):
+    def __init__(self, sentence: str) -> None:
+        self._sentence = sentence
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError(self._sentence, request=request)
+
+
 @asynccontextmanager
 async def open_core(environment: Environment, *, speed: float = 1.0) -> AsyncIterator[Core]:
     """Open the resources for *environment*; close them at the end, also after an error."""
     database = controller_engine(environment.database)
     try:
-        async with httpx.AsyncClient(timeout=environment.probe.answer_seconds, trust_env=False) as http:
+        async with http_client(environment.probe) as http:
             yield Core(
                 environment=environment,
                 database=database,

@@ -21,6 +21,13 @@ def _is_an_address(text: str) -> str:
     return text
 
 
+def _is_a_web_address(text: str) -> str:
+    # The text is not shown: it may contain a password.
+    if not re.match(r"https?://[^/\s]", text):
+        raise ValueError("must begin with http:// or https:// and a host name")
+    return text
+
+
 def _pattern(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
     def check(value: str) -> str:
         if not pattern.fullmatch(value):
@@ -83,7 +90,7 @@ class Host(_Section):
     name: Annotated[str, _pattern(NAME, "a host's short name (small letters, digits, . _ -)")]
     address: str
     port: Annotated[int, Field(ge=1, le=65535)] = 22
-    health_url: str
+    health_url: Annotated[str, AfterValidator(_is_a_web_address)]
     """Address of this host's own health endpoint, not of a load balancer."""
     user: str | None = None
     """Overrides ssh.user for this host."""
@@ -138,6 +145,8 @@ class Probe(_Section):
     database_good: tuple[str | bool, ...] = ("ok", "up", "healthy", "connected", True)
     worker_revisions_field: str | None = None
     """The revisions that live workers run: a list, or the values of an object. All must be the released one."""
+    ca_file: Local | None = None
+    """CA certificates (PEM) that are trusted for https health addresses, besides the system's."""
     consecutive: Annotated[int, Field(ge=1, le=100)] = 3
     """The number of good answers in a row that the probe needs."""
     interval_seconds: Seconds = 1
