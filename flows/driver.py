@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.local import server, up
-from flows.local.state import STATE
-from handlers.environment.load import load_environment
+from handlers.environment.last_good import last_good
 from handlers.errors import ExitCode, RunbookError
+from handlers.state_folder import STATE
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -118,7 +118,7 @@ async def _flush_logs() -> None:
 
 async def _drive(arguments: argparse.Namespace, has_prefect: bool) -> None:
     # The name is used from here on. Loading a file by its path also registers its name.
-    arguments.environment = load_environment(arguments.environment).name
+    arguments.environment = (await last_good(arguments.environment)).name
     if has_prefect and not await _with_prefect(arguments):
         log.warning("continuing without Prefect, from the phase in the ledger")
         has_prefect = False

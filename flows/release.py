@@ -16,7 +16,7 @@ from flows.drain import drain_all
 from flows.ending import as_state, work
 from flows.rollback import undo
 from flows.watch import watch_window
-from handlers.errors import DatabaseDown, LockLost, Refused, RunbookError, TryAgain
+from handlers.errors import ConfigError, DatabaseDown, LockLost, Refused, RunbookError, TryAgain
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from tasks import deploy, from_hosts, ledger, plan, probe, report
 from tasks.lock import held
@@ -159,6 +159,12 @@ async def _run_step(step: Step, run: Release) -> Conclusion:
             verdict=Verdict.INCONCLUSIVE,
             sentence=f"{sentence}When it is back, run `runbook resume` or `runbook rollback`.",
         )
+    except ConfigError as error:
+        # It says something about a file of ours, and nothing about the revision or a host.
+        sentence = (
+            f"{run.phase} could not continue: {error}. Then run `runbook resume` or `runbook rollback`."
+        )
+        return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=sentence)
     except TryAgain as error:
         blind = run.phase in (Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
         verdict = Verdict.INCONCLUSIVE if blind else Verdict.FAIL

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from handlers.core import open_core
+from handlers.environment.load import load_environment
 from handlers.phases import drift
 from handlers.phases.begin import record_release
 from handlers.phases.plan import make_plan
@@ -14,8 +16,9 @@ from tasks.tools import tools
 
 @step(LOOK)
 async def make(environment: str, revision: str | None, scope: tuple[Phase, ...] = EVERYTHING) -> Plan:
-    """Plan a release from hosts, queue and ledger; changes nothing."""
-    async with tools(environment) as core:
+    """Plan a release from hosts, queue and ledger; changes nothing. Raises ConfigError when the file is wrong."""
+    # The file as it is: only what continues a release goes on with the last good one.
+    async with open_core(load_environment(environment)) as core:
         return await make_plan(core, revision, scope)
 
 

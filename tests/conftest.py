@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -14,8 +16,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.database.migrate import upgrade
-from handlers.environment import load, references
+from handlers.environment import last_good, load, references
 from handlers.erp.adopt import adopt
+from handlers.release import settings
 from rehearsal.postgres import Postgres
 from tests import process_state
 from tests.run_folder import Run
@@ -26,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give the run a folder, with whose end everything ends that was started in it; workers inherit it."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Run.begin())
+    # Not in the user's own state folder.
+    last_good.FOLDER = Path(tempfile.gettempdir()) / "kept-environments"
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +49,13 @@ def process_as_before() -> Iterator[None]:
         )
 
 
-REMEMBERED = (load._BY_NAME, references._LAST)
+REMEMBERED: tuple[dict[Any, Any], ...] = (
+    load._BY_NAME,
+    references._LAST,
+    last_good._GOOD,
+    last_good._KEPT,
+    settings._FROZEN,
+)
 """What a process remembers of environment files."""
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import follow
 from flows.cli.options import RunOptions
 from flows.cli.output import console, print_json
+from handlers.environment.last_good import last_good
 from handlers.errors import DatabaseDown, ExitCode, Refused
-from handlers.release import lock
-from handlers.release.ledger import records
+from handlers.release import lock, settings
+from handlers.release.ledger import records, releases
 from handlers.release.phase import LIVE, Phase, Release, exit_code
 
 SETTLED_PHASES = frozenset(Phase) - (LIVE - {Phase.HELD}) - {Phase.PLANNED, Phase.APPROVED}
@@ -32,6 +34,7 @@ async def run_driver(
 
     *verb* and *options* are arguments of `flows.driver`. Returns the exit code of the command.
     """
+    await _print_differences(database, run, json=run_options.json)
     options = options + (["--without-prefect"] if run_options.without_prefect else [])
     options += ["--take-over", take_over] if take_over else []
     driver = follow.start(verb, environment, run.id, *options)
@@ -69,6 +72,14 @@ async def raise_if_locked(database: AsyncEngine, environment: str, *, take_over:
     holder = await lock.holder(database, environment)
     if holder is not None and holder.alive and not take_over:
         raise Refused(lock.locked_message(holder, environment))
+
+
+async def _print_differences(database: AsyncEngine, run: Release, *, json: bool) -> None:
+    """Say how the environment file differs from the settings of the release, which it keeps."""
+    stored = await releases.settings(database, run) or {}
+    for sentence in settings.file_differences(stored, await last_good(run.environment)):
+        # With --json stdout has only JSON, but whoever reads along must still learn it.
+        print(f"runbook: {sentence}", file=sys.stderr) if json else console().print(f"Differs  {sentence}")
 
 
 def _print_detached(run: Release, sentence: str, *, json: bool) -> ExitCode:

@@ -15,9 +15,9 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.local.state import STATE
 from handlers.errors import DatabaseDown, ExitCode, Refused, RunbookError
 from handlers.release.phase import FINISHED, Phase
+from handlers.state_folder import STATE
 from handlers.status import snapshot
 from handlers.status.lines import lines
 from handlers.status.view import StatusView

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import typer
 
 from flows.cli.output import console, failure, print_json
-from flows.local.state import STATE
 from handlers.core import open_core
 from handlers.environment.load import load_environment
 from handlers.errors import DatabaseDown, ExitCode
@@ -16,6 +15,7 @@ from handlers.host.way_back import HostReturn
 from handlers.phases import from_hosts
 from handlers.phases.from_hosts import HostReport, Target
 from handlers.release.phase import short
+from handlers.state_folder import STATE
 
 
 def show_hosts(environment: str, error: DatabaseDown, *, json: bool) -> ExitCode:

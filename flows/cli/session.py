@@ -9,15 +9,18 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database.engine import controller_engine
-from handlers.environment.load import load_environment
+from handlers.environment.last_good import last_good
 from handlers.environment.model import Environment
 
 T = TypeVar("T")
 
 
 async def with_database(environment: str, execute: Callable[[AsyncEngine, Environment], Awaitable[T]]) -> T:
-    """Load the environment and call *execute* with an engine on its database, which is closed afterwards."""
-    settings = load_environment(environment)
+    """Call *execute* with the environment and an engine on its database, which is closed afterwards.
+
+    For commands on what is in the ledger: while the file cannot be used, it is as it last was.
+    """
+    settings = await last_good(environment)
     async with open_database(settings) as database:
         return await execute(database, settings)
 

@@ -24,6 +24,7 @@ from handlers.release.ledger import releases
 from handlers.release.phase import FINISHED, Phase, Release, exit_code, short
 from handlers.report import gather
 from handlers.status import snapshot
+from tasks.tools import tools
 
 
 @app.command()
@@ -123,11 +124,10 @@ def report_(
 ) -> int:
     """Write the verification report of a release again, from the current ledger and queue."""
 
-    async def execute() -> int:
-        settings = load_environment(environment)
-        async with open_core(settings) as core:
-            await _raise_if_no_ledger(core.database, settings)
-            run = await _release(core.database, settings, release)
+    async def execute(database: AsyncEngine, settings: Environment) -> int:
+        await _raise_if_no_ledger(database, settings)
+        run = await _release(database, settings, release)
+        async with tools(run) as core:
             paths = await gather.write(core, run)
         if json:
             print_json({"release": run.id, "files": paths})
@@ -138,7 +138,7 @@ def report_(
                 console().print(str(path))
         return ExitCode.GOOD
 
-    return asyncio.run(execute())
+    return asyncio.run(with_database(environment, execute))
 
 
 @app.command("doctor")

@@ -19,7 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from flows.cli import follow
 from flows.cli.plan_text import lines
 from flows.local.server import prefect_settings, temporary_server
-from flows.local.state import STATE
 from handlers.core import open_core
 from handlers.database.transaction import transaction
 from handlers.environment.load import load_environment
@@ -29,6 +28,7 @@ from handlers.phases.plan import make_plan
 from handlers.queue import look
 from handlers.release.ledger import records, releases
 from handlers.release.phase import Phase, Release, exit_code, short
+from handlers.state_folder import STATE
 from rehearsal import processes
 from rehearsal.target import Target
 from rehearsal.webhooks.traffic import traffic

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from flows.local import process
 from flows.local.server import child_environment, prefect_settings
-from flows.local.state import STATE as CONTROLLER
 from flows.local.supervisor import PrintLine, StopRequest, Supervisor, stop_orphans
 from handlers.errors import Refused, RunbookError
+from handlers.state_folder import STATE as CONTROLLER
 
 STATE = CONTROLLER / "prefect"
 PORT = 4200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,37 +32,75 @@ _BY_NAME: dict[str, Path] = {}
 """Files that were loaded by their path, by name: a release stores only the name of its environment."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentFile:
+    """An environment file as it was read."""
+
+    path: Path
+    text: str
+    environment: Environment
+
+
 def load_environment(name_or_path: str) -> Environment:
     """Read and check the environment called *name_or_path*, or the file at that path.
 
     Raises ConfigError with the file, the key, the error and the allowed values.
     """
-    path = _BY_NAME.get(name_or_path, Path(name_or_path))
-    by_path = path.suffix == ".toml"
-    if not by_path:
-        path = directory() / f"{name_or_path}.toml"
-        if not NAME.match(name_or_path) or not path.is_file():
-            raise ConfigError(_unknown(name_or_path))
+    return read_file(name_or_path).environment
+
+
+def read_file(name_or_path: str) -> EnvironmentFile:
+    """The same, with the path and the text of the file."""
+    path = path_of(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if is_path(name_or_path) or name_or_path in _BY_NAME:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise ConfigError(_unknown(name_or_path)) from error
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text, at byte {error.start}") from error
+    environment = parse_text(text, source=str(path))
+    if is_path(name_or_path):
+        _BY_NAME[environment.name] = path
+    elif name_or_path in _BY_NAME and environment.name != name_or_path:
+        raise ConfigError(f"{path}: name is {environment.name!r} now, it was {name_or_path!r}")
+    elif name_or_path not in _BY_NAME and environment.name != path.stem:
+        raise ConfigError(f"{path}: name is {environment.name!r}, but must be the file's name, {path.stem!r}")
+    return EnvironmentFile(path=path, text=text, environment=environment)
+
+
+def path_of(name_or_path: str) -> Path:
+    """The file of the environment called *name_or_path*. Raises ConfigError when there cannot be one."""
+    if name_or_path in _BY_NAME:
+        return _BY_NAME[name_or_path]
+    if is_path(name_or_path):
+        return Path(name_or_path)
+    if not NAME.match(name_or_path):
+        raise ConfigError(_unknown(name_or_path))
+    return directory() / f"{name_or_path}.toml"
+
+
+def is_path(name_or_path: str) -> bool:
+    """Whether it is a file's path, and not a name."""
+    return Path(name_or_path).suffix == ".toml"
+
+
+def parse_text(text: str, *, source: str, context: dict[str, bool] | None = None) -> Environment:
+    """The environment in *text*, a TOML document; *source* names it in errors. Raises ConfigError."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    environment = parse(values, source=str(path))
-    if by_path:
-        _BY_NAME[environment.name] = path
-    elif environment.name != path.stem:
-        raise ConfigError(f"{path}: name is {environment.name!r}, but must be the file's name, {path.stem!r}")
-    return environment
+        raise ConfigError(f"{source} is not valid TOML: {error}") from error
+    return parse(values, source=source, context=context)
 
 
-def parse(values: dict[str, Any], *, source: str) -> Environment:
+def parse(values: dict[str, Any], *, source: str, context: dict[str, bool] | None = None) -> Environment:
     """Check *values* (parsed TOML); *source* names the file in errors. Raises ConfigError."""
     try:
-        return Environment.model_validate(values)
+        return Environment.model_validate(values, context=context)
     except ValidationError as error:
         raise ConfigError(_explain(error, source)) from None
 
@@ -69,9 +108,9 @@ def parse(values: dict[str, Any], *, source: str) -> Environment:
 def _unknown(name: str) -> str:
     known = names()
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = f". Did you mean {near[0]}?" if near else ""
     listed = ", ".join(known) or "none"
-    return f"there is no environment {name!r} in {directory()}/ (known: {listed}).{hint}"
+    return f"there is no environment {name!r}: {directory() / name}.toml is missing (known: {listed}){hint}"
 
 
 def _explain(error: ValidationError, source: str) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.core import Core
 from handlers.database import migrate
 from handlers.database.transaction import transaction
+from handlers.environment import last_good
 from handlers.errors import Refused
 from handlers.phases.plan import why_quarantined
 from handlers.release import lock
@@ -38,6 +39,7 @@ async def record_release(
             for position, event in enumerate(plan.events)
         ]
         await dead_letters.plan_events(tx, run, events)
+    last_good.keep(plan.environment)
     return run
 
 

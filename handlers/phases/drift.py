@@ -6,10 +6,14 @@ from collections.abc import Iterator
 
 from handlers.core import Core
 from handlers.database.jsonable import as_plain
+from handlers.environment import frozen
+from handlers.environment.last_good import last_good
+from handlers.environment.model import Environment
 from handlers.phases.plan import make_plan
 from handlers.release.ledger import releases
 from handlers.release.phase import Phase, Release, short
 from handlers.release.planned import Plan
+from handlers.status.lines import age
 
 FRESH_SECONDS = 60
 """A younger plan is not checked again, to save time."""
@@ -22,18 +26,26 @@ async def since_planned(core: Core, release: Release) -> str:
     """
     stored = await releases.plan(core.database, release.id)
     seconds = (core.clock.now() - (stored.looked_at or release.created_at)).total_seconds()
-    if seconds < FRESH_SECONDS:
-        return ""
-    # By its commit: new commits on the branch do not change what was planned.
-    revision = release.to_revision if Phase.DEPLOYING in stored.scope else None
-    now = await make_plan(core, revision, stored.scope, left_by=stored.left_by)
-    changes = "; ".join(differences(stored, now))
+    # The file is compared also with a fresh plan: this takes no time, and nothing has started.
+    changes = "; ".join(settings_differences(stored, await last_good(release.environment)))
+    if not changes and seconds >= FRESH_SECONDS:
+        # By its commit: new commits on the branch do not change what was planned.
+        revision = release.to_revision if Phase.DEPLOYING in stored.scope else None
+        now = await make_plan(core, revision, stored.scope, left_by=stored.left_by)
+        changes = "; ".join(differences(stored, now))
     if not changes:
         return ""
     return (
-        f"plan {stored.hash} is outdated, it was made {seconds / 60:.0f} min ago: {changes}; "
+        f"plan {stored.hash} is outdated, it was made {age(seconds)} ago: {changes}; "
         "nothing was changed; run `runbook plan` again"
     )
+
+
+def settings_differences(stored: Plan, file: Environment) -> list[str]:
+    """The differences between the settings of a plan and the environment file, one sentence for each."""
+    if not stored.settings:
+        return []
+    return frozen.differences(stored.settings, file, keeper="the plan", keeps="has")
 
 
 def differences(stored: Plan, now: Plan) -> Iterator[str]:
@@ -48,6 +60,7 @@ def differences(stored: Plan, now: Plan) -> Iterator[str]:
         yield f"{gone} of {len(before)} planned dead letters were handled elsewhere"
     # New dead letters do not count: a broken revision makes them all the time, and only planned ones are drained.
     # Otherwise a plan would be outdated before a person has read it.
+    # In a plan with settings they are part of those, and have been compared.
     old, new = as_plain(stored.thresholds), as_plain(now.thresholds)
     for name in sorted(old):
         if old[name] != new[name]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from handlers.core import Core
 from handlers.database import migrate
+from handlers.environment import frozen
 from handlers.environment.model import Environment
 from handlers.errors import Refused, RunbookError, TryAgain
 from handlers.host.facts import HostFacts, commits_between, denied, inspect, resolve
@@ -89,6 +90,7 @@ async def make_plan(
         seconds_expected=expected_seconds(environment, scope, len(events)),
         steps=steps(environment, scope, len(events), inspection.wanted or inspection.current),
         left_by=left_by,
+        settings=frozen.settings(environment),
         looked_at=looked_at,
     )
 

@@ -72,7 +72,7 @@ class PlannedEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A release before it starts. Its hash changes when hosts, dead letters or thresholds change."""
+    """A release before it starts. Its hash changes when hosts, dead letters or settings change."""
 
     environment: str
     requested: str
@@ -100,6 +100,8 @@ class Plan:
     steps: tuple[str, ...] = field(default=())
     left_by: str = ""
     """Only dead letters left behind by this release are planned; empty: all that can be drained."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The environment file's settings, which the release keeps to its end. Empty in plans of older ledgers."""
     looked_at: datetime | None = None
     """When hosts, queue and ledger were inspected. An older plan is checked for drift before it runs."""
 
@@ -115,8 +117,8 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits that identify the planned changes and the thresholds. An approval names them."""
-        bound = {
+        """Twelve hex digits that identify the planned changes and the settings. An approval names them."""
+        bound: dict[str, object] = {
             "environment": self.environment,
             "from": self.from_revision,
             "to": self.to_revision,
@@ -125,6 +127,8 @@ class Plan:
             "events": [event.id for event in self.events],
             "thresholds": asdict(self.thresholds),
         }
+        if self.settings:  # A plan of an older ledger keeps the hash that people saw.
+            bound["settings"] = self.settings
         return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()[:12]
 
     def as_json(self) -> dict[str, object]:
@@ -157,6 +161,7 @@ class Plan:
             seconds_expected=get("seconds_expected") or 0.0,
             steps=tuple(get("steps") or ()),
             left_by=get("left_by") or "",
+            settings=get("settings") or {},
             looked_at=parse_time(get("looked_at")),
         )
 

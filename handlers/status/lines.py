@@ -58,6 +58,7 @@ def _blocks(view: StatusView, width: int) -> list[_Block]:
         (_DETAIL, _lock(view, width)),
     ]
     blocks += [(_ESSENTIAL, _labelled(host.name, _returned(host), width)) for host in view.returns]
+    blocks += [(_USEFUL, _labelled("Differs", difference, width)) for difference in view.differences]
     blocks += [(_RANKS[step.state], _step(step, width)) for step in view.steps]
     if view.batches:
         sizes = " ".join(str(batch.size) for batch in view.batches)

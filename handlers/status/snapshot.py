@@ -13,7 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.queries import queries
 from handlers.database.transaction import transaction
-from handlers.errors import Refused
+from handlers.environment import frozen
+from handlers.environment.load import load_environment
+from handlers.errors import ConfigError, Refused
 from handlers.release import left_behind, lock
 from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import JudgementRecord, judgements
@@ -105,6 +107,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         batches=tuple(await dead_letters.batches(tx, release)),
         events_planned=progress.planned,
         events_settled=progress.settled,
+        differences=_differences(release, plan),
         findings=dict(Counter(str(record.finding) for record in judgement_records)),
         left_behind=await left_behind.kinds(tx, release) if release.phase in _ROLLBACK_ENDED else (),
     )
@@ -131,6 +134,18 @@ def _need(release: Release) -> str:
     if release.phase is Phase.HELD and release.from_revision == release.to_revision:
         return "a person decides: `runbook resume` or `runbook abort`; nothing was deployed"
     return _NEEDS.get(release.phase, "")
+
+
+def _differences(release: Release, plan: Plan) -> tuple[str, ...]:
+    """How the environment file differs from the settings of a release that may still use them."""
+    if not plan.settings or (release.phase in FINISHED and release.phase is not Phase.ROLLBACK_FAILED):
+        return ()
+    waits = release.phase in (Phase.PLANNED, Phase.APPROVED)
+    words = {"keeper": "the plan", "keeps": "has"} if waits else {}
+    try:
+        return tuple(frozen.differences(plan.settings, load_environment(release.environment), **words))
+    except ConfigError as error:
+        return (f"{error}. This release goes on with its own settings",)
 
 
 def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]:

@@ -87,6 +87,8 @@ class StatusView:
     batches: tuple[Batch, ...] = ()
     events_planned: int = 0
     events_settled: int = 0
+    differences: tuple[str, ...] = ()
+    """How the environment file differs from the settings that the release keeps, one sentence for each."""
     findings: dict[str, int] | None = None
     """The number of judgements with each finding."""
     left_behind: tuple[LeftBehind, ...] = ()

@@ -127,6 +127,19 @@ async def plan(bind: Bind, release_id: str) -> Plan:
     return Plan.from_json(json.loads(row.plan))
 
 
+async def settings(bind: Bind, release: Release) -> dict[str, Any] | None:
+    """The settings that were stored with the plan; None for a release of an older ledger, which has none.
+
+    Raises Refused when the ledger has no such release: it is another ledger.
+    """
+    async with transaction(bind) as tx:
+        values = {"id": release.id, "created_at": release.created_at}
+        row = (await tx.execute(SQL["settings"], values)).one_or_none()
+    if row is None:
+        raise _unknown(release.id)
+    return (json.loads(row.settings) if row.settings else None) or None
+
+
 async def enter(
     bind: Bind,
     release: Release,

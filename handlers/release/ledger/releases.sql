@@ -47,6 +47,10 @@ ORDER BY created_at DESC, id DESC LIMIT :limit;
 -- What a release set out to do, as it was approved.
 SELECT plan::text FROM runbook.release WHERE id = :id;
 
+-- settings --
+-- The settings of a release, without the rest of its plan. Null in ledgers of before they were stored.
+SELECT (plan -> 'settings')::text AS settings FROM runbook.release WHERE id = :id AND created_at = :created_at;
+
 -- enter_phase --
 -- Move a release on, provided it is still in the phase that was read. No row: it has moved.
 UPDATE runbook.release

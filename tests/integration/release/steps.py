@@ -43,7 +43,9 @@ async def locked(engine: AsyncEngine, release: Release, holder: str = "ops-a:1")
     return await releases.get(engine, release.id)
 
 
-async def deploying(engine: AsyncEngine, environment: str = "staging") -> Release:
-    """A release that changes hosts."""
-    release = await releases.enter(engine, await begun(engine, environment), Phase.APPROVED)
+async def deploying(
+    engine: AsyncEngine, environment: str = "staging", *, release: Release | None = None
+) -> Release:
+    """A release that changes hosts: a new one, or a planned *release*."""
+    release = await releases.enter(engine, release or await begun(engine, environment), Phase.APPROVED)
     return await releases.enter(engine, await locked(engine, release), Phase.DEPLOYING)

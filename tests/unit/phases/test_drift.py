@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from handlers.database.jsonable import as_json
+from handlers.environment.frozen import settings
 from handlers.gate.values import Thresholds
-from handlers.phases.drift import differences
+from handlers.phases.drift import differences, settings_differences
 from handlers.queue.event import EntityType
 from handlers.release.planned import EVERYTHING, Check, Plan, PlannedEvent, PlannedHost
+from tests.unit.environment.files import environment
 
 
 def event(id_: str) -> PlannedEvent:
@@ -85,3 +87,15 @@ def test_each_part_of_the_hash_is_compared() -> None:
         moved = replace(PLAN, **move)
         assert moved.hash != PLAN.hash
         assert list(differences(STORED, moved))
+
+
+def test_the_settings_of_a_plan_are_compared_with_the_file() -> None:
+    """A release that has not started names what the file says now; a plan of an older ledger has no settings."""
+    planned = replace(PLAN, settings=settings(environment()))
+    changed = environment(gate={"good_percent": 90}, watch={"window_seconds": 60})
+    assert settings_differences(planned, environment()) == []
+    assert settings_differences(planned, changed) == [
+        "watch.window_seconds is 60 now, the plan has 1800",
+        "gate.good_percent is 90 now, the plan has 95",
+    ]
+    assert settings_differences(PLAN, changed) == []

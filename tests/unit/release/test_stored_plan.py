@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -98,7 +99,9 @@ PLAN = Plan(
     steps=("deploy bbbbbbb to web-1", "watch: 30 min"),
     looked_at=datetime(2025, 11, 14, 14, 2, 3, 456789, tzinfo=UTC),
 )
-LATER = ("set_aside", "queue", "failed", "commits", "checks", "steps", "left_by", "looked_at", "baseline")
+LATER = (
+    "set_aside", "queue", "failed", "commits", "checks", "steps", "left_by", "looked_at", "baseline", "settings",
+)  # fmt: skip
 """What was not in every plan from the beginning, and the hash does not stand for."""
 
 
@@ -115,7 +118,20 @@ def test_a_stored_plan_is_read_and_written_as_ever() -> None:
     assert plan == PLAN
     assert plan.hash == values["hash"]
     del values["reason"]  # It is the request's, not the plan's.
-    assert stored(plan) == values
+    # It came later, and is empty in a ledger that has none.
+    assert stored(plan) == {**values, "settings": {}}
+
+
+def test_the_hash_stands_for_the_settings() -> None:
+    """Whoever approves a plan approves the settings that will be used; their order in the ledger does not matter."""
+    settings = {"gate": {"good_percent": 95.0, "failures_min": 3}, "hosts": [{"name": "web-1"}]}
+    plan = replace(PLAN, settings=settings)
+    turned = replace(
+        PLAN, settings={"hosts": settings["hosts"], "gate": {"failures_min": 3, "good_percent": 95.0}}
+    )
+    other = replace(PLAN, settings={**settings, "gate": {"good_percent": 90.0, "failures_min": 3}})
+    assert plan.hash == turned.hash == Plan.from_json(stored(plan)).hash
+    assert len({PLAN.hash, plan.hash, other.hash}) == 3
 
 
 @pytest.mark.parametrize("key", LATER)
@@ -123,7 +139,7 @@ def test_what_an_older_program_did_not_write_has_a_default(key: str) -> None:
     """A plan without it, or with null, is read all the same, and is the same plan by its hash."""
     values = json.loads(STORED)
     empty = Plan.from_json({**values, key: None})
-    del values[key]
+    values.pop(key, None)
     older = Plan.from_json(values)
     assert older == empty
     assert not getattr(older, key)
@@ -207,6 +223,7 @@ COUNTS = st.dictionaries(TEXT, st.integers(min_value=0), max_size=3)
         seconds_expected=st.floats(0, 1e6),
         steps=st.lists(TEXT, max_size=3).map(tuple),
         left_by=TEXT,
+        settings=st.dictionaries(TEXT, COUNTS | TEXT | st.lists(COUNTS, max_size=2), max_size=2),
         looked_at=st.none() | st.datetimes(timezones=st.just(UTC)),
     )
 )

@@ -1,0 +1,147 @@
+"""The last good environment file: a release goes on with it while the file is missing, half written, or wrong.
+
+Within a process it is in memory. For the next process, which may continue a release after a crash, a private copy of
+the file is kept in our state folder. Only what continues a release uses it: a new one is refused with the fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from handlers.environment import load
+from handlers.environment.load import EnvironmentFile
+from handlers.environment.model import Environment
+from handlers.environment.references import UNRESOLVED
+from handlers.errors import ConfigError
+from handlers.state_folder import STATE
+
+WAIT_SECONDS = 3.0
+"""How long a new process waits for a file that is being written, before it uses the copy."""
+POLL_SECONDS = 0.1
+FOLDER = STATE / "environments"
+ABANDONED_SECONDS = 86_400
+"""A copy of a file whose folder is gone (a rehearsal's) is removed after this time."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_GOOD: dict[Path, EnvironmentFile] = {}
+"""The last good file of this process, by its absolute path."""
+_KEPT: dict[Path, str] = {}
+"""The text of the copy that this process kept last."""
+
+
+async def last_good(name_or_path: str) -> Environment:
+    """The environment as its file is now; if that cannot be used, as it was at the last good read.
+
+    A fault is logged. Raises ConfigError with the fault when the file was never good on this machine.
+    """
+    return (await _file(name_or_path)).environment
+
+
+def keep(name_or_path: str) -> None:
+    """Keep a private copy of the file for the next process that continues a release of this environment."""
+    try:
+        file = load.read_file(name_or_path)
+    except ConfigError:
+        return
+    path = file.path.absolute()
+    if _KEPT.get(path) != file.text:
+        try:
+            _write(path, file.text)
+            _KEPT[path] = file.text
+        except OSError as error:
+            log.warning("no copy of %s could be kept: %s", path, error)
+
+
+async def until_good(read: Callable[[], T]) -> T:
+    """What *read* returns, tried again for a moment while it raises ConfigError: a file may be half written."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return read()
+        except ConfigError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _file(name_or_path: str) -> EnvironmentFile:
+    try:
+        return _remember(load.read_file(name_or_path))
+    except ConfigError as error:
+        first_fault = error
+    path = load.path_of(name_or_path).absolute()
+    if path in _GOOD:
+        _warn(first_fault, "going on with the file as it was")
+        return _GOOD[path]
+    copy = _read_copy(path)
+    if copy is None and not path.exists():
+        raise first_fault
+    try:
+        return _remember(await until_good(lambda: load.read_file(name_or_path)))
+    except ConfigError:
+        if copy is None:
+            raise
+    _warn(first_fault, f"using the copy of the file in {_copy_path(path)}")
+    if load.is_path(name_or_path):
+        load._BY_NAME[copy.environment.name] = path
+    return _remember(copy)
+
+
+def _remember(file: EnvironmentFile) -> EnvironmentFile:
+    _GOOD[file.path.absolute()] = file
+    return file
+
+
+def _warn(error: ConfigError, what: str) -> None:
+    log.warning("%s; %s", str(error).replace("\n", "; "), what)
+
+
+def _copy_path(path: Path) -> Path:
+    """The copy of the file at *path*. Two files of one name have two copies."""
+    return FOLDER / f"{path.stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:12]}.json"
+
+
+def _read_copy(path: Path) -> EnvironmentFile | None:
+    try:
+        text = json.loads(_copy_path(path).read_text(encoding="utf-8"))["text"]
+        environment = load.parse_text(text, source=str(_copy_path(path)), context=UNRESOLVED)
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return None
+    return EnvironmentFile(path=path, text=text, environment=environment)
+
+
+def _write(path: Path, text: str) -> None:
+    FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _remove_abandoned()
+    copy = _copy_path(path)
+    temporary = copy.with_name(f".{copy.name}.{os.getpid()}")
+    # The file may name a password in database.url: the copy is private from its first byte.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"path": str(path), "text": text}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(copy)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned() -> None:
+    for copy in FOLDER.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            old = time.time() - copy.stat().st_mtime > ABANDONED_SECONDS
+            if old and not Path(json.loads(copy.read_text(encoding="utf-8"))["path"]).parent.exists():
+                copy.unlink()

@@ -1,0 +1,97 @@
+"""The environment of a release: its settings from the ledger, which are frozen when it is planned.
+
+Only the database and the folder of the reports come from the environment file as it is now.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from handlers.database.engine import controller_engine
+from handlers.environment import frozen, last_good
+from handlers.environment.model import Database, Environment
+from handlers.errors import RunbookError
+from handlers.release.ledger import releases
+from handlers.release.phase import Release
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frozen:
+    """The settings of one release in this process."""
+
+    environment: Environment | None
+    """None for a release of an older ledger, which uses the file."""
+    database: Database
+    """Where the ledger with this release is."""
+
+
+_FROZEN: dict[tuple[str, datetime], _Frozen] = {}
+"""By id and creation time, because two ledgers may have the same ids. Settings never change, so they are read once."""
+
+
+async def environment_of(release: Release) -> Environment:
+    """The environment that *release* was planned with, to its end; database and reports as in the file now.
+
+    While the file cannot be used, its last good version is. Raises ConfigError when there has been none, and
+    DatabaseDown while the settings have not been read and the database is away.
+    """
+    now = await last_good.last_good(release.environment)
+    last_good.keep(release.environment)
+    key = (release.id, release.created_at)
+    known = _FROZEN.get(key)
+    if known is None:
+        known = _FROZEN[key] = await _read(release, now)
+    elif now.database != known.database:
+        if await _has(now.database, release):
+            known = _FROZEN[key] = _Frozen(environment=known.environment, database=now.database)
+        else:
+            now = now.model_copy(update={"database": known.database})
+    if known.environment is None:
+        return now
+    return known.environment.model_copy(update={"database": now.database, "reports": now.reports})
+
+
+def file_differences(stored: frozen.Settings, now: Environment) -> list[str]:
+    """How the file differs from the *stored* settings of a release, one sentence for each difference.
+
+    None for a release of an older ledger: it uses the file as it is.
+    """
+    return frozen.differences(stored, now) if stored else []
+
+
+async def _read(release: Release, now: Environment) -> _Frozen:
+    engine = controller_engine(now.database)
+    try:
+        stored = await releases.settings(engine, release)
+    finally:
+        await engine.dispose()
+    if stored is None:
+        return _Frozen(environment=None, database=now.database)
+    for sentence in frozen.differences(stored, now):
+        log.warning("release %s: %s", release.id, sentence)
+    environment = await last_good.until_good(lambda: frozen.thaw(stored, now, release=release.id))
+    return _Frozen(environment=environment, database=now.database)
+
+
+async def _has(database: Database, release: Release) -> bool:
+    """Whether the ledger of this release is there. The file may name another database by mistake."""
+    engine: AsyncEngine = controller_engine(database)
+    try:
+        await releases.settings(engine, release)
+    except RunbookError as error:
+        log.warning(
+            "the environment file names the database %s now, which has no release %s (%s); going on with the former",
+            database.shown(),
+            release.id,
+            error,
+        )
+        return False
+    finally:
+        await engine.dispose()
+    return True
