@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -77,3 +78,33 @@ async def test_the_hosts_are_shown_and_taken_back_and_the_ledger_is_told_afterwa
     assert await place.rows(switched) == [{"n": 0}]
     open_operations = "SELECT FROM runbook.operation WHERE outcome IS NULL"
     assert await place.rows(open_operations) == []
+
+
+async def test_a_rollback_goes_on_while_the_database_is_away_and_is_recorded_afterwards(place: Place) -> None:
+    """Away from the first operation of the rollback on: the hosts go back meanwhile, and the ledger is told later."""
+    bad = place.target.revisions["treacherous"]
+    await place.ledger.execute("UPDATE runbook.quarantine SET lifted_at = now() WHERE lifted_at IS NULL")
+    run = await place.plan(bad)
+    going = asyncio.create_task(release.execute_by_id(place.environment, run.id))
+    first = f"SELECT EXISTS (SELECT FROM runbook.operation WHERE release_id = '{run.id}' AND kind = 'back-prepare')"
+    await place.at(Point(name="the way back has begun", query=first))
+    place.target.server.stop()
+    try:
+        deadline = time.monotonic() + 60
+        while set((await place.running()).values()) != {place.target.revisions["broken"]}:
+            assert time.monotonic() < deadline, await place.running()
+            await asyncio.sleep(0.2)
+    finally:
+        place.target.server.restart()
+    await place.reconnect()
+    ended = await going
+    assert ended.phase is Phase.ROLLED_BACK, ended
+    kinds = await place.rows(
+        "SELECT kind, outcome::text, count(*) AS n FROM runbook.operation "
+        "WHERE release_id = $1 AND kind LIKE 'back-%' GROUP BY 1, 2 ORDER BY 1",
+        run.id,
+    )
+    steps = ("back-activate", "back-prepare", "back-start-workers", "back-stop-workers")
+    assert kinds == [{"kind": kind, "outcome": "done", "n": 2} for kind in steps]
+    [quarantine] = await place.rows("SELECT revision FROM runbook.quarantine WHERE release_id = $1", run.id)
+    assert quarantine["revision"] == bad

@@ -74,8 +74,7 @@ SET finished_at = clock_timestamp(), verdict = CAST(:verdict AS runbook.verdict)
 WHERE release_id = :release_id AND finished_at IS NULL;
 
 -- note --
--- Add to what the running phase knows. A key that is there already is replaced.
--- What is noted by host is replaced only for these hosts.
+-- Add to what the running phase knows. A key is replaced, and what is noted by host only for these hosts.
 UPDATE runbook.phase_record AS record
 SET detail = record.detail || new.note || (
     SELECT coalesce(jsonb_object_agg(k.key, coalesce(record.detail -> k.key, '{}') || (new.note -> k.key)), '{}')
