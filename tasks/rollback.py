@@ -25,7 +25,7 @@ async def candidate(environment: str) -> Release:
 async def fleet(run: Release) -> Fleet:
     """The hosts that must go back, and how long they are tried."""
     async with tools(run) as core:
-        return rollback.fleet(core)
+        return await rollback.fleet(core, run)
 
 
 @step(LOOK)

@@ -39,6 +39,8 @@ class HostReturn:
     """The previous revision is in place and its units were started; only the proof is missing."""
     gave_up: bool = False
     """It obeys another controller: no further try may change it."""
+    attempt: str = "1"
+    """Part of the operations' ids. Another controller with the same one attaches to what this one has started."""
     tries: int = 0
     revision: str | None = None
     """The revision in its newest answer, or else of its tree; None when neither was read."""

@@ -135,7 +135,7 @@ async def try_host(core: Core, target: Target, before: HostReturn, journal: Path
         revision=target.back_to,
         recorder=JournalRecorder(path=journal),
         back=True,
-        attempt=f"{target.token}.{before.tries + 1}",
+        attempt=f"t{target.token}.{before.tries + 1}",
     )
     shell = Shell(core.environment, host)
 

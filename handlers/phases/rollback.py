@@ -49,10 +49,20 @@ class Try:
     unrecorded: tuple[Unrecorded, ...] = ()
 
 
-def fleet(core: Core) -> Fleet:
-    """The hosts that must go back."""
+async def fleet(core: Core, release: Release) -> Fleet:
+    """The hosts that must go back.
+
+    Their operations are numbered by the rollbacks of this release, so that a restarted controller attaches to them.
+    While the database is away it does not know that number, and begins operations of its own.
+    """
+    try:
+        async with asyncio.timeout(LEDGER_SECONDS):
+            phases = await releases.phase_records(core.database, release)
+        attempt = str(max(1, sum(record.phase is Phase.ROLLING_BACK for record in phases)))
+    except (DatabaseDown, TimeoutError):
+        attempt = f"t{release.token}"
     return Fleet(
-        hosts=tuple(HostReturn(host=host.name) for host in core.environment.hosts),
+        hosts=tuple(HostReturn(host=host.name, attempt=attempt) for host in core.environment.hosts),
         keep_trying_seconds=core.environment.deploy.keep_trying_seconds,
     )
 
@@ -179,7 +189,7 @@ def _change(release: Release, recorder: Recorder, host: HostReturn) -> HostChang
         revision=release.from_revision,
         recorder=recorder,
         back=True,
-        attempt=f"{release.token}.{host.tries + 1}",
+        attempt=f"{host.attempt}.{host.tries + 1}",
     )
 
 

@@ -1,0 +1,121 @@
+"""What a rollback concludes: only evidence against the revision quarantines it, and every host is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from handlers.core import Core, open_core
+from handlers.environment.load import parse
+from handlers.host.health import until_healthy
+from handlers.host.way_back import HostReturn
+from handlers.phases import rollback
+from handlers.release.ledger import deferred, intents, records, releases
+from handlers.release.ledger.deferred import DeferringRecorder
+from handlers.release.note import PhaseNote
+from handlers.release.phase import Phase, Release, Verdict
+from tests.integration.host.test_health import OTHER, SHA, Web, core_of, environment
+from tests.integration.release.steps import deploying
+
+BACK = HostReturn(host="web-1", back=True)
+AWAY = HostReturn(host="web-2", tries=7, revision="b" * 40, sentence="web-2 cannot be reached: no answer")
+
+
+def settings(url: str) -> Any:
+    """An environment with two hosts that nobody asks."""
+    hosts = [
+        {"name": name, "address": "127.0.0.1", "health_url": "http://127.0.0.1:1/"}
+        for name in ("web-1", "web-2")
+    ]
+    return parse(
+        {
+            "name": "staging",
+            "database": {"url": url},
+            "ssh": {"user": "x", "key_file": "/none", "known_hosts_file": "/none"},
+            "hosts": hosts,
+            "deploy": {"directory": "/srv/erp"},
+            "services": {"web": ["tsh-erp"]},
+        },
+        source="test",
+    )
+
+
+async def rolling_back(core: Core, *, blames: bool | None) -> Release:
+    """A release whose deploy failed, with or without blame for its revision."""
+    release = await deploying(core.database)
+    return await releases.enter(
+        core.database,
+        release,
+        Phase.ROLLING_BACK,
+        verdict=Verdict.FAIL,
+        sentence="web-2 cannot be reached",
+        note=PhaseNote(blames_revision=blames),
+    )
+
+
+@pytest.mark.parametrize(("blames", "quarantined"), [(False, False), (True, True), (None, True)])
+async def test_only_evidence_against_the_revision_quarantines_it(
+    database_url: str, blames: bool | None, quarantined: bool
+) -> None:
+    """An unreachable host does not; a revision that answers badly does, and so does the note of an older version."""
+    async with open_core(settings(database_url)) as core:
+        run = await rolling_back(core, blames=blames)
+        ended = await rollback.conclude(
+            core, run, [BACK, replace(BACK, host="web-2")], why="why", evidence=""
+        )
+        assert ended.verdict is Verdict.PASS
+        found = await records.find_quarantine(core.database, "staging", run.to_revision)
+    assert (found is not None) == quarantined
+
+
+async def test_a_host_that_is_not_back_fails_the_rollback_and_is_named(database_url: str) -> None:
+    """With what runs there, how often it was tried, and why; and the sentence says what goes on with it."""
+    async with open_core(settings(database_url)) as core:
+        run = await rolling_back(core, blames=True)
+        ended = await rollback.conclude(core, run, [BACK, AWAY], why="7 of 7 failed", evidence="")
+    assert ended.verdict is Verdict.FAIL
+    assert ended.sentence.startswith(
+        "1 of 2 hosts are back on aaaaaaa. Not back: web-2 (on bbbbbbb, tried 7 times): web-2 cannot be reached"
+    )
+    assert "run `runbook rollback`; it was started because 7 of 7 failed" in ended.sentence
+
+
+async def test_what_the_ledger_could_not_be_told_is_recorded_at_the_end(database_url: str) -> None:
+    """Intentions and outcomes in order; writing them again changes nothing."""
+    nowhere = "postgresql://nobody@127.0.0.1:1/none"
+    async with open_core(settings(nowhere)) as away, open_core(settings(database_url)) as core:
+        run = await rolling_back(core, blames=False)
+        recorder = DeferringRecorder(engine=away.database, release=run)
+        for host in ("web-1", "web-2"):
+            await recorder.intend(f"back-{host}", host, "back-activate", "a command")
+        await recorder.confirm("back-web-1", "done", 0, "switched")
+        assert len(recorder.unrecorded) == 3
+        for _ in range(2):
+            await deferred.write(core.database, run, recorder.unrecorded)
+        found = [(o.id, o.outcome, o.output) for o in await intents.operations(core.database, run)]
+    assert found == [("back-web-1", "done", "switched"), ("back-web-2", None, "")]
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "blames"),
+    [
+        (503, {"revision": SHA, "database": "ok"}, True),
+        (500, "Internal Server Error", True),
+        (503, {"revision": SHA, "database": "down"}, False),
+        (404, "no such page", False),
+        (401, {"error": "who are you"}, False),
+        (200, {"revisoin": SHA, "database": "ok"}, False),
+        (200, {"revision": OTHER, "database": "ok"}, False),
+    ],
+)
+async def test_an_answer_blames_the_revision_only_for_its_own_fault(
+    status: int, answer: Any, blames: bool
+) -> None:
+    """A 5xx answer does, unless its database is away. A wrong address, a misnamed key or an old process does not."""
+    async with Web() as web, core_of(environment(web.url)) as core:
+        web.answers = lambda _: (status, answer)
+        proven = await until_healthy(core, SHA)
+    assert proven.verdict is Verdict.FAIL
+    assert proven.blames_revision == blames
