@@ -27,7 +27,7 @@ async def roll_back(
 
     *show* is called after each try. A host that is not back is tried as long as the environment says.
     """
-    deadline = monotonic() + await from_hosts.keep_trying_seconds(environment)
+    deadline = monotonic() + await from_hosts.keep_trying_seconds(environment, target)
     append(journal, {"rollback": asdict(target), "reason": reason, "requested_by": requested_by})
 
     async def attempt(before: HostReturn) -> HostReturn:

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from handlers.core import open_core
 from handlers.host.way_back import HostReturn
 from handlers.phases import from_hosts
-from handlers.phases.from_hosts import HostReport, Target
+from handlers.phases.from_hosts import Target
 from handlers.release.phase import Release
+from handlers.release.settings import without_ledger
 from tasks.policy import CHANGE, LOOK, step
 from tasks.tools import tools
 
 
 @step(LOOK)
-async def survey(environment: str) -> tuple[HostReport, ...]:
-    """Ask every host what it runs and where it came from."""
-    async with tools(environment) as core:
-        return await from_hosts.survey(core)
-
-
-@step(LOOK)
-async def keep_trying_seconds(environment: str) -> float:
+async def keep_trying_seconds(environment: str, target: Target) -> float:
     """How long a host that is not back is tried again."""
-    async with tools(environment) as core:
-        return core.environment.deploy.keep_trying_seconds
+    return (await without_ledger(environment, target.release)).deploy.keep_trying_seconds
 
 
 @step(CHANGE)
 async def try_host(environment: str, target: Target, before: HostReturn, journal: Path) -> HostReturn:
     """One try to bring a host back; its operations go to a file."""
-    async with tools(environment) as core:
+    async with open_core(await without_ledger(environment, target.release)) as core:
         return await from_hosts.try_host(core, target, before, journal)
 
 

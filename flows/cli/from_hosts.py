@@ -9,12 +9,12 @@ import typer
 
 from flows.cli.output import console, failure, print_json
 from handlers.core import open_core
-from handlers.environment.load import load_environment
 from handlers.errors import DatabaseDown, ExitCode
 from handlers.host.way_back import HostReturn
 from handlers.phases import from_hosts
 from handlers.phases.from_hosts import HostReport, Target
 from handlers.release.phase import short
+from handlers.release.settings import without_ledger
 from handlers.state_folder import STATE
 
 
@@ -39,8 +39,7 @@ def roll_back(environment: str, *, reason: str, requested_by: str, yes: bool, js
     # Imported here: it loads Prefect, which the views do not need.
     from flows import from_hosts as flow
 
-    name = load_environment(environment).name
-    target = from_hosts.find_target(name, asyncio.run(_survey(environment)))
+    name, target = asyncio.run(_find_target(environment))
     out = None if json else console()
     if out is not None:
         out.print(f"release {target.release}: back to {short(target.back_to)}, token {target.token}")
@@ -97,6 +96,18 @@ def _line(host: HostReturn) -> str:
     return f"{host.host} {state}: {host.sentence}"
 
 
-async def _survey(environment: str) -> tuple[HostReport, ...]:
-    async with open_core(load_environment(environment)) as core:
+async def _survey(environment: str, release: str = "") -> tuple[HostReport, ...]:
+    async with open_core(await without_ledger(environment, release)) as core:
         return await from_hosts.survey(core)
+
+
+async def _find_target(environment: str) -> tuple[str, Target]:
+    """The name of the environment, and where its hosts go back to.
+
+    All hosts that the release was planned with are asked, not those that the environment file names now.
+    """
+    newest = await without_ledger(environment)
+    target = from_hosts.find_target(newest.name, await _survey(environment))
+    if (await without_ledger(environment, target.release)).hosts != newest.hosts:
+        target = from_hosts.find_target(newest.name, await _survey(environment, target.release))
+    return newest.name, target

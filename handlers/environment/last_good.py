@@ -1,7 +1,8 @@
 """The last good environment file: a release goes on with it while the file is missing, half written, or wrong.
 
 Within a process it is in memory. For the next process, which may continue a release after a crash, a private copy of
-the file is kept in our state folder. Only what continues a release uses it: a new one is refused with the fault.
+the file is kept in our state folder, with the settings of the newest releases: a rollback may have to do without the
+ledger. Only what continues a release uses the copy: a new release is refused with the fault.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from handlers.environment import load
+from handlers.environment.frozen import Settings
 from handlers.environment.load import EnvironmentFile
 from handlers.environment.model import Environment
 from handlers.environment.references import UNRESOLVED
@@ -28,6 +30,8 @@ WAIT_SECONDS = 3.0
 """How long a new process waits for a file that is being written, before it uses the copy."""
 POLL_SECONDS = 0.1
 FOLDER = STATE / "environments"
+SETTINGS_MAX = 10
+"""The settings of so many releases are kept with a copy."""
 ABANDONED_SECONDS = 86_400
 """A copy of a file whose folder is gone (a rehearsal's) is removed after this time."""
 
@@ -37,8 +41,8 @@ log = logging.getLogger(__name__)
 
 _GOOD: dict[Path, EnvironmentFile] = {}
 """The last good file of this process, by its absolute path."""
-_KEPT: dict[Path, str] = {}
-"""The text of the copy that this process kept last."""
+_KEPT: dict[Path, tuple[str, frozenset[str]]] = {}
+"""The copies of this process: the text of each, and the releases whose settings are in it."""
 
 
 async def last_good(name_or_path: str) -> Environment:
@@ -49,19 +53,31 @@ async def last_good(name_or_path: str) -> Environment:
     return (await _file(name_or_path)).environment
 
 
-def keep(name_or_path: str) -> None:
-    """Keep a private copy of the file for the next process that continues a release of this environment."""
+def keep(name_or_path: str, settings: Mapping[str, Settings] | None = None) -> None:
+    """Keep a private copy of the file for the next process that continues a release of this environment.
+
+    *settings* are those of a release, by its id. They have no secret, and stay when the file changes.
+    """
     try:
         file = load.read_file(name_or_path)
     except ConfigError:
         return
-    path = file.path.absolute()
-    if _KEPT.get(path) != file.text:
-        try:
-            _write(path, file.text)
-            _KEPT[path] = file.text
-        except OSError as error:
-            log.warning("no copy of %s could be kept: %s", path, error)
+    path, settings = file.path.absolute(), settings or {}
+    text, releases = _KEPT.get(path, ("", frozenset()))
+    if text == file.text and settings.keys() <= releases:
+        return
+    try:
+        together = dict([*kept_settings(name_or_path).items(), *settings.items()][-SETTINGS_MAX:])
+        _write(path, {"path": str(path), "text": file.text, "settings": together})
+        _KEPT[path] = (file.text, frozenset(together))
+    except OSError as error:
+        log.warning("no copy of %s could be kept: %s", path, error)
+
+
+def kept_settings(name_or_path: str) -> dict[str, Settings]:
+    """The settings of the newest releases that this machine had to do with, by their ids."""
+    copy = _copy(load.path_of(name_or_path).absolute()).get("settings")
+    return copy if isinstance(copy, dict) else {}
 
 
 async def until_good(read: Callable[[], T]) -> T:
@@ -113,16 +129,27 @@ def _copy_path(path: Path) -> Path:
     return FOLDER / f"{path.stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:12]}.json"
 
 
-def _read_copy(path: Path) -> EnvironmentFile | None:
+def _copy(path: Path) -> dict[str, Any]:
+    """The copy of the file at *path*; empty when there is none, or when it is damaged."""
     try:
-        text = json.loads(_copy_path(path).read_text(encoding="utf-8"))["text"]
+        copy = json.loads(_copy_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return copy if isinstance(copy, dict) else {}
+
+
+def _read_copy(path: Path) -> EnvironmentFile | None:
+    text = _copy(path).get("text")
+    if not isinstance(text, str):
+        return None
+    try:
         environment = load.parse_text(text, source=str(_copy_path(path)), context=UNRESOLVED)
-    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+    except ConfigError:
         return None
     return EnvironmentFile(path=path, text=text, environment=environment)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, values: Mapping[str, object]) -> None:
     FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
     _remove_abandoned()
     copy = _copy_path(path)
@@ -131,7 +158,7 @@ def _write(path: Path, text: str) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"path": str(path), "text": text}, file)
+            json.dump(values, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(copy)

@@ -39,7 +39,7 @@ async def record_release(
             for position, event in enumerate(plan.events)
         ]
         await dead_letters.plan_events(tx, run, events)
-    last_good.keep(plan.environment)
+    last_good.keep(plan.environment, {run.id: plan.settings})
     return run
 
 

@@ -24,6 +24,7 @@ from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import HostChange
 from handlers.host.way_back import HostReturn
 from handlers.release.phase import Release, short
+from handlers.release.settings import age_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ def find_target(environment: str, hosts: Sequence[HostReport]) -> Target:
             f"no host of {environment} says where it would go back to: {seen}. "
             "When the database is back, use `runbook rollback`"
         )
-    newest = max((host.release for host in known), key=_order)
+    newest = max((host.release for host in known), key=age_order)
     candidates = {host.previous for host in known if host.release == newest and host.previous}
     reachable = [host for host in hosts if not host.problem]
     targets = [
@@ -234,11 +235,6 @@ def _without_revision(health: HostHealth) -> str:
     """The health apart from the comparison with a wanted revision, for there is none."""
     faults = [fault for fault in health.summary.split(", ") if not fault.startswith("revision ")]
     return ", ".join(faults) or "healthy"
-
-
-def _order(release: str) -> tuple[str, int]:
-    day, _, number = release.partition(".")
-    return day, int(number) if number.isdigit() else 0
 
 
 async def _proven(

@@ -57,6 +57,27 @@ async def environment_of(release: Release) -> Environment:
     return known.environment.model_copy(update={"database": now.database, "reports": now.reports})
 
 
+async def without_ledger(environment: str, release: str = "") -> Environment:
+    """The environment of *release*, or of the newest release, for a rollback while the ledger is away.
+
+    Its settings are those that this machine kept. Where it kept none, it is the environment file.
+    """
+    now = await last_good.last_good(environment)
+    kept = last_good.kept_settings(environment)
+    release = release or max(kept, key=age_order, default="")
+    if release not in kept:
+        return now
+    for sentence in frozen.differences(kept[release], now):
+        log.warning("release %s: %s", release, sentence)
+    return await last_good.until_good(lambda: frozen.thaw(kept[release], now, release=release))
+
+
+def age_order(release_id: str) -> tuple[str, int]:
+    """The sort key of a release's id, oldest first: its day, and its number of that day."""
+    day, _, number = release_id.partition(".")
+    return day, int(number) if number.isdigit() else 0
+
+
 def file_differences(stored: frozen.Settings, now: Environment) -> list[str]:
     """How the file differs from the *stored* settings of a release, one sentence for each difference.
 
@@ -71,6 +92,7 @@ async def _read(release: Release, now: Environment) -> _Frozen:
         stored = await releases.settings(engine, release)
     finally:
         await engine.dispose()
+    last_good.keep(release.environment, {release.id: stored} if stored else None)
     if stored is None:
         return _Frozen(environment=None, database=now.database)
     for sentence in frozen.differences(stored, now):

@@ -18,7 +18,7 @@ from handlers.errors import Refused
 from handlers.release import settings as release_settings
 from handlers.release.ledger import releases
 from handlers.release.phase import Phase, Release
-from handlers.release.settings import environment_of
+from handlers.release.settings import environment_of, without_ledger
 from handlers.status.lines import lines
 from handlers.status.snapshot import read
 from tests.integration.release.steps import deploying, plan_of
@@ -166,3 +166,18 @@ async def test_the_status_names_each_difference(here: Here, engine: AsyncEngine)
     back = await releases.enter(engine, running, Phase.ROLLING_BACK)
     await releases.enter(engine, back, Phase.ROLLED_BACK)
     assert (await read(engine, "here")).differences == ()
+
+
+async def test_the_way_back_without_the_ledger_has_the_settings_of_the_release(
+    here: Here, engine: AsyncEngine
+) -> None:
+    """From the copy on this machine: the newest release, or the one that the hosts name. Without one, the file."""
+    assert len((await without_ledger("here")).hosts) == 2
+    for hosts in (("web-1", "web-2"), ("web-1", "web-3")):
+        here.write(*hosts)
+        release = await here.planned(engine)
+        await environment_of(release)
+    here.write("web-1")
+    former = f"{release.id.partition('.')[0]}.1"
+    for wanted, hosts in (("", "web-3"), (release.id, "web-3"), (former, "web-2"), ("2001-01-01.1", "web-1")):
+        assert (await without_ledger("here", wanted)).hosts[-1].name == hosts, wanted
