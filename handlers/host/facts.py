@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from handlers.errors import Refused, TryAgain
 from handlers.host import commands
-from handlers.host.operations import HostState, parse_state
 from handlers.host.ssh import CommandResult, Shell
+from handlers.host.state import HostState, parse_state
 from handlers.release.phase import short
 
 _MISSING = (

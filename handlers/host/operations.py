@@ -7,7 +7,6 @@ are files, so a lost connection loses nothing. The same id again attaches to the
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -65,21 +64,6 @@ class OperationResult:
         return self.outcome is OperationOutcome.DONE
 
 
-@dataclass(frozen=True, kw_only=True)
-class HostState:
-    """The state file of a host: enough for a rollback when the database is down."""
-
-    release: str
-    current: str
-    previous: str
-    """The revision for a rollback of this host; a rollback does not change it."""
-    token: int
-    operation: str
-    outcome: str
-    exit_status: int
-    at: str
-
-
 async def run_operation(
     shell: Shell,
     operation_id: str,
@@ -131,6 +115,20 @@ async def cancel(shell: Shell, operation_id: str) -> None:
     await _Operation(shell, commands.checked_id(operation_id), None).cancel()
 
 
+async def end_running(shell: Shell, *, keep: str, grace_seconds: float) -> tuple[str, ...]:
+    """End the operations of other controllers that hold or await the host's lock; returns their ids.
+
+    Each has *grace_seconds* to end by itself. Those whose id begins with *keep* go on. Raises Unreachable.
+    """
+    state = commands.state_directory(shell.environment.deploy)
+    script_ = script("process", "running")
+    listed = await shell.run(Command.procedure(script_, state, title="running"))
+    others = tuple(id_ for id_ in listed.stdout.split() if not id_.startswith(keep))
+    for id_ in others:
+        await _Operation(shell, commands.checked_id(id_), None).end_soon(grace_seconds)
+    return others
+
+
 async def ask(shell: Shell, operation_id: str) -> OperationResult:
     """The outcome of an operation that another controller may have started; starts nothing.
 
@@ -141,20 +139,6 @@ async def ask(shell: Shell, operation_id: str) -> OperationResult:
         return await operation.look()
     except Fenced as error:
         return _result(operation_id, OperationOutcome.FAILED, -1, sentence=str(error))
-
-
-async def read_state(shell: Shell) -> HostState | None:
-    """The host's state file; None on a host that no release has touched."""
-    result = await shell.run(commands.read_state(shell.environment.deploy))
-    return parse_state(result.stdout)
-
-
-def parse_state(text: str) -> HostState | None:
-    """Parse the text of a state file; None for an empty or invalid one."""
-    try:
-        return HostState(**json.loads(text))
-    except (ValueError, TypeError):
-        return None
 
 
 class _Operation:
@@ -200,6 +184,12 @@ class _Operation:
         return self._parse(state, output) or _result(
             self._id, OperationOutcome.UNKNOWN, sentence=f"{self._id} is still {state} on {self._host}"
         )
+
+    async def end_soon(self, grace_seconds: float) -> None:
+        """Wait for its end, then end its work."""
+        answer = await self._shell.run(self._wait(round(grace_seconds * 10)))
+        if not answer.stdout.startswith("ended"):
+            await self.cancel()
 
     async def cancel(self) -> None:
         """End its work, and wait for the end."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from handlers.errors import Fenced, LockLost, RunbookError
 from handlers.host.facts import HostFacts, inspect
 from handlers.host.health import HostHealth, runs
-from handlers.host.operations import OperationOutcome, OperationResult
+from handlers.host.operations import OperationOutcome, OperationResult, end_running
 from handlers.host.ssh import Shell
 from handlers.host.step import (
     HostChange,
@@ -24,6 +24,8 @@ from handlers.host.step import (
 )
 from handlers.release.phase import short
 
+GRACE_SECONDS = 5.0
+"""What the deploy still does on a host may end by itself within this time; then the way back ends it."""
 Prove = Callable[[Shell, Mapping[str, int]], Awaitable[HostHealth]]
 """Probes the host until it is healthy or its time limit has passed. The pids are of processes that must be gone."""
 
@@ -108,6 +110,8 @@ async def _place(
         return replace(now, placed=True, sentence="it was back already"), replaced
     web_runs = all(unit.active for unit in facts.units if unit.name in services.web)
     if not (web_runs and _never_switched(facts, change, leaving)):
+        # A hook or a unit of the deploy may hang, and would hold the host's lock until its time limit.
+        await end_running(shell, keep=f"{change.release}-back-", grace_seconds=GRACE_SECONDS)
         prepared = await prepare(shell, change)
         if not prepared.done:
             return _failed(now, prepared, "nothing was switched and no worker stopped"), replaced

@@ -10,10 +10,10 @@ import pytest
 
 from handlers.environment.model import Host
 from handlers.errors import LockLost
-from handlers.host import operations
 from handlers.host.fleet import roll_out
 from handlers.host.health import FleetHealth
 from handlers.host.operations import OperationOutcome
+from handlers.host.state import read_state
 from handlers.host.step import activate, prepare, stop_workers
 from handlers.release.phase import Verdict
 from tests.integration.host.ssh_target import Target, git
@@ -49,7 +49,7 @@ async def test_a_deploy_prepares_all_stops_all_and_switches_one_by_one(target: T
     before = await pid(target)
     async with shells_of(target) as shells:
         conclusion = await roll_out(shells, change(sha, notes), healthy)
-        state = await operations.read_state(shells[0])
+        state = await read_state(shells[0])
     assert conclusion.verdict is Verdict.PASS, conclusion.sentence
     assert probed == [["web-1"], ["web-2"]]
     intended = notes.intended()

@@ -16,8 +16,9 @@ from handlers import errors
 from handlers.errors import LockLost
 from handlers.host import operations
 from handlers.host.command import Command
-from handlers.host.operations import OperationOutcome, OperationResult, cancel, read_state, run_operation
+from handlers.host.operations import OperationOutcome, OperationResult, cancel, run_operation
 from handlers.host.ssh import Shell
+from handlers.host.state import read_state
 from tests.integration.host.ssh_target import CLOSED_PORT, Relay, Target, open_host, serve
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from handlers.host import operations
 from handlers.host.facts import inspect, resolve
 from handlers.host.operations import OperationOutcome
 from handlers.host.ssh import Shell
+from handlers.host.state import read_state
 from handlers.host.step import HostChange, activate, prepare
 from tests.integration.host.ssh_target import Target, git, open_host, serve
 
@@ -276,7 +276,7 @@ async def test_the_releases_strategy_switches_one_link(target: Target) -> None:
         target.origin.rename(target.folder / "gone.git")
         assert (await prepare(shell, change(old, back=True))).done
         assert (await activate(shell, change(old, back=True))).done
-        state = await operations.read_state(shell)
+        state = await read_state(shell)
     assert os.readlink(base / "current") == f"releases/{old}"
     assert state is not None
     assert (state.current, state.previous) == (old, old)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,10 @@ from handlers.host import operations, way_back
 from handlers.host.command import Command
 from handlers.host.fleet import roll_out
 from handlers.host.health import HostHealth
-from handlers.host.operations import read_state, run_operation
+from handlers.host.operations import run_operation
 from handlers.host.ssh import Shell
-from handlers.host.step import HostChange, prepare, stop_workers
+from handlers.host.state import read_state
+from handlers.host.step import HostChange, activate, prepare, stop_workers
 from handlers.host.way_back import HostReturn
 from tests.integration.host.ssh_target import CLOSED_PORT, Target, unit
 from tests.integration.host.units import (
@@ -186,6 +189,28 @@ async def test_a_hook_that_fails_does_not_keep_the_bad_process(target: Target) -
     assert back.back, back
     assert target.head() == old
     assert await pid(target) not in ("0", before)
+
+
+async def test_a_deploy_that_hangs_on_the_host_does_not_hold_up_the_way_back(target: Target) -> None:
+    """Its controller died while a hook hangs: the hook is ended, and the tree that it left half done is switched."""
+    old, sha = target.head(), target.commit("second")
+    hook = 'echo > "$HOME/hangs"; exec sleep 600'
+    keys = deploy_keys(after_activate=[f'[ "$RUNBOOK_DIRECTION" = back ] || {{ {hook}; }}'])
+    async with shells_of(target, **keys) as shells:
+        await prepare(shells[0], change(sha))
+        deploying = asyncio.create_task(activate(shells[0], change(sha)))
+        deadline = time.monotonic() + 20
+        while not (target.hosts["web-1"] / "hangs").exists():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        deploying.cancel()
+        await asyncio.wait({deploying})
+        async with asyncio.timeout(25):
+            back = await go(shells[0], change(old), sha)
+        ended = await run_operation(shells[0], "r1-activate-web-1-1", 1, Command("true"))
+    assert back.back, back
+    assert target.head() == old
+    assert "was cancelled" in ended.sentence
 
 
 async def test_a_host_that_obeys_another_controller_is_given_up(target: Target) -> None:
