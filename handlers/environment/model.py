@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from handlers.environment.address import Address, parse
+from handlers.environment.jump import jumps
 from handlers.environment.references import Local, Secret, resolved
 
 _UNIT = re.compile(r"^[A-Za-z0-9:_.@\-]+$")
@@ -25,6 +26,11 @@ def _is_a_web_address(text: str) -> str:
     # The text is not shown: it may contain a password.
     if not re.match(r"https?://[^/\s]", text):
         raise ValueError("must begin with http:// or https:// and a host name")
+    return text
+
+
+def _are_jump_hosts(text: str) -> str:
+    jumps(text)
     return text
 
 
@@ -74,14 +80,25 @@ class Ssh(_Section):
     """The SSH connection to the hosts."""
 
     user: str
-    key_file: Local
+    key_file: Local | None = None
+    """With *agent* it may be missing, or encrypted: then it only selects the agent's key."""
     key_passphrase: Secret | None = None
+    agent: bool = False
+    """Whether the keys of the SSH agent (SSH_AUTH_SOCK) are tried as well."""
     known_hosts_file: Local
+    jump: Annotated[str, AfterValidator(_are_jump_hosts)] | None = None
+    """The jump hosts to every host, as for ProxyJump: `user@bastion:22`, more of them joined with commas."""
     connect_seconds: Seconds = 5
     command_seconds: Seconds = 60
     """Timeout of one short command; after it the connection is closed."""
     operation_seconds: Seconds = 600
     """Timeout of one detached operation (fetch, switch, hook, restart)."""
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if self.key_file is None and not self.agent:
+            raise ValueError("key_file is missing: set it, or agent = true")
+        return self
 
 
 class Host(_Section):
@@ -94,6 +111,10 @@ class Host(_Section):
     """Address of this host's own health endpoint, not of a load balancer."""
     user: str | None = None
     """Overrides ssh.user for this host."""
+    jump: Annotated[str, AfterValidator(_are_jump_hosts)] | None = None
+    """Overrides ssh.jump for this host; `none`: no jump host."""
+    host_key_alias: str | None = None
+    """The name of this host in the known hosts file, if that is not its address."""
 
 
 class Deploy(_Section):

@@ -103,21 +103,22 @@ class Shell:
         async with self._connecting:
             if self._transport is not None and self._transport.is_active():
                 return self._transport
+            if self._attempt is not None:
+                # The connections to its jump hosts may still be open.
+                self._attempt.abandon()
+                self._attempt = None
             attempt = connect.Attempt(self.environment.ssh, self.host)
             work = asyncio.get_running_loop().run_in_executor(self._threads, attempt.run)
             try:
                 # TCP, banner and authentication have their own timeouts; this one bounds everything else.
-                self._transport = await asyncio.wait_for(asyncio.shield(work), 4 * self._connect_seconds)
+                self._transport = await asyncio.wait_for(asyncio.shield(work), attempt.limit_seconds)
             except (TimeoutError, asyncio.CancelledError) as error:
                 attempt.abandon()
                 await asyncio.wait([work], timeout=2)
                 _retrieve(work)
                 if isinstance(error, TimeoutError):
-                    raise Unreachable(
-                        f"{self._name}: no login within {4 * self._connect_seconds:g} s"
-                    ) from error
+                    raise Unreachable(f"{self._name}: no login within {attempt.limit_seconds:g} s") from error
                 raise
-            # Keep a reference to the client: when it is garbage-collected it closes the transport.
             self._attempt = attempt
             return self._transport
 
@@ -166,6 +167,8 @@ class Shell:
     def _unframed(self, result: CommandResult, mark: str) -> CommandResult:
         """The command's own output. Raises Refused when the login shell never ran the command."""
         if mark not in result.stdout:
+            if connect.NO_LOGINS_NOW.search(result.summary):
+                raise Unreachable(f"{self._name} takes no logins now: {result.summary[:200]}")
             raise Refused(
                 f"{self._name}: the login shell of {self.host.user or self.environment.ssh.user} does not run "
                 f"commands; it ended with status {result.exit_status} and printed {result.summary[:200]!r}. "
