@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -22,23 +22,16 @@ from handlers.environment.trust import https_context
 class Clock:
     """Runbook time. A rehearsal lets *speed* runbook seconds pass in each real one.
 
-    Only the waits that give people time go through this clock: the watch, its interval, the polling pauses.
-    Timeouts of machines (SSH, HTTP, the canary) are real seconds, because a machine is no faster in a rehearsal.
+    Only the waits that give people time go through this clock: the watch and its interval. Timeouts of machines (SSH,
+    HTTP, the canary) are real seconds, because a machine is no faster in a rehearsal. It never reads the time of this
+    machine: a duration is measured by the monotonic clock, and a time comes from the database (`database.clock`).
     """
 
     speed: float = 1.0
 
-    def now(self) -> datetime:
-        """The current time, timezone-aware, in UTC."""
-        return datetime.now(UTC)
-
-    def passed(self, since: datetime) -> float:
-        """Runbook seconds since *since*."""
-        return (self.now() - since).total_seconds() * self.speed
-
-    def ahead(self, seconds: float) -> datetime:
-        """The wall-clock time at which *seconds* more of runbook time will have passed."""
-        return self.now() + timedelta(seconds=seconds / self.speed)
+    def real(self, seconds: float) -> timedelta:
+        """The real time in which *seconds* of runbook time pass."""
+        return timedelta(seconds=seconds / self.speed)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep for *seconds* of runbook time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from handlers.phases import armed, watch
-from handlers.phases.watch import Window
+from handlers.phases.watch import Look, Window
 from handlers.release.phase import Conclusion, Release
 from tasks.policy import LOOK, step
 from tasks.tools import tools
@@ -11,13 +11,13 @@ from tasks.tools import tools
 
 @step(LOOK)
 async def begin(run: Release) -> Window:
-    """The watch window, with its start from the ledger."""
+    """The watch window, with its progress from the ledger."""
     async with tools(run) as core:
         return await watch.begin(core, run)
 
 
 @step(LOOK)
-async def look(run: Release, window: Window) -> Conclusion:
+async def look(run: Release, window: Window) -> Look:
     """Measure the live traffic once, and judge it. Where a revision was deployed, look at its way back too."""
     async with tools(run) as core:
         looked = await watch.look(core, run, window)

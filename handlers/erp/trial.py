@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -18,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from handlers.database import clock
 from handlers.database.sqlstate import NOT_ADOPTED, is_away, message_of, sqlstate
 from handlers.database.transaction import translated_errors
 from handlers.entities import spec, statements, write
@@ -91,7 +92,7 @@ async def _try(
         key = handlers[entity].source_key(data)
     except Refusal as refusal:
         return _refused(file, entity, None, str(refusal), refusal.field)
-    event = _event(entity, key, data)
+    event = _event(entity, key, data, await clock.now(tx))
     savepoint = await tx.begin_nested()
     try:
         result = (await apply_events(tx, [event], handlers=handlers))[event.id]
@@ -113,7 +114,7 @@ async def _try(
     )
 
 
-def _event(entity: EntityType, key: str, data: spec.Data) -> Event:
+def _event(entity: EntityType, key: str, data: spec.Data, at: datetime) -> Event:
     return Event(
         id=uuid4(),
         entity=entity,
@@ -122,7 +123,7 @@ def _event(entity: EntityType, key: str, data: spec.Data) -> Event:
         payload=dump(data),
         attempt=1,
         attempts_max=1,
-        created_at=datetime.now(UTC),
+        created_at=at,
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from handlers.core import Core
-from handlers.errors import RunbookError
+from handlers.database import clock
+from handlers.errors import DatabaseDown, RunbookError
 from handlers.host import commands
 from handlers.host.ssh import Shell, open_hosts
 from handlers.queue.diagnose import fingerprint
@@ -20,7 +22,7 @@ LIMIT_SECONDS = 6.0
 LINES_MAX = 400
 CHARACTERS_MAX = 60_000
 ERRORS_MAX = 20
-BEFORE = timedelta(hours=24)
+BEFORE_SECONDS = 24 * 3600
 """An error that is also in the logs of this time before the deploy was not caused by the release."""
 _ERROR = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|PANIC)\b|^\S*(?:Error|Exception)\b")
 _NOTHING = "-- No entries --"
@@ -54,19 +56,27 @@ class LogError:
     """Whether no log has it in the 24 h before the deploy; None when the configured command takes no times."""
 
 
-async def extracts(core: Core, since: datetime, until: datetime) -> list[Extract]:
-    """The last lines of every unit's log on every host between two times; a log that cannot be read has a problem."""
+async def extracts(core: Core, since: datetime) -> list[Extract]:
+    """The last lines of every unit's log on every host since then; a log that cannot be read has a problem.
+
+    *since* is the database's time. While the database is away, the lines of the last 24 h are taken.
+    """
+    try:
+        seconds = (await clock.now(core.database) - since).total_seconds()
+    except DatabaseDown:
+        seconds = BEFORE_SECONDS
     async with open_hosts(core.environment, connected=False) as shells:
-        return await _all(core, shells, since, until)
+        return await _all(core, shells, seconds, 0)
 
 
 async def errors(core: Core, deployed_at: datetime) -> tuple[list[LogError], list[str]]:
     """The errors since the deploy, new and frequent ones first; and the problems of logs that could not be read."""
     async with open_hosts(core.environment, connected=False) as shells:
-        after = await _all(core, shells, deployed_at, core.clock.now())
+        seconds = (await clock.now(core.database) - deployed_at).total_seconds()
+        after = await _all(core, shells, seconds, 0)
         known = None
         if any("{since}" in word for word in core.environment.services.logs):
-            before = await _all(core, shells, deployed_at - BEFORE, deployed_at)
+            before = await _all(core, shells, seconds + BEFORE_SECONDS, seconds)
             known = {error for extract in before for error in _errors(extract.text)}
     problems = [f"{extract.where}: {extract.problem}" for extract in after if extract.problem]
     return _grouped(after, known), problems
@@ -79,7 +89,8 @@ def as_text(extracts: Iterable[Extract]) -> str:
     )
 
 
-async def _all(core: Core, shells: list[Shell], since: datetime, until: datetime) -> list[Extract]:
+async def _all(core: Core, shells: list[Shell], since: float, until: float) -> list[Extract]:
+    """The extracts between two ages in seconds. An age is the same by every clock, a time is not."""
     services = core.environment.services
     if not services.logs:
         return []
@@ -87,9 +98,9 @@ async def _all(core: Core, shells: list[Shell], since: datetime, until: datetime
     return await asyncio.gather(*(_extract(shell, unit, since, until) for shell in shells for unit in units))
 
 
-async def _extract(shell: Shell, unit: str, since: datetime, until: datetime) -> Extract:
+async def _extract(shell: Shell, unit: str, since: float, until: float) -> Extract:
     services, host = shell.environment.services, shell.host.name
-    command = commands.logs(services, unit, int(since.timestamp()), int(until.timestamp()) + 1, LINES_MAX)
+    command = commands.logs(services, unit, math.ceil(since), math.floor(until) - 1, LINES_MAX)
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
             result = await shell.run(command)

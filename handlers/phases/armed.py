@@ -25,7 +25,7 @@ async def check(core: Core, release: Release) -> ArmedNote:
         faults = await asyncio.gather(*(_fault(shell, release.from_revision) for shell in shells))
     missing = [fault for fault in faults if fault]
     present = f"present on {len(faults) - len(missing)} of {len(faults)} hosts"
-    armed = ArmedNote(ok=not missing, sentence="; ".join([present, *missing]), at=core.clock.now())
+    armed = ArmedNote(ok=not missing, sentence="; ".join([present, *missing]))
     if missing:
         log.error("the rollback is not armed on every host: %s", armed.sentence)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from time import monotonic
 from uuid import UUID
 
 from handlers.core import Core
@@ -49,14 +49,13 @@ async def choose(core: Core, release: Release) -> Chosen:
     async with transaction(core.database) as tx:
         dead = {letter.id: letter for letter in await look.dead_letters(tx)}
         counts = await look.counts(tx)
-    now = datetime.now(UTC)
-    ages = {id_: (now - letter.created_at).total_seconds() for id_, letter in dead.items()}
+    came_at = {id_: letter.created_at for id_, letter in dead.items()}
     planned = tuple(
         planned_event(dead[event.event_id])
         for event in await dead_letters.undrained(core.database, release)
         if event.event_id in dead
     )
-    if (best := canary_of(planned, ages)) is not None:
+    if (best := canary_of(planned, came_at)) is not None:
         return Chosen(event_id=UUID(best.id))
     if counts[Status.FAILED]:
         return Chosen(conclusion=await _only_failed(core, release, counts[Status.FAILED]))
@@ -87,6 +86,7 @@ async def follow(core: Core, release: Release, chosen: Chosen) -> Conclusion:
     """Wait until the canary has settled or its time limit has passed, judge it, and record the judgement."""
     assert chosen.event_id is not None
     limits = core.environment.canary
+    began = monotonic()
     states = await until_settled(
         core,
         [chosen.event_id],
@@ -96,7 +96,7 @@ async def follow(core: Core, release: Release, chosen: Chosen) -> Conclusion:
     )
     if not states:
         raise Refused(f"event {chosen.event_id}, the canary, was deleted from the queue")
-    measurement = await _measure(core, release, states[0])
+    measurement = await _measure(core, release, states[0], followed_seconds=monotonic() - began)
     judgement = judge_canary(measurement, thresholds(core.environment))
     await record_judgement(core.database, release, judgement)
     if chosen.is_synthetic:
@@ -142,12 +142,12 @@ async def _only_failed(core: Core, release: Release, count: int) -> Conclusion:
     )
 
 
-async def _measure(core: Core, release: Release, state: EventState) -> CanaryMeasurement:
+async def _measure(
+    core: Core, release: Release, state: EventState, *, followed_seconds: float
+) -> CanaryMeasurement:
     status = {Status.COMPLETED: "completed", Status.DEAD_LETTER: "failed", Status.FAILED: "failed"}
     result = state.processing_result or {}
     revision = result.get("revision")
-    ended = state.completed_at or datetime.now(UTC)
-    began = state.started_at or ended
     limit = core.environment.canary.limit_seconds
     is_open = state.status not in status
     by_us = isinstance(revision, str)
@@ -157,7 +157,7 @@ async def _measure(core: Core, release: Release, state: EventState) -> CanaryMea
         key=state.key,
         status=status.get(state.status, "open"),
         # An open event has used its whole time limit, also when a worker started it late.
-        seconds=limit if is_open else max(0.0, (ended - began).total_seconds()),
+        seconds=limit if is_open else _seconds(state, followed_seconds),
         limit_seconds=limit,
         wanted_revision=release.to_revision,
         worker_revision=revision if isinstance(revision, str) else None,
@@ -165,6 +165,13 @@ async def _measure(core: Core, release: Release, state: EventState) -> CanaryMea
         not_compared=not_compared,
         error=state.error_message or "",
     )
+
+
+def _seconds(state: EventState, followed_seconds: float) -> float:
+    """How long the event took. A worker writes both times by one clock; without them it is how long we followed it."""
+    if state.started_at is None or state.completed_at is None or state.completed_at < state.started_at:
+        return followed_seconds
+    return (state.completed_at - state.started_at).total_seconds()
 
 
 async def _compare_row(core: Core, state: EventState, *, by_us: bool) -> tuple[tuple[str, ...], str]:

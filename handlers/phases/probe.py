@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from handlers.core import Core
 from handlers.host.health import HostHealth, OnLook, until_healthy
@@ -33,13 +32,11 @@ def record_host_notes(core: Core, release: Release) -> OnLook:
 
 def host_notes(hosts: Sequence[HostHealth]) -> dict[str, HostNote]:
     """The health of hosts as the ledger stores it, by host name."""
-    now = datetime.now(UTC)
     return {
         health.host: HostNote(
             have=health.revision,
             ok=health.good,
             note="" if health.good else health.summary,
-            seen_at=now,
             in_a_row=health.consecutive,
         )
         for health in hosts

@@ -134,9 +134,7 @@ async def look(core: Core, release: Release, hosts: Sequence[HostReturn]) -> tup
             break
         await asyncio.sleep(core.environment.probe.interval_seconds)
     looked = tuple(_looked(host, seen[host.host]) for host in hosts)
-    note = PhaseNote(
-        hosts=host_notes(list(seen.values())), returns={h.host: return_note(core, h) for h in looked}
-    )
+    note = PhaseNote(hosts=host_notes(list(seen.values())), returns={h.host: return_note(h) for h in looked})
     await _noted(core, release, note)
     return looked
 
@@ -170,9 +168,7 @@ async def conclude(
     return Conclusion(
         verdict=Verdict.PASS if all_back else Verdict.FAIL,
         sentence=sentence,
-        note=PhaseNote(
-            why=why, evidence=evidence, returns={host.host: return_note(core, host) for host in hosts}
-        ),
+        note=PhaseNote(why=why, evidence=evidence, returns={host.host: return_note(host) for host in hosts}),
     )
 
 
@@ -193,7 +189,7 @@ def _change(release: Release, recorder: Recorder, host: HostReturn) -> HostChang
     )
 
 
-def return_note(core: Core, host: HostReturn) -> ReturnNote:
+def return_note(host: HostReturn) -> ReturnNote:
     """A host's way back as the ledger stores it."""
     return ReturnNote(
         back=host.back,
@@ -202,7 +198,6 @@ def return_note(core: Core, host: HostReturn) -> ReturnNote:
         units=host.units,
         operation=host.operation,
         tries=host.tries,
-        seen_at=core.clock.now(),
     )
 
 
@@ -256,9 +251,8 @@ async def _note(core: Core, release: Release, host: HostReturn) -> None:
         have=host.revision,
         ok=host.back,
         note="" if host.back else host.sentence,
-        seen_at=core.clock.now(),
     )
-    note = PhaseNote(hosts={host.host: health}, returns={host.host: return_note(core, host)})
+    note = PhaseNote(hosts={host.host: health}, returns={host.host: return_note(host)})
     await _noted(core, release, note)
 
 

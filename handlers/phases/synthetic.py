@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handlers.database import clock
 from handlers.queue.event import EntityType, Operation
 from handlers.queue.insert import insert_event
 
@@ -28,7 +28,8 @@ async def remove(tx: AsyncConnection, release_id: str) -> UUID:
 
 
 async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) -> UUID:
-    now = datetime.now(UTC)
+    # By the one clock: with the controller's, the next release could write an older version than this one.
+    now = await clock.now(tx)
     record = {
         "item_id": KEY,
         "name": f"tds-runbook canary of release {release_id}",

@@ -6,7 +6,7 @@ Fields are named like the keys of the stored JSON, so that existing ledgers stay
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -123,6 +123,10 @@ class PhaseNote:
     """The sentence of the newest measurement."""
     window_seconds: float | None = None
     """How long a watch lasts, in runbook seconds."""
+    watched_seconds: float | None = None
+    """How much of the watch is over, measured, in runbook seconds."""
+    watched_at: datetime | None = None
+    """When that was measured, by the database's clock."""
     finding: Finding | None = None
     """The newest finding of a watch."""
     synthetic_event: UUID | None = None
@@ -152,6 +156,17 @@ class PhaseNote:
         if self.synthetic_event is not None and self.synthetic is not None:
             raise ValueError("a synthetic event is either open or judged, not both")
 
+    def stamped(self, at: datetime) -> PhaseNote:
+        """The same with *at* as the time of what was seen and has none: the database's time of the writing."""
+        hosts, returns, armed = self.hosts, self.returns, self.armed
+        return replace(
+            self,
+            hosts=hosts and {name: replace(host, seen_at=host.seen_at or at) for name, host in hosts.items()},
+            returns=returns
+            and {name: replace(host, seen_at=host.seen_at or at) for name, host in returns.items()},
+            armed=armed and replace(armed, at=armed.at or at),
+        )
+
     def as_json(self) -> dict[str, object]:
         """The JSON for the ledger: only the fields that are set."""
         values = {key: value for key, value in asdict(self).items() if value is not None}
@@ -178,6 +193,7 @@ class PhaseNote:
         for name, parse in (
             ("next", NextLook.from_json),
             ("armed", ArmedNote.from_json),
+            ("watched_at", parse_time),
             ("finding", Finding),
             ("event", UUID),
         ):

@@ -20,6 +20,8 @@ from handlers.release.stored import known_fields, parse_time
 
 EVERYTHING = (Phase.DEPLOYING, Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
 """The scope of a whole release. A canary, a drain or a watch by hand is a release with a smaller scope."""
+HISTORY = "history"
+"""The name of the check that warns when a release loses commits that run now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,11 @@ class Plan:
         return all(check.good for check in self.checks)
 
     @property
+    def history_warning(self) -> str:
+        """That commits which run now would be gone: a person confirms it with the start. Empty when none would."""
+        return "; ".join(check.sentence for check in self.checks if check.name == HISTORY and check.warns)
+
+    @property
     def refusal(self) -> str:
         """Why it may not start: the sentences of the failed checks."""
         return "; ".join(check.sentence for check in self.checks if not check.good)
@@ -195,20 +202,20 @@ def planned_event(letter: DeadLetter) -> PlannedEvent:
     )
 
 
-def canary_of(events: tuple[PlannedEvent, ...], ages: dict[UUID, float]) -> PlannedEvent | None:
+def canary_of(events: tuple[PlannedEvent, ...], came_at: Mapping[UUID, datetime]) -> PlannedEvent | None:
     """The dead letter that proves the most: the oldest with the most common error of one entity type.
 
-    *ages* maps event ids to seconds; an event that is not in it is not a dead letter any more.
+    *came_at* maps event ids to the times of their arrival; an event that is not in it is not a dead letter any more.
     """
-    available = [event for event in events if UUID(event.id) in ages]
+    available = [event for event in events if UUID(event.id) in came_at]
     if not available:
         return None
     counts = Counter(_error_class(event) for event in available)
     count_max = max(counts.values())
     chosen = min(kind for kind, count in counts.items() if count == count_max)
-    return max(
+    return min(
         (event for event in available if _error_class(event) == chosen),
-        key=lambda event: (ages[UUID(event.id)], event.id),
+        key=lambda event: (came_at[UUID(event.id)], event.id),
     )
 
 

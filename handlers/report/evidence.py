@@ -115,7 +115,7 @@ async def _events(core: Core, release: Release, known: frozenset[str]) -> str:
 
 async def _logs(core: Core, release: Release, known: frozenset[str]) -> str:
     """The logs of the units since the release began. The text names a log that could not be read."""
-    extracts = await logs.extracts(core, release.created_at, core.clock.now())
+    extracts = await logs.extracts(core, release.created_at)
     return str(files.redact(logs.as_text(extracts), known))
 
 

@@ -96,9 +96,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         need=_need(release),
         next_what=next_look.what,
         next_at=next_look.at,
-        running_seconds=(
-            None if release.phase in FINISHED else (at - current.started_at).total_seconds() * release.speed
-        ),
+        running_seconds=None if release.phase in FINISHED else _running_seconds(release, current, at),
         window_seconds=current.note.window_seconds,
         hosts=_hosts(release, records, plan),
         returns=_returns(release, records),
@@ -111,6 +109,15 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         findings=dict(Counter(str(record.finding) for record in judgement_records)),
         left_behind=await left_behind.kinds(tx, release) if release.phase in _ROLLBACK_ENDED else (),
     )
+
+
+def _running_seconds(release: Release, current: PhaseRecord, at: datetime) -> float:
+    """Runbook seconds of the running phase. Of a watch the time counts in which a controller watched."""
+    note = current.note
+    if note.watched_seconds is None or note.watched_at is None:
+        return (at - current.started_at).total_seconds() * release.speed
+    until = min(at, note.next.at) if note.next and note.next.at else at
+    return note.watched_seconds + max(0.0, (until - note.watched_at).total_seconds()) * release.speed
 
 
 def _why(release: Release, current: PhaseRecord, judgement_records: list[JudgementRecord]) -> str:

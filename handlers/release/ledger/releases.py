@@ -11,6 +11,7 @@ from sqlalchemy import Row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handlers.database import clock
 from handlers.database.jsonable import as_json, clean
 from handlers.database.queries import queries
 from handlers.database.transaction import Bind, transaction
@@ -177,7 +178,7 @@ async def enter(
                 "release_id": release.id,
                 "verdict": verdict,
                 "sentence": clean(sentence),
-                "detail": as_json((note or PhaseNote()).as_json()),
+                "detail": await _detail(tx, note or PhaseNote()),
             },
         )
         await tx.execute(SQL["open_phase"], {"release_id": release.id, "phase": to})
@@ -204,7 +205,7 @@ async def resume(bind: Bind, release: Release, sentence: str = "resumed") -> Rel
 async def note(bind: Bind, release: Release, note: PhaseNote) -> None:
     """Merge *note* into the note of the current phase, for the status view."""
     async with transaction(bind) as tx:
-        await tx.execute(SQL["note"], {"release_id": release.id, "detail": as_json(note.as_json())})
+        await tx.execute(SQL["note"], {"release_id": release.id, "detail": await _detail(tx, note)})
 
 
 async def phase_records(bind: Bind, release: Release) -> list[PhaseRecord]:
@@ -212,6 +213,13 @@ async def phase_records(bind: Bind, release: Release) -> list[PhaseRecord]:
     async with transaction(bind) as tx:
         rows = await tx.execute(SQL["phase_records"], {"release_id": release.id})
         return [PhaseRecord.from_row(row) for row in rows]
+
+
+async def _detail(tx: AsyncConnection, note: PhaseNote) -> str:
+    """The note as it is stored. What was seen gets its time here, because stored times are the database's."""
+    if note.hosts or note.returns or note.armed:
+        note = note.stamped(await clock.now(tx))
+    return as_json(note.as_json())
 
 
 async def _lock_release(tx: AsyncConnection, release: Release) -> Release:

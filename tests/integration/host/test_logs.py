@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 
 import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.core import Core, open_core
+from handlers.database import clock
 from handlers.host import logs
 from handlers.report import evidence, gather
 from tests.integration.host.ssh_target import Target, serve
@@ -50,7 +51,7 @@ def wrote(target: Target, host: str, *lines: tuple[float, str]) -> None:
 
 async def test_errors_since_the_deploy_are_listed_new_ones_first(core: Core, target: Target) -> None:
     """Errors that differ only in numbers are grouped, old errors are marked, and a missing log is named."""
-    deployed_at = datetime.fromtimestamp(time.time() - 100, UTC)
+    deployed_at = await clock.now(core.database) - timedelta(seconds=100)
     wrote(
         target,
         "web-1",

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
@@ -42,7 +43,7 @@ async def test_ids_count_within_a_day_also_when_many_begin_at_once(engine: Async
 async def test_a_phase_closes_with_its_conclusion_and_the_next_opens(engine: AsyncEngine) -> None:
     """One move is one fact: verdict, sentence and note on the old record, a new open one, the new phase."""
     release = await deploying(engine)
-    seen = {"web-1": HostNote(have="b")}
+    seen = {"web-1": HostNote(have="b", seen_at=datetime(2026, 1, 2, tzinfo=UTC))}
     await note(engine, release, PhaseNote(hosts=seen, looked="web-1 is well"))
     release = await enter(
         engine,

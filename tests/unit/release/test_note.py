@@ -42,8 +42,18 @@ KEPT: list[tuple[PhaseNote, dict[str, Any]]] = [
         },
     ),
     (
-        PhaseNote(window_seconds=1800.0, next=NextLook(what="next look", at=AT)),
-        {"window_seconds": 1800.0, "next": {"what": "next look", "at": TIME}},
+        PhaseNote(
+            window_seconds=1800.0,
+            watched_seconds=60.5,
+            watched_at=AT,
+            next=NextLook(what="next look", at=AT),
+        ),
+        {
+            "window_seconds": 1800.0,
+            "watched_seconds": 60.5,
+            "watched_at": TIME,
+            "next": {"what": "next look", "at": TIME},
+        },
     ),
     (PhaseNote(looked="97 of 97", finding=Finding.HEALTHY), {"looked": "97 of 97", "finding": "HEALTHY"}),
     (
@@ -154,6 +164,8 @@ STEPS = st.lists(st.builds(StepNote, step=TEXT, outcome=TEXT, sentence=TEXT, ope
         next=st.none() | st.builds(NextLook, what=TEXT, at=WHEN),
         looked=st.none() | TEXT,
         window_seconds=st.none() | st.floats(0, 1e6),
+        watched_seconds=st.none() | st.floats(0, 1e6),
+        watched_at=WHEN,
         finding=st.none() | st.sampled_from(list(Finding)),
         synthetic_event=st.none() | st.uuids(),
         event=st.none() | st.uuids(),

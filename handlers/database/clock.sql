@@ -1,0 +1,3 @@
+-- now --
+-- The database's time: the one clock by which all stored times are compared.
+SELECT clock_timestamp();
