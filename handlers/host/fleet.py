@@ -150,7 +150,7 @@ def _groups(shells: Sequence[Shell], factor: int) -> Iterator[list[Shell]]:
 
 async def _all_finished(shells: Sequence[Shell], change: HostChange) -> bool:
     """Whether every host has completed this change, and still has its effect."""
-    all_facts = await asyncio.gather(*(inspect(shell, change.revision) for shell in shells))
+    all_facts = await asyncio.gather(*(inspect(shell, change.revision, tree="content") for shell in shells))
     return all(_finished(shell, facts, change) for shell, facts in zip(shells, all_facts, strict=True))
 
 

@@ -160,6 +160,7 @@ async def _run_verb(
 async def _shows(shell: Shell, change: HostChange, proof: Proof) -> bool:
     """Whether the host still has the effect. One that cannot be asked now has said that the operation is done."""
     try:
-        return proof(await inspect(shell, change.revision))
+        # A rollback takes a tree as it was before the release.
+        return proof(await inspect(shell, change.revision, tree="index" if change.back else "content"))
     except TryAgain:
         return True

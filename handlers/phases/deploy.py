@@ -100,5 +100,5 @@ async def _host_change(core: Core, release: Release) -> HostChange:
 
 async def _pids(shells: Sequence[Shell], revision: str) -> dict[str, dict[str, int]]:
     """The processes that the deploy must replace, by host and unit. A host on *revision* already has none."""
-    all_facts = await asyncio.gather(*(inspect(shell) for shell in shells))
+    all_facts = await asyncio.gather(*(inspect(shell, tree="") for shell in shells))
     return {facts.host: facts.pids() for facts in all_facts if facts.revision != revision}

@@ -29,11 +29,11 @@ note switching "$sha"
 switch() { git_here checkout --quiet --force --detach "$sha"; }
 if ! switch && ! { [ "$direction" = back ] && rm -f "$RUNBOOK_STATE/reserve" "$git_folder/index.lock" && switch; }; then
     # Where no file has changed, the workers may run again.
-    ! same_as "$from" || rm -f "$switching"
+    ! same_as "$tree" "$from" "$RUNBOOK_STATE/index" || rm -f "$switching"
     stop 81 "the switch of $tree to $sha failed (see above; $(free_space))"
 fi
 
-same_as "$sha"
+same_as "$tree" "$sha" "$RUNBOOK_STATE/index"
 same=$?
 if [ "$same" = 2 ] && [ "$direction" = back ]; then
     say "the content of $tree could not be compared with $sha ($(free_space)); going on"

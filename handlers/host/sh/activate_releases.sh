@@ -1,9 +1,12 @@
 # Make a prepared revision the current one with a single rename, so that `current` always exists.
 # $1 folder of the releases strategy, $2 revision, $3 forward or back, then the hooks
-base=$1 sha=$2 direction=$3
+base=$1 sha=$2 direction=$3 tree=$1/repository
 shift 3
 target=$base/releases/$sha
 [ "$(cat "$target/REVISION" 2>/dev/null)" = "$sha" ] || stop 65 "$target is missing or incomplete: prepare it first"
+# A rollback goes on with what is there: it is what ran before.
+[ "$direction" = back ] || same_as "$target" "$sha" "$RUNBOOK_STATE/index" ||
+    stop 65 "files in $target were changed after the preparation (above): nothing was switched"
 from=$(basename "$(readlink "$base/current" 2>/dev/null)")
 if [ "$direction" = forward ] && [ -n "$from" ] && [ "$from" != "$sha" ]; then
     note previous "$from"

@@ -1,12 +1,19 @@
 # Print the state of this host; changes nothing. Each part begins with \001 and a line with its name.
-# $1 strategy, $2 directory, $3 state directory, $4 remote, $5 a revision to look for or nothing, then the units
-strategy=$1 base=$2 state=$3 remote=$4 sha=$5
-shift 5
+# $1 strategy, $2 directory, $3 state directory, $4 remote, $5 a revision to look for or nothing, $6 content (compare
+# every file), index (believe git's index) or nothing, then the units
+strategy=$1 base=$2 state=$3 remote=$4 sha=$5 how=$6
+shift 6
 part() { printf '\001%s\n' "$1"; }
-part clock; date +%s
+part clock; date +%s.%N
 part free; df -Pk "$base" 2>/dev/null | awk 'NR == 2 { print $4 }'
-tree=$base
-[ "$strategy" = checkout ] || tree=$base/repository
+tree=$base folder=$base
+[ "$strategy" = checkout ] || tree=$base/repository folder=$base/current
+revision=''
+if [ "$strategy" = checkout ]; then
+    revision=$(git_here rev-parse --verify --quiet 'HEAD^{commit}' 2>/dev/null)
+else
+    revision=$(cat "$base/current/REVISION" 2>/dev/null)
+fi
 part problem
 if [ ! -d "$base" ]; then
     printf '%s\n' "there is no folder $base"
@@ -15,12 +22,23 @@ elif ! command -v git >/dev/null 2>&1; then
 else
     answer=$(git_here rev-parse --git-dir 2>&1) || printf '%s\n' "$answer"
 fi
-part revision
-if [ "$strategy" = checkout ]; then
-    git_here rev-parse --verify --quiet 'HEAD^{commit}' 2>/dev/null
-    part dirt; git_here diff --stat HEAD 2>/dev/null | head -n 20; git_here diff HEAD 2>/dev/null | head -c 4000
-else
-    cat "$base/current/REVISION" 2>/dev/null
+part revision; printf '%s\n' "$revision"
+part dirt
+# show_changes GIT_WORDS…: the names of the changed files, then the start of the patch
+show_changes() {
+    "$@" diff --stat "$revision" 2>/dev/null | head -n 20
+    "$@" diff "$revision" 2>/dev/null | head -c 4000
+}
+# A release folder may hold a commit that its repository gets only with the next fetch.
+if [ "$how" = content ] && git_here cat-file -e "$revision^{commit}" 2>/dev/null && own=$(mktemp -d); then
+    same_as "$folder" "$revision" "$own/index" >"$own/names" 2>&1 || {
+        with_index "$own/index" "$folder" read-tree "$revision" 2>/dev/null
+        changes=$(show_changes with_index "$own/index" "$folder")
+        printf '%s\n' "${changes:-$(head -n 20 "$own/names")}"
+    }
+    rm -rf "$own"
+elif [ "$how" = index ] && [ "$strategy" = checkout ]; then
+    show_changes git_here
 fi
 part switching; [ "$strategy" = releases ] || cat "$state/switching" 2>/dev/null
 # The address may contain a password.
@@ -34,4 +52,5 @@ for unit; do
     part "unit $unit"
     service_show "$unit" 2>&1
 done
+part clock_end; date +%s.%N
 exit 0

@@ -13,13 +13,10 @@ fi
 if [ "$direction" = forward ] && [ ! -f "$RUNBOOK_STATE/switching" ]; then
     refuse_submodules
     check_free_space
-    if ! { git_here diff --quiet HEAD && same_as HEAD; }; then
-        git_here diff --stat HEAD
-        git_here diff HEAD | head -c 4000
-        stop 65 "$tree has local changes (above): commit them at the origin or discard them, then try again"
-    fi
-    git_here read-tree -m -u -n HEAD "$sha" ||
-        stop 65 "untracked files in $tree are in the way of $sha (above): move them away, then try again"
+    git_here diff --stat HEAD
+    git_here diff HEAD | head -c 4000
+    refuse_changes "$tree" HEAD
+    refuse_untracked
 fi
 # Forward always, so that a revision whose files cannot be written exactly is refused before the workers stop.
 if [ "$#" -gt 0 ] || [ "$direction" = forward ]; then

@@ -14,6 +14,14 @@ if [ "$direction" = forward ] || ! git_here cat-file -e "$sha^{commit}" 2>/dev/n
     fetch
     on_branch
 fi
+if [ "$direction" = forward ]; then
+    refuse_changed_release
+    # What runs was compared just now. A copy from an earlier release may have been edited since.
+    if [ "$current" != "$sha" ] && [ -f "$target/REVISION" ] && ! same_as "$target" "$sha" "$RUNBOOK_STATE/index"; then
+        say "files in $target were changed on this host (above): it is exported again"
+        rm -f "$target/REVISION"
+    fi
+fi
 if [ "$(cat "$target/REVISION" 2>/dev/null)" != "$sha" ]; then
     [ "$(readlink "$base/current")" != "releases/$sha" ] ||
         stop 65 "$base/current points to $target, which has no file REVISION: write its commit id into that file"
@@ -25,6 +33,9 @@ if [ "$(cat "$target/REVISION" 2>/dev/null)" != "$sha" ]; then
     export_to "$base/releases/.new.$sha"
     mv "$base/releases/.new.$sha" "$target" || stop 81 "cannot rename the new folder to $target"
     hooks "$target" "$@"
+    [ "$direction" = back ] || [ "$#" = 0 ] || same_as "$target" "$sha" "$RUNBOOK_STATE/index" ||
+        stop 65 "a hook changed files of the revision in $target (above): let before_activate write only files that git \
+does not track, or use after_activate"
     sync -f "$base/releases" 2>/dev/null || sync
     write "$target/REVISION" "$sha" || stop 81 "cannot write $target/REVISION"
 fi

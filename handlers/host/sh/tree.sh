@@ -70,8 +70,18 @@ clear_locks() {
 fetch() {
     unshallow=''
     [ "$(git_here rev-parse --is-shallow-repository)" != true ] || unshallow=--unshallow
-    git_here fetch --quiet $unshallow "$remote" "+refs/heads/$branch:refs/remotes/$remote/$branch" ||
-        stop 69 "cannot fetch $branch from $remote in $tree (see above)"
+    for try in first second; do
+        answer=$(git_here fetch --quiet $unshallow "$remote" "+refs/heads/$branch:refs/remotes/$remote/$branch" 2>&1)
+        status=$?
+        [ -z "$answer" ] || say "$answer"
+        case $status-$try-$answer in
+        0-*) return ;;
+        124-*) stop 69 "cannot fetch $branch from $remote in $tree: the git server did not answer within $git_limit s" ;;
+        # Another fetch has just updated the branch.
+        *-first-*"cannot lock ref"*) sleep 1 ;;
+        *) stop 69 "cannot fetch $branch from $remote in $tree (see above)" ;;
+        esac
+    done
 }
 
 on_branch() {
@@ -79,21 +89,6 @@ on_branch() {
         stop 65 "revision $sha is not on $remote/$branch: push it first, or use another revision"
     git_here merge-base --is-ancestor "$sha" "refs/remotes/$remote/$branch" ||
         stop 65 "revision $sha exists but is not on $remote/$branch: merge it first, or use another revision"
-}
-
-# Compare the tree with a revision, file by file. It uses a new index: after a checkout that was killed or ran out of
-# disk space `git status` is wrong, and files may be marked as assume-unchanged. Status 2: there is no space for it.
-same_as() {
-    index=$RUNBOOK_STATE/index
-    rm -f "$index" "$index.lock"
-    if GIT_INDEX_FILE=$index git_here read-tree "$1"; then
-        GIT_INDEX_FILE=$index git_here update-index --refresh
-        same=$?
-    else
-        same=2
-    fi
-    rm -f "$index" "$index.lock"
-    return "$same"
 }
 
 check_free_space() {
@@ -113,6 +108,27 @@ refuse_submodules() {
     submodules=$(git_here ls-tree -r "$sha" | awk '$2 == "commit" { print $4 }' | head -n 5)
     [ -z "$submodules" ] ||
         stop 65 "revision $sha has submodules, which are not deployed ($(echo $submodules)): add their files to the repository"
+}
+
+# refuse_changes FOLDER REVISION: a switch would lose the local changes
+refuse_changes() {
+    same_as "$1" "$2" "$RUNBOOK_STATE/index"
+    case $? in
+    0) ;;
+    1) stop 65 "$1 has local changes (above): commit them at the origin or discard them, then try again" ;;
+    *) stop 65 "$1 could not be compared with its commit (above; $(free_space))" ;;
+    esac
+}
+
+# What runs, with the strategy `releases`. Its repository may lack a commit that another tool has deployed.
+refuse_changed_release() {
+    current=$(cat "$base/current/REVISION" 2>/dev/null)
+    ! git_here cat-file -e "$current^{commit}" 2>/dev/null || refuse_changes "$base/current" "$current"
+}
+
+refuse_untracked() {
+    git_here read-tree -m -u -n HEAD "$sha" ||
+        stop 65 "untracked files in $tree are in the way of $sha (above): move them away, then try again"
 }
 
 # Write a revision to a new folder and verify its content. git archive would obey export-ignore and export-subst, so
