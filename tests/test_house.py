@@ -234,6 +234,28 @@ def test_every_comment_in_sql_is_short() -> None:
     assert long == []
 
 
+READS_THIS_MACHINES_CLOCK = re.compile(
+    r"\b(?:datetime\.(?:now|today|utcnow)|date\.today|time\.(?:time|time_ns|localtime|gmtime))\("
+)
+COMPARES_CLOCKS = {"handlers/phases/clock_checks.py", "handlers/host/facts.py"}
+"""The two files that measure how far other clocks are from ours."""
+SHOWS_THE_TIME = {"flows/cli/from_hosts.py"}
+"""Prints the time of a line, and names a file by it; it works without the database."""
+OTHERS = {"handlers/environment/last_good.py", "handlers/host/host_key.py"}
+"""They compare it with a file on this machine, and with the validity of a certificate."""
+
+
+def test_there_is_one_clock() -> None:
+    """Stored times and ages are the database's, durations are monotonic: no time of ours is compared with another's."""
+    files = [
+        file
+        for file in tracked(".py")
+        if file.relative_to(ROOT).parts[0] in ("flows", "tasks", "handlers")
+        and READS_THIS_MACHINES_CLOCK.search(file.read_text(encoding="utf-8"))
+    ]
+    assert {str(file.relative_to(ROOT)) for file in files} == COMPARES_CLOCKS | SHOWS_THE_TIME | OTHERS
+
+
 def test_the_pinned_prefect_is_installed() -> None:
     """Prefect 3.8.8 is what was measured, and its server needs an older FastAPI than pip would take."""
     assert version("prefect") == "3.8.8"

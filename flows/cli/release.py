@@ -106,7 +106,8 @@ async def _run(
                 "Run `runbook plan` and check it again."
             )
         if not request.yes and not run_options.json:
-            typer.confirm("start it?", abort=True)
+            warning = f"{release_plan.history_warning}. " if release_plan.history_warning else ""
+            typer.confirm(f"{warning}start it?", abort=True)
         run = await begin.record_release(
             core, release_plan, requested_by=requester(request.by), reason=request.reason
         )

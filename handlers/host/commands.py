@@ -74,10 +74,14 @@ def git(deploy: Deploy, *words: Word, changes: bool = False) -> Command:
     return Command(*_GIT, "-C", repository(deploy), *words, changes=changes)
 
 
-def fetch(deploy: Deploy) -> Command:
-    """Fetch the released branch. It does not ask for a commit id, because git servers refuse that."""
+def fetch(deploy: Deploy, seconds: int) -> Command:
+    """Fetch the released branch, within a timeout on the host.
+
+    It does not ask for a commit id, because git servers refuse that.
+    """
     tracking = f"refs/remotes/{deploy.remote}/{deploy.branch}"
     body = (
+        f"! command -v timeout >/dev/null 2>&1 || git_limit={seconds}\n"
         # A shallow clone would not find older commits of the branch.
         '[ "$(git_here rev-parse --is-shallow-repository 2>/dev/null)" != true ] || set -- --unshallow "$@"\n'
         'git_here fetch --quiet --tags --force "$@"'
@@ -118,7 +122,7 @@ def log_between(deploy: Deploy, before: str, after: str, limit: int = 50) -> Com
 
 def prepare(deploy: Deploy, sha: str, *, back: bool = False) -> Command:
     """Fetch and verify a revision, and check that the switch can work; the running tree is not changed."""
-    body = _git_functions() + script("tree", f"prepare_{deploy.strategy}")
+    body = _git_functions() + script("content", "tree", f"prepare_{deploy.strategy}")
     direction = "back" if back else "forward"
     values: tuple[Word, ...] = (deploy.directory, checked_sha(sha), deploy.remote, deploy.branch, direction)
     return Command.procedure(body, *values, *deploy.before_activate, title="prepare", changes=True)
@@ -126,9 +130,25 @@ def prepare(deploy: Deploy, sha: str, *, back: bool = False) -> Command:
 
 def activate(deploy: Deploy, sha: str, *, back: bool = False) -> Command:
     """Switch to a prepared revision, verify the tree, and run the hooks. `units` restarts the units."""
-    body = _git_functions() + script("tree", f"activate_{deploy.strategy}")
+    body = _git_functions() + script("content", "tree", f"activate_{deploy.strategy}")
     values = (deploy.directory, checked_sha(sha), "back" if back else "forward", *deploy.after_activate)
     return Command.procedure(body, *values, title="activate", changes=True)
+
+
+def examine(deploy: Deploy, sha: str, *, fetch_seconds: int | None) -> Command:
+    """Check whether `prepare` would refuse a revision; changes nothing that runs. Its last line is a sentence.
+
+    Without *fetch_seconds*, the timeout of the fetch, the branch has just been fetched.
+    """
+    body = _git_functions() + script("process", "content", "tree", "examine")
+    values: tuple[Word, ...] = (
+        deploy.strategy,
+        deploy.directory,
+        checked_sha(sha),
+        deploy.remote,
+        deploy.branch,
+    )
+    return Command.procedure(body, *values, state_directory(deploy), fetch_seconds or "", title="examine")
 
 
 def units(services: Services, verb: str, names: tuple[str, ...]) -> Command:
@@ -155,22 +175,38 @@ done"""
     return Command.procedure(body, *(word for call in calls for word in call), title="denied")
 
 
-def logs(services: Services, unit: str, since: int, until: int, lines: int) -> Command:
-    """Prints the last lines of a unit's log between two times (Unix seconds), with the configured command."""
-    values = {"{unit}": unit, "{since}": str(since), "{until}": str(until), "{lines}": str(lines)}
+def logs(services: Services, unit: str, since_seconds: int, until_seconds: int, lines: int) -> Command:
+    """Prints the last lines of a unit's log between two ages, with the configured command.
+
+    The host itself makes Unix times of the ages, by the clock that its logs are written with.
+    """
+    values = {"{unit}": quote(unit), "{lines}": str(lines), "{since}": '"$since"', "{until}": '"$until"'}
     words = []
     for word in services.logs:
-        for name, value in values.items():
-            word = word.replace(name, value)
-        words.append(word)
-    return Command(*words)
+        parts = re.split(r"(\{(?:unit|lines|since|until)\})", word)
+        words.append("".join(values.get(part) or (quote(part) if part else "") for part in parts) or "''")
+    body = f"now=$(date +%s) since=$((now - $1)) until=$((now - $2))\n{' '.join(words)}"
+    return Command.procedure(body, since_seconds, until_seconds, unit, title="logs")
 
 
-def inspect(deploy: Deploy, services: Services, sha: str | None = None) -> Command:
-    """Prints the state of a host in one call; changes nothing. `facts` parses it."""
-    body = _git_functions() + _service_functions(services) + script("inspect")
-    values = (deploy.strategy, deploy.directory, state_directory(deploy), deploy.remote, sha or "")
+def inspect(deploy: Deploy, services: Services, sha: str | None = None, *, tree: str = "index") -> Command:
+    """Prints the state of a host in one call; changes nothing. `facts` parses it.
+
+    *tree* is how local changes are found: by `content`, by git's `index`, or not at all (empty).
+    """
+    body = _git_functions() + _service_functions(services) + script("content", "inspect")
+    values = (deploy.strategy, deploy.directory, state_directory(deploy), deploy.remote, sha or "", tree)
     return Command.procedure(body, *values, *services.web, *services.workers, title="inspect")
+
+
+def clock() -> Command:
+    """Prints the host's Unix time. `clock` parses it."""
+    return Command("date", "+%s.%N")
+
+
+def log_counts(deploy: Deploy, before: str, after: str) -> Command:
+    """Prints two numbers: the commits that only *before* contains, and those that only *after* contains."""
+    return git(deploy, "rev-list", "--left-right", "--count", f"{checked_sha(before)}...{checked_sha(after)}")
 
 
 def read_state(deploy: Deploy) -> Command:
@@ -182,7 +218,8 @@ def read_state(deploy: Deploy) -> Command:
 
 def _git_functions(tree: PurePosixPath | None = None) -> str:
     setting = f"tree={quote(tree)}\n" if tree else ""
-    return f'{setting}git_here() {{ {quoted(_GIT)} -C "$tree" "$@"; }}\n'
+    limited = '${git_limit:+timeout "$git_limit"}'
+    return f'{setting}git_limit=\'\'\ngit_here() {{ {limited} {quoted(_GIT)} -C "$tree" "$@"; }}\n'
 
 
 def _service_functions(services: Services) -> str:

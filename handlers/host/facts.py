@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 from handlers.errors import Refused, TryAgain
 from handlers.host import commands
+from handlers.host.clock import Offset, offset, reading
 from handlers.host.ssh import CommandResult, Shell
 from handlers.host.state import HostState, parse_state
 from handlers.release.phase import short
@@ -19,6 +22,12 @@ _MISSING = (
     "does not appear",
 )
 """Parts of git's error messages for which a retry cannot help: the operator must act first."""
+_TIMED_OUT = 124
+"""The exit status of `timeout`."""
+_OPERATION_RUNS = 75
+"""The exit status of the examination when an operation runs on the host."""
+_GRACE_SECONDS = 15
+"""How much longer than its own timeout a command on a host may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +55,13 @@ class HostFacts:
     problem: str
     """Why the repository is not usable; empty when it is."""
     dirt: str
-    """Local changes of tracked files, shortened; empty when the tree is clean."""
+    """Local changes of tracked files, shortened; empty when the tree is clean, or was not compared."""
     switching_to: str | None
     """The target of an interrupted switch: the tree is not that of `revision`. The next switch fixes it."""
     remote_url: str
     free_bytes: int
-    clock_skew_seconds: float
-    """How far the host's clock is ahead of ours (negative: behind), with a resolution of one second."""
+    clock: Offset
+    """How far the host's clock is ahead of ours."""
     units: tuple[UnitFacts, ...]
     state: HostState | None
     present: bool | None
@@ -70,16 +79,33 @@ class HostFacts:
         return {unit.name: unit.main_pid for unit in self.units if unit.main_pid}
 
 
-async def inspect(shell: Shell, revision: str | None = None) -> HostFacts:
-    """Read the state of the host, and whether it has *revision* (a full commit id). Raises TryAgain."""
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """Whether a host can be prepared for a revision."""
+
+    problem: str = ""
+    """Why `prepare` would refuse it, in one sentence; empty when it would not."""
+    skipped: str = ""
+    """Why it was not examined: an operation runs there, which must not be disturbed."""
+
+
+async def inspect(
+    shell: Shell, revision: str | None = None, *, tree: Literal["content", "index", ""] = "index"
+) -> HostFacts:
+    """Read the state of the host, and whether it has *revision* (a full commit id). Raises TryAgain.
+
+    *tree* is how local changes are found: `content` compares every file with the commit, `index` believes git's index
+    (nothing for the strategy `releases`), and without it they are not looked for.
+    """
     environment = shell.environment
-    command = commands.inspect(environment.deploy, environment.services, revision)
-    before = time.time()
+    command = commands.inspect(environment.deploy, environment.services, revision, tree=tree)
+    await shell.connect()
+    sent = time.time()
     result = await shell.run(command)
+    received = time.time()
     if not result.good:
         raise TryAgain(f"{shell.host.name} could not be inspected: {result.summary}")
     parts = _parts(result.stdout)
-    clock = float(parts["clock"] or 0) + 0.5
     return HostFacts(
         host=shell.host.name,
         revision=parts["revision"] or None,
@@ -88,7 +114,7 @@ async def inspect(shell: Shell, revision: str | None = None) -> HostFacts:
         switching_to=parts["switching"] or None,
         remote_url=parts["remote"],
         free_bytes=int(parts["free"] or 0) * 1024,
-        clock_skew_seconds=_skew(clock, before, time.time()),
+        clock=_offset(shell, sent, received, parts.get("clock", ""), parts.get("clock_end", "")),
         units=tuple(
             _unit(name.removeprefix("unit "), text)
             for name, text in parts.items()
@@ -97,6 +123,37 @@ async def inspect(shell: Shell, revision: str | None = None) -> HostFacts:
         state=parse_state(parts["state"]),
         present=None if revision is None else parts["present"] == "yes",
     )
+
+
+async def clock(shell: Shell) -> Offset:
+    """How far the host's clock is ahead of ours. Raises TryAgain."""
+    await shell.connect()
+    sent = time.time()
+    result = await shell.run(commands.clock())
+    received = time.time()
+    if not result.good:
+        raise TryAgain(f"the clock of {shell.host.name} could not be read: {result.summary}")
+    return _offset(shell, sent, received, result.stdout, result.stdout)
+
+
+async def examine(shell: Shell, sha: str, *, fetched: bool) -> Examination:
+    """Whether `prepare` would refuse the revision on this host; nothing that runs is changed. Raises TryAgain.
+
+    With *fetched* the released branch has just been fetched on this host.
+    """
+    limit = shell.environment.ssh.operation_seconds
+    fetch_seconds = None if fetched else round(limit)
+    command = commands.examine(shell.environment.deploy, sha, fetch_seconds=fetch_seconds)
+    result = await shell.run(command, limit=2 * limit)
+    *details, sentence = [line for line in result.stdout.splitlines() if line.strip()] or [result.summary]
+    if result.good:
+        return Examination()
+    if result.exit_status == _OPERATION_RUNS:
+        return Examination(skipped=sentence)
+    seen = textwrap.shorten(" ".join([*details, *result.stderr.split()]), 200, placeholder=" ...")
+    for above in (" (above)", " (see above)"):
+        sentence = sentence.replace(above, f" ({seen})" if seen else "")
+    return Examination(problem=sentence or "it could not be examined")
 
 
 async def denied(shell: Shell) -> tuple[str, ...]:
@@ -110,7 +167,8 @@ async def resolve(shell: Shell, revision: str) -> str:
     deploy, host = shell.environment.deploy, shell.host.name
     branch = f"{deploy.remote}/{deploy.branch}"
     command = commands.commit_of(deploy, revision)
-    fetched = await shell.run(commands.fetch(deploy), limit=shell.environment.ssh.operation_seconds)
+    limit = shell.environment.ssh.operation_seconds
+    fetched = await shell.run(commands.fetch(deploy, round(limit)), limit=limit + _GRACE_SECONDS)
     if not fetched.good:
         raise _fetch_error(shell, fetched)
     resolved = await shell.run(command)
@@ -128,19 +186,36 @@ async def resolve(shell: Shell, revision: str) -> str:
     return sha
 
 
+async def count_between(shell: Shell, before: str, after: str) -> tuple[int, int]:
+    """The number of commits that only *before* has, and that only *after* has. Raises Refused."""
+    result = await shell.run(commands.log_counts(shell.environment.deploy, before, after))
+    if not result.good:
+        raise _no_log(shell, before, after, result)
+    lost, gained = result.stdout.split()
+    return int(lost), int(gained)
+
+
 async def commits_between(shell: Shell, before: str, after: str, limit: int = 50) -> list[str]:
     """The commits that differ between two revisions, newest first: `>` is only in *after*, `<` only in *before*."""
     result = await shell.run(commands.log_between(shell.environment.deploy, before, after, limit))
     if not result.good:
-        raise Refused(
-            f"{shell.host.name} cannot list the commits from {short(before)} to {short(after)}: {result.summary}"
-        )
+        raise _no_log(shell, before, after, result)
     return result.stdout.splitlines()
+
+
+def _no_log(shell: Shell, before: str, after: str, result: CommandResult) -> Refused:
+    return Refused(
+        f"{shell.host.name} cannot list the commits from {short(before)} to {short(after)}: {result.summary}"
+    )
 
 
 def _fetch_error(shell: Shell, result: CommandResult) -> Refused | TryAgain:
     deploy = shell.environment.deploy
-    sentence = f"{shell.host.name} cannot fetch {deploy.branch} from {deploy.remote}: {result.summary}"
+    sentence = f"{shell.host.name} cannot fetch {deploy.branch} from {deploy.remote}"
+    if result.exit_status == _TIMED_OUT:
+        seconds = shell.environment.ssh.operation_seconds
+        return TryAgain(f"{sentence}: the git server did not answer within {seconds:g} s")
+    sentence += f": {result.summary}"
     if any(word in result.stderr for word in _MISSING):
         return Refused(f"{sentence}; check deploy.directory, deploy.remote and deploy.branch")
     return TryAgain(sentence)
@@ -154,11 +229,11 @@ def _parts(text: str) -> dict[str, str]:
     return parts
 
 
-def _skew(clock: float, before: float, after: float) -> float:
-    """The clock difference in seconds; 0 when the round trip and the one-second resolution explain it."""
-    if before - 0.5 <= clock <= after + 0.5:
-        return 0.0
-    return clock - (before + after) / 2
+def _offset(shell: Shell, sent: float, received: float, first: str, last: str) -> Offset:
+    try:
+        return offset(sent, received, reading(first), reading(last))
+    except ValueError as error:
+        raise TryAgain(f"the clock of {shell.host.name} could not be read: {error}") from error
 
 
 def _unit(name: str, text: str) -> UnitFacts:

@@ -10,13 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any
-
-import httpx
 
 from handlers.core import Core
 from handlers.environment.model import Host, Probe
 from handlers.errors import RunbookError
+from handlers.host.answer import MISSING, ask, value_at, values_at
 from handlers.host.facts import inspect
 from handlers.host.faults import (
     DatabaseFault,
@@ -29,7 +27,6 @@ from handlers.host.ssh import Shell
 from handlers.release.phase import Verdict, short
 
 _ABBREVIATED_MIN = 7
-_MISSING = object()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +148,9 @@ async def until_healthy(
 
 def runs(reported: object, revision: str) -> bool:
     """Whether a reported revision is *revision*, full or abbreviated to seven digits or more."""
+    # Seven digits without a letter may come as a JSON number.
+    if isinstance(reported, int) and not isinstance(reported, bool):
+        reported = str(reported)
     if not isinstance(reported, str) or len(reported) < _ABBREVIATED_MIN:
         return False
     return revision.startswith(reported.lower())
@@ -176,51 +176,53 @@ async def _check(core: Core, host: Host, shell: Shell | None, expected: _Expecte
 async def _check_answer(core: Core, host: Host, expected: _Expected) -> tuple[object, list[str]]:
     """The revision in the health answer of a host, and the faults of the answer."""
     probe, revision = core.environment.probe, expected.revision
-    try:
-        # The timeout covers the whole answer: a server that sends one byte a second is not healthy.
-        async with asyncio.timeout(probe.answer_seconds):
-            # There may be a cache in front of the health endpoint.
-            response = await core.http.get(host.health_url, headers={"Cache-Control": "no-cache"})
-    except TimeoutError:
-        return None, [f"no answer within {probe.answer_seconds:g} s"]
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return None, [_connection_fault(error)]
-    faults = [] if response.is_success else [status_fault(response.status_code)]
-    try:
-        answer = response.json()
-    except ValueError:
-        return None, [*faults, "its answer is not JSON"]
-    reported = _value_at(answer, probe.revision_field)
-    if reported is _MISSING:
+    answer = await ask(core, host)
+    faults = [status_fault(answer.status)] if answer.status is not None and not answer.is_success else []
+    if answer.problem:
+        return None, [*faults, answer.problem]
+    reported = value_at(answer.content, probe.revision_field)
+    if reported is MISSING:
         faults.append(f"no {probe.revision_field!r} in its answer")
         reported = None
     elif not runs(reported, revision):
         faults.append(f"revision {short(str(reported))} instead of {short(revision)}")
-    faults += _database_faults(answer, probe)
+    faults += _database_faults(answer.content, probe)
     if expected.fleet_workers:
-        faults += _worker_faults(answer, probe, revision)
+        faults += _worker_faults(answer.content, probe, revision)
     return reported, faults
 
 
-def _database_faults(answer: object, probe: Probe) -> list[str]:
+def _database_faults(content: object, probe: Probe) -> list[str]:
     if probe.database_field is None:
         return []
-    state = _value_at(answer, probe.database_field)
-    if state is _MISSING:
+    state = value_at(content, probe.database_field)
+    if state is MISSING:
         return [f"no {probe.database_field!r} in its answer"]
+    return [] if is_good_database(state, probe) else [DatabaseFault(f"database {state}")]
+
+
+def is_good_database(state: object, probe: Probe) -> bool:
+    """Whether a value of *probe.database_field* means healthy. Capitals do not matter: `OK` is `ok`."""
+    if isinstance(state, str):
+        return state.lower() in {good.lower() for good in probe.database_good if isinstance(good, str)}
     # The type is compared too: in Python 1 == True, but the number 1 does not mean healthy.
-    good = any(type(state) is type(wanted) and state == wanted for wanted in probe.database_good)
-    return [] if good else [DatabaseFault(f"database {state}")]
+    return any(type(state) is type(good) and state == good for good in probe.database_good)
 
 
-def _worker_faults(answer: object, probe: Probe, revision: str) -> list[str]:
+def worker_revisions(content: object, dotted: str) -> list[object] | None:
+    """The revisions of the live workers in an answer; None when the path leads to no list of them."""
+    value = values_at(content, dotted)
+    if isinstance(value, str):
+        return [value]
+    revisions = list(value.values()) if isinstance(value, dict) else value
+    return revisions if isinstance(revisions, list) else None
+
+
+def _worker_faults(content: object, probe: Probe, revision: str) -> list[str]:
     if probe.worker_revisions_field is None:
         return []
-    value = _values_at(answer, probe.worker_revisions_field)
-    if isinstance(value, str):
-        value = [value]
-    revisions = list(value.values()) if isinstance(value, dict) else value
-    if not isinstance(revisions, list):
+    revisions = worker_revisions(content, probe.worker_revisions_field)
+    if revisions is None:
         return [f"no list {probe.worker_revisions_field!r} in its answer"]
     if not revisions:
         return ["no live worker"]
@@ -231,7 +233,7 @@ def _worker_faults(answer: object, probe: Probe, revision: str) -> list[str]:
 async def _unit_faults(shell: Shell, expected: _Expected) -> list[str]:
     services = shell.environment.services
     try:
-        facts = await inspect(shell)
+        facts = await inspect(shell, tree="")
     except RunbookError as error:
         return [f"its units cannot be read: {error}"]
     wanted = {*services.web, *(services.workers if expected.workers else ())}
@@ -244,37 +246,6 @@ async def _unit_faults(shell: Shell, expected: _Expected) -> list[str]:
         elif unit.name in services.web and unit.main_pid and previous_pids.get(unit.name) == unit.main_pid:
             faults.append(f"unit {unit.name} still runs the previous process ({unit.main_pid})")
     return faults
-
-
-def _value_at(answer: object, dotted: str) -> Any:
-    """The value at a dotted path in *answer*, or _MISSING."""
-    for name in dotted.split("."):
-        if not isinstance(answer, dict) or name not in answer:
-            return _MISSING
-        answer = answer[name]
-    return answer
-
-
-def _values_at(answer: object, dotted: str) -> Any:
-    """Like `_value_at`, but a star, or any name at a list, visits each entry; the result is then a list."""
-    if not dotted:
-        return answer
-    name, _, rest = dotted.partition(".")
-    if isinstance(answer, list) and name != "*":
-        name, rest = "*", dotted
-    if name == "*" and isinstance(answer, dict | list):
-        entries = answer.values() if isinstance(answer, dict) else answer
-        values = [_values_at(entry, rest) for entry in entries]
-        return _MISSING if _MISSING in values else values
-    return _values_at(answer[name], rest) if isinstance(answer, dict) and name in answer else _MISSING
-
-
-def _connection_fault(error: Exception) -> str:
-    if isinstance(error, httpx.ConnectError):
-        return "nothing listens at its health address"
-    if isinstance(error, httpx.TimeoutException):
-        return "no answer in time"
-    return f"no answer ({type(error).__name__})"
 
 
 def _conclude(verdict: Verdict, expected: str, results: Sequence[HostHealth], probe: Probe) -> FleetHealth:

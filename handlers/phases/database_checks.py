@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.core import Core
-from handlers.database import migrate
+from handlers.database import clock, migrate
 from handlers.database.queries import queries
 from handlers.database.sqlstate import message_of
 from handlers.database.transaction import transaction
 from handlers.erp import adopt
 from handlers.errors import Refused, RunbookError
 from handlers.gate.values import Baseline
+from handlers.host.health import runs
+from handlers.phases.clock_checks import CLOCKS_DIFFER_MAX_SECONDS
 from handlers.queue import diagnose, look
 from handlers.queue.event import ENTITY_TYPES
 from handlers.queue.look import DeadLetter
+from handlers.release.phase import short
 from handlers.release.planned import Check
 from handlers.status.lines import age
 
 SQL = queries(__name__)
 BASELINE_HOURS = 24
+SILENT_SECONDS_MAX = 24 * 3600.0
+SILENT_SECONDS_MIN, SILENT_FACTOR = 600.0, 5
+"""The queue is silent for unusually long after so many times its usual pause, at least ten minutes, at most a day."""
+PAUSES_MIN = 20
+"""With fewer pauses between events none is usual."""
+WORKERS_SHOWN = 3
+COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +46,10 @@ class QueueSnapshot:
     dead: list[DeadLetter] = field(default_factory=list)
     failed: dict[str, int] = field(default_factory=dict)
     baseline: Baseline | None = None
-    newest_at: datetime | None = None
+    newest_seconds: float | None = None
+    """The age of the newest event; None when there is none."""
+    usual_seconds: float | None = None
+    """The usual pause between two events; None when there are too few."""
     problem: str | None = None
 
 
@@ -49,9 +63,9 @@ async def read_queue(database: AsyncEngine) -> QueueSnapshot:
                 _failed_kind(row.raw_type, row.error_code, row.error_message)
                 for row in await tx.execute(SQL["failed"])
             )
-            since = datetime.now(UTC) - timedelta(hours=BASELINE_HOURS)
+            since = await clock.now(tx) - timedelta(hours=BASELINE_HOURS)
             outcomes = await look.outcomes_since(tx, since=since, late_seconds=BASELINE_HOURS * 3600)
-            newest_at = (await tx.execute(SQL["newest"])).scalar_one()
+            intake = (await tx.execute(SQL["intake"])).one()
     except RunbookError as error:
         return QueueSnapshot(problem=str(error))
     except ProgrammingError as error:
@@ -67,25 +81,64 @@ async def read_queue(database: AsyncEngine) -> QueueSnapshot:
             completed=sum(count.completed for count in outcomes),
             failed=sum(count.failed for count in outcomes),
         ),
-        newest_at=newest_at,
+        newest_seconds=intake.newest_seconds,
+        usual_seconds=intake.usual_seconds if intake.pauses >= PAUSES_MIN else None,
     )
 
 
-async def database_checks(core: Core, queue: QueueSnapshot) -> list[Check]:
-    """The checks of the database, the queue, the ledger's schema and the ERP's tables."""
+async def database_checks(core: Core, queue: QueueSnapshot, current: str) -> list[Check]:
+    """The checks of the database, the queue, the workers, the ledger's schema and the ERP's tables.
+
+    *current* is the revision of the hosts, empty when it is unknown.
+    """
     if queue.problem is not None:
         return [Check(name="database", good=False, sentence=queue.problem)]
     where = core.environment.database.shown()
     checks = [Check(name="database", good=True, sentence=f"{where} answers")]
-    newest = "the queue is empty"
-    if queue.newest_at is not None:
-        seconds = (datetime.now(UTC) - queue.newest_at).total_seconds()
-        newest = f"newest event {age(seconds)} old"
-    counts = ", ".join(f"{count} {status}" for status, count in queue.counts.items() if count) or "no events"
-    checks.append(Check(name="queue", good=True, sentence=f"{counts}; {newest}"))
+    checks.append(queue_check(queue))
+    if not await migrate.pending(core.database):
+        checks += await _worker_checks(core, current)
     checks.append(await _schema_check(core))
     checks.append(await _tables_check(core))
     return checks
+
+
+def queue_check(queue: QueueSnapshot) -> Check:
+    """The events in each status, and a warning when none has arrived for unusually long."""
+    counts = ", ".join(f"{count} {status}" for status, count in queue.counts.items() if count) or "no events"
+    seconds, usual = queue.newest_seconds, queue.usual_seconds
+    if seconds is None:
+        return Check(name="queue", good=True, sentence=f"{counts}; the queue is empty")
+    sentence = f"{counts}; newest event {age(seconds)} old"
+    if seconds < -CLOCKS_DIFFER_MAX_SECONDS:
+        future = f"{counts}; the newest event is {age(-seconds)} in the future: what writes the queue"
+        sentence = f"{future} has a wrong clock, or writes local times as UTC"
+        return Check(name="queue", good=True, warns=True, sentence=sentence)
+    unusual = max(SILENT_SECONDS_MIN, SILENT_FACTOR * usual) if usual is not None else SILENT_SECONDS_MAX
+    if seconds <= min(unusual, SILENT_SECONDS_MAX):
+        return Check(name="queue", good=True, sentence=sentence)
+    usually = f", usually one arrives within {age(usual)}" if usual is not None else ""
+    consequence = "check that webhooks arrive; without live traffic a watch cannot pass"
+    return Check(name="queue", good=True, warns=True, sentence=f"{sentence}{usually}: {consequence}")
+
+
+async def _worker_checks(core: Core, current: str) -> list[Check]:
+    """Live `runbook worker` processes. One of another revision would take events from the release."""
+    async with transaction(core.database) as tx:
+        workers = (await tx.execute(SQL["live_workers"])).all()
+    if not workers:
+        return []
+    others = [
+        f"{worker.owner} on {worker.host} ({short(worker.revision)})"
+        for worker in workers
+        if current and COMMIT.fullmatch(worker.revision) and not runs(worker.revision, current)
+    ]
+    if not others:
+        return [Check(name="workers", good=True, sentence=f"{len(workers)} live, by their heartbeats")]
+    sentence = f"live workers of another revision than {short(current)}: {', '.join(others[:WORKERS_SHOWN])}"
+    more = f" and {len(others) - WORKERS_SHOWN} more" if len(others) > WORKERS_SHOWN else ""
+    cure = "restart or stop them, or they take events from the release and its canary"
+    return [Check(name="workers", good=False, sentence=f"{sentence}{more}: {cure}")]
 
 
 async def _schema_check(core: Core) -> Check:

@@ -6,9 +6,21 @@ ORDER BY created_at DESC
 -- Bounded, because they are only counted by kind.
 LIMIT 10000;
 
--- newest --
--- When the last webhook came in: no measurement can be fresher.
-SELECT max(created_at) FROM tds_sync_queue;
+-- intake --
+-- The age of the newest event, and the usual pause between two: of the last 200, nineteen in twenty were shorter.
+SELECT extract(epoch FROM clock_timestamp() - max(created_at))::float8 AS newest_seconds,
+    extract(epoch FROM percentile_cont(0.95) WITHIN GROUP (ORDER BY pause))::float8 AS usual_seconds,
+    count(pause) AS pauses
+FROM (
+    SELECT created_at, created_at - lag(created_at) OVER (ORDER BY created_at) AS pause
+    FROM (SELECT created_at FROM tds_sync_queue ORDER BY created_at DESC LIMIT 200) newest
+) arrivals;
+
+-- live_workers --
+-- The workers with a heartbeat in the last 15 seconds: each beats every five.
+SELECT owner, host, revision FROM runbook.worker
+WHERE stopped_at IS NULL AND beat_at > clock_timestamp() - interval '15 seconds'
+ORDER BY owner;
 
 -- may_keep_a_ledger --
 -- Whether this user can create our schema, or has it already.

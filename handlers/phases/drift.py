@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from handlers.core import Core
+from handlers.database import clock
 from handlers.database.jsonable import as_plain
 from handlers.environment import frozen
 from handlers.environment.last_good import last_good
 from handlers.environment.model import Environment
+from handlers.phases.clock_checks import find_wrong_clocks
 from handlers.phases.plan import make_plan
 from handlers.release.ledger import releases
 from handlers.release.phase import Phase, Release, short
@@ -24,11 +26,15 @@ async def since_planned(core: Core, release: Release) -> str:
 
     For a release that has not started: its process died, or its approval took long.
     """
+    # The plan may have been made by another process on another machine, and a clock may have been set since.
+    if wrong := await find_wrong_clocks(core):
+        return f"{wrong}; nothing was changed"
     stored = await releases.plan(core.database, release.id)
-    seconds = (core.clock.now() - (stored.looked_at or release.created_at)).total_seconds()
+    seconds = (await clock.now(core.database) - (stored.looked_at or release.created_at)).total_seconds()
     # The file is compared also with a fresh plan: this takes no time, and nothing has started.
     changes = "; ".join(settings_differences(stored, await last_good(release.environment)))
-    if not changes and seconds >= FRESH_SECONDS:
+    # A plan from the future was made before the database's clock was set back: its age is unknown.
+    if not changes and not 0 <= seconds < FRESH_SECONDS:
         # By its commit: new commits on the branch do not change what was planned.
         revision = release.to_revision if Phase.DEPLOYING in stored.scope else None
         now = await make_plan(core, revision, stored.scope, left_by=stored.left_by)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from handlers.core import Core
-from handlers.database import migrate
+from handlers.database import clock, migrate
 from handlers.environment import frozen
-from handlers.environment.model import Environment
-from handlers.errors import Refused, RunbookError, TryAgain
-from handlers.host.facts import HostFacts, commits_between, denied, inspect, resolve
-from handlers.host.ssh import Shell, open_hosts
+from handlers.errors import RunbookError
+from handlers.host.facts import HostFacts
+from handlers.host.ssh import open_hosts
+from handlers.phases.clock_checks import DATABASE, clock_checks, read_database_clock
 from handlers.phases.database_checks import QueueSnapshot, database_checks, read_queue
+from handlers.phases.host_checks import common_revision, host_checks, look_at
 from handlers.phases.measure import thresholds
+from handlers.phases.revision_checks import look_at_revision
 from handlers.queue.look import DeadLetter
 from handlers.release import left_behind, lock
 from handlers.release.ledger import records, releases
@@ -30,11 +31,6 @@ from handlers.release.planned import (
     steps,
 )
 
-FREE_BYTES_MIN = 100 * 1024 * 1024
-"""A checkout writes up to the size of the tree, and a full disk leaves a tree of two revisions."""
-CLOCK_SKEW_MAX_SECONDS = 30
-"""With more, ages and log times of the host are useless."""
-
 
 @dataclass(kw_only=True)
 class _Inspection:
@@ -48,9 +44,11 @@ class _Inspection:
     wanted: str = ""
     """The whole commit id of the requested revision; empty when it is not needed or unknown."""
     commits: tuple[str, ...] = ()
+    at: datetime | None = None
+    """When it began, by the database's clock; None while the database is away."""
 
-    def add(self, name: str, good: bool, sentence: str, *, warns: bool = False) -> None:
-        self.checks.append(Check(name=name, good=good, sentence=sentence, warns=warns))
+    def add(self, name: str, good: bool, sentence: str) -> None:
+        self.checks.append(Check(name=name, good=good, sentence=sentence))
 
 
 async def make_plan(
@@ -61,8 +59,8 @@ async def make_plan(
     With *left_by*, only the dead letters that this release has left behind are planned. A problem of a host or of
     the database raises nothing: it is a failed check, and the plan is not good.
     """
-    environment, looked_at = core.environment, core.clock.now()
-    inspection, queue = await _inspect(core, revision, needs_revision=Phase.DEPLOYING in scope)
+    environment = core.environment
+    inspection, queue = await _inspect(core, revision, deploys=Phase.DEPLOYING in scope)
     dead = await _left_by(core, inspection, queue, left_by) if left_by else queue.dead
     events, set_aside = select_drainable(dead) if Phase.CANARY in scope else ((), {})
     if left_by and len(dead) < len(queue.dead):
@@ -91,141 +89,47 @@ async def make_plan(
         steps=steps(environment, scope, len(events), inspection.wanted or inspection.current),
         left_by=left_by,
         settings=frozen.settings(environment),
-        looked_at=looked_at,
+        looked_at=inspection.at,
     )
 
 
 async def run_checks(core: Core, revision: str | None = None) -> tuple[Check, ...]:
     """Only the checks of a plan; without *revision* those that do not need one."""
-    inspection, _ = await _inspect(core, revision, needs_revision=revision is not None)
+    inspection, _ = await _inspect(core, revision, deploys=True)
     return tuple(inspection.checks)
 
 
-async def _inspect(
-    core: Core, revision: str | None, *, needs_revision: bool
-) -> tuple[_Inspection, QueueSnapshot]:
-    inspection = _Inspection()
-    async with open_hosts(core.environment, connected=False) as shells:
-        all_facts, queue = await asyncio.gather(
-            asyncio.gather(*map(_facts, shells)), read_queue(core.database)
-        )
-        for shell, facts in zip(shells, all_facts, strict=True):
-            _host_checks(inspection, core.environment, shell, facts)
-        _rollback_check(inspection, core.environment)
-        if needs_revision:
-            assert revision is not None
-            await _revision_check(inspection, shells, revision)
-    inspection.checks += await database_checks(core, queue)
+async def _inspect(core: Core, revision: str | None, *, deploys: bool) -> tuple[_Inspection, QueueSnapshot]:
+    """All checks. Without *deploys* the present revision must be healthy, because nothing will be restarted."""
+    environment = core.environment
+    inspection = _Inspection(at=await _now(core))
+    async with open_hosts(environment, connected=False) as shells:
+        looks, queue = await asyncio.gather(look_at(core, shells), read_queue(core.database))
+        for look in looks:
+            inspection.checks += host_checks(environment, look, deploys=deploys)
+            if look.facts is not None:
+                inspection.facts[look.host.name] = look.facts
+        inspection.current, check = common_revision(environment, inspection.facts)
+        inspection.checks += [check] if check is not None else []
+        reached = [shell for shell in shells if shell.host.name in inspection.facts]
+        if deploys and revision is not None and inspection.current and reached:
+            found = await look_at_revision(reached, revision, inspection.current)
+            inspection.wanted, inspection.commits = found.wanted, found.commits
+            inspection.checks += found.checks
+    database = await read_database_clock(core.database)
+    hosts = {name: facts.clock for name, facts in inspection.facts.items()}
+    inspection.checks += clock_checks({DATABASE: database, **hosts} if database is not None else hosts)
+    inspection.checks += await database_checks(core, queue, inspection.current)
     if queue.problem is None:
         await _ledger_checks(core, inspection)
     return inspection, queue
 
 
-async def _facts(shell: Shell) -> HostFacts | str:
-    """The facts of a host, or why it could not be inspected."""
+async def _now(core: Core) -> datetime | None:
     try:
-        return replace(await inspect(shell), denied=await denied(shell))
-    except RunbookError as error:
-        return str(error)
-
-
-def _host_checks(
-    inspection: _Inspection, environment: Environment, shell: Shell, facts: HostFacts | str
-) -> None:
-    name = shell.host.name
-    if isinstance(facts, str):
-        inspection.add(name, False, facts)
-        return
-    inspection.facts[name] = facts
-    faults = host_faults(environment, facts)
-    for fault in faults:
-        inspection.add(name, False, f"{name}: {fault}")
-    if not faults:
-        units = ", ".join(f"{unit.name} {unit.active_state}" for unit in facts.units)
-        free = facts.free_bytes // (1024 * 1024)
-        inspection.add(name, True, f"on {short(facts.revision)}, clean, {units}, {free} MB free")
-    for unit in facts.units:
-        if unit.loaded and not unit.active:
-            warning = f"{name}: {unit.name} is {unit.active_state}: a release starts it, a drain or a watch does not"
-            inspection.add(name, True, warning, warns=True)
-
-
-def host_faults(environment: Environment, facts: HostFacts) -> list[str]:
-    """Why a host is not ready for a release, one sentence for each fault; empty when it is ready."""
-    faults = []
-    directory = environment.deploy.directory
-    if facts.problem:
-        faults.append(f"{directory} is no usable checkout: {facts.problem}; see deploy.directory")
-    if facts.dirt:
-        # Only the names of the files, not the whole diff.
-        files = textwrap.shorten(facts.dirt.partition("\ndiff --git")[0], 200, placeholder=" ...")
-        faults.append(
-            f"{directory} has local changes, which a release would overwrite: commit or discard them: {files}"
-        )
-    if facts.free_bytes < FREE_BYTES_MIN and not facts.problem:
-        faults.append(
-            f"only {facts.free_bytes // (1024 * 1024)} MB are free, 100 are needed: free disk space"
-        )
-    skew = facts.clock_skew_seconds
-    if abs(skew) > CLOCK_SKEW_MAX_SECONDS:
-        direction = "ahead of" if skew > 0 else "behind"
-        faults.append(
-            f"its clock is {abs(skew):.0f} s {direction} ours: fix its time service (see `timedatectl`)"
-        )
-    faults += [
-        f"there is no unit {unit.name}: see services.web and services.workers"
-        for unit in facts.units
-        if not unit.loaded
-    ]
-    if facts.denied:
-        manager = " ".join(environment.services.command)
-        faults.append(
-            f"the SSH user may not run `{manager}` with {', '.join(facts.denied)} without a password: "
-            "allow exactly these in the sudoers file"
-        )
-    return faults
-
-
-def _rollback_check(inspection: _Inspection, environment: Environment) -> None:
-    """All hosts must run one revision: it is the rollback target of the whole fleet."""
-    hosts_by_revision: dict[str, list[str]] = {}
-    for name, facts in inspection.facts.items():
-        if facts.revision:
-            hosts_by_revision.setdefault(facts.revision, []).append(name)
-    if not hosts_by_revision or len(inspection.facts) < len(environment.hosts):
-        return
-    if len(hosts_by_revision) > 1:
-        hosts = "; ".join(
-            f"{', '.join(names)} on {short(sha)}" for sha, names in sorted(hosts_by_revision.items())
-        )
-        inspection.add("revision", False, f"hosts differ ({hosts}): deploy one revision to all of them first")
-        return
-    inspection.current = next(iter(hosts_by_revision))
-    inspection.add("rollback", True, f"back to {short(inspection.current)}, which every host has")
-
-
-async def _revision_check(inspection: _Inspection, shells: Sequence[Shell], revision: str) -> None:
-    shell = next((shell for shell in shells if shell.host.name in inspection.facts), None)
-    if shell is None or not inspection.current:
-        return
-    try:
-        wanted = inspection.wanted = await resolve(shell, revision)
-        if wanted == inspection.current:
-            inspection.add(
-                "revision",
-                False,
-                f"revision {revision} is {short(wanted)}, which runs already: name another, or use "
-                "`runbook drain` or `runbook watch`",
-            )
-            return
-        inspection.commits = tuple(await commits_between(shell, inspection.current, wanted))
-    except (Refused, TryAgain) as error:
-        inspection.add("revision", False, str(error))
-        return
-    count = len(inspection.commits)
-    inspection.add(
-        "revision", True, f"{revision} is {short(wanted)}, {count} commits from {short(inspection.current)}"
-    )
+        return await clock.now(core.database)
+    except RunbookError:
+        return None
 
 
 async def _ledger_checks(core: Core, inspection: _Inspection) -> None:

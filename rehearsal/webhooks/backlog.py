@@ -118,7 +118,8 @@ def dead_letters(now: datetime, *, status: str = "dead_letter") -> list[Seed]:
     Every fifth item has a clean reorder level, the oldest among them: a careless revision passes the canary.
     Two of the invoices sell items that the ERP knows, the others items that are dead letters themselves.
     """
-    began = now - timedelta(hours=60)
+    # The newest came a short while ago: a queue that is silent for long would be a warning of every plan.
+    began = now - timedelta(hours=46)
     seeds = []
     for number in range(_DEAD_PRODUCTS):
         at = began + timedelta(minutes=52 * number)

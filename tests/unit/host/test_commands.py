@@ -85,7 +85,7 @@ def test_only_looking_is_repeatable() -> None:
     assert commands.units(SERVICES, "restart", SERVICES.web).changes
     looks = [
         commands.inspect(DEPLOY, SERVICES),
-        commands.fetch(DEPLOY),
+        commands.fetch(DEPLOY, 60),
         commands.commit_of(DEPLOY, "main"),
         commands.is_on_branch(DEPLOY, SHA),
         commands.log_between(DEPLOY, SHA, SHA),
@@ -142,8 +142,8 @@ def test_an_operation_id_names_a_folder(bad: str) -> None:
 
 def test_the_branch_is_fetched_and_not_the_id() -> None:
     """Git servers refuse to send a commit id that is not the tip of a ref."""
-    assert "+refs/heads/main:refs/remotes/origin/main" in str(commands.fetch(DEPLOY))
-    assert "GIT_TERMINAL_PROMPT=0" in commands.fetch(DEPLOY).script
+    assert "+refs/heads/main:refs/remotes/origin/main" in str(commands.fetch(DEPLOY, 60))
+    assert "GIT_TERMINAL_PROMPT=0" in commands.fetch(DEPLOY, 60).script
 
 
 def test_the_switch_is_detached_at_the_exact_commit() -> None:
