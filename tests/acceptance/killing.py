@@ -23,7 +23,8 @@ from handlers.core import open_core
 from handlers.environment.load import load_environment
 from handlers.phases import begin
 from handlers.phases.plan import make_plan
-from handlers.release.phase import Release
+from handlers.release.phase import Phase, Release
+from handlers.release.planned import EVERYTHING
 from rehearsal.target import Target
 from rehearsal.webhooks.traffic import traffic
 
@@ -80,10 +81,15 @@ class Place:
         self.ledger.terminate()
         self.ledger = await asyncpg.connect(self.target.database_url)
 
-    async def plan(self, revision: str | None = None, requested_by: str = "tests") -> Release:
+    async def plan(
+        self,
+        revision: str | None = None,
+        requested_by: str = "tests",
+        scope: tuple[Phase, ...] = EVERYTHING,
+    ) -> Release:
         """Record a planned release, as `runbook release` does before it starts its driver."""
         async with open_core(load_environment(self.environment)) as core:
-            release_plan = await make_plan(core, revision or self.target.revision)
+            release_plan = await make_plan(core, revision or self.target.revision, scope)
             return await begin.record_release(
                 core, release_plan, requested_by=requested_by, reason="a test", speed=self.speed
             )

@@ -137,6 +137,72 @@ async def test_a_database_that_is_away_during_a_switch_costs_the_release_nothing
     assert back.phase is Phase.ROLLED_BACK
 
 
+def judged(release_id: str, count: int) -> Point:
+    """The watch has been judged so many times."""
+    query = "SELECT count(*) FROM runbook.judgement WHERE phase = 'watching'"
+    return Point(
+        name=f"the watch is judged {count} times",
+        query=f"SELECT ({query} AND release_id = '{release_id}') >= {count}",
+    )
+
+
+async def test_an_environment_file_that_moves_changes_nothing_under_way(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleted in a switch, half written in the watch, then without a host and with another gate: the release goes on
+    with its own settings. The differences are named, and the rollback takes both hosts back."""
+    monkeypatch.setattr(place, "speed", 60.0)  # The watch takes half a minute.
+    file = place.target.environment_path
+    whole = file.read_text()
+    first, _, second = whole.partition('[[hosts]]\nname = "web-2"')
+    run = await place.plan(scope=(Phase.DEPLOYING, Phase.WATCHING))
+    going = asyncio.create_task(release.execute_by_id(place.environment, run.id))
+    try:
+        await place.at(in_a_switch(run.id))
+        file.unlink()
+        await place.at(judged(run.id, 1))
+        file.write_text(whole[: len(whole) // 2])
+        await place.at(judged(run.id, 2))
+        file.write_text(
+            first + second[second.index("[deploy]") :].replace("[gate]", "[gate]\ngood_percent = 90")
+        )
+        await place.at(judged(run.id, 3))
+        going.cancel()
+        await asyncio.wait({going})
+        limits = (
+            "SELECT DISTINCT (inputs -> 'limits' ->> 'good_percent')::float AS percent FROM runbook.judgement"
+        )
+        assert await place.rows(f"{limits} WHERE release_id = $1", run.id) == [{"percent": 95}]
+        differences = [
+            "hosts: web-2 is not in the file now, this release keeps it",
+            "gate.good_percent is 90 now, this release keeps 95",
+        ]
+        where = ("-e", place.environment, "--json")
+        status = last(await place.command("status", *where))
+        assert status["differences"] == differences
+        assert [host["name"] for host in status["hosts"]] == ["web-1", "web-2"]
+        back = await place.command("rollback", *where, "--reason", "the end of a test", "--without-prefect")
+        assert back.returncode == 2, back.stdout + back.stderr
+        assert all(sentence in back.stderr for sentence in differences)
+        assert set((await place.running()).values()) == {place.target.revisions["broken"]}
+    finally:
+        file.write_text(whole)
+
+
+async def test_a_plan_whose_file_was_edited_is_refused(place: Place) -> None:
+    """Nothing has started: the release is refused at once, and the sentence names the difference."""
+    file = place.target.environment_path
+    whole = file.read_text()
+    run = await place.plan()
+    file.write_text(whole.replace("[gate]", "[gate]\ngood_percent = 90"))
+    try:
+        ended = await release.execute_by_id(place.environment, run.id)
+    finally:
+        file.write_text(whole)
+    assert ended.phase is Phase.REFUSED
+    assert "gate.good_percent is 90 now, the plan has 95; nothing was changed" in ended.reason
+
+
 async def test_an_outdated_plan_is_refused(place: Place) -> None:
     """A planned dead letter was handled elsewhere: the release is refused, and the sentence names the change."""
     run = await place.plan(place.target.revisions["treacherous"])
