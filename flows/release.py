@@ -16,7 +16,7 @@ from flows.drain import drain_all
 from flows.ending import as_state, work
 from flows.rollback import undo
 from flows.watch import watch_window
-from handlers.errors import ConfigError, DatabaseDown, LockLost, Refused, RunbookError, TryAgain
+from handlers.errors import ConfigError, DatabaseDown, LockLost, LoginRefused, Refused, RunbookError, TryAgain
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from tasks import deploy, from_hosts, ledger, plan, probe, report
 from tasks.lock import held
@@ -152,9 +152,9 @@ async def _run_step(step: Step, run: Release) -> Conclusion:
         return await step(run)
     except LockLost:
         raise
-    except DatabaseDown as error:
+    except (DatabaseDown, LoginRefused) as error:
         # Nothing is known against the revision, and no host is at fault.
-        sentence = f"{run.phase} stopped because the database has been away for minutes: {error}. "
+        sentence = f"{run.phase} stopped because the database could not be used for minutes: {error}. "
         return Conclusion(
             verdict=Verdict.INCONCLUSIVE,
             sentence=f"{sentence}When it is back, run `runbook resume` or `runbook rollback`.",

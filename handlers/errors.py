@@ -48,6 +48,10 @@ class DatabaseDown(TryAgain):
     """The environment's database did not answer."""
 
 
+class LoginRefused(Refused):
+    """The database refused the login. A command ends; a running release waits, for a password may just be changed."""
+
+
 class LockLost(Refused):
     """Another controller has taken this environment's lock: this one must stop changing things."""
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.sqlstate import AWAY, NO_LOGIN, NO_TABLE, message_of, sqlstate
-from handlers.errors import DatabaseDown, Refused
+from handlers.errors import DatabaseDown, LoginRefused, Refused
 
 Bind = AsyncEngine | AsyncConnection
 """Where a query runs: in a transaction of its own (an engine), or inside the caller's (a connection)."""
@@ -37,9 +37,9 @@ async def transaction(bind: Bind, *, raw_errors: bool = False) -> AsyncIterator[
 
 @contextmanager
 def translated_errors(engine: AsyncEngine) -> Iterator[None]:
-    """Translate errors of the driver: DatabaseDown when the database is unavailable, Refused when it refuses the login.
+    """Translate errors of the driver: DatabaseDown when the database is unavailable, LoginRefused when it says so.
 
-    Refused also for a missing or outdated ledger. Every other error passes unchanged.
+    Refused for a missing or outdated ledger. Every other error passes unchanged.
     """
     where = engine.url.set(drivername="postgresql").render_as_string(hide_password=True)
     try:
@@ -53,7 +53,7 @@ def translated_errors(engine: AsyncEngine) -> Iterator[None]:
         if state.startswith(AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated):
             raise DatabaseDown(f"the database {where} is not available now: {message_of(error)}") from error
         if state.startswith(NO_LOGIN):
-            raise Refused(
+            raise LoginRefused(
                 f"the database {where} refused the login: {message_of(error)}. "
                 "Check database.url and database.password"
             ) from error

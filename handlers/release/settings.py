@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.database.engine import controller_engine
 from handlers.environment import frozen, last_good
 from handlers.environment.model import Database, Environment
-from handlers.errors import RunbookError
+from handlers.errors import DatabaseDown, RunbookError
 from handlers.release.ledger import releases
 from handlers.release.phase import Release
 
@@ -39,14 +39,20 @@ async def environment_of(release: Release) -> Environment:
     """The environment that *release* was planned with, to its end; database and reports as in the file now.
 
     While the file cannot be used, its last good version is. Raises ConfigError when there has been none, and
-    DatabaseDown while the settings have not been read and the database is away.
+    DatabaseDown when the settings were never read on this machine and the database is away.
     """
     now = await last_good.last_good(release.environment)
     last_good.keep(release.environment)
     key = (release.id, release.created_at)
     known = _FROZEN.get(key)
     if known is None:
-        known = _FROZEN[key] = await _read(release, now)
+        try:
+            known = _FROZEN[key] = await _read(release, now)
+        except DatabaseDown:
+            # A rollback that is decided goes on without the ledger.
+            if release.id not in last_good.kept_settings(release.environment):
+                raise
+            return await without_ledger(release.environment, release.id)
     elif now.database != known.database:
         if await _has(now.database, release):
             known = _FROZEN[key] = _Frozen(environment=known.environment, database=now.database)

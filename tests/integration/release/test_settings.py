@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.environment import last_good, load
 from handlers.environment.frozen import settings
 from handlers.environment.load import load_environment
-from handlers.errors import Refused
+from handlers.errors import DatabaseDown, Refused
 from handlers.release import settings as release_settings
 from handlers.release.ledger import releases
 from handlers.release.phase import Phase, Release
 from handlers.release.settings import environment_of, without_ledger
 from handlers.status.lines import lines
 from handlers.status.snapshot import read
+from rehearsal.postgres import Postgres
+from tasks import ledger
 from tests.integration.release.steps import deploying, plan_of
 
 PASSWORD = "s3ntinel-passw0rd"
@@ -96,16 +101,16 @@ async def test_the_ledger_has_no_secret(here: Here, engine: AsyncEngine, databas
     assert passphrase is not None
     secrets = (passphrase.get_secret_value(), make_url(database_url).password or "")
     assert min(map(len, secrets)) > 8
-    ledger = await asyncpg.connect(database_url)
+    reader = await asyncpg.connect(database_url)
     try:
-        tables = await ledger.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'runbook'")
+        tables = await reader.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'runbook'")
         for table in tables:
-            rows = await ledger.fetch(f"SELECT t::text AS row FROM runbook.{table['tablename']} AS t")
+            rows = await reader.fetch(f"SELECT t::text AS row FROM runbook.{table['tablename']} AS t")
             assert not [row for row in rows if any(secret in row["row"] for secret in secrets)], table
-        plan = await ledger.fetchval("SELECT plan::text FROM runbook.release WHERE id = $1", release.id)
+        plan = await reader.fetchval("SELECT plan::text FROM runbook.release WHERE id = $1", release.id)
         assert "env:PASSPHRASE" in plan
     finally:
-        await ledger.close()
+        await reader.close()
 
 
 async def test_a_release_of_an_older_ledger_uses_the_file(here: Here, engine: AsyncEngine) -> None:
@@ -181,3 +186,42 @@ async def test_the_way_back_without_the_ledger_has_the_settings_of_the_release(
     former = f"{release.id.partition('.')[0]}.1"
     for wanted, hosts in (("", "web-3"), (release.id, "web-3"), (former, "web-2"), ("2001-01-01.1", "web-1")):
         assert (await without_ledger("here", wanted)).hosts[-1].name == hosts, wanted
+
+
+async def test_settings_are_known_while_the_database_is_away(here: Here, engine: AsyncEngine) -> None:
+    """In a new process: from the copy on this machine. A release that it does not know waits for the database."""
+    release = await here.planned(engine)
+    await environment_of(release)
+    release_settings._FROZEN.clear()
+    here.write("web-1", url="postgresql://runbook@127.0.0.1:1/none")
+    assert len((await environment_of(release)).hosts) == 2
+    with pytest.raises(DatabaseDown):
+        await environment_of(replace(release, id="2001-01-01.1"))
+    here.write("web-1")
+    assert len((await environment_of(release)).hosts) == 2
+    assert release_settings._FROZEN
+
+
+async def test_a_step_waits_while_the_password_is_changed(
+    here: Here, engine: AsyncEngine, postgres: Postgres, tmp_path: Path
+) -> None:
+    """First in the database, then in the file: a running release waits between the two, and uses the new one."""
+    release = await here.planned(engine)
+    role, secret = f"runbook_{uuid4().hex[:8]}", tmp_path / "password"
+    url = make_url(here.url).set(username=role, password=None).render_as_string()
+    async with engine.begin() as tx:
+        await tx.execute(text(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'former'"))
+    try:
+        secret.write_text("former")
+        here.write(url=f'{url}", password = "file:{secret}')
+        assert await ledger.get("here", release.id) == release
+        async with engine.begin() as tx:
+            await tx.execute(text(f"ALTER ROLE {role} PASSWORD 'new'"))
+        waiting = asyncio.create_task(ledger.get("here", release.id))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        secret.write_text("new")
+        assert await waiting == release
+    finally:
+        async with engine.begin() as tx:
+            await tx.execute(text(f"DROP ROLE {role}"))
