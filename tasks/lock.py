@@ -65,20 +65,22 @@ async def _take(run: Release, take_over: str) -> Release:
 
 
 async def _keep_renewing(run: Release, work: asyncio.Task[object], lost: list[LockLost]) -> None:
-    async with tools(run) as core:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            try:
-                await _renew(core, run)
-            except LockLost as error:
-                if await _is_released_by_us(core, run):
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        try:
+            # Opened anew each time: the address and the password of the database are those of now.
+            async with tools(run) as core:
+                try:
+                    await _renew(core, run)
+                except LockLost as error:
+                    if await _is_released_by_us(core, run):
+                        return
+                    lost.append(error)
+                    work.cancel()
                     return
-                lost.append(error)
-                work.cancel()
-                return
-            except RunbookError as error:
-                # The database is unreachable for now. The token still decides when it is back.
-                log.warning("the lock of %s could not be renewed: %s", run.environment, error)
+        except RunbookError as error:
+            # The database is unreachable for now. The token still decides when it is back.
+            log.warning("the lock of %s could not be renewed: %s", run.environment, error)
 
 
 async def _renew(core: Core, run: Release) -> None:
