@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.driver_log import write_end
 from flows.local import server, up
 from handlers.environment.last_good import last_good
 from handlers.errors import ExitCode, RunbookError
@@ -51,11 +52,15 @@ def main() -> None:
     try:
         asyncio.run(_run_until_signal(arguments))
     except RunbookError as error:
-        log.error("%s", error)
+        write_end(error)
         sys.exit(int(error.exit_code))
     except asyncio.CancelledError:
-        log.warning("stopped by a signal; `runbook resume` continues from the phase in the ledger")
+        write_end("stopped by a signal; `runbook resume` continues from the phase in the ledger")
         sys.exit(int(ExitCode.HELD))
+    except Exception as error:
+        log.exception("unexpected error")
+        write_end(error)
+        sys.exit(int(ExitCode.OWN_ERROR))
 
 
 async def _run_until_signal(arguments: argparse.Namespace) -> None:
@@ -173,6 +178,8 @@ def _exit_after_work(work_done: WorkDone) -> None:
     )
     for folder in _TEMPORARY_FOLDERS:
         shutil.rmtree(folder, ignore_errors=True)
+    if work_done.error is not None:
+        write_end(work_done.error)
     os._exit(int(work_done.exit_code))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,15 +14,15 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from flows.driver_log import read_end
 from handlers.errors import DatabaseDown, ExitCode, Refused, RunbookError
 from handlers.release.phase import FINISHED, Phase
-from handlers.state_folder import STATE
+from handlers.state_folder import STATE, private_folder
 from handlers.status import snapshot
 from handlers.status.lines import lines
 from handlers.status.view import StatusView
 
 POLL_SECONDS = 0.5
-_LOG_PREFIX = re.compile(r"^[0-9-]+ [0-9:,]+ [A-Z]+ [\w.]+: ")
 STYLES = {
     "[done]": "green",
     "[running]": "bold cyan",
@@ -41,6 +40,8 @@ class Driver:
 
     process: subprocess.Popen[bytes]
     log: Path
+    log_from: int = 0
+    """The length of the log file before it began."""
 
     def ended(self) -> bool:
         """Whether the process has ended."""
@@ -51,17 +52,17 @@ class Driver:
         return self.process.poll() == ExitCode.REFUSED
 
     def last_line(self) -> str:
-        """The last line of its log without time and level, for an error message."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return _LOG_PREFIX.sub("", lines[-1]) if lines else "no output"
+        """Why it ended, for an error message: its own error, not the last log line of a library."""
+        with self.log.open("rb") as file:
+            file.seek(self.log_from)
+            return read_end(file.read().decode(errors="replace"), self.process.poll())
 
 
 def start(verb: str, environment: str, release: str, *options: str) -> Driver:
     """Start a detached driver with its own log file."""
-    folder = STATE / "drivers"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = folder / f"{release}-{os.getpid()}.log"
-    with log.open("ab") as output:
+    log = private_folder(STATE / "drivers") / f"{release}-{os.getpid()}.log"
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+        log_from = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.driver", verb, environment, release, *options],
             stdin=subprocess.DEVNULL,
@@ -69,7 +70,7 @@ def start(verb: str, environment: str, release: str, *options: str) -> Driver:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Driver(process=process, log=log)
+    return Driver(process=process, log=log, log_from=log_from)
 
 
 async def follow(

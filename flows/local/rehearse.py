@@ -28,7 +28,7 @@ from handlers.phases.plan import make_plan
 from handlers.queue import look
 from handlers.release.ledger import records, releases
 from handlers.release.phase import Phase, Release, exit_code, short
-from handlers.state_folder import STATE
+from handlers.state_folder import STATE, private_folder
 from rehearsal import processes
 from rehearsal.target import Target
 from rehearsal.webhooks.traffic import traffic
@@ -162,7 +162,7 @@ async def _kept_report(target: Target, database: AsyncEngine, run: Release) -> s
 
 
 def _copy(source: Path, copy: Path) -> None:
-    copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(copy.parent)
     shutil.copytree(source, copy, dirs_exist_ok=True)
     newest_first = sorted(copy.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     for outdated in newest_first[REPORTS_KEPT:]:

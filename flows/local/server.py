@@ -20,6 +20,7 @@ import httpx
 from flows.local import process
 from flows.local.process import Process
 from handlers.errors import RunbookError
+from handlers.state_folder import private_folder
 
 START_SECONDS = 120.0
 """A timeout for a start that hangs. The slowest start measured, on a busy machine, took 19 s."""
@@ -117,7 +118,7 @@ async def _is_healthy(http: httpx.AsyncClient, api_url: str) -> bool:
 
 
 def _create_database(folder: Path, empty: Path | None) -> Path:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(folder)
     database = folder / "prefect.db"
     if empty is not None and empty.is_file() and not database.exists():
         _copy(empty, database)
@@ -126,7 +127,7 @@ def _create_database(folder: Path, empty: Path | None) -> Path:
 
 def _save_template(database: Path, empty: Path | None) -> None:
     if empty is not None and not empty.exists():
-        empty.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(empty.parent)
         _copy(database, empty)
 
 

@@ -17,6 +17,7 @@ from flows.local.server import child_environment, prefect_settings
 from flows.local.supervisor import PrintLine, StopRequest, Supervisor, stop_orphans
 from handlers.errors import Refused, RunbookError
 from handlers.state_folder import STATE as CONTROLLER
+from handlers.state_folder import private_folder
 
 STATE = CONTROLLER / "prefect"
 PORT = 4200
@@ -111,7 +112,7 @@ async def _stoppable(seconds: float) -> AsyncIterator[StopRequest]:
 
 @contextmanager
 def _locked_state(state: Path) -> Iterator[int]:
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(state)
     with process.locked(state / "up.lock", _already_up) as state_lock:
         process.write(state_lock, json.dumps({"pid": os.getpid()}))
         yield state_lock

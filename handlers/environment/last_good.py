@@ -24,7 +24,7 @@ from handlers.environment.load import EnvironmentFile
 from handlers.environment.model import Environment
 from handlers.environment.references import UNRESOLVED
 from handlers.errors import ConfigError
-from handlers.state_folder import STATE
+from handlers.state_folder import STATE, private_folder
 
 WAIT_SECONDS = 3.0
 """How long a new process waits for a file that is being written, before it uses the copy."""
@@ -150,7 +150,7 @@ def _read_copy(path: Path) -> EnvironmentFile | None:
 
 
 def _write(path: Path, values: Mapping[str, object]) -> None:
-    FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(FOLDER)
     _remove_abandoned()
     copy = _copy_path(path)
     temporary = copy.with_name(f".{copy.name}.{os.getpid()}")

@@ -25,6 +25,7 @@ from handlers.host.step import HostChange
 from handlers.host.way_back import HostReturn
 from handlers.release.phase import Release, short
 from handlers.release.settings import age_order
+from handlers.state_folder import private_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +189,7 @@ class JournalRecorder:
 def append(journal: Path, values: Mapping[str, Any]) -> None:
     """Append one JSON object to the journal. A full disk of ours never stops the way back."""
     try:
-        journal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(journal.parent)
         journal.touch(mode=0o600)
         with journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")

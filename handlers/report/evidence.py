@@ -70,7 +70,7 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
     known = files.known_secrets(core.environment)
     saved: dict[str, str] = {}
     missing: list[str] = []
-    folder = core.environment.reports.directory / release.id / "evidence"
+    folder = files.folder_of(core.environment, release.id) / "evidence"
     deadline = asyncio.get_running_loop().time() + limit_seconds
     for name, gather in parts.items():
         try:
@@ -78,7 +78,7 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
                 text = await gather(core, release, known)
                 if not text:
                     continue
-                saved[name] = await asyncio.to_thread(files.keep, folder / name, text)
+                saved[name] = await asyncio.to_thread(files.keep, core.environment, folder / name, text)
                 await records.record_file(
                     core.database, release, kind="evidence", path=str(folder / name), sha256=saved[name]
                 )
@@ -88,7 +88,7 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
             missing.append(f"{name}: {error}".splitlines()[0])
     if saved:
         sums = "".join(f"{sha256}  {name}\n" for name, sha256 in saved.items())
-        await asyncio.to_thread(files.keep, folder / "SHA256SUMS", sums)
+        await asyncio.to_thread(files.keep, core.environment, folder / "SHA256SUMS", sums)
     return Evidence(folder=str(folder), files=tuple(saved), missing=tuple(missing))
 
 

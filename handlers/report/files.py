@@ -10,19 +10,19 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
+from handlers.environment.address import parse
 from handlers.environment.masking import MASK, mask
 from handlers.environment.model import Environment
 from handlers.errors import ConfigError
+from handlers.state_folder import STATE, private_folder
 
 SECRET_LENGTH_MIN = 4
 """A shorter secret is not masked: it would match inside other words, and the masked words would reveal it."""
 
 
-def private_folder(parent: Path, name: str) -> Path:
-    """The private folder *name* in *parent*, created when it is missing."""
-    path = parent / name
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
+def folder_of(environment: Environment, release_id: str) -> Path:
+    """The folder of a release's evidence and report. Releases of two environments may have the same id."""
+    return environment.reports.directory / environment.name / release_id
 
 
 def write_private(path: Path, text: str) -> str:
@@ -42,15 +42,17 @@ def write_private(path: Path, text: str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def keep(path: Path, text: str) -> str:
-    """Write *text* to *path*, and make its folder private; return its SHA-256."""
-    return write_private(private_folder(path.parent.parent, path.parent.name) / path.name, text)
+def keep(environment: Environment, path: Path, text: str) -> str:
+    """Write *text* to *path*, in private folders; return its SHA-256. The reports folder itself is the user's."""
+    reports = environment.reports.directory
+    private_folder(path.parent, ours=STATE if STATE in reports.parents else reports / environment.name)
+    return write_private(path, text)
 
 
 def known_secrets(environment: Environment) -> frozenset[str]:
     """Every secret in an environment's settings, including the password in the database URL."""
     secrets = _secrets(environment)
-    address = environment.database.address()
+    address = parse(environment.database.url)
     secrets |= {secret for secret in (address.password, address.tls.key_password) if secret}
     return frozenset(secret for secret in secrets if len(secret) >= SECRET_LENGTH_MIN)
 

@@ -29,7 +29,7 @@ from handlers.release import left_behind
 from handlers.release.ledger import intents, releases
 from handlers.release.ledger.records import files, judgements, record_file
 from handlers.release.phase import Phase, Release, exit_code
-from handlers.report.files import keep, known_secrets, redact
+from handlers.report.files import folder_of, keep, known_secrets, redact
 from handlers.report.render import as_html, as_markdown
 from handlers.status import snapshot
 
@@ -52,8 +52,8 @@ async def write(core: Core, release: Release) -> dict[str, Path]:
     }
     paths = {}
     for format_, content in texts.items():
-        path = core.environment.reports.directory / release.id / f"report.{format_}"
-        sha256 = await asyncio.to_thread(keep, path, content)
+        path = folder_of(core.environment, release.id) / f"report.{format_}"
+        sha256 = await asyncio.to_thread(keep, core.environment, path, content)
         await record_file(core.database, release, kind="report", path=str(path), sha256=sha256)
         paths[format_] = path
     return paths
@@ -196,5 +196,5 @@ def _operation(operation: intents.OperationRecord) -> dict[str, Any]:
 
 def _relative(core: Core, release: Release, path: str) -> str:
     """The path relative to the report, so that the folder of both can be moved or archived."""
-    folder = core.environment.reports.directory / release.id
+    folder = folder_of(core.environment, release.id)
     return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path

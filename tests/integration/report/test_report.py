@@ -34,7 +34,7 @@ from handlers.release.ledger import dead_letters, records, releases
 from handlers.release.ledger.intents import LedgerRecorder
 from handlers.release.phase import Phase, Release, Verdict
 from handlers.report import evidence
-from handlers.report.files import redact
+from handlers.report.files import folder_of, redact
 from handlers.report.gather import gather, write
 from handlers.report.render import as_html, as_markdown
 from tests.integration.release.steps import begun, deploying
@@ -188,6 +188,48 @@ async def test_a_report_is_private_and_its_checksum_is_in_the_ledger(core: Core)
         assert path.parent.stat().st_mode & 0o777 == 0o700
         assert proofs[str(path)] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert not [path for path in written["json"].parent.iterdir() if path.name.startswith(".")]
+
+
+async def test_each_environment_has_a_folder_of_its_own(core: Core) -> None:
+    """Two environments may have a release of the same id: the environment's name is in the path."""
+    release, _ = await rolled_back(core)
+    saved = await evidence.save(core, release)
+    written = await write(core, release)
+    own = core.environment.reports.directory / core.environment.name / release.id
+    assert {path.parent for path in written.values()} == {own}
+    assert Path(saved.folder) == own / "evidence"
+    other = core.environment.model_copy(update={"name": "other"})
+    assert folder_of(other, release.id) != own
+
+
+async def test_folders_of_ours_are_private_and_those_of_the_user_stay(core: Core) -> None:
+    """Whatever is created gets 0700, also above; an existing folder of ours is repaired, the user's is not."""
+    release, _ = await rolled_back(core)
+    reports = core.environment.reports.directory
+    theirs = reports.parent
+    assert not reports.exists()
+    before = theirs.stat().st_mode
+    await write(core, release)
+    own = reports / core.environment.name / release.id
+    for folder in (reports, own.parent, own):
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
+    reports.chmod(0o755)
+    own.parent.chmod(0o755)
+    own.chmod(0o777)
+    await evidence.save(core, release)
+    for folder in (own.parent, own, own / "evidence"):
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
+    assert reports.stat().st_mode & 0o777 == 0o755
+    assert theirs.stat().st_mode == before
+
+
+async def test_files_of_an_older_version_are_still_named(core: Core, tmp_path: Path) -> None:
+    """The ledger has their whole path, which was not below the environment's name."""
+    release, _ = await rolled_back(core)
+    old = core.environment.reports.directory / release.id / "evidence" / "events.csv"
+    await records.record_file(core.database, release, kind="evidence", path=str(old), sha256="0" * 64)
+    files = json.loads((await write(core, release))["json"].read_text(encoding="utf-8"))["files"]
+    assert [file["path"] for file in files] == [str(old)]
 
 
 async def test_the_evidence_is_named_by_its_way_from_the_report(core: Core) -> None:
