@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -86,6 +87,7 @@ async def look(place: Place) -> dict[str, Any]:
 
 async def killed_on_the_way(place: Place, results: Results) -> None:
     """Killed four times, with a database outage during the watch; then rolled back, first with one host down."""
+    _try_for_seconds(place, 6)
     run = await place.plan()
     where = ("-e", place.environment)
     async with place.live_traffic(run):
@@ -117,16 +119,20 @@ async def killed_on_the_way(place: Place, results: Results) -> None:
 
 @contextmanager
 def _unreachable(place: Place) -> Iterator[None]:
-    """Make the second host unreachable by SSH: nothing listens on its port."""
-    path = place.target.environment_path
-    text = path.read_text(encoding="utf-8")
-    path.write_text(
-        text.replace(f"port = {place.target.hosts[1].door.port}\n", "port = 1\n"), encoding="utf-8"
-    )
+    """Make the second host unreachable by SSH: its server is suspended, and answers no new connection."""
+    server = place.target.hosts[1].door.process.pid
+    os.kill(server, signal.SIGSTOP)
     try:
         yield
     finally:
-        path.write_text(text, encoding="utf-8")
+        os.kill(server, signal.SIGCONT)
+
+
+def _try_for_seconds(place: Place, seconds: int) -> None:
+    """Let a rollback give a host up so soon."""
+    path = place.target.environment_path
+    text = re.sub(r"(?m)^keep_trying_seconds = .*$", f"keep_trying_seconds = {seconds}", path.read_text())
+    path.write_text(text, encoding="utf-8")
 
 
 async def killed_on_the_way_back(place: Place, results: Results) -> None:
