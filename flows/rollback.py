@@ -10,6 +10,7 @@ from typing import TypeVar
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from flows.announce import announce
 from flows.ending import as_state, work
 from flows.way_back import until_back
 from handlers.errors import DatabaseDown, LockLost, RunbookError
@@ -76,9 +77,10 @@ async def undo(run: Release, *, keep_trying_seconds: float | None = None) -> Rel
     except RunbookError as error:
         sentence = f"the rollback could not be concluded: {error}; it was started because {why}"
         conclusion = Conclusion(verdict=Verdict.FAIL, sentence=sentence)
-    if conclusion.verdict is Verdict.PASS:
-        return await ledger.enter(run, Phase.ROLLED_BACK, conclusion)
-    return await ledger.enter(run, Phase.ROLLBACK_FAILED, conclusion)
+    end = Phase.ROLLED_BACK if conclusion.verdict is Verdict.PASS else Phase.ROLLBACK_FAILED
+    run = await ledger.enter(run, end, conclusion)
+    announce(f"release.{end}", run, reason=conclusion.sentence)
+    return run
 
 
 class _WayBack:
@@ -100,8 +102,11 @@ class _WayBack:
                 return tuple(hosts)
 
     async def _take_back(self, host: HostReturn) -> HostReturn:
-        host = await until_back(host, self._try, self._deadline)
+        host = await until_back(host, self._try, self._deadline, self._alarm)
         return host if host.back or host.gave_up else await back.leave(self._run, host)
+
+    def _alarm(self, host: HostReturn) -> None:
+        announce("host.not-back", self._run, host=host.host, tries=host.tries, sentence=host.sentence)
 
     async def _try(self, host: HostReturn) -> HostReturn:
         tried = await back.try_host(self._run, host)

@@ -18,11 +18,15 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 async def until_back(
-    host: HostReturn, attempt: Callable[[HostReturn], Awaitable[HostReturn]], deadline: float
+    host: HostReturn,
+    attempt: Callable[[HostReturn], Awaitable[HostReturn]],
+    deadline: float,
+    alarm: Callable[[HostReturn], None] | None = None,
 ) -> HostReturn:
     """Try a host until it is back, obeys another controller, or the *deadline* (monotonic) has passed.
 
-    Every failed try is logged as an error: until the host is back, the revision to leave may still run there.
+    Every failed try is logged as an error, and *alarm* is called: until the host is back, the revision to leave may
+    still run there.
     """
     while not host.back and not host.gave_up:
         host = await _try(host, attempt)
@@ -32,6 +36,8 @@ async def until_back(
         log.error(
             "%s is not back after try %d: %s; next try in %g s", host.host, host.tries, host.sentence, pause
         )
+        if alarm is not None:
+            alarm(host)
         await asyncio.sleep(pause)
     return host
 

@@ -22,14 +22,25 @@ ROOT = Path(__file__).parent.parent.parent
 
 FLOW = '''
 import asyncio, os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow
+
+from flows.announce import announce
+from handlers.release.phase import Phase, Release
+
+RUN = Release(
+    id="2025-11-14.3", environment="small", from_revision="a", to_revision="b", requested_by="ops-a",
+    phase=Phase.ROLLING_BACK, resume_phase=None, token=1, speed=1.0, reason="", finished_at=None,
+    created_at=datetime(2025, 11, 14, tzinfo=UTC),
+)
 
 
 @flow(name="small")
 async def small(out: str, seconds: float = 0) -> None:
     """Write a file at the start, sleep, and write a file at the end."""
+    announce("host.not-back", RUN, host=Path(out).name, tries=3)
     Path(out + ".begun").write_text(os.environ["RUNBOOK_ENVIRONMENTS"])
     await asyncio.sleep(seconds)
     Path(out + ".ended").write_text(os.getcwd())

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -69,6 +70,32 @@ def project(tmp_path: Path, shared: Shared) -> Iterator[Project]:
     project = Project.make(tmp_path, shared.database)
     yield project
     project.end()
+
+
+def events_of(project: Project, name: str) -> list[dict[str, Any]]:
+    """The events with this name on the project's server."""
+    wanted = {"filter": {"event": {"name": [name]}}}
+    with httpx.Client(base_url=project.api_url, trust_env=False, timeout=20) as http:
+        events: list[dict[str, Any]] = (
+            http.post("/events/filter", json=wanted).raise_for_status().json()["events"]
+        )
+        return events
+
+
+def test_a_host_that_is_not_back_is_an_event_on_the_server(shared: Shared) -> None:
+    """An automation can page for it: the event has the release as its resource, and names the host."""
+    shared.project.begin_run("announced", seconds=3)
+
+    def arrived() -> bool:
+        found = [event["payload"] for event in events_of(shared.project, "runbook.host.not-back")]
+        return {"host": "announced", "tries": 3} in found
+
+    until(arrived, "the event is on the server")
+    [resource] = {
+        event["resource"]["prefect.resource.id"]
+        for event in events_of(shared.project, "runbook.host.not-back")
+    }
+    assert resource == "runbook.release.small.2025-11-14.3"
 
 
 def state_of_the_run(project: Project) -> str:
