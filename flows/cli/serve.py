@@ -46,7 +46,7 @@ def worker(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(
         core_worker.serve(
-            _database(database_url, environment).address(),
+            _database(database_url, environment),
             revision=revision,
             apply=apply_events,
             owner=owner or None,

@@ -13,7 +13,7 @@ import asyncpg
 
 from handlers.environment.address import Address
 from handlers.environment.tls import Tls
-from handlers.errors import Refused
+from handlers.errors import LoginRefused
 
 _CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, ssl.SSLWantReadError)
 """TLS errors that mean a lost connection, and say nothing about the settings."""
@@ -30,8 +30,8 @@ async def dial(
 ) -> asyncpg.Connection:
     """Connect to the first host of *address* that answers and has the wanted state.
 
-    *connect_seconds* is for each host. As for libpq, an answer that refuses the login ends the search. Raises Refused
-    when TLS cannot work, OSError or TimeoutError when no host answers, and otherwise asyncpg's own error.
+    *connect_seconds* is for each host. As for libpq, an answer that refuses the login ends the search. Raises
+    LoginRefused when TLS cannot work, OSError or TimeoutError when no host answers, and otherwise asyncpg's own error.
     """
     tls, tls_keys = _tls_arguments(address)
     hosts = list(address.hosts)
@@ -76,7 +76,7 @@ def _tls_arguments(address: Address) -> tuple[ssl.SSLContext | bool | str, str |
     try:
         context = tls.context()
     except ValueError as error:
-        raise Refused(f"the database {address.shown()}: {error}") from error
+        raise LoginRefused(f"the database {address.shown()}: {error}") from error
     if tls.required:
         return context, None
     return tls.mode, f"postgresql://?{urlencode(_tls_keys(tls))}"
@@ -94,21 +94,21 @@ def _tls_keys(tls: Tls) -> dict[str, str]:
 
 
 def _explained(error: Exception, host: str, port: int, address: Address) -> Exception:
-    """*error* with the host in its text; Refused when no retry can help."""
+    """*error* with the host in its text; LoginRefused when no retry can help."""
     where = f"the database {address.shown()}" if len(address.hosts) == 1 else f"the database at {host}:{port}"
     match error:
         case ssl.SSLCertVerificationError():
-            return Refused(
+            return LoginRefused(
                 f"{where} has a TLS certificate that is refused: {_certificate_fault(error, host)}"
             )
         case ssl.SSLError() if not isinstance(error, _CUT_OFF):
             reason = error.reason or error
-            return Refused(
+            return LoginRefused(
                 f"{where}: the TLS handshake failed ({reason}); see sslmode and the keys beside it"
             )
         case ConnectionError() if _NO_TLS in str(error):
             text = f"{where} offers no TLS, and sslmode={address.tls.mode} needs it: "
-            return Refused(f"{text}switch TLS on in the server, or use sslmode=prefer")
+            return LoginRefused(f"{text}switch TLS on in the server, or use sslmode=prefer")
         case asyncpg.TargetServerAttributeNotMatched():
             text = f"{where} is not {address.session} (target_session_attrs)"
         case socket.gaierror():
@@ -130,8 +130,8 @@ def _certificate_fault(error: ssl.SSLCertVerificationError, host: str) -> str:
 
 
 def _of_all(failed: list[Exception]) -> Exception:
-    """One error for all hosts: Refused only when every one is, because another may be back in a moment."""
-    if len(failed) == 1 or all(isinstance(error, Refused) for error in failed):
+    """One error for all hosts: LoginRefused only when every one is, because another may be back in a moment."""
+    if len(failed) == 1 or all(isinstance(error, LoginRefused) for error in failed):
         return failed[0]
     reasons = dict.fromkeys(str(error) or type(error).__name__ for error in failed)
     return ConnectionError(f"no host of the list is usable: {'; '.join(reasons)}")

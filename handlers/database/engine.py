@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from functools import partial
 
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -43,10 +42,13 @@ class EngineSettings:
     """More settings of the server session (the time zone is always UTC)."""
 
 
-def make_engine(address: Address | str, settings: EngineSettings) -> AsyncEngine:
-    """An engine on *address* with asyncpg, in UTC. Raises ValueError for an address that is not understood."""
-    if isinstance(address, str):
-        address = parse(address)
+Place = Database | Address | str
+"""Where a database is. Of the settings the password is read for each connection, so that a rotated one works."""
+
+
+def make_engine(place: Place, settings: EngineSettings) -> AsyncEngine:
+    """An engine on *place* with asyncpg, in UTC. Raises ValueError for an address that is not understood."""
+    address = _address(place)
     server = {
         "application_name": address.application_name or settings.application_name,
         "timezone": "UTC",
@@ -62,9 +64,8 @@ def make_engine(address: Address | str, settings: EngineSettings) -> AsyncEngine
         pool_timeout=settings.pool_seconds,
         pool_pre_ping=settings.pre_ping,
         hide_parameters=settings.hide_parameters,
-        async_creator=partial(
-            dial,
-            address,
+        async_creator=lambda: dial(
+            _address(place),
             connect_seconds=min(
                 address.connect_seconds or settings.connect_seconds, settings.connect_seconds_max
             ),
@@ -72,6 +73,12 @@ def make_engine(address: Address | str, settings: EngineSettings) -> AsyncEngine
             server_settings=server,
         ),
     )
+
+
+def _address(place: Place) -> Address:
+    if isinstance(place, Database):
+        return place.address()
+    return parse(place) if isinstance(place, str) else place
 
 
 async def raise_if_impossible(engine: AsyncEngine) -> None:
@@ -108,10 +115,10 @@ def controller_engine(database: Database) -> AsyncEngine:
         # With execution = "inline" the controller claims events on this engine.
         server=_CUSTOM_PLANS,
     )
-    return make_engine(database.address(), settings)
+    return make_engine(database, settings)
 
 
-def worker_engine(address: Address | str, *, lease_seconds: float = 300) -> AsyncEngine:
+def worker_engine(place: Place, *, lease_seconds: float = 300) -> AsyncEngine:
     """The engine of one worker: a connection for each batch in progress, and one for LISTEN.
 
     No pre-ping: for a single event it would be a third of all messages. On a lost connection the worker waits and
@@ -130,7 +137,7 @@ def worker_engine(address: Address | str, *, lease_seconds: float = 300) -> Asyn
             "idle_in_transaction_session_timeout": str(round(lease_seconds * 1000)),
         },
     )
-    return make_engine(address, settings)
+    return make_engine(place, settings)
 
 
 def receiver_engine(database: Database) -> AsyncEngine:
@@ -145,4 +152,4 @@ def receiver_engine(database: Database) -> AsyncEngine:
         # Plans are cached: a plan made while the tables were empty would be a sequential scan permanently.
         server={"enable_seqscan": "off"},
     )
-    return make_engine(database.address(), settings)
+    return make_engine(database, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import httpx
 
 from handlers.core import Core
 from handlers.environment.model import Host
-from handlers.host.health_fault import connection_fault
+from handlers.host.health_fault import connection_fault, tls_fault
 
 MISSING = object()
 """The value at a path that the answer does not have."""
@@ -54,10 +55,26 @@ async def ask(core: Core, host: Host) -> Answer:
         return Answer(host=host.name, problem=f"no answer within {seconds:g} s")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Answer(host=host.name, problem=await connection_fault(error, host.health_url))
+    status = response.status_code
+    if response.has_redirect_location:
+        # Not followed: a load balancer or a login page would answer for the host.
+        where = response.headers["Location"]
+        problem = f"it redirects to {where}: set health_url to the address that answers itself"
+        return Answer(host=host.name, status=status, problem=problem)
+    if status == httpx.codes.BAD_REQUEST and (problem := await tls_fault(host.health_url)):
+        return Answer(host=host.name, status=status, problem=problem)
     try:
-        return Answer(host=host.name, status=response.status_code, content=response.json())
+        return Answer(host=host.name, status=status, content=_json(response))
     except ValueError:
-        return Answer(host=host.name, status=response.status_code, problem="its answer is not JSON")
+        return Answer(host=host.name, status=status, problem="its answer is not JSON")
+
+
+def _json(response: httpx.Response) -> object:
+    try:
+        return response.json()
+    except UnicodeDecodeError:
+        # Not in a form of Unicode: in the charset that the header names.
+        return json.loads(response.text)
 
 
 def value_at(content: object, dotted: str) -> Any:

@@ -162,7 +162,7 @@ async def _check(core: Core, host: Host, shell: Shell | None, expected: _Expecte
         faults += await _unit_faults(shell, expected)
     good = not faults
     summary = ", ".join(faults) or f"healthy on {short(str(reported))}"
-    revision = reported if isinstance(reported, str) else None
+    revision = str(reported) if isinstance(reported, str | int) else None
     return HostHealth(
         host=host.name,
         good=good,

@@ -36,6 +36,13 @@ async def connection_fault(error: Exception, url: str) -> str:
     return await _fault(error, where)
 
 
+async def tls_fault(url: str) -> str:
+    """The fault of an http address where the server expects TLS; empty when it does not."""
+    where = httpx.URL(url)
+    speaks_tls = where.scheme == "http" and await _peer_certificate(where) is not None
+    return "it answers with TLS: its health_url must begin with https://" if speaks_tls else ""
+
+
 async def _fault(error: Exception, where: httpx.URL) -> str:
     links = list(_links(error))
     for link in links:
@@ -43,8 +50,8 @@ async def _fault(error: Exception, where: httpx.URL) -> str:
             return await _certificate_fault(link, where)
         if (sentence := _network_fault(link, where)) is not None:
             return sentence
-    if where.scheme == "http" and await _peer_certificate(where) is not None:
-        return "it answers with TLS: its health_url must begin with https://"
+    if fault := await tls_fault(str(where)):
+        return fault
     if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
         return "its answer is not HTTP"
     if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from handlers.database.engine import raise_if_impossible, worker_engine
+from handlers.database.engine import Place, raise_if_impossible, worker_engine
 from handlers.entities.apply import apply_events
-from handlers.environment.address import Address
 from handlers.process import tune_garbage_collector
 from handlers.worker.batch import Apply
 from handlers.worker.worker import Worker, new_owner
 
 
 async def serve(
-    database: Address | str,
+    database: Place,
     *,
     revision: str,
     apply: Apply = apply_events,

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from handlers.database.engine import EngineSettings, make_engine
+from handlers.database.engine import EngineSettings, make_engine, worker_engine
 from handlers.database.transaction import transaction
+from handlers.environment.model import Database
 from handlers.errors import DatabaseDown, Refused
 from rehearsal.postgres import Postgres, free_port
 from tests.certificates import Authority
@@ -226,6 +227,29 @@ class TestOtherKeys:
         with pytest.raises(DatabaseDown, match=r"no such host name: no-such-host\.invalid") as caught:
             await connected(place.url(hosts=hosts))
         assert place.server.password not in str(caught.value)
+
+    async def test_a_password_that_was_rotated_is_used_for_the_next_connection(
+        self, place: Place, tmp_path: Path
+    ) -> None:
+        """An engine lives as long as its worker: the file is read again for each connection."""
+        file = tmp_path / "password"
+        file.write_text(place.server.password)
+        url = f"postgresql://sealed@localhost:{place.server.port}/postgres?sslmode=require"
+        engine = worker_engine(Database.model_validate({"url": url, "password": f"file:{file}"}))
+        try:
+            async with transaction(engine):
+                pass
+            await engine.dispose()
+            await place.server._administer("ALTER USER sealed PASSWORD 'another'")
+            with pytest.raises(Refused, match="refused the login"):
+                async with transaction(engine):
+                    pass
+            file.write_text("another")
+            async with transaction(engine):
+                pass
+        finally:
+            await place.server._administer(f"ALTER USER sealed PASSWORD '{place.server.password}'")
+            await engine.dispose()
 
     async def test_keepalive_is_set_on_the_socket(self, place: Place) -> None:
         """The numbers of the address are the kernel's."""

@@ -34,7 +34,8 @@ class Web:
     """A web process whose answer the test decides, again for each call."""
 
     def __init__(self) -> None:
-        self.answers: Callable[[int], tuple[int, Any]] = lambda _: (200, {"revision": SHA, "database": "ok"})
+        self.answers: Callable[[int], tuple[Any, ...]] = lambda _: (200, {"revision": SHA, "database": "ok"})
+        """The status, a header line if there is one, and the answer: JSON, text or bytes."""
         self.calls = 0
         self.delay = 0.0
         self._server: asyncio.Server | None = None
@@ -56,11 +57,13 @@ class Web:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await reader.readuntil(b"\r\n\r\n")
-            status, answer = self.answers(self.calls)
+            status, *header, answer = self.answers(self.calls)
             self.calls += 1
             await asyncio.sleep(self.delay)
-            body = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-            head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            text = answer if isinstance(answer, str | bytes) else json.dumps(answer)
+            body = text.encode() if isinstance(text, str) else text
+            lines = [*filter(None, header), f"Content-Length: {len(body)}", "Connection: close"]
+            head = f"HTTP/1.1 {status} X\r\n" + "\r\n".join(lines) + "\r\n\r\n"
             writer.write(head.encode() + body)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -124,6 +127,41 @@ async def test_good_answers_in_a_row_pass(web: Web) -> None:
     assert verdict is Verdict.PASS
     assert web.calls == 3
     assert "3 good answers in a row" in sentence
+
+
+async def test_a_redirect_is_named_and_not_followed(web: Web) -> None:
+    """The page that it leads to would answer for the host."""
+    answer = (301, f"Location: {web.url}2", {"revision": SHA, "database": "ok"})
+    web.answers = lambda _: answer
+    async with core_of(environment(web.url)) as core:
+        (health,) = await look_once(core, SHA)
+    assert health.summary == (
+        f"HTTP 301, it redirects to {web.url}2: set health_url to the address that answers itself"
+    )
+    assert web.calls == 1
+
+
+async def test_an_answer_in_another_charset_is_read(web: Web) -> None:
+    """A byte order mark, UTF-16, and Latin-1 that the header names."""
+    text = json.dumps({"revision": SHA, "database": "ok", "place": "Köln"}, ensure_ascii=False)
+    for body, header in (
+        (text.encode("utf-8-sig"), ""),
+        (text.encode("utf-16"), ""),
+        (text.encode("latin-1"), "Content-Type: application/json; charset=iso-8859-1"),
+    ):
+        web.answers = lambda _, body=body, header=header: (200, header, body)  # type: ignore[misc]
+        async with core_of(environment(web.url)) as core:
+            (health,) = await look_once(core, SHA)
+        assert health.good, health.summary
+
+
+async def test_a_revision_of_digits_may_be_a_number(web: Web) -> None:
+    """JSON makes a number of an abbreviated commit without a letter."""
+    web.answers = lambda _: (200, {"revision": 1234567, "database": "OK"})
+    async with core_of(environment(web.url)) as core:
+        (health,) = await look_once(core, "1234567" + "a" * 33)
+        (other,) = await look_once(core, "1234568" + "a" * 33)
+    assert (health.good, health.revision, other.good) == (True, "1234567", False)
 
 
 @pytest.mark.parametrize(

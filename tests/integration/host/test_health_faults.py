@@ -13,7 +13,7 @@ import pytest
 
 from handlers.core import http_client
 from handlers.environment.model import Probe
-from handlers.host.health_fault import connection_fault
+from handlers.host.health_fault import connection_fault, tls_fault
 from tests.certificates import Authority
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -147,7 +147,10 @@ async def test_http_and_https_are_told_apart(authority: Authority) -> None:
         assert await fault(f"http://localhost:{port}/") == (
             "it answers with TLS: its health_url must begin with https://"
         )
+        # Some servers answer with HTTP 400 instead.
+        assert await tls_fault(f"http://localhost:{port}/") != ""
     async with serving(good) as port:
+        assert await tls_fault(f"http://localhost:{port}/") == ""
         assert await fault(f"https://localhost:{port}/") == (
             "it answers without TLS: its health_url must begin with http://"
         )
