@@ -49,7 +49,7 @@ async def _look_at(core: Core, shell: Shell) -> HostLook:
         may_be_starting = isinstance(facts, HostFacts) and not is_down(core.environment, facts)
         if not answer.problem or not may_be_starting or monotonic() - sent > _ASKED_MAX * _AT_ONCE_SECONDS:
             break
-        await asyncio.sleep(_AT_ONCE_SECONDS)
+        await asyncio.sleep(min(_AT_ONCE_SECONDS, core.environment.probe.interval_seconds))
         answer = await ask(core, shell.host)
     if isinstance(facts, str):
         return HostLook(host=shell.host, facts=None, problem=facts, answer=answer)

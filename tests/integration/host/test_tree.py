@@ -8,68 +8,103 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from handlers.host.facts import inspect, resolve
+from handlers.host.facts import examine, inspect, resolve
 from handlers.host.operations import OperationOutcome
 from handlers.host.ssh import Shell
 from handlers.host.state import read_state
-from handlers.host.step import HostChange, activate, prepare
+from handlers.host.step import activate, prepare
 from tests.integration.host.ssh_target import Target, git, open_host, serve
-
-
-class _NoRecorder:
-    async def intend(self, operation_id: str, host: str, kind: str, command: str) -> None:
-        """Ignored: these tests are about the tree."""
-
-    async def confirm(self, operation_id: str, outcome: str, exit_status: int | None, output: str) -> None:
-        """Ignored: these tests are about the tree."""
-
-
-_SERVICES: dict[str, Any] = {"command": ["true"], "web": [], "workers": []}
-
-
-def change(revision: str, **values: Any) -> HostChange:
-    """A change of release r1."""
-    return HostChange(
-        **{"release": "r1", "token": 1, "revision": revision, "recorder": _NoRecorder()} | values
-    )
+from tests.integration.host.trees import (
+    SERVICES,
+    STRATEGIES,
+    as_releases,
+    change,
+    opened,
+    running,
+    tree_of,
+)
 
 
 @pytest.fixture
 async def target(tmp_path: Path) -> AsyncIterator[Target]:
     """One host without units: these tests are about the tree."""
     async with serve(tmp_path, kind="asyncssh") as target:
-        target.changed = {"services": _SERVICES}
+        target.changed = {"services": SERVICES}
         yield target
 
 
 @pytest.fixture
 async def shell(target: Target) -> AsyncIterator[Shell]:
     """A connection to it."""
-    environment = target.environment()
-    async with open_host(environment, environment.hosts[0]) as shell:
+    async with opened(target) as shell:
         yield shell
 
 
-def tree_of(target: Target) -> dict[str, str]:
-    """Every file of the checkout with its content."""
-    root = target.tree()
-    return {
-        str(path.relative_to(root)): path.read_text()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and ".git" not in path.relative_to(root).parts
-    }
-
-
-async def test_preparing_does_not_touch_the_tree(target: Target, shell: Shell) -> None:
+@STRATEGIES
+async def test_preparing_does_not_touch_what_runs(target: Target, strategy: str) -> None:
     """After the preparation the host has the revision; the running tree is unchanged."""
-    old, before, sha = target.head(), tree_of(target), target.commit("second")
-    assert (await prepare(shell, change(sha))).done
-    assert (target.head(), tree_of(target)) == (old, before)
-    assert (await inspect(shell, sha)).present
+    folder = await running(target, strategy)
+    before, sha = tree_of(target, folder), target.commit("second")
+    async with opened(target) as shell:
+        assert (await prepare(shell, change(sha))).done
+        facts = await inspect(shell, sha, tree="content")
+    assert tree_of(target, folder) == before
+    assert (facts.present, facts.clean, facts.revision != sha) == (True, True, True)
+
+
+@STRATEGIES
+async def test_a_switch_there_and_back_leaves_exactly_the_revision(target: Target, strategy: str) -> None:
+    """Forward and back, also while the origin is away; added and deleted files are right."""
+    folder, first = await running(target, strategy), target.head()
+    before = tree_of(target, folder)
+    target.git("rm", "-q", "keep/a.txt")
+    sha = target.commit("second", files={"app.txt": "second", "new/b.txt": "b", "REVISION.md": "r"})
+    async with opened(target) as shell:
+        for verb in (prepare, activate):
+            result = await verb(shell, change(sha))
+            assert result.done, result.output
+        assert tree_of(target, folder) == {
+            ".gitignore": "*.log\n",
+            "REVISION.md": "r",
+            "app.txt": "second",
+            "new/b.txt": "b",
+        }
+        assert (await inspect(shell, tree="content")).clean
+        target.origin.rename(target.folder / "gone.git")
+        for verb in (prepare, activate):
+            assert (await verb(shell, change(first, back=True))).done
+        assert (await inspect(shell)).revision == first
+    assert tree_of(target, folder) == before
+
+
+@STRATEGIES
+@pytest.mark.parametrize("edit", ["changed", "deleted", "executable"])
+async def test_an_edit_of_what_runs_is_found_and_refused(target: Target, strategy: str, edit: str) -> None:
+    """By a plan and by the preparation, whatever git's index says; the edit is kept."""
+    folder, sha = await running(target, strategy), target.commit("second", files={"other.txt": "o"})
+    file = folder / "app.txt"
+    match edit:
+        case "changed":
+            file.write_text("hand-made")
+        case "deleted":
+            file.unlink()
+        case _:
+            file.chmod(0o755)
+    if strategy == "checkout":
+        git("update-index", "--skip-worktree", "app.txt", at=target.tree())
+    async with opened(target) as shell:
+        facts = await inspect(shell, tree="content")
+        assert not facts.clean
+        assert "app.txt" in facts.dirt
+        result = await prepare(shell, change(sha))
+    assert (result.outcome, result.exit_status) == (OperationOutcome.FAILED, 65)
+    assert "local changes" in result.sentence
+    assert "app.txt" in result.output
+    assert file.exists() is (edit != "deleted")
+    assert edit != "changed" or file.read_text() == "hand-made"
 
 
 async def test_a_switch_leaves_exactly_the_revision(target: Target, shell: Shell) -> None:
@@ -102,13 +137,11 @@ async def test_a_dirty_tree_is_refused_with_its_diff(target: Target, shell: Shel
     assert (target.tree() / "app.txt").read_text() == "hand-made"
 
 
-async def test_an_untracked_file_in_the_way_is_refused(target: Target, shell: Shell) -> None:
+async def test_an_untracked_file_in_the_way_is_refused(target: Target) -> None:
     """An untracked file is not overwritten by a committed one."""
     sha = target.commit("second", files={"settings.py": "theirs"})
     (target.tree() / "settings.py").write_text("mine")
-    result = await prepare(shell, change(sha))
-    assert result.exit_status == 65
-    assert "settings.py" in result.output
+    assert "settings.py" in await refused_before_the_switch(target, sha, "checkout")
     assert (target.tree() / "settings.py").read_text() == "mine"
 
 
@@ -141,20 +174,27 @@ async def test_a_lock_of_a_living_git_is_left_alone(target: Target, shell: Shell
     assert (target.tree() / ".git" / "index.lock").exists()
 
 
-async def test_an_unknown_and_an_unmerged_revision_are_refused(target: Target, shell: Shell) -> None:
+@STRATEGIES
+async def test_an_unknown_and_an_unmerged_revision_are_refused(target: Target, strategy: str) -> None:
     """The host itself checks that the revision is on the released branch."""
-    assert "is not on origin/main" in (await prepare(shell, change("f" * 40))).sentence
+    base = target.tree() if strategy == "checkout" else as_releases(target) / "repository"
     side = target.commit("side", branch="side")
-    target.git("fetch", "-q", "origin", at=target.tree())
-    result = await prepare(shell, change(side, attempt=2))
+    target.git("fetch", "-q", "origin", "side", at=base)
+    async with opened(target) as shell:
+        assert "is not on origin/main" in (await prepare(shell, change("f" * 40))).sentence
+        result = await prepare(shell, change(side, attempt=2))
     assert result.exit_status == 65
     assert "is not on origin/main" in result.sentence
 
 
-async def test_an_origin_that_is_gone_changes_nothing(target: Target, shell: Shell) -> None:
+@STRATEGIES
+async def test_an_origin_that_is_gone_changes_nothing(target: Target, strategy: str) -> None:
     """A fetch that fails can be retried, and its message names the branch and the remote."""
+    if strategy == "releases":
+        as_releases(target)
     target.origin.rename(target.folder / "gone.git")
-    result = await prepare(shell, change(target.head()))
+    async with opened(target) as shell:
+        result = await prepare(shell, change(target.head()))
     assert result.exit_status == 69
     assert "cannot fetch main from origin" in result.sentence
 
@@ -303,27 +343,22 @@ async def test_a_release_folder_that_is_incomplete_is_exported_again(target: Tar
     assert not (base / "current" / "rubbish").exists()
 
 
-def as_releases(target: Target) -> Path:
-    """Let the host use the strategy `releases`; its folder."""
-    base = target.hosts["web-1"] / "rel"
-    base.mkdir()
-    git("clone", "-q", "--bare", str(target.origin), "repository", at=base)
-    target.changed = {"services": _SERVICES, "deploy": {"strategy": "releases", "directory": "~/rel"}}
-    return base
-
-
-STRATEGIES = pytest.mark.parametrize("strategy", ["checkout", "releases"])
-
-
 async def refused_before_the_switch(target: Target, sha: str, strategy: str) -> str:
-    """The output of a preparation that is refused; what runs is as before, and nothing is left behind."""
+    """The output of a preparation that is refused; what runs is as before, and nothing is left behind.
+
+    A plan finds the same before, without an operation, and says it in one sentence.
+    """
     if strategy == "releases":
         as_releases(target)
     before = tree_of(target)
-    environment = target.environment()
-    async with open_host(environment, environment.hosts[0]) as shell:
+    async with opened(target) as shell:
+        foreseen = await examine(shell, sha, fetched=False)
+        assert list(target.state().iterdir()) == []
         result = await prepare(shell, change(sha))
     assert (result.outcome, result.exit_status) == (OperationOutcome.FAILED, 65), result.output
+    assert "\n" not in foreseen.problem
+    # The same sentence; where it points to lines above, a plan has them in brackets.
+    assert foreseen.problem.partition(" (")[0] == result.sentence.partition(": ")[2].partition(" (")[0]
     assert tree_of(target) == before
     assert not list(target.state().rglob("trees/*/*"))
     return result.output
@@ -389,7 +424,7 @@ async def test_a_release_folder_has_what_an_archive_would_leave_out(target: Targ
 async def test_the_hooks_of_a_checkout_see_the_whole_revision(target: Target) -> None:
     """A migration that is left out of archives is in the tree in which the hook runs."""
     hook = "ls migrations/001.sql"
-    target.changed = {"services": _SERVICES, "deploy": {"before_activate": [hook]}}
+    target.changed = {"services": SERVICES, "deploy": {"before_activate": [hook]}}
     files = {".gitattributes": "migrations/ export-ignore\n", "migrations/001.sql": "create table x();"}
     sha = target.commit("with a migration", files=files)
     environment = target.environment()
@@ -412,6 +447,35 @@ async def test_a_shallow_clone_is_completed(target: Target) -> None:
     assert target.git("rev-parse", "--is-shallow-repository", at=target.tree()) == "false"
 
 
+async def test_a_prepared_release_folder_that_was_edited_is_not_released(target: Target) -> None:
+    """Edited before the release it is exported again; edited after the preparation the switch is refused."""
+    folder = await running(target, "releases")
+    sha = target.commit("second")
+    copy = folder.parent / "releases" / sha
+    async with opened(target) as shell:
+        assert (await prepare(shell, change(sha))).done
+        (copy / "app.txt").write_text("hand-made")
+        again = await prepare(shell, change(sha, attempt=2))
+        assert "it is exported again" in again.output
+        assert (copy / "app.txt").read_text() == "second"
+        (copy / "app.txt").write_text("hand-made")
+        result = await activate(shell, change(sha))
+        assert result.exit_status == 65
+        assert "nothing was switched" in result.sentence
+    assert tree_of(target, folder)["app.txt"] == "first"
+
+
+async def test_a_hook_that_writes_tracked_files_is_refused_before_the_switch(target: Target) -> None:
+    """With the strategy `releases` hooks run in the folder that is released: it would not be the commit."""
+    base = as_releases(target)
+    target.changed["deploy"]["before_activate"] = ["echo built >app.txt"]
+    async with opened(target) as shell:
+        result = await prepare(shell, change(target.commit("second")))
+    assert result.exit_status == 65
+    assert "a hook changed files of the revision" in result.sentence
+    assert not (base / "current").exists()
+
+
 @STRATEGIES
 async def test_a_file_system_without_inodes_is_refused_before_the_switch(
     target: Target, strategy: str
@@ -429,7 +493,7 @@ async def test_a_file_system_without_inodes_is_refused_before_the_switch(
 
 async def test_a_rollback_is_not_refused_for_what_a_release_is(target: Target) -> None:
     """With a hook, the previous revision is exported as well; a pointer in it must not keep a host on the bad one."""
-    target.changed = {"services": _SERVICES, "deploy": {"before_activate": ["true"]}}
+    target.changed = {"services": SERVICES, "deploy": {"before_activate": ["true"]}}
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1\n"
     sha = target.commit("lfs", files={"model.bin": pointer})
     git("fetch", "-q", at=target.tree())
