@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from handlers.phases import open_operations
+from handlers.release import settings
 from handlers.release.ledger import releases
 from handlers.release.phase import FINISHED, Conclusion, Phase, Release, Verdict
 from tasks.policy import KEEP, step
@@ -39,9 +40,10 @@ async def hold(run: Release, conclusion: Conclusion) -> Release:
 
 @step(KEEP)
 async def resume(run: Release, sentence: str) -> Release:
-    """End the hold of a release; its lock must have been taken."""
+    """End the hold of a release; its lock must have been taken. The ledger keeps how the environment file differs."""
     async with tools(run) as core:
-        return await releases.resume(core.database, run, sentence)
+        differences = await settings.differences_now(core.database, run)
+        return await releases.resume(core.database, run, "; ".join([sentence, *differences]))
 
 
 @step(KEEP)

@@ -10,10 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from flows.cli import follow
 from flows.cli.options import RunOptions
 from flows.cli.output import console, print_json
-from handlers.environment.last_good import last_good
 from handlers.errors import DatabaseDown, ExitCode, Refused
 from handlers.release import lock, settings
-from handlers.release.ledger import records, releases
+from handlers.release.ledger import records
 from handlers.release.phase import LIVE, Phase, Release, exit_code
 
 SETTLED_PHASES = frozenset(Phase) - (LIVE - {Phase.HELD}) - {Phase.PLANNED, Phase.APPROVED}
@@ -76,8 +75,7 @@ async def raise_if_locked(database: AsyncEngine, environment: str, *, take_over:
 
 async def _print_differences(database: AsyncEngine, run: Release, *, json: bool) -> None:
     """Say how the environment file differs from the settings of the release, which it keeps."""
-    stored = await releases.settings(database, run) or {}
-    for sentence in settings.file_differences(stored, await last_good(run.environment)):
+    for sentence in await settings.differences_now(database, run):
         # With --json stdout has only JSON, but whoever reads along must still learn it.
         print(f"runbook: {sentence}", file=sys.stderr) if json else console().print(f"Differs  {sentence}")
 

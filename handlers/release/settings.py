@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database.engine import controller_engine
+from handlers.database.transaction import Bind
 from handlers.environment import frozen, last_good
 from handlers.environment.model import Database, Environment
 from handlers.errors import DatabaseDown, RunbookError
@@ -84,12 +85,13 @@ def age_order(release_id: str) -> tuple[str, int]:
     return day, int(number) if number.isdigit() else 0
 
 
-def file_differences(stored: frozen.Settings, now: Environment) -> list[str]:
-    """How the file differs from the *stored* settings of a release, one sentence for each difference.
+async def differences_now(bind: Bind, release: Release) -> list[str]:
+    """How the environment file differs now from the settings that the release keeps, one sentence for each.
 
     None for a release of an older ledger: it uses the file as it is.
     """
-    return frozen.differences(stored, now) if stored else []
+    stored = await releases.settings(bind, release)
+    return frozen.differences(stored, await last_good.last_good(release.environment)) if stored else []
 
 
 async def _read(release: Release, now: Environment) -> _Frozen:

@@ -20,6 +20,7 @@ import asyncpg
 import httpx
 
 from handlers.core import open_core
+from handlers.environment import last_good
 from handlers.environment.load import load_environment
 from handlers.phases import begin
 from handlers.phases.plan import make_plan
@@ -56,6 +57,12 @@ class Place:
         """A new target for *story*, removed at the end."""
         async with Target.create(story, folder=home) as target:
             ledger = await asyncpg.connect(target.database_url)
+            # The commands and this process are one user's: they keep their copies of the environment file together.
+            state = home / "state" / "tds-runbook"
+            state.mkdir(parents=True, exist_ok=True)
+            last_good.FOLDER.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                (state / "environments").symlink_to(last_good.FOLDER)
             place = cls(target=target, home=home, ledger=ledger, speed=speed)
             try:
                 yield place
