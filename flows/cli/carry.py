@@ -73,6 +73,12 @@ async def raise_if_locked(database: AsyncEngine, environment: str, *, take_over:
         raise Refused(lock.locked_message(holder, environment))
 
 
+async def adopt_file(database: AsyncEngine, run: Release, *, by: str, json: bool) -> None:
+    """Give the release the settings of the environment file as it is now, and say what that changes."""
+    for sentence in await settings.adopt(database, run, by=by):
+        print(f"runbook: {sentence}", file=sys.stderr) if json else console().print(f"Changes  {sentence}")
+
+
 async def _print_differences(database: AsyncEngine, run: Release, *, json: bool) -> None:
     """Say how the environment file differs from the settings of the release, which it keeps."""
     for sentence in await settings.differences_now(database, run):

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import from_hosts
 from flows.cli.app import app
-from flows.cli.carry import raise_if_locked, run_driver
+from flows.cli.carry import adopt_file, raise_if_locked, run_driver
 from flows.cli.options import (
     ByOption,
     EnvironmentOption,
@@ -18,6 +18,7 @@ from flows.cli.options import (
     ReleaseOption,
     RunOptions,
     TakeOverOption,
+    UseFileOption,
     YesOption,
     expand_options,
 )
@@ -36,12 +37,20 @@ RequiredReasonOption = Annotated[
 
 @app.command()
 @expand_options
-def resume(environment: EnvironmentOption, *, take_over: TakeOverOption = "", run_options: RunOptions) -> int:
+def resume(
+    environment: EnvironmentOption,
+    *,
+    take_over: TakeOverOption = "",
+    use_file: UseFileOption = False,
+    run_options: RunOptions,
+) -> int:
     """Continue a release that is held, or whose controller died, from the phase in the ledger."""
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
         run = await releases.unfinished(database, settings.name)
         await raise_if_locked(database, settings.name, take_over=take_over)
+        if use_file:
+            await adopt_file(database, run, by=requester(""), json=run_options.json)
         return await run_driver(database, environment, run, "execute", [], run_options, take_over=take_over)
 
     return asyncio.run(with_database(environment, execute))
@@ -60,12 +69,18 @@ def rollback(
         bool,
         typer.Option("--from-hosts", help="Without the database: go back to what the hosts themselves name."),
     ] = False,
+    use_file: UseFileOption = False,
     run_options: RunOptions,
 ) -> int:
     """Roll the newest release back: deploy the previous revision on every host, and prove it."""
     if without_database:
         return from_hosts.roll_back(
-            environment, reason=reason, requested_by=requester(by), yes=yes, json=run_options.json
+            environment,
+            reason=reason,
+            requested_by=requester(by),
+            yes=yes,
+            use_file=use_file,
+            json=run_options.json,
         )
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
@@ -74,6 +89,8 @@ def rollback(
         question = f"roll {settings.name} back from {short(run.to_revision)} to {short(run.from_revision)}"
         if not yes and not run_options.json:
             typer.confirm(f"{question} ({reason})?", abort=True)
+        if use_file:
+            await adopt_file(database, run, by=requester(by), json=run_options.json)
         options = ["--by", requester(by), "--reason", reason]
         return await run_driver(
             database, environment, run, "roll_back", options, run_options, take_over=take_over

@@ -9,6 +9,9 @@ import typer
 
 from flows.cli.output import console, failure, print_json
 from handlers.core import open_core
+from handlers.environment.frozen import settings
+from handlers.environment.last_good import keep
+from handlers.environment.load import load_environment
 from handlers.errors import DatabaseDown, ExitCode
 from handlers.host.way_back import HostReturn
 from handlers.phases import from_hosts
@@ -34,12 +37,17 @@ def show_hosts(environment: str, error: DatabaseDown, *, json: bool) -> ExitCode
     return ExitCode.OWN_ERROR
 
 
-def roll_back(environment: str, *, reason: str, requested_by: str, yes: bool, json: bool) -> ExitCode:
-    """Roll back with what the hosts know, and say what the ledger must be told. Raises Refused without a target."""
+def roll_back(
+    environment: str, *, reason: str, requested_by: str, yes: bool, use_file: bool, json: bool
+) -> ExitCode:
+    """Roll back with what the hosts know, and say what the ledger must be told. Raises Refused without a target.
+
+    With *use_file* the environment file as it is now counts, not the settings of the release.
+    """
     # Imported here: it loads Prefect, which the views do not need.
     from flows import from_hosts as flow
 
-    name, target = asyncio.run(_find_target(environment))
+    name, target = asyncio.run(_find_target(environment, use_file=use_file))
     out = None if json else console()
     if out is not None:
         out.print(f"release {target.release}: back to {short(target.back_to)}, token {target.token}")
@@ -60,8 +68,9 @@ def roll_back(environment: str, *, reason: str, requested_by: str, yes: bool, js
     )
     all_back = all(host.back for host in hosts)
     code = ExitCode.ROLLED_BACK if all_back else ExitCode.ROLLBACK_FAILED
+    option = " --use-file" if use_file else ""
     tell = (
-        f"when the database is back, tell the ledger: runbook rollback -e {environment} --reason '{reason}'; "
+        f"when the database is back, tell the ledger: runbook rollback -e {environment} --reason '{reason}'{option}; "
         f"it finds {'the hosts back' if all_back else 'which hosts are back'} and records it. "
         f"What was done is in {journal}"
     )
@@ -101,11 +110,17 @@ async def _survey(environment: str, release: str = "") -> tuple[HostReport, ...]
         return await from_hosts.survey(core)
 
 
-async def _find_target(environment: str) -> tuple[str, Target]:
+async def _find_target(environment: str, *, use_file: bool) -> tuple[str, Target]:
     """The name of the environment, and where its hosts go back to.
 
     All hosts that the release was planned with are asked, not those that the environment file names now.
     """
+    if use_file:
+        file = load_environment(environment)
+        async with open_core(file) as core:
+            target = from_hosts.find_target(file.name, await from_hosts.survey(core))
+        keep(environment, {target.release: settings(file)})
+        return file.name, target
     newest = await without_ledger(environment)
     target = from_hosts.find_target(newest.name, await _survey(environment))
     if (await without_ledger(environment, target.release)).hosts != newest.hosts:

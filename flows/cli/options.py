@@ -51,6 +51,14 @@ TakeOverOption = Annotated[
 ]
 
 
+UseFileOption = Annotated[
+    bool,
+    typer.Option(
+        "--use-file", help="From now on use the environment file as it is, not the settings of the plan."
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions:
     """Who requests a release, why, and whether it starts without confirmation."""

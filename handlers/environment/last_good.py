@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 _GOOD: dict[Path, EnvironmentFile] = {}
 """The last good file of this process, by its absolute path."""
-_KEPT: dict[Path, tuple[str, frozenset[str]]] = {}
-"""The copies of this process: the text of each, and the releases whose settings are in it."""
+_KEPT: dict[Path, dict[str, Any]] = {}
+"""The copies that this process wrote."""
 
 
 async def last_good(name_or_path: str) -> Environment:
@@ -63,13 +63,14 @@ def keep(name_or_path: str, settings: Mapping[str, Settings] | None = None) -> N
     except ConfigError:
         return
     path, settings = file.path.absolute(), settings or {}
-    text, releases = _KEPT.get(path, ("", frozenset()))
-    if text == file.text and settings.keys() <= releases:
+    known = _KEPT.get(path, {})
+    if known.get("text") == file.text and settings.items() <= known["settings"].items():
         return
+    together = dict([*kept_settings(name_or_path).items(), *settings.items()][-SETTINGS_MAX:])
+    values = {"path": str(path), "text": file.text, "settings": together}
     try:
-        together = dict([*kept_settings(name_or_path).items(), *settings.items()][-SETTINGS_MAX:])
-        _write(path, {"path": str(path), "text": file.text, "settings": together})
-        _KEPT[path] = (file.text, frozenset(together))
+        _write(path, values)
+        _KEPT[path] = values
     except OSError as error:
         log.warning("no copy of %s could be kept: %s", path, error)
 

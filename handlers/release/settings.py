@@ -14,10 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.database.engine import controller_engine
 from handlers.database.transaction import Bind
 from handlers.environment import frozen, last_good
+from handlers.environment.load import load_environment
 from handlers.environment.model import Database, Environment
-from handlers.errors import DatabaseDown, RunbookError
+from handlers.errors import ConfigError, DatabaseDown, Refused, RunbookError
 from handlers.release.ledger import releases
-from handlers.release.phase import Release
+from handlers.release.phase import Phase, Release
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,24 @@ async def differences_now(bind: Bind, release: Release) -> list[str]:
     return frozen.differences(stored, await last_good.last_good(release.environment)) if stored else []
 
 
+async def adopt(bind: Bind, release: Release, *, by: str) -> list[str]:
+    """Give the release the settings of the environment file as it is now, for good; returns what that changes.
+
+    For a release that cannot go on with its own: a host has another address, or a key is gone. Raises ConfigError when
+    the file cannot be used, and Refused before the release has started: then a new plan is the way.
+    """
+    if release.phase in (Phase.PLANNED, Phase.APPROVED):
+        raise Refused(f"release {release.id} has not started: run `runbook plan` with the changed file again")
+    now, stored = load_environment(release.environment), await releases.settings(bind, release)
+    changes = frozen.differences(stored, now, keeper="the release", keeps="had") if stored else []
+    if changes:
+        adopted = frozen.settings(now)
+        await releases.adopt_settings(bind, release, adopted, by=by, differences=changes)
+        last_good.keep(release.environment, {release.id: adopted})
+        _FROZEN.pop((release.id, release.created_at), None)
+    return changes
+
+
 async def _read(release: Release, now: Environment) -> _Frozen:
     engine = controller_engine(now.database)
     try:
@@ -105,7 +124,13 @@ async def _read(release: Release, now: Environment) -> _Frozen:
         return _Frozen(environment=None, database=now.database)
     for sentence in frozen.differences(stored, now):
         log.warning("release %s: %s", release.id, sentence)
-    environment = await last_good.until_good(lambda: frozen.thaw(stored, now, release=release.id))
+    try:
+        environment = await last_good.until_good(lambda: frozen.thaw(stored, now, release=release.id))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. Mend that, or let the release go on with the environment file as it is now: add --use-file "
+            "to `runbook resume` or `runbook rollback`"
+        ) from error
     return _Frozen(environment=environment, database=now.database)
 
 

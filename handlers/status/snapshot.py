@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -105,7 +106,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         batches=tuple(await dead_letters.batches(tx, release)),
         events_planned=progress.planned,
         events_settled=progress.settled,
-        differences=_differences(release, plan),
+        differences=_differences(release, await releases.settings(tx, release)),
         findings=dict(Counter(str(record.finding) for record in judgement_records)),
         left_behind=await left_behind.kinds(tx, release) if release.phase in _ROLLBACK_ENDED else (),
     )
@@ -143,14 +144,14 @@ def _need(release: Release) -> str:
     return _NEEDS.get(release.phase, "")
 
 
-def _differences(release: Release, plan: Plan) -> tuple[str, ...]:
+def _differences(release: Release, settings: dict[str, Any] | None) -> tuple[str, ...]:
     """How the environment file differs from the settings of a release that may still use them."""
-    if not plan.settings or (release.phase in FINISHED and release.phase is not Phase.ROLLBACK_FAILED):
+    if not settings or (release.phase in FINISHED and release.phase is not Phase.ROLLBACK_FAILED):
         return ()
     waits = release.phase in (Phase.PLANNED, Phase.APPROVED)
     words = {"keeper": "the plan", "keeps": "has"} if waits else {}
     try:
-        return tuple(frozen.differences(plan.settings, load_environment(release.environment), **words))
+        return tuple(frozen.differences(settings, load_environment(release.environment), **words))
     except ConfigError as error:
         return (f"{error}. This release goes on with its own settings",)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -129,7 +130,7 @@ async def plan(bind: Bind, release_id: str) -> Plan:
 
 
 async def settings(bind: Bind, release: Release) -> dict[str, Any] | None:
-    """The settings that were stored with the plan; None for a release of an older ledger, which has none.
+    """The settings of the release: of its plan, or adopted later. None for a release of an older ledger, without any.
 
     Raises Refused when the ledger has no such release: it is another ledger.
     """
@@ -139,6 +140,15 @@ async def settings(bind: Bind, release: Release) -> dict[str, Any] | None:
     if row is None:
         raise _unknown(release.id)
     return (json.loads(row.settings) if row.settings else None) or None
+
+
+async def adopt_settings(
+    bind: Bind, release: Release, settings: Mapping[str, Any], *, by: str, differences: Sequence[str]
+) -> None:
+    """Give the release these *settings* from now on, and write down by whom and how they differ from the former."""
+    adopted = {"settings": settings, "by": clean(by), "differences": differences}
+    async with transaction(bind) as tx:
+        (await tx.execute(SQL["adopt_settings"], {"id": release.id, "adopted": as_json(adopted)})).one()
 
 
 async def enter(

@@ -48,8 +48,16 @@ ORDER BY created_at DESC, id DESC LIMIT :limit;
 SELECT plan::text FROM runbook.release WHERE id = :id;
 
 -- settings --
--- The settings of a release, without the rest of its plan. Null in ledgers of before they were stored.
-SELECT (plan -> 'settings')::text AS settings FROM runbook.release WHERE id = :id AND created_at = :created_at;
+-- The settings of a release: those of its plan, or those that a person gave it later. Null in older ledgers.
+SELECT coalesce(plan #> '{adopted,settings}', plan -> 'settings')::text AS settings
+FROM runbook.release WHERE id = :id AND created_at = :created_at;
+
+-- adopt_settings --
+-- Give a release other settings than its plan has. Plan and hash stay as they were approved.
+UPDATE runbook.release
+SET plan = plan || jsonb_build_object('adopted', CAST(:adopted AS jsonb) || jsonb_build_object('at', clock_timestamp()))
+WHERE id = :id
+RETURNING id;
 
 -- enter_phase --
 -- Move a release on, provided it is still in the phase that was read. No row: it has moved.

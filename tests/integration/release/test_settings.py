@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.environment import last_good, load
 from handlers.environment.frozen import settings
 from handlers.environment.load import load_environment
-from handlers.errors import DatabaseDown, Refused
+from handlers.errors import ConfigError, DatabaseDown, Refused
 from handlers.release import settings as release_settings
 from handlers.release.ledger import releases
 from handlers.release.phase import Phase, Release
@@ -225,3 +225,35 @@ async def test_a_step_waits_while_the_password_is_changed(
     finally:
         async with engine.begin() as tx:
             await tx.execute(text(f"DROP ROLE {role}"))
+
+
+async def test_a_person_may_give_a_release_the_file_of_now(here: Here, engine: AsyncEngine) -> None:
+    """A host has another address: who, when and what is in the ledger, plan and hash stay, and nobody else's word
+    counts. Before the start, and with a file that cannot be used, it is refused."""
+    planned = await here.planned(engine)
+    here.write("web-1", good=90)
+    with pytest.raises(Refused, match="has not started: run `runbook plan`"):
+        await release_settings.adopt(engine, planned, by="ops-b")
+    release = await deploying(engine, release=planned)
+    assert len((await environment_of(release)).hosts) == 2
+    before = await releases.plan(engine, release.id)
+    changes = [
+        "hosts: web-2 is not in the file now, the release had it",
+        "gate.good_percent is 90 now, the release had 95",
+    ]
+    assert await release_settings.adopt(engine, release, by="ops-b") == changes
+    assert await release_settings.adopt(engine, release, by="ops-c") == []
+    for memory in (release_settings._FROZEN, last_good._KEPT):
+        assert (await environment_of(release)).gate.good_percent == 90
+        memory.clear()
+    assert (await without_ledger("here", release.id)).gate.good_percent == 90
+    assert (await read(engine, "here")).differences == ()
+    assert (await releases.plan(engine, release.id)) == before
+    query = text(
+        "SELECT plan #>> '{adopted,by}' AS by, plan #> '{adopted,differences}' AS what FROM runbook.release"
+    )
+    async with engine.connect() as connection:
+        assert (await connection.execute(query)).one() == ("ops-b", changes)
+    here.path.write_text("name = ")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        await release_settings.adopt(engine, release, by="ops-b")
