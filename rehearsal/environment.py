@@ -71,10 +71,10 @@ def write_environment(
     path: Path, *, database_port: int, secrets: Path, hosts: Sequence[RehearsalHost]
 ) -> None:
     """Write the file, and beside the secrets the known hosts that it names."""
-    known = "".join(host.door.known_hosts_line for host in hosts)
+    known = "".join(host.known_hosts_line for host in hosts)
     (secrets / "known_hosts").write_text(known, encoding="utf-8")
     listed = "\n".join(
-        _HOST.format(name=host.name, port=host.door.port, health_url=host.health_url) for host in hosts
+        _HOST.format(name=host.name, port=host.ssh_port, health_url=host.health_url) for host in hosts
     )
     text = _ENVIRONMENT.format(
         folder=path.parent,

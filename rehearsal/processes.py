@@ -50,6 +50,37 @@ def find(rehearsal_id: str, folder: Path) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
+def with_variable(name: str, value: str, *, word: str = "") -> list[int]:
+    """All processes with this variable in their environment, and *word* in their command line; not ourselves."""
+    found = _by_variable(f"{name}={value}")
+    return [pid for pid, command in found.items() if word in " ".join(command)]
+
+
+def with_word(rehearsal_id: str, word: str) -> list[int]:
+    """The processes of a rehearsal with this word on their command line, such as a module's name; oldest first."""
+    marked = _by_variable(f"{MARKER}={rehearsal_id}")
+    return sorted(pid for pid, command in marked.items() if word in command)
+
+
+def _by_variable(assignment: str) -> dict[int, list[str]]:
+    """The command lines of the processes with this variable, by their id."""
+    found = {}
+    if Path("/proc/self/environ").exists():
+        for entry in _PROC.iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if assignment.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                        command = (entry / "cmdline").read_bytes().decode(errors="replace")
+                        found[int(entry.name)] = command.split("\0")
+    else:
+        for line in _ps("-axEww", "-o", "pid=,command=").splitlines():
+            words = line.split()
+            if assignment in words:
+                found[int(words[0])] = words[1:]
+    found.pop(os.getpid(), None)
+    return found
+
+
 def end(rehearsal_id: str, folder: Path) -> None:
     """Kill all processes of a rehearsal, again and again: a supervisor may just be starting another."""
     deadline = time.monotonic() + _GONE_SECONDS

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rehearsal import erp, ports, processes
-from rehearsal.hosts import sshd, systemctl
+from rehearsal.hosts import disk, sshd, systemctl
 from rehearsal.hosts.sshd import Kind, Sshd
 from rehearsal.running import in_thread
 
@@ -53,11 +53,18 @@ class RehearsalHost:
     environment: dict[str, str]
     """What every command on this host finds in its environment."""
     server: Sshd | None = None
+    published: tuple[int, int] | None = None
+    """The ports of SSH and of the web process on the controller's side of the host's cable."""
 
     @classmethod
-    def make(cls, name: str, folder: Path, *, rehearsal_id: str) -> RehearsalHost:
-        """Lay the host out: service manager, `runbook`, git settings, home. Nothing runs yet."""
+    def make(cls, name: str, folder: Path, *, rehearsal_id: str, small_disk: bool = False) -> RehearsalHost:
+        """Lay the host out: service manager, `runbook`, git settings, home. Nothing runs yet.
+
+        With *small_disk* its folder is a file system of its own, which can be filled.
+        """
         folder.mkdir(parents=True)
+        if small_disk:
+            disk.mount(folder)
         systemctl.install(folder)
         (folder / "tmp").mkdir()
         script = folder / "bin" / "runbook"
@@ -94,7 +101,19 @@ class RehearsalHost:
 
     @property
     def health_url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}/health"
+        """The host's health address, as the controller reaches it."""
+        return f"http://127.0.0.1:{self.published[1] if self.published else self.http_port}/health"
+
+    @property
+    def ssh_port(self) -> int:
+        """The port of the host's SSH server, as the controller reaches it."""
+        return self.published[0] if self.published else self.door.port
+
+    @property
+    def known_hosts_line(self) -> str:
+        """The line for the controller's known_hosts file."""
+        _, kind, key = self.door.known_hosts_line.split()
+        return f"[127.0.0.1]:{self.ssh_port} {kind} {key}\n"
 
     @property
     def door(self) -> Sshd:

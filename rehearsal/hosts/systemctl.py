@@ -101,6 +101,8 @@ def start(unit: Unit) -> int:
             f"Job for {unit.name} failed: start request repeated too quickly (start-limit-hit).", 1
         )
     _end_orphan(unit)
+    while unit.hang_file.exists():
+        time.sleep(0.05)
     with unit.log.open("ab") as log:
         supervisor = subprocess.Popen(
             command(unit.root, "--supervise", unit.name),

@@ -28,6 +28,8 @@ class Unit:
         self.file = root / "units" / self.name
         self.state_file = root / "run" / f"{self.name}.json"
         self.log = root / "log" / f"{self.name.removesuffix('.service')}.log"
+        self.hang_file = self.state_file.with_suffix(".hangs")
+        """While it exists, a start of the unit does not end."""
         self.loaded = self.file.is_file()
         parser = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#", ";"))
         # Keys of units keep their capitals; replacing this method is the documented way, and mypy knows no other.
