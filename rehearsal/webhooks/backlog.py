@@ -61,6 +61,11 @@ class Seed:
     unique: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
+    def id(self) -> uuid.UUID:
+        """The event's id in the queue."""
+        return uuid.uuid5(_NAMESPACE, f"queue {self.unique}")
+
+    @property
     def key(self) -> str:
         return str(self.record[KEYS[self.entity]])
 
@@ -70,7 +75,7 @@ class Seed:
         done = self.status == "completed"
         dead = self.status in ("dead_letter", "failed")
         return {
-            "id": uuid.uuid5(_NAMESPACE, f"queue {self.unique}"),
+            "id": self.id,
             "inbox": uuid.uuid5(_NAMESPACE, f"inbox {self.unique}"),
             "entity": self.entity,
             "key": self.key,

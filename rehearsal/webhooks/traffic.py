@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import random
 from datetime import UTC, datetime
+from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -29,8 +30,10 @@ _CYCLE = (
 """The mix of kinds. Half are items, as in the backlog."""
 
 
-async def traffic(engine: AsyncEngine, stop: asyncio.Event, per_second: float) -> int:
-    """Insert webhooks as the receiver would until *stop* is set; returns how many.
+async def traffic(
+    engine: AsyncEngine, stop: asyncio.Event, per_second: float, received: list[UUID] | None = None
+) -> int:
+    """Insert webhooks as the receiver would until *stop* is set; returns how many. *received* gets their ids.
 
     A database that is down for a moment loses what was sent meanwhile, as with a receiver in front of it.
     """
@@ -45,11 +48,14 @@ async def traffic(engine: AsyncEngine, stop: asyncio.Event, per_second: float) -
                 await asyncio.wait_for(stop.wait(), pause)
         if stop.is_set():
             break
+        event = webhook(number, chance)
         try:
-            await send(engine, webhook(number, chance))
-            sent += 1
+            await send(engine, event)
         except (OSError, SQLAlchemyError):
             continue
+        sent += 1
+        if received is not None:
+            received.append(event.id)
     return sent
 
 

@@ -1,6 +1,7 @@
 # mypy: ignore-errors
 """The workers' sign of life: a file that says which process works, and at which revision."""
 
+import contextlib
 import json
 import os
 import threading
@@ -39,7 +40,9 @@ def read() -> list[dict[str, Any]]:
 
 def _go_on() -> None:
     while not _ended.wait(1):
-        _write()
+        # A full disk is no reason to give no sign of life for ever after.
+        with contextlib.suppress(OSError):
+            _write()
 
 
 def _write() -> None:

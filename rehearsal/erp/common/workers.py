@@ -9,6 +9,9 @@ import sys
 import beat
 from revision import REVISION
 
+LEASE_SECONDS = 8
+"""A worker that was killed keeps its events for so long. The other limits here are short as well."""
+
 
 def main() -> int:
     """Run the core's worker, pass SIGTERM on to it, and end as it ends."""
@@ -23,6 +26,8 @@ def main() -> int:
             owner,
             "--revision",
             REVISION,
+            "--lease-seconds",
+            str(LEASE_SECONDS),
         ]
     )
     for number in (signal.SIGTERM, signal.SIGINT):

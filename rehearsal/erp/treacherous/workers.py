@@ -13,6 +13,8 @@ from revision import REVISION
 from handlers.entities.apply import apply_events
 from handlers.worker.service import serve
 
+LEASE_SECONDS = 8
+
 
 def main() -> None:
     """Work until SIGTERM."""
@@ -25,6 +27,7 @@ def main() -> None:
                 revision=REVISION,
                 apply=functools.partial(apply_events, handlers=handlers()),
                 owner=f"{os.environ.get('ERP_HOST', 'erp')}-{os.getpid()}",
+                lease_seconds=LEASE_SECONDS,
             )
         )
     finally:

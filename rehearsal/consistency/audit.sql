@@ -1,0 +1,24 @@
+-- A record of the queue that the release knows nothing of: what was there at the start, and every change of a status.
+
+CREATE SCHEMA rehearsal;
+
+CREATE TABLE rehearsal.seeded AS
+SELECT id, status::text AS status, attempt_count, error_code, error_message FROM tds_sync_queue;
+
+CREATE TABLE rehearsal.change (
+    event_id uuid NOT NULL,
+    before   text NOT NULL,
+    after    text NOT NULL,
+    at       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX change_by_event ON rehearsal.change (event_id);
+
+CREATE FUNCTION rehearsal.note_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO rehearsal.change (event_id, before, after) VALUES (new.id, old.status::text, new.status::text);
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER rehearsal_note_change AFTER UPDATE OF status ON tds_sync_queue
+    FOR EACH ROW WHEN (old.status IS DISTINCT FROM new.status) EXECUTE FUNCTION rehearsal.note_change();

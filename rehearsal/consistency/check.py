@@ -1,0 +1,63 @@
+"""The whole check: once more until everything agrees, because hosts and queue need a moment to come to rest."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from rehearsal.consistency import hosts, ledger, queue
+from rehearsal.target import Target
+
+REST_SECONDS = 30.0
+"""How long hosts and queue may take to come to rest: a worker's lease, a restart."""
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consistency:
+    """The result of the check."""
+
+    disagreements: tuple[str, ...]
+    is_quarantined: bool
+
+
+async def check(
+    target: Target,
+    database: AsyncEngine,
+    release_id: str,
+    *,
+    sent: Sequence[UUID],
+    window_seconds: float,
+    rest_seconds: float = REST_SECONDS,
+) -> Consistency:
+    """Compare hosts, ledger and queue until they agree, or until they have had time to come to rest."""
+    deadline = time.monotonic() + rest_seconds
+    while True:
+        result = await _look(target, database, release_id, sent, window_seconds)
+        if not result.disagreements or time.monotonic() > deadline:
+            return result
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _look(
+    target: Target, database: AsyncEngine, release_id: str, sent: Sequence[UUID], window_seconds: float
+) -> Consistency:
+    async with database.connect() as tx:
+        record = await ledger.read(tx, release_id)
+        found = list(
+            ledger.disagreements(record, window_seconds=window_seconds, is_good=target.story.is_good)
+        )
+        found += await queue.disagreements(
+            tx, release_id, sent, is_finished=record.is_finished, is_good=target.story.is_good
+        )
+    async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+        states = await asyncio.gather(*(hosts.read(http, host) for host in target.hosts))
+    for state in states:
+        found += hosts.disagreements(state, record.expected)
+    return Consistency(disagreements=tuple(found), is_quarantined=record.is_quarantined)
