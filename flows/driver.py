@@ -18,7 +18,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -172,7 +171,8 @@ async def _run_flow(arguments: argparse.Namespace) -> State[Any]:
 def _exit_after_work(work_done: WorkDone) -> None:
     """Exit when Prefect keeps the process alive after the work: it retries a dead server for minutes."""
     work_done.event.wait()
-    time.sleep(PREFECT_END_SECONDS)
+    # Not `time.sleep`: it fails where libfaketime moves the clock, and this thread would be gone.
+    threading.Event().wait(PREFECT_END_SECONDS)
     log.warning(
         "the release ended, but Prefect did not record its final state within %.0f s", PREFECT_END_SECONDS
     )

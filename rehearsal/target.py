@@ -1,4 +1,4 @@
-"""A whole target on this machine: database, queue, two hosts with the sample ERP, and its environment file.
+"""A whole target on this machine: database, queue, hosts with the sample ERP, and its environment file.
 
     async with Target.create("good") as target:
         ...  # release target.revision into target.environment_path
@@ -17,7 +17,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 
@@ -30,41 +29,31 @@ from handlers.database.migrate import upgrade
 from handlers.erp.adopt import adopt
 from handlers.process import cancelled_by_sigterm, signals_ignored
 from rehearsal import erp, lifecycle, processes
+from rehearsal.consistency.audit import install_audit
 from rehearsal.environment import write_environment
+from rehearsal.hosts import disk
 from rehearsal.hosts.host import RehearsalHost
+from rehearsal.hosts.network import Network
 from rehearsal.hosts.sshd import Kind, make_key
 from rehearsal.postgres import Postgres
 from rehearsal.running import in_thread, together
+from rehearsal.story import Story
 from rehearsal.webhooks import backlog
 
-HOST_NAMES = ("web-1", "web-2")
-
+HOSTS = 2
+HOSTS_MAX = 50
+_STARTING_MAX = 8
+"""Hosts whose ERP starts at the same time. More would only slow each other down."""
 _HEALTHY_SECONDS = 30.0
+
+
+def host_names(count: int) -> tuple[str, ...]:
+    """The names of the hosts of a target."""
+    return tuple(f"web-{number}" for number in range(1, count + 1))
 
 
 class TargetError(RuntimeError):
     """The target did not come up; says which part and why."""
-
-
-class Story(StrEnum):
-    """What a rehearsal shows. Each starts from the broken revision."""
-
-    GOOD = "good"
-    SICK = "sick"
-    TREACHEROUS = "treacherous"
-    SLOW = "slow"
-    EMPTY = "empty"
-    FAILED_ONLY = "failed-only"
-
-    @property
-    def revision_name(self) -> str:
-        """The revision of the sample ERP that this story releases."""
-        return self.value if self in (Story.SICK, Story.TREACHEROUS, Story.SLOW) else "fixed"
-
-    @property
-    def variant(self) -> backlog.Variant:
-        """What is in the queue at the start."""
-        return "empty" if self is Story.EMPTY else "failed-only" if self is Story.FAILED_ONLY else "good"
 
 
 Beside = Callable[["Target"], Coroutine[None, None, None]]
@@ -82,9 +71,17 @@ class Target:
     revisions: dict[str, str] = field(default_factory=dict)
     """Commit of each revision of the sample ERP by its name."""
     hosts: tuple[RehearsalHost, ...] = ()
+    network: Network | None = None
+    """The cables of the hosts, where they are to be cut."""
     postgres: Postgres | None = None
     database_url: str = field(default="", repr=False)
     """The ERP's database, password included: never print it."""
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def age_seconds(self) -> float:
+        """The time since its start began."""
+        return time.monotonic() - self.started_at
 
     @property
     def environment_path(self) -> Path:
@@ -106,11 +103,15 @@ class Target:
         keep: bool = False,
         ssh: Kind | None = None,
         beside: Beside | None = None,
+        hosts: int = HOSTS,
+        cables: bool = False,
+        small_disks: bool = False,
     ) -> AsyncIterator[Target]:
         """Make a target for *story*, and take it away at the end unless it is to be kept.
 
         *folder* is where its folder is made (without it, the machine's temp folder), *ssh* the kind of SSH
-        server (without it, the machine's own first). SIGTERM ends it like Ctrl-C.
+        server (without it, the machine's own first), *hosts* how many there are. With *cables* each host can be cut
+        off, with *small_disks* its disk can be filled (after `disk.separate`). SIGTERM ends it like Ctrl-C.
         """
         # The handler first: from the moment the folder exists, it must be removed at the end.
         with cancelled_by_sigterm():
@@ -118,7 +119,7 @@ class Target:
             target = cls(id=rehearsal_id, folder=own, story=Story(story), keep=keep)
             staying = False
             try:
-                await target._start(ssh, beside)
+                await target._start(ssh, beside, hosts, cables=cables, small_disks=small_disks)
                 yield target
                 staying = keep
             except Exception:
@@ -144,18 +145,21 @@ class Target:
         for host in self.hosts:
             lines += [
                 f"  {host.name}     {host.health_url}   logs in {host.folder}/log",
-                f"            ssh -i {self.folder}/secrets/key -p {host.door.port}"
+                f"            ssh -i {self.folder}/secrets/key -p {host.ssh_port}"
                 f" -o UserKnownHostsFile={self.folder}/secrets/known_hosts {host.door.user}@127.0.0.1",
             ]
         return "\n".join([*lines, f"  end it    runbook rehearse --end {self.id}"])
 
-    async def _start(self, ssh: Kind | None, beside: Beside | None) -> None:
+    async def _start(
+        self, ssh: Kind | None, beside: Beside | None, hosts: int, *, cables: bool, small_disks: bool
+    ) -> None:
         """Start the independent parts at the same time, then what needs them."""
         key = self.folder / "secrets" / "key"
         key.parent.mkdir(mode=0o700)
         make_key(key)
         self.hosts = tuple(
-            RehearsalHost.make(name, self.folder / name, rehearsal_id=self.id) for name in HOST_NAMES
+            RehearsalHost.make(name, self.folder / name, rehearsal_id=self.id, small_disk=small_disks)
+            for name in host_names(hosts)
         )
         await together(
             self._start_database(),
@@ -163,10 +167,20 @@ class Target:
             *(host.open_door(key_file=key, kind=ssh, tied=not self.keep) for host in self.hosts),
             *((beside(self),) if beside is not None else ()),
         )
-        await together(*(self._start_erp(host) for host in self.hosts))
+        if cables:
+            await self._lay_cables()
+        turns = asyncio.Semaphore(_STARTING_MAX)
+        await together(*(self._start_erp(host, turns) for host in self.hosts))
         write_environment(
             self.environment_path, database_port=self.server.port, secrets=key.parent, hosts=self.hosts
         )
+
+    async def _lay_cables(self) -> None:
+        ports = {host.name: (host.door.port, host.http_port) for host in self.hosts}
+        self.network = await Network.start(ports, rehearsal_id=self.id, tied=not self.keep)
+        for host in self.hosts:
+            ssh, http = self.network.ports(host.name)
+            host.published = (ssh, http)
 
     async def _start_database(self) -> None:
         """Start PostgreSQL and make the ERP's database: its tables, our additions, ledger and backlog."""
@@ -195,6 +209,7 @@ class Target:
             await adopt(engine)
             await upgrade(engine)
             await backlog.seed(engine, self.story.variant)
+            await install_audit(engine)
         finally:
             await engine.dispose()
 
@@ -205,8 +220,12 @@ class Target:
     async def _write_origin(self) -> None:
         self.revisions = await in_thread(lambda: erp.write_origin(self.folder / "origin.git"))
 
-    async def _start_erp(self, host: RehearsalHost) -> None:
+    async def _start_erp(self, host: RehearsalHost, turns: asyncio.Semaphore) -> None:
         """Bring the broken revision up on *host* and wait until it says so itself."""
+        async with turns:
+            await self._install_erp(host)
+
+    async def _install_erp(self, host: RehearsalHost) -> None:
         broken = self.revisions["broken"]
         await in_thread(
             lambda: host.install_erp(self.folder / "origin.git", broken, database_url=self.database_url)
@@ -238,8 +257,12 @@ class Target:
         """End what we know the kind way, then whatever else there is."""
         for host in self.hosts:
             host.close_door()
+        if self.network is not None:
+            self.network.stop()
         if self.postgres is not None:
             self.postgres.stop(signal.SIGQUIT)
+        for host in self.hosts:
+            disk.unmount(host.folder)
         lifecycle.clear(self.id, self.folder)
 
 

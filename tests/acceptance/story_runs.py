@@ -15,6 +15,12 @@ SPEED = "120"
 CONCURRENT = 2
 """Stories that run concurrently: as many as a small machine has cores. It also tests that they do not interfere."""
 STORY_SECONDS = 280
+FAULTS: dict[str, tuple[str, ...]] = {
+    "empty": ("database-away@activate:2", "environment-torn@canary:1", "second-manager@watching"),
+    "slow": ("controller-killed@rolling_back",),
+    "sick": ("host-away@back-activate/web-1:4", "noisy-shell@activate/web-1"),
+}
+"""Faults that these stories run under: the sample of what `make soak` tries. The other stories run without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +80,10 @@ class Stories:
                 self.run("rehearse", "--end", future.result().json["kept"])
 
     def _run_story(self, name: str) -> StoryRun:
-        done = self.run("rehearse", name, "--json", "--keep", "--speed", SPEED, timeout=STORY_SECONDS)
+        faults = [word for fault in FAULTS.get(name, ()) for word in ("--fault", fault)]
+        done = self.run(
+            "rehearse", name, "--json", "--keep", "--speed", SPEED, *faults, timeout=STORY_SECONDS
+        )
         try:
             kept = json.loads(done.stdout.strip().splitlines()[-1])["kept"]
         except (IndexError, KeyError, ValueError) as error:

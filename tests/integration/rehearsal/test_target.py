@@ -13,7 +13,8 @@ import pytest_asyncio
 from handlers.environment.load import load_environment
 from rehearsal import erp
 from rehearsal.hosts.host import WEB_UNIT
-from rehearsal.target import Story, Target
+from rehearsal.story import Story
+from rehearsal.target import Target
 from tests.integration.rehearsal.target_steps import answers, git, health, rows
 
 
