@@ -17,6 +17,11 @@ from handlers.errors import LoginRefused
 
 _CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, ssl.SSLWantReadError)
 """TLS errors that mean a lost connection, and say nothing about the settings."""
+_NEXT_HOST = (
+    *(OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError),
+    asyncpg.TargetServerAttributeNotMatched,
+)
+"""Errors after which the next host of a list is tried."""
 _NO_TLS = "rejected SSL upgrade"
 """asyncpg's words for a server that answers the request for TLS with no."""
 
@@ -57,7 +62,7 @@ async def dial(
                 command_timeout=statement_seconds,
                 server_settings=dict(server_settings),
             )
-        except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
+        except _NEXT_HOST as error:
             failed.append(_explained(error, host, port, address))
         else:
             _tune(connection, address.keepalive)
@@ -98,26 +103,40 @@ def _explained(error: Exception, host: str, port: int, address: Address) -> Exce
     where = f"the database {address.shown()}" if len(address.hosts) == 1 else f"the database at {host}:{port}"
     match error:
         case ssl.SSLCertVerificationError():
-            return LoginRefused(
-                f"{where} has a TLS certificate that is refused: {_certificate_fault(error, host)}"
-            )
+            fault = _certificate_fault(error, host)
+            return LoginRefused(f"{where} has a TLS certificate that is refused: {fault}")
         case ssl.SSLError() if not isinstance(error, _CUT_OFF):
             reason = error.reason or error
             return LoginRefused(
                 f"{where}: the TLS handshake failed ({reason}); see sslmode and the keys beside it"
             )
-        case ConnectionError() if _NO_TLS in str(error):
+        case ConnectionError() if _NO_TLS in str(error) and address.tls.required:
             text = f"{where} offers no TLS, and sslmode={address.tls.mode} needs it: "
             return LoginRefused(f"{text}switch TLS on in the server, or use sslmode=prefer")
+        case TimeoutError():
+            return TimeoutError(f"{host}:{port} gave no answer in time")
+        case _:
+            text = _network_fault(error, host, port, address)
+            return ConnectionError(text) if text else error
+
+
+def _network_fault(error: Exception, host: str, port: int, address: Address) -> str:
+    """What a retry may cure, in words; empty where the error's own are good."""
+    text = ""
+    match error:
         case asyncpg.TargetServerAttributeNotMatched():
-            text = f"{where} is not {address.session} (target_session_attrs)"
+            text = f"{host}:{port} is not {address.session} (target_session_attrs)"
         case socket.gaierror():
             text = f"no such host name: {host} ({error.strerror})"
-        case OSError() if not isinstance(error, ConnectionError | TimeoutError):
+        case ConnectionError() if _NO_TLS in str(error):
+            text = f"{host}:{port} does not answer like PostgreSQL"
+        case ConnectionError() if "connection_lost" in str(error):
+            text = f"{host}:{port} closed the connection"
+        case OSError() if not isinstance(error, ConnectionError):
             text = str(error)
         case _:
-            return error
-    return ConnectionError(text)
+            pass
+    return text
 
 
 def _certificate_fault(error: ssl.SSLCertVerificationError, host: str) -> str:
