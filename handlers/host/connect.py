@@ -36,6 +36,7 @@ NO_LOGINS_NOW = re.compile(
     r"(?i)system is (booting|going|shutting)|not permitted to log in|nologin|maintenance"
 )
 """What sshd and PAM print while a host starts or stops."""
+_ACCOUNT_ENDED = re.compile(r"(?i)(account|password) (has |is )?(been )?(expired|locked|disabled)")
 
 _JUMP_LOGINS: defaultdict[str, threading.BoundedSemaphore] = defaultdict(
     lambda: threading.BoundedSemaphore(_JUMP_LOGINS_MAX)
@@ -213,6 +214,10 @@ class Attempt:
                     raise self._ended(hop, transport, tried) from error
             except (paramiko.SSHException, EOFError, OSError) as error:
                 reason = str(error) or type(error).__name__
+                if "cannot be used for signing" in reason:
+                    raise Refused(
+                        f"{hop.name}: the SSH agent refuses to sign with {identity.name}"
+                    ) from error
                 raise self._unreachable(hop, f"the login was cut off: {reason}") from error
             else:
                 if not missing:
@@ -230,7 +235,7 @@ class Attempt:
     def _ended(self, hop: _Hop, transport: paramiko.Transport, tried: Sequence[str]) -> Refused | Unreachable:
         """The server has closed the connection during the authentication: the account, too many keys, or a reboot."""
         said = _said(transport)
-        if not NO_LOGINS_NOW.search(said) and re.search(r"(?i)expired|locked|disabled|denied|contact", said):
+        if _ACCOUNT_ENDED.search(said):
             return Refused(f"{hop.name}: sshd closed the login of {hop.user!r}.{said}")
         if len(tried) > 2:
             return Refused(

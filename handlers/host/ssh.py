@@ -169,6 +169,10 @@ class Shell:
         if mark not in result.stdout:
             if connect.NO_LOGINS_NOW.search(result.summary):
                 raise Unreachable(f"{self._name} takes no logins now: {result.summary[:200]}")
+            if "expired" in result.summary.lower():
+                raise Refused(
+                    f"{self._name}: the account of the login has to be renewed on the host: {result.summary[:200]}"
+                )
             raise Refused(
                 f"{self._name}: the login shell of {self.host.user or self.environment.ssh.user} does not run "
                 f"commands; it ended with status {result.exit_status} and printed {result.summary[:200]!r}. "

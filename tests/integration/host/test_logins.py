@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -140,9 +141,9 @@ class Agent:
                 break
             time.sleep(0.02)
 
-    def add(self, key: Path) -> None:
+    def add(self, key: Path, *options: str) -> None:
         subprocess.run(
-            ["ssh-add", "-q", key],
+            ["ssh-add", "-q", *options, key],
             env=os.environ | {"SSH_AUTH_SOCK": str(self.path)},
             check=True,
             capture_output=True,
@@ -218,6 +219,16 @@ class TestAgents:
             assert monotonic() - began < 4
         monkeypatch.delenv("SSH_AUTH_SOCK")
         assert "SSH_AUTH_SOCK is not set" in await refusal(environment)
+
+    async def test_an_agent_that_refuses_to_sign_is_named(
+        self, client: Client, host: Server, agent: Agent, tmp_path: Path
+    ) -> None:
+        """A key that wants a confirmation, and nobody is there to give it."""
+        key = make_key(tmp_path / "key")
+        host.allow(client.key, key)
+        agent.add(key, "-c")
+        environment = client.environment(host, ssh={"key_file": None, "agent": True})
+        assert "the SSH agent refuses to sign with" in await refusal(environment)
 
     async def test_neither_key_nor_agent_is_refused_when_the_file_is_read(
         self, client: Client, host: Server
@@ -306,6 +317,27 @@ class TestJumpHosts:
             assert len(_connections(bastion.port)) == 1
         assert await _closed(bastion.port)
 
+    async def test_a_jump_host_that_freezes_ends_at_the_deadline(
+        self, client: Client, host: Server, bastion: Server
+    ) -> None:
+        """Its kernel still answers; the command is given up, and a new login says who is silent."""
+        environment = client.environment(host, ssh=via(bastion) | {"connect_seconds": 1})
+        async with open_host(environment, environment.hosts[0]) as shell:
+            frozen = [bastion.process.pid, *_descendants(bastion.process.pid)]
+            for process in frozen:
+                os.kill(process, signal.SIGSTOP)
+            try:
+                began = monotonic()
+                with pytest.raises(Unreachable):
+                    await shell.run(Command("echo", "here"), limit=1)
+                with pytest.raises(Unreachable, match=r"^web-1 .*: its jump host .* the SSH handshake fails"):
+                    await shell.run(Command("echo", "here"), limit=1)
+                assert monotonic() - began < 10
+            finally:
+                for process in frozen:
+                    os.kill(process, signal.SIGCONT)
+            assert (await shell.run(Command("echo", "again"))).stdout == "again\n"
+
     async def test_many_hosts_through_one_jump_host_all_connect(
         self, client: Client, host: Server, bastion: Server
     ) -> None:
@@ -318,6 +350,14 @@ class TestJumpHosts:
             for shell in shells:
                 shell.close()
         assert [result.stdout for result in results] == ["here\n"] * 20
+
+
+def _descendants(process: int) -> list[int]:
+    """The processes below *process*."""
+    found = []
+    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        found += [int(child), *_descendants(int(child))]
+    return found
 
 
 def _connections(port: int) -> list[str]:
