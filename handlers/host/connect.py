@@ -117,8 +117,11 @@ class Attempt:
             yield
             return
         slots = _JUMP_LOGINS[hop.name]
-        if not slots.acquire(timeout=_STEPS * self._ssh.connect_seconds):
-            raise Unreachable(f"{self._name}: too many logins wait for the {hop.name}")
+        deadline = time.monotonic() + _STEPS * self._ssh.connect_seconds
+        # In short waits: an abandoned attempt must not keep its thread, and with it the process.
+        while not slots.acquire(timeout=0.2):
+            if self._abandoned or time.monotonic() > deadline:
+                raise Unreachable(f"{self._name}: too many logins wait for the {hop.name}")
         try:
             yield
         finally:

@@ -153,18 +153,19 @@ def _matches(patterns: str, name: str) -> bool:
     """Whether one of the comma-separated *patterns* matches, and none that begins with ! does."""
     found = False
     for pattern in patterns.split(","):
-        negated = pattern.startswith("!")
-        if pattern and _expression(pattern.removeprefix("!")).fullmatch(name):
-            if negated:
+        if pattern and _matches_one(pattern.removeprefix("!"), name):
+            if pattern.startswith("!"):
                 return False
             found = True
     return found
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
+def _matches_one(pattern: str, name: str) -> bool:
     """Only * and ? are wildcards: a bracket is a part of `[host]:port`."""
+    if "*" not in pattern and "?" not in pattern:
+        return pattern == name
     text = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
-    return re.compile(text, re.DOTALL)
+    return re.fullmatch(text, name, re.DOTALL) is not None
 
 
 def _with(blob: bytes, keys: Sequence[KnownKey]) -> KnownKey | None:
