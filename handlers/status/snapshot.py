@@ -153,7 +153,8 @@ def _differences(release: Release, settings: dict[str, Any] | None) -> tuple[str
     try:
         return tuple(frozen.differences(settings, load_environment(release.environment), **words))
     except ConfigError as error:
-        return (f"{error}. This release goes on with its own settings",)
+        fault = str(error).replace("\n", "; ")
+        return (f"{fault}. This release goes on with its own settings",)
 
 
 def _steps(release: Release, records: list[PhaseRecord]) -> tuple[StepView, ...]:

@@ -7,6 +7,7 @@ import contextlib
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -15,9 +16,9 @@ import pytest_asyncio
 from flows import release, rollback
 from handlers.core import open_core
 from handlers.environment.load import load_environment
-from handlers.errors import ExitCode
+from handlers.errors import ConfigError, ExitCode, LoginRefused, RunbookError
 from handlers.phases import drift
-from handlers.release.phase import Phase, exit_code
+from handlers.release.phase import Conclusion, Phase, Release, Verdict, exit_code
 from tests.acceptance.killing import Place, Point, last
 
 pytestmark = pytest.mark.timeout(300)
@@ -187,6 +188,23 @@ async def test_an_environment_file_that_moves_changes_nothing_under_way(
         assert set((await place.running()).values()) == {place.target.revisions["broken"]}
     finally:
         file.write_text(whole)
+
+
+@pytest.mark.parametrize("error", [ConfigError("here.toml is not valid TOML"), LoginRefused("the login")])
+@pytest.mark.parametrize("phase", release.STEPS)
+async def test_a_fault_of_our_own_file_is_never_a_verdict(phase: Phase, error: RunbookError) -> None:
+    """In no phase: it says nothing about the revision, so nothing is rolled back for it, and the release is held."""
+
+    async def fails(_run: Release) -> Conclusion:
+        raise error
+
+    run = Release(
+        id="1", environment="here", from_revision="a", to_revision="b", requested_by="x", phase=phase,
+        resume_phase=None, token=1, speed=1.0, reason="", created_at=datetime.now(UTC), finished_at=None,
+    )  # fmt: skip
+    conclusion = await release._run_step(fails, run)
+    assert conclusion.verdict is Verdict.INCONCLUSIVE
+    assert str(error) in conclusion.sentence
 
 
 async def test_a_plan_whose_file_was_edited_is_refused(place: Place) -> None:
