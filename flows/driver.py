@@ -1,10 +1,11 @@
 """The process that executes a release: started by the command line, and independent of its terminal.
 
-    python -m flows.driver execute ENVIRONMENT RELEASE [--take-over REASON]
+    python -m flows.driver execute ENVIRONMENT RELEASE [--because TEXT] [--take-over REASON]
     python -m flows.driver roll_back ENVIRONMENT RELEASE --by NAME --reason TEXT
 
-It uses a running Prefect server (PREFECT_API_URL, or `runbook up`), else it starts a temporary one. With
-`--without-prefect`, or when no server can be started, it makes the same calls without Prefect.
+It uses a running Prefect server (PREFECT_API_URL, or `runbook up`), else it starts a temporary one, unless
+`--no-temporary-prefect` forbids it. With `--without-prefect`, or without a server, it makes the same calls without
+Prefect.
 """
 
 from __future__ import annotations
@@ -67,12 +68,14 @@ async def _run_until_signal(arguments: argparse.Namespace) -> None:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    async with prefect(without=arguments.without_prefect) as has_prefect:
+    async with prefect(
+        without=arguments.without_prefect, temporary=not arguments.no_temporary_prefect
+    ) as has_prefect:
         await _drive(arguments, has_prefect)
 
 
 @asynccontextmanager
-async def prefect(*, without: bool) -> AsyncIterator[bool]:
+async def prefect(*, without: bool, temporary: bool = True) -> AsyncIterator[bool]:
     """Set the address of a Prefect server before Prefect is imported; yields whether there is a server."""
     os.environ.update({"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
     if without:
@@ -92,11 +95,15 @@ async def prefect(*, without: bool) -> AsyncIterator[bool]:
         os.environ.update(server.prefect_settings(up.STATE, running))
         yield True
         return
+    if not temporary:
+        os.environ.setdefault("PREFECT_HOME", str(STATE / "prefect"))
+        yield False
+        return
     with tempfile.TemporaryDirectory(prefix="tds-runbook-prefect-") as folder:
         _TEMPORARY_FOLDERS.append(folder)
-        temporary = server.temporary_server(Path(folder), template=STATE / "templates")
+        own_server = server.temporary_server(Path(folder), template=STATE / "templates")
         try:
-            api_url = await temporary.__aenter__()
+            api_url = await own_server.__aenter__()
         except RunbookError as error:
             log.warning("no Prefect server could be started (%s); continuing without Prefect", error)
             yield False
@@ -106,7 +113,7 @@ async def prefect(*, without: bool) -> AsyncIterator[bool]:
             yield True
         finally:
             await _flush_logs()
-            await temporary.__aexit__(None, None, None)
+            await own_server.__aexit__(None, None, None)
 
 
 async def _flush_logs() -> None:
@@ -157,7 +164,11 @@ async def _run_flow(arguments: argparse.Namespace) -> State[Any]:
 
     if arguments.verb == "execute":
         return await release.continue_release(
-            arguments.environment, arguments.release, take_over=arguments.take_over, return_state=True
+            arguments.environment,
+            arguments.release,
+            take_over=arguments.take_over,
+            because=arguments.because,
+            return_state=True,
         )
     return await rollback.rollback(
         arguments.environment,
@@ -187,7 +198,12 @@ async def _without_prefect(arguments: argparse.Namespace) -> None:
     from flows import release, rollback
 
     if arguments.verb == "execute":
-        await release.execute_by_id(arguments.environment, arguments.release, take_over=arguments.take_over)
+        await release.execute_by_id(
+            arguments.environment,
+            arguments.release,
+            take_over=arguments.take_over,
+            because=arguments.because,
+        )
     else:
         await rollback.roll_back(
             arguments.environment,
@@ -205,7 +221,9 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--by", default="")
     parser.add_argument("--reason", default="")
     parser.add_argument("--take-over", default="")
+    parser.add_argument("--because", default="")
     parser.add_argument("--without-prefect", action="store_true")
+    parser.add_argument("--no-temporary-prefect", action="store_true")
     return parser.parse_args()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from prefect import flow
@@ -16,13 +16,26 @@ from flows.drain import drain_all
 from flows.ending import as_state, work
 from flows.rollback import undo
 from flows.watch import watch_window
-from handlers.errors import ConfigError, DatabaseDown, LockLost, LoginRefused, Refused, RunbookError, TryAgain
+from handlers.errors import (
+    ConfigError,
+    DatabaseDown,
+    Locked,
+    LockLost,
+    LoginRefused,
+    Refused,
+    RunbookError,
+    TryAgain,
+)
+from handlers.release.note import HeldBy
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from tasks import deploy, from_hosts, ledger, plan, probe, report
 from tasks.lock import held
 
 log = logging.getLogger(__name__)
 
+RETRY_SECONDS = 60.0
+"""How long a failed rollback is tried again before it waits for its next turn. The first one took its full time."""
+_NOT_STARTED = (Phase.PLANNED, Phase.APPROVED)
 Step = Callable[[Release], Awaitable[Conclusion]]
 
 STEPS: dict[Phase, tuple[Step, Phase]] = {
@@ -55,35 +68,40 @@ async def release(
 
 
 @flow(name="carry-out", flow_run_name="carry-out-{environment}-{release_id}")
-async def continue_release(environment: str, release_id: str, take_over: str = "") -> State[None]:
+async def continue_release(
+    environment: str, release_id: str, take_over: str = "", because: str = ""
+) -> State[None]:
     """Execute a release from the ledger: a planned one, a held one, or one whose controller died.
 
     Args:
         environment: name of the environment file
         release_id: the release, such as 2025-11-14.3
         take_over: the reason for taking the lock from a live controller
+        because: who or what continues it, in one sentence for the ledger
     """
     with work():
-        run = await execute_by_id(environment, release_id, take_over=take_over)
+        run = await execute_by_id(environment, release_id, take_over=take_over, because=because)
     return as_state(run)
 
 
-async def execute_by_id(environment: str, release_id: str, *, take_over: str = "") -> Release:
+async def execute_by_id(
+    environment: str, release_id: str, *, take_over: str = "", because: str = ""
+) -> Release:
     """The same without Prefect, for when there is no server."""
-    return await execute(await ledger.get(environment, release_id), take_over=take_over)
+    return await execute(await ledger.get(environment, release_id), take_over=take_over, because=because)
 
 
-async def execute(run: Release, *, take_over: str = "") -> Release:
+async def execute(run: Release, *, take_over: str = "", because: str = "") -> Release:
     """Run the phases from the one in the ledger until the release ends or is held; then write the report.
 
-    Each phase is idempotent, so this also continues a release that was held or killed.
+    Each phase is idempotent, so this also continues a release that was held or killed, or a rollback that failed.
+    *because* says who or what continues it.
     """
-    if run.phase in (Phase.PLANNED, Phase.APPROVED) and (drift := await plan.find_drift(run)):
-        return await ledger.enter(run, Phase.REFUSED, Conclusion(verdict=Verdict.FAIL, sentence=drift))
-    if run.phase is Phase.PLANNED:
-        run = await ledger.enter(run, Phase.APPROVED, sentence=await plan.summary(run))
-    is_new = run.phase is Phase.APPROVED
-    async with _locked(run, take_over) as run:
+    is_new = run.phase in _NOT_STARTED
+    async with _locked(run, take_over) as locked:
+        run = await _begin(locked, because or "resumed by the operator")
+        if run.phase is Phase.REFUSED:
+            return run
         scope = await plan.scope(run)
         if not is_new and run.phase in STEPS and (sentence := await from_hosts.taken_back(run)):
             run = await ledger.enter(
@@ -92,29 +110,52 @@ async def execute(run: Release, *, take_over: str = "") -> Release:
         while run.phase in STEPS:
             run = await _run_phase(run, scope)
         if run.phase is Phase.ROLLING_BACK:
-            run = await undo(run)
+            tried_before = locked.phase is Phase.ROLLBACK_FAILED
+            run = await undo(run, keep_trying_seconds=RETRY_SECONDS if tried_before else None)
         await report.write(run)
     return run
 
 
 @asynccontextmanager
 async def _locked(run: Release, take_over: str) -> AsyncIterator[Release]:
-    """Hold the lock and enter the first phase of the work; a new release without the lock is refused permanently."""
-    async with AsyncExitStack() as stack:
+    """Hold the lock. A release that has not started is refused for good when another release has the environment."""
+    try:
+        async with held(run, take_over=take_over) as locked:
+            yield locked
+    except Locked as error:
+        # The lock of this very release is another controller's, which carries it on.
+        if run.phase in _NOT_STARTED and error.release_id != run.id:
+            await _refuse(run, f"another controller took the lock first: {error}")
+        raise
+
+
+async def _begin(run: Release, because: str) -> Release:
+    """Enter the first phase of the work. A release that has not started yet is refused when the world has moved."""
+    match run.phase:
+        case Phase.HELD:
+            return await ledger.resume(run, because)
+        case Phase.ROLLBACK_FAILED:
+            conclusion = Conclusion(verdict=Verdict.FAIL, sentence=f"{because}; {run.reason}")
+            return await ledger.enter(run, Phase.ROLLING_BACK, conclusion)
+        case Phase.PLANNED | Phase.APPROVED if drift := await plan.find_drift(run):
+            return await _refuse(run, drift)
+    if run.phase is Phase.PLANNED:
+        run = await ledger.enter(run, Phase.APPROVED, sentence=await plan.summary(run))
+    if run.phase is Phase.APPROVED:
+        no_approval = f"this environment asks for none; lock taken, token {run.token}"
         try:
-            run = await stack.enter_async_context(held(run, take_over=take_over))
-            if run.phase is Phase.HELD:
-                run = await ledger.resume(run, "resumed by the operator")
-            if run.phase is Phase.APPROVED:
-                no_approval = f"this environment asks for none; lock taken, token {run.token}"
-                run = await ledger.enter(run, Phase.DEPLOYING, sentence=no_approval)
+            run = await ledger.enter(run, Phase.DEPLOYING, sentence=no_approval)
+        except LockLost:
+            raise
         except Refused as error:
             # An approved release that stayed in the ledger would be taken for the one to resume.
-            if run.phase is Phase.APPROVED:
-                sentence = f"another controller took the lock first: {error}"
-                await ledger.enter(run, Phase.REFUSED, Conclusion(verdict=Verdict.FAIL, sentence=sentence))
+            await _refuse(run, f"another release has the environment: {error}")
             raise
-        yield run
+    return run
+
+
+async def _refuse(run: Release, sentence: str) -> Release:
+    return await ledger.enter(run, Phase.REFUSED, Conclusion(verdict=Verdict.FAIL, sentence=sentence))
 
 
 async def _run_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
@@ -157,27 +198,30 @@ async def _run_step(step: Step, run: Release) -> Conclusion:
         sentence = f"{run.phase} stopped because the database could not be used for minutes: {error}. "
         return Conclusion(
             verdict=Verdict.INCONCLUSIVE,
-            sentence=f"{sentence}When it is back, run `runbook resume` or `runbook rollback`.",
+            sentence=f"{sentence}When it is back, `runbook resume --due` continues it.",
+            held_by=HeldBy.DATABASE,
         )
     except ConfigError as error:
         # It says something about a file of ours, and nothing about the revision or a host.
         sentence = (
             f"{run.phase} could not continue: {error}. Then run `runbook resume` or `runbook rollback`."
         )
-        return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=sentence)
+        return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=sentence, held_by=HeldBy.SETTINGS)
     except TryAgain as error:
         blind = run.phase in (Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
         verdict = Verdict.INCONCLUSIVE if blind else Verdict.FAIL
         sentence = f"{run.phase} could not continue: {error}"
-        return Conclusion(verdict=verdict, sentence=sentence, blames_revision=False)
+        return Conclusion(verdict=verdict, sentence=sentence, blames_revision=False, held_by=HeldBy.HOST)
     except RunbookError as error:
         sentence = f"{run.phase} failed: {error}"
         return Conclusion(verdict=Verdict.FAIL, sentence=sentence, blames_revision=False)
     except Exception as error:
-        # A bug in the runbook says nothing about the revision: the operator decides. The log has the traceback.
+        # A bug in the runbook says nothing about the revision. It is tried again a few times, then a person decides.
+        # The log has the traceback.
         log.exception("release %s, phase %s", run.id, run.phase)
         return Conclusion(
             verdict=Verdict.INCONCLUSIVE,
             sentence=f"{run.phase}: error in the runbook itself, {type(error).__name__}: {error}. "
             "Run `runbook resume` or `runbook rollback`.",
+            held_by=HeldBy.RUNBOOK,
         )

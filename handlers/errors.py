@@ -52,6 +52,14 @@ class LoginRefused(Refused):
     """The database refused the login. A command ends; a running release waits, for a password may just be changed."""
 
 
+class Locked(Refused):
+    """Another controller holds the lock of the environment. *release_id* is the release that it runs."""
+
+    def __init__(self, message: str, *, release_id: str | None = None) -> None:
+        super().__init__(message)
+        self.release_id = release_id
+
+
 class LockLost(Refused):
     """Another controller has taken this environment's lock: this one must stop changing things."""
 

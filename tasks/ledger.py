@@ -33,9 +33,10 @@ async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, s
 
 @step(KEEP)
 async def hold(run: Release, conclusion: Conclusion) -> Release:
-    """Hold the release until the operator decides."""
+    """Hold the release, with what holds it: that decides whether it goes on by itself."""
     async with tools(run) as core:
-        return await releases.hold(core.database, run, conclusion.sentence, note=conclusion.note)
+        note = replace(conclusion.note, held_by=conclusion.held_by)
+        return await releases.hold(core.database, run, conclusion.sentence, note=note)
 
 
 @step(KEEP)

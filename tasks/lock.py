@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from handlers.core import Core
 from handlers.errors import LockLost, RunbookError
 from handlers.release import lock
+from handlers.release.controller import controller_name, this_controller
 from handlers.release.ledger import releases
 from handlers.release.phase import FINISHED, Phase, Release
 from tasks.policy import KEEP, step
@@ -21,11 +20,6 @@ from tasks.tools import tools
 log = logging.getLogger(__name__)
 
 RENEW_SECONDS = lock.TTL_SECONDS / 4
-
-
-def holder() -> str:
-    """The name of this controller in the lock and in the status view: host name and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @asynccontextmanager
@@ -57,10 +51,11 @@ async def held(run: Release, *, take_over: str = "") -> AsyncIterator[Release]:
 async def _take(run: Release, take_over: str) -> Release:
     async with tools(run) as core:
         bind, name = core.database, run.environment
+        holder, controller = controller_name(), this_controller()
         if take_over:
-            token = await lock.take_over(bind, name, run.id, holder(), reason=take_over)
+            token = await lock.take_over(bind, name, run.id, holder, reason=take_over, controller=controller)
         else:
-            token = await lock.take(bind, name, run.id, holder())
+            token = await lock.take(bind, name, run.id, holder, controller=controller)
         return dataclasses.replace(await releases.get(bind, run.id), token=token)
 
 

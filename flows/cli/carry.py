@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 
+from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import follow
 from flows.cli.options import RunOptions
 from flows.cli.output import console, print_json
 from handlers.errors import DatabaseDown, ExitCode, Refused
-from handlers.release import lock, settings
-from handlers.release.ledger import records
+from handlers.release import due, lock, settings
+from handlers.release.ledger import records, releases
 from handlers.release.phase import LIVE, Phase, Release, exit_code
 
 SETTLED_PHASES = frozenset(Phase) - (LIVE - {Phase.HELD}) - {Phase.PLANNED, Phase.APPROVED}
 """The phases in which a release has ended, or waits for the operator."""
+REPLACEMENTS_MAX = 3
+"""How often a command replaces a driver that died. Later ones are the work of `runbook resume --due`."""
 
 
 async def run_driver(
@@ -31,22 +35,24 @@ async def run_driver(
 ) -> int:
     """Start the driver of *run* and show its progress until it ends. Ctrl-C only detaches.
 
-    *verb* and *options* are arguments of `flows.driver`. Returns the exit code of the command.
+    *verb* and *options* are arguments of `flows.driver`. A driver that dies is replaced. Returns the exit code of the
+    command.
     """
     await _print_differences(database, run, json=run_options.json)
     options = options + (["--without-prefect"] if run_options.without_prefect else [])
-    options += ["--take-over", take_over] if take_over else []
-    driver = follow.start(verb, environment, run.id, *options)
     reattach = f"runbook status --watch -e {environment}"
+    force = ["--take-over", take_over] if take_over else []
+    driver = follow.start(verb, environment, run.id, *options, *force)
     if run_options.detach:
         print_json({"release": run.id, "log": str(driver.log)}) if run_options.json else console().print(
             f"release {run.id} has started; follow it with: {reattach}"
         )
         return ExitCode.GOOD
+    out = None if run_options.json else console(plain=run_options.plain)
     try:
-        out = None if run_options.json else console(plain=run_options.plain)
-        view = await follow.follow(
-            database, run.environment, run.id, driver=driver, out=out, until=SETTLED_PHASES
+        # The lock of a dead driver of ours is free: only the first one may need force.
+        ended = await until_settled(
+            database, run, driver, restart=lambda: follow.start(verb, environment, run.id, *options), out=out
         )
     except (KeyboardInterrupt, asyncio.CancelledError):
         message = f"detached; release {run.id} continues. Re-attach with: {reattach}"
@@ -56,14 +62,50 @@ async def run_driver(
             f"the state of release {run.id} is unknown: {error}. When the database is back, run: {reattach}"
         )
         return _print_detached(run, message, json=run_options.json)
-    assert view.release is not None
-    code = exit_code(view.release.phase)
+    code = exit_code(ended.phase)
     if run_options.json:
-        print_json(await _outcome(database, view.release, code))
+        print_json(await outcome(database, ended))
     else:
-        line = f"release {run.id}: {view.release.phase}. {view.release.reason}"
-        console(plain=run_options.plain).print(line)
+        console(plain=run_options.plain).print(f"release {run.id}: {ended.phase}. {ended.reason}")
     return code
+
+
+async def until_settled(
+    database: AsyncEngine,
+    run: Release,
+    driver: follow.Driver | None,
+    *,
+    restart: Callable[[], follow.Driver],
+    out: Console | None,
+) -> Release:
+    """Follow a release until it has ended or waits for a person, and return it.
+
+    A driver that dies is replaced by *restart*, a few times. When another controller has taken the release up
+    meanwhile, that one is followed. Raises Uncarried after the last replacement died too.
+    """
+    for replaced in range(1, REPLACEMENTS_MAX + 1):
+        try:
+            return await _follow(database, run, driver, out)
+        except follow.Uncarried as error:
+            if (await due.care(database, await releases.get(database, run.id))).carried:
+                driver = None
+                continue
+            sys.stderr.write(f"runbook: {error}; a new one continues ({replaced} of {REPLACEMENTS_MAX})\n")
+            driver = restart()
+    try:
+        return await _follow(database, run, driver, out)
+    except follow.Uncarried as error:
+        raise follow.Uncarried(f"{error}, then run `runbook resume --due -e {run.environment}`") from error
+
+
+async def _follow(
+    database: AsyncEngine, run: Release, driver: follow.Driver | None, out: Console | None
+) -> Release:
+    view = await follow.follow(
+        database, run.environment, run.id, driver=driver, out=out, until=SETTLED_PHASES, stop_uncarried=True
+    )
+    assert view.release is not None
+    return view.release
 
 
 async def raise_if_locked(database: AsyncEngine, environment: str, *, take_over: str) -> None:
@@ -96,14 +138,15 @@ def _print_detached(run: Release, sentence: str, *, json: bool) -> ExitCode:
     return code
 
 
-async def _outcome(database: AsyncEngine, run: Release, code: ExitCode) -> dict[str, object]:
+async def outcome(database: AsyncEngine, run: Release) -> dict[str, object]:
+    """The outcome of a release, as every command prints it with --json."""
     files = await records.files(database, run)
     report = [file.path for file in files if file.kind.startswith("report")]
     return {
         "release": run.id,
         "environment": run.environment,
         "outcome": run.phase,
-        "exit_code": int(code),
+        "exit_code": int(exit_code(run.phase)),
         "reason": run.reason,
         "from": run.from_revision,
         "to": run.to_revision,

@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.cli import from_hosts
+from flows.cli import due, from_hosts
 from flows.cli.app import app
 from flows.cli.carry import adopt_file, raise_if_locked, run_driver
 from flows.cli.options import (
     ByOption,
     EnvironmentOption,
     JsonOption,
+    OptionalEnvironmentOption,
+    ReasonOption,
     ReleaseOption,
     RunOptions,
     TakeOverOption,
@@ -24,8 +26,9 @@ from flows.cli.options import (
 )
 from flows.cli.output import console, print_json, requester
 from flows.cli.session import with_database
+from handlers.database import migrate
 from handlers.environment.model import Environment
-from handlers.errors import DatabaseDown, ExitCode
+from handlers.errors import DatabaseDown, ExitCode, Refused
 from handlers.phases import begin
 from handlers.release.ledger import records, releases
 from handlers.release.phase import short
@@ -38,20 +41,40 @@ RequiredReasonOption = Annotated[
 @app.command()
 @expand_options
 def resume(
-    environment: EnvironmentOption,
+    environment: OptionalEnvironmentOption = None,
     *,
+    is_due: Annotated[
+        bool,
+        typer.Option(
+            "--due",
+            help="Continue what nobody carries and what needs no person: in one environment, or in all. For a timer.",
+        ),
+    ] = False,
+    by: ByOption = "",
+    reason: ReasonOption = "",
     take_over: TakeOverOption = "",
     use_file: UseFileOption = False,
     run_options: RunOptions,
 ) -> int:
     """Continue a release that is held, or whose controller died, from the phase in the ledger."""
+    if is_due:
+        if take_over or by or reason or use_file:
+            raise Refused("--due decides by itself: leave out --take-over, --use-file, --by and --reason")
+        return due.carry_on(environment, run_options)
+    if not environment:
+        raise Refused("name the environment with --environment, or RUNBOOK_ENVIRONMENT")
+    because = f"resumed by {requester(by)}" + (f": {reason}" if reason else "")
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
+        await migrate.upgrade_existing(database)
         run = await releases.unfinished(database, settings.name)
         await raise_if_locked(database, settings.name, take_over=take_over)
         if use_file:
-            await adopt_file(database, run, by=requester(""), json=run_options.json)
-        return await run_driver(database, environment, run, "execute", [], run_options, take_over=take_over)
+            await adopt_file(database, run, by=requester(by), json=run_options.json)
+        options = ["--because", because]
+        return await run_driver(
+            database, environment, run, "execute", options, run_options, take_over=take_over
+        )
 
     return asyncio.run(with_database(environment, execute))
 

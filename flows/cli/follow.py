@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ STYLES = {
 }
 
 
+class Uncarried(RunbookError):
+    """The process that ran the release has ended before the release did, and no other one runs it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Driver:
     """The process that executes a release. It has its own session, so that a closed terminal does not end it."""
@@ -50,6 +55,11 @@ class Driver:
     def refused(self) -> bool:
         """Whether it ended with Refused: another controller has the lock, or there is nothing to do."""
         return self.process.poll() == ExitCode.REFUSED
+
+    def how_it_ended(self) -> str:
+        """Whether a signal killed the process, for an error message."""
+        status = self.process.poll() or 0
+        return f"was killed by {signal.Signals(-status).name}" if status < 0 else "ended"
 
     def last_line(self) -> str:
         """Why it ended, for an error message: its own error, not the last log line of a library."""
@@ -81,11 +91,13 @@ async def follow(
     driver: Driver | None,
     out: Console | None,
     until: frozenset[Phase] = FINISHED | {Phase.HELD},
+    stop_uncarried: bool = False,
 ) -> StatusView:
     """Show the release until its *driver* ends, or without a driver until its phase is one of *until*.
 
     On a terminal the view is redrawn in place; elsewhere each finished step is one line. With *out* None nothing is
-    shown. Raises Refused when the driver was refused, and RunbookError when it ended too early.
+    shown. Raises Refused when the driver was refused, and Uncarried when it ended too early. With *stop_uncarried*
+    that is raised without a driver too, when nobody carries the release any more.
     """
     screen = _Screen(out)
     with screen:
@@ -98,6 +110,8 @@ async def follow(
             reached = view is not None and view.release is not None and view.release.phase in until
             if driver is None and reached:
                 break
+            if driver is None and stop_uncarried and view is not None and view.carried is False:
+                raise Uncarried(f"nobody runs release {release} any more: {view.care}")
             await asyncio.sleep(POLL_SECONDS)
         last_view = await snapshot.read(engine, environment, release)
         screen.show(last_view)
@@ -106,9 +120,9 @@ async def follow(
             # It changed nothing: the phase in the ledger is the work of another controller.
             raise Refused(driver.last_line())
         if last_view.release.phase not in until:
-            raise RunbookError(
-                f"the process of release {release} ended in phase {last_view.release.phase}: "
-                f"{driver.last_line()}. See {driver.log}, then run `runbook resume`."
+            raise Uncarried(
+                f"the process of release {release} {driver.how_it_ended()} in phase {last_view.release.phase}: "
+                f"{driver.last_line()}. See {driver.log}"
             )
     return last_view
 

@@ -22,6 +22,15 @@ EnvironmentOption = Annotated[
         envvar="RUNBOOK_ENVIRONMENT",
     ),
 ]
+OptionalEnvironmentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--environment",
+        "-e",
+        help="Name of the environment file, or a path to one. Only --due needs none: then it is all of them.",
+        envvar="RUNBOOK_ENVIRONMENT",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print only JSON on stdout; the last line is one object.")
 ]

@@ -15,11 +15,13 @@ from flows.cli.output import console, failure, print_json
 from flows.cli.session import with_database
 from handlers.core import open_core
 from handlers.database import migrate
+from handlers.database.jsonable import as_plain
 from handlers.environment.load import load_environment
 from handlers.environment.model import Environment
 from handlers.erp import doctor
 from handlers.errors import DatabaseDown, ExitCode, Refused
 from handlers.phases import plan
+from handlers.release import due
 from handlers.release.ledger import releases
 from handlers.release.phase import FINISHED, Phase, Release, exit_code, short
 from handlers.report import gather
@@ -100,12 +102,19 @@ def history(
     async def execute(database: AsyncEngine, settings: Environment) -> int:
         await _raise_if_no_ledger(database, settings)
         runs = await releases.history(database, settings.name, limit)
+        cares = [await due.care(database, run) for run in runs]
         if json:
-            print_json({"environment": settings.name, "releases": runs})
+            listed = [
+                {**as_plain(run), "carried": care.carried, "uncarried_since": care.since}
+                for run, care in zip(runs, cares, strict=True)
+            ]
+            print_json({"environment": settings.name, "releases": listed})
             return ExitCode.GOOD
-        for run in runs:
+        for run, care in zip(runs, cares, strict=True):
             revisions = f"{short(run.from_revision)} -> {short(run.to_revision)}"
             console().print(f"{run.id:<14} {run.phase:<16} {revisions}  {run.requested_by}: {run.reason}")
+            if care.carried is False:
+                console().print(f"{'':<14} {care.sentence}: runbook resume --due -e {settings.name}")
         if not runs:
             console().print(f"{settings.name} has had no release yet")
         return ExitCode.GOOD
@@ -143,10 +152,10 @@ def report_(
 
 @app.command("doctor")
 def doctor_(environment: EnvironmentOption, json: JsonOption = False) -> int:
-    """List problems of an environment: schema, redundant indexes, stuck events, stale locks."""
+    """List problems of an environment: schema, redundant indexes, stuck events, releases that nobody carries."""
 
-    async def execute(database: AsyncEngine, _settings: Environment) -> int:
-        findings = await doctor.examine(database)
+    async def execute(database: AsyncEngine, settings: Environment) -> int:
+        findings = await doctor.examine(database, settings.name)
         if json:
             print_json({"findings": findings})
         for finding in findings if not json else []:

@@ -66,6 +66,19 @@ async def pending(engine: AsyncEngine) -> list[str]:
         )
 
 
+async def upgrade_existing(engine: AsyncEngine) -> bool:
+    """Migrate a ledger of an older version; False when there is none, and then none is created.
+
+    For commands that act on an existing release: a newer program must be able to end what an older one began.
+    """
+    missing = await pending(engine)
+    if len(missing) == len(list(ScriptDirectory.from_config(_config()).walk_revisions())):
+        return False
+    if missing:
+        await upgrade(engine)
+    return True
+
+
 def execute_file(name: str) -> None:
     """Run the SQL file of a migration, statement by statement, because asyncpg executes only one at a time."""
     source = files("handlers.database.migrations.versions").joinpath(name).read_text(encoding="utf-8")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database import migrate
 from handlers.database.queries import queries
 from handlers.database.transaction import transaction
+from handlers.release import due
 from handlers.release.phase import short
 
 SQL = queries(__name__)
@@ -68,8 +69,11 @@ _SENTENCES: dict[str, tuple[str, Callable[[Row[Any]], str]]] = {
 _NEEDS_LEDGER = frozenset({"silent_workers"})
 
 
-async def examine(database: AsyncEngine) -> list[Problem]:
-    """Find redundant indexes, stuck events, old or dead workers, wrong clocks, and an outdated ledger."""
+async def examine(database: AsyncEngine, environment: str | None = None) -> list[Problem]:
+    """Find redundant indexes, stuck events, old or dead workers, wrong clocks, and an outdated ledger.
+
+    Of *environment* also a release that nobody carries.
+    """
     problems = []
     has_ledger = not await migrate.pending(database)
     if not has_ledger:
@@ -82,4 +86,14 @@ async def examine(database: AsyncEngine) -> list[Problem]:
                 problems += [
                     Problem(name=name, sentence=sentence(row)) for row in await tx.execute(SQL[query])
                 ]
+        if has_ledger and environment is not None:
+            problems += await _uncarried(tx, environment)
     return problems
+
+
+async def _uncarried(tx: AsyncConnection, environment: str) -> list[Problem]:
+    care = await due.find(tx, environment)
+    if care is None or care.carried is not False:
+        return []
+    sentence = f"{care.release.id} is {care.release.phase}, {care.sentence}"
+    return [Problem(name="release", sentence=f"{sentence}: run `runbook resume --due -e {environment}`")]

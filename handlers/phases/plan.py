@@ -149,7 +149,7 @@ async def _ledger_checks(core: Core, inspection: _Inspection) -> None:
             f"release {live.id} is {live.phase} in {name}: resume it, roll it back or abort it first "
             "(see `runbook status`)",
         )
-    elif holder is not None and holder.alive:
+    elif holder is not None and holder.alive and not holder.is_ours:
         inspection.add(
             "lock",
             False,

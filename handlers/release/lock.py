@@ -6,6 +6,7 @@ next write, and must stop.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.database.jsonable import clean
+from handlers.database.jsonable import as_json, clean
 from handlers.database.queries import queries
 from handlers.database.transaction import Bind, transaction
-from handlers.errors import LockLost, Refused
+from handlers.errors import Locked, LockLost, Refused
+from handlers.release.controller import Controller, this_controller
 
 SQL = queries(__name__)
 TTL_SECONDS = 60.0
@@ -35,31 +37,63 @@ class Holder:
     heartbeat_at: datetime
     expires_at: datetime
     silent_seconds: float
+    has_ended: bool
+    """Its process ran on this machine and has ended, which another machine cannot know."""
+    is_ours: bool
+    """Its process is this one."""
     alive: bool
-    """False when the lock has expired: another controller may take it without force."""
+    """False when the lock has expired or its process has ended: another controller may take it without force."""
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Holder:
         """From the query `holder`."""
         values = dict(row._mapping)
-        return cls(name=values.pop("holder"), **values)
+        name, stored = values.pop("holder"), values.pop("process")
+        controller = Controller.from_json(json.loads(stored) if stored else None, name)
+        has_ended = controller is not None and controller.has_ended()
+        return cls(
+            name=name,
+            has_ended=has_ended,
+            is_ours=controller is not None and controller == this_controller(),
+            alive=values.pop("is_valid") and not has_ended,
+            **values,
+        )
 
 
-async def take(bind: Bind, environment: str, release_id: str, holder: str, ttl: float = TTL_SECONDS) -> int:
+async def take(
+    bind: Bind,
+    environment: str,
+    release_id: str,
+    holder: str,
+    ttl: float = TTL_SECONDS,
+    *,
+    controller: Controller | None = None,
+) -> int:
     """Take the lock for a release and return its token, which is stored in the release's row as well.
 
-    *holder* names one process, which may take its own lock again, for a new token. Raises Refused while another
-    controller holds the lock.
+    *holder* names one process, and *controller* tells it from all others. It may take its own lock again, for a new
+    token. The lock of a process that ended on this machine is free. Raises Locked while another controller holds it.
     """
     async with transaction(bind) as tx:
-        token = await _take(tx, environment, release_id, holder, ttl, by_force=False)
+        token = await _take(
+            tx, environment, release_id, holder, ttl=ttl, controller=controller, by_force=False
+        )
         if token is None:
-            raise Refused(locked_message(await _holder(tx, environment), environment))
+            present = await _holder(tx, environment)
+            message = locked_message(present, environment)
+            raise Locked(message, release_id=present.release_id if present else None)
         return token
 
 
 async def take_over(
-    bind: Bind, environment: str, release_id: str, holder: str, *, reason: str, ttl: float = TTL_SECONDS
+    bind: Bind,
+    environment: str,
+    release_id: str,
+    holder: str,
+    *,
+    reason: str,
+    ttl: float = TTL_SECONDS,
+    controller: Controller | None = None,
 ) -> int:
     """Take the lock from a live controller, and record the reason. The previous holder is fenced off.
 
@@ -69,7 +103,9 @@ async def take_over(
         raise Refused("taking over the lock needs a reason: the ledger keeps it")
     async with transaction(bind) as tx:
         previous = await _holder(tx, environment)
-        token = await _take(tx, environment, release_id, holder, ttl, by_force=True)
+        token = await _take(
+            tx, environment, release_id, holder, ttl=ttl, controller=controller, by_force=True
+        )
         if token is None:
             raise RuntimeError("the lock could not be taken by force")
         await tx.execute(
@@ -107,6 +143,14 @@ async def holder(bind: Bind, environment: str) -> Holder | None:
         return await _holder(tx, environment)
 
 
+async def last_sign(bind: Bind, environment: str, token: int) -> datetime | None:
+    """When the controller with this *token* renewed or released the lock last; None after a later one took it."""
+    async with transaction(bind) as tx:
+        row = await tx.execute(SQL["last_sign"], {"environment": environment, "token": token})
+        sign: datetime | None = row.scalar_one_or_none()
+        return sign
+
+
 async def fence(tx: AsyncConnection, environment: str, token: int | None) -> None:
     """Check that *token* is the lock's, and block take-overs until the transaction ends.
 
@@ -120,16 +164,29 @@ async def fence(tx: AsyncConnection, environment: str, token: int | None) -> Non
 
 
 async def _take(
-    tx: AsyncConnection, environment: str, release_id: str, holder: str, ttl: float, *, by_force: bool
+    tx: AsyncConnection,
+    environment: str,
+    release_id: str,
+    holder: str,
+    *,
+    ttl: float,
+    controller: Controller | None,
+    by_force: bool,
 ) -> int | None:
     target = {"environment": environment, "release_id": release_id}
     if (await tx.execute(SQL["lock_release"], target)).one_or_none() is None:
         raise Refused(f"there is no release {release_id} in {environment}: `runbook history` lists them")
-    token: int | None = (
-        await tx.execute(
-            SQL["take"], {**target, "holder": clean(holder), "ttl": float(ttl), "by_force": by_force}
-        )
-    ).scalar_one_or_none()
+    present = await _holder(tx, environment)
+    values = {
+        **target,
+        "holder": clean(holder),
+        "process": as_json(controller.as_json()) if controller is not None else None,
+        "ttl": float(ttl),
+        "by_force": by_force,
+        # By its token: had another process taken the lock meanwhile, the token would be another one.
+        "ended_token": present.token if present is not None and present.has_ended else None,
+    }
+    token: int | None = (await tx.execute(SQL["take"], values)).scalar_one_or_none()
     if token is not None:
         await tx.execute(SQL["give_token"], {**target, "token": token})
     return token

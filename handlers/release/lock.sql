@@ -1,17 +1,22 @@
 -- take --
--- Take the lock when it is free, has expired, or is ours already, with a higher token. No row: it is held.
-INSERT INTO runbook.lock AS held (environment, release_id, holder, token, taken_at, heartbeat_at, expires_at)
+-- Take the lock, with a higher token, when it is free, has expired, is ours already, or its process has ended. No row:
+-- it is held.
+INSERT INTO runbook.lock AS held (environment, release_id, holder, process, token, taken_at, heartbeat_at, expires_at)
 -- The token is at least the seconds since 2025. Hosts remember the highest token, and must also obey a ledger that
 -- was created anew or restored from a backup.
-VALUES (:environment, :release_id, :holder, extract(epoch FROM clock_timestamp())::bigint - 1735689600,
+VALUES (:environment, :release_id, :holder, CAST(:process AS jsonb),
+        extract(epoch FROM clock_timestamp())::bigint - 1735689600,
         clock_timestamp(), clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl))
 ON CONFLICT (environment) DO UPDATE
-SET release_id = excluded.release_id, holder = excluded.holder, token = greatest(held.token + 1, excluded.token),
-    taken_at = excluded.taken_at, heartbeat_at = excluded.heartbeat_at, expires_at = excluded.expires_at
+SET release_id = excluded.release_id, holder = excluded.holder, process = excluded.process,
+    token = greatest(held.token + 1, excluded.token), taken_at = excluded.taken_at,
+    heartbeat_at = excluded.heartbeat_at, expires_at = excluded.expires_at
 WHERE :by_force
    OR held.release_id IS NULL
    OR held.expires_at <= clock_timestamp()
-   OR (held.release_id = excluded.release_id AND held.holder = excluded.holder)
+   OR held.token = CAST(:ended_token AS bigint)
+   OR (held.release_id = excluded.release_id AND held.holder = excluded.holder
+       AND held.process IS NOT DISTINCT FROM excluded.process)
 RETURNING token;
 
 -- give_token --
@@ -38,7 +43,7 @@ RETURNING token;
 -- Give the lock back, provided it is still ours.
 UPDATE runbook.lock
 -- The token stays: it never decreases.
-SET release_id = NULL, holder = '', expires_at = clock_timestamp()
+SET release_id = NULL, holder = '', process = NULL, expires_at = clock_timestamp()
 WHERE environment = :environment AND token = :token
 RETURNING token;
 
@@ -50,8 +55,13 @@ FOR SHARE;
 
 -- holder --
 -- Who holds the lock, for how long, and how old the last heartbeat is, all by the database's clock.
-SELECT environment, release_id, holder, token, taken_at, heartbeat_at, expires_at,
+SELECT environment, release_id, holder, process::text, token, taken_at, heartbeat_at, expires_at,
        extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_seconds,
-       expires_at > clock_timestamp() AS alive
+       expires_at > clock_timestamp() AS is_valid
 FROM runbook.lock
 WHERE environment = :environment AND release_id IS NOT NULL;
+
+-- last_sign --
+-- The last sign of life of the controller with this token: its last renewal, or the release of the lock.
+SELECT CASE WHEN release_id IS NULL THEN expires_at ELSE heartbeat_at END
+FROM runbook.lock WHERE environment = :environment AND token = :token;

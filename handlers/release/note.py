@@ -8,11 +8,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from handlers.gate.values import Finding
 from handlers.release.stored import known_fields, parse_time
+
+
+class HeldBy(StrEnum):
+    """What holds a release. It decides whether the release goes on by itself."""
+
+    OPERATOR = "operator"
+    """A person asked for it."""
+    GATE = "gate"
+    """The numbers or the hosts leave a question that a person must answer."""
+    DATABASE = "database"
+    """Our database was away for longer than a step waits."""
+    HOST = "host"
+    """A host could not be reached where a measurement needed it."""
+    SETTINGS = "settings"
+    """The environment file, or a secret that it names, cannot be used."""
+    RUNBOOK = "runbook"
+    """An error in the runbook itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +163,11 @@ class PhaseNote:
     """The number of planned dead letters that were not drained."""
     blames_revision: bool | None = None
     """Of the phase before a rollback: whether its failure is evidence against the revision. None in older ledgers."""
+    held_by: HeldBy | None = None
+    """Of the phase before a hold: what holds the release. Of a hold: that a person took it over. None in older
+    ledgers."""
+    skipped_by: str | None = None
+    """The person who ended this phase without its result."""
     why: str | None = None
     """The reason of a rollback."""
     evidence: str | None = None
@@ -195,6 +218,7 @@ class PhaseNote:
             ("armed", ArmedNote.from_json),
             ("watched_at", parse_time),
             ("finding", Finding),
+            ("held_by", HeldBy),
             ("event", UUID),
         ):
             if name in values:

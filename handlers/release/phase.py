@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from handlers.errors import ExitCode
-from handlers.release.note import PhaseNote
+from handlers.release.note import HeldBy, PhaseNote
 
 
 class Phase(StrEnum):
@@ -102,6 +102,8 @@ class Conclusion:
     blames_revision: bool = True
     """Whether a failure is evidence against the revision itself, so that it is quarantined after the rollback. A host
     that cannot be reached, our database, a wrong setting, or a person who changed their mind is not."""
+    held_by: HeldBy = HeldBy.GATE
+    """Of an inconclusive verdict: what holds the release."""
     note: PhaseNote = field(default_factory=PhaseNote)
 
 

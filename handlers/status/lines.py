@@ -54,6 +54,7 @@ def _blocks(view: StatusView, width: int) -> list[_Block]:
         (_ESSENTIAL, _wrapped("release", f"{release.id}  {release.phase.upper()}{_clock(view)}", width)),
         (_ESSENTIAL, _labelled("Why", view.why, width)),
         (_ESSENTIAL, _labelled("Need", view.need, width)),
+        (_ESSENTIAL, _labelled("Carried", _uncarried(view), width)),
         (_USEFUL, _labelled("Version", _versions(view), width)),
         (_DETAIL, _lock(view, width)),
     ]
@@ -102,6 +103,13 @@ def _clock(view: StatusView) -> str:
     return f"  {', '.join(parts)}" if parts else ""
 
 
+def _uncarried(view: StatusView) -> str:
+    """Since when nobody runs the release, and what continues it; empty while somebody does, or a person decides."""
+    if view.carried is not False:
+        return ""
+    return f"{view.care}; `runbook resume --due -e {view.environment}` continues it"
+
+
 def _versions(view: StatusView) -> str:
     if not view.hosts:
         return ""
@@ -135,7 +143,8 @@ def _lock(view: StatusView, width: int) -> list[str]:
 
 
 def _holder(holder: Holder) -> str:
-    state = "renewed" if holder.alive else "EXPIRED, last renewed"
+    lost = "its process has ENDED" if holder.has_ended else "EXPIRED"
+    state = "renewed" if holder.alive else f"{lost}, last renewed"
     renewed = f"{state} {age(holder.silent_seconds)} ago"
     return f"{holder.name} since {holder.taken_at:%H:%M}, {renewed}, token {holder.token}"
 

@@ -17,7 +17,8 @@ from handlers.database.transaction import transaction
 from handlers.environment import frozen
 from handlers.environment.load import load_environment
 from handlers.errors import ConfigError, Refused
-from handlers.release import left_behind, lock
+from handlers.release import due, left_behind, lock
+from handlers.release.due import Care
 from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import JudgementRecord, judgements
 from handlers.release.ledger.releases import PhaseRecord
@@ -55,7 +56,7 @@ _DOING = {
 """The sentence of a running phase that has not stored one yet: without it the release would look stuck."""
 
 _NEEDS: dict[Phase, str] = {
-    Phase.PLANNED: "the plan must be approved",
+    Phase.PLANNED: "nobody has started it: `runbook resume` does, `runbook abort` ends it",
     Phase.HELD: "a person decides: `runbook resume`, `runbook rollback` or `runbook abort`",
     Phase.ROLLBACK_FAILED: "a person looks at the hosts that are not back, then `runbook rollback` goes on",
     Phase.REFUSED: "fix the problem above, then run `runbook plan` again",
@@ -89,19 +90,25 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
     progress = (await tx.execute(SQL["progress"], {"release_id": release.id})).one()
     current = records[-1]
     next_look = current.note.next or NextLook()
+    care = await due.care(tx, release)
     return StatusView(
         environment=release.environment,
         at=at,
         release=release,
         why=_why(release, current, judgement_records),
-        need=_need(release),
+        need=_need(release, care),
         next_what=next_look.what,
-        next_at=next_look.at,
-        running_seconds=None if release.phase in FINISHED else _running_seconds(release, current, at),
+        # Nobody keeps the appointment of a controller that died.
+        next_at=None if care.carried is False else next_look.at,
+        running_seconds=_running_seconds(release, current, care, at),
         window_seconds=current.note.window_seconds,
         hosts=_hosts(release, records, plan),
         returns=_returns(release, records),
         lock=holder,
+        carried=care.carried,
+        uncarried_since=care.since,
+        care=care.sentence,
+        due=care.due,
         steps=_steps(release, records),
         batches=tuple(await dead_letters.batches(tx, release)),
         events_planned=progress.planned,
@@ -112,8 +119,15 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
     )
 
 
-def _running_seconds(release: Release, current: PhaseRecord, at: datetime) -> float:
-    """Runbook seconds of the running phase. Of a watch the time counts in which a controller watched."""
+def _running_seconds(release: Release, current: PhaseRecord, care: Care, at: datetime) -> float | None:
+    """Runbook seconds of the running phase, until the last sign of a controller that died.
+
+    Of a watch the time counts in which a controller watched.
+    """
+    if release.phase in FINISHED:
+        return None
+    if care.carried is False and care.since is not None:
+        at = max(current.started_at, min(at, care.since))
     note = current.note
     if note.watched_seconds is None or note.watched_at is None:
         return (at - current.started_at).total_seconds() * release.speed
@@ -138,7 +152,9 @@ def _why(release: Release, current: PhaseRecord, judgement_records: list[Judgeme
     return "" if release.phase in (Phase.PLANNED, Phase.APPROVED) else release.reason
 
 
-def _need(release: Release) -> str:
+def _need(release: Release, care: Care) -> str:
+    if care.carried is False:
+        return ""
     if release.phase is Phase.HELD and release.from_revision == release.to_revision:
         return "a person decides: `runbook resume` or `runbook abort`; nothing was deployed"
     return _NEEDS.get(release.phase, "")

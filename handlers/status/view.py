@@ -83,6 +83,13 @@ class StatusView:
     returns: tuple[ReturnView, ...] = ()
     """During a rollback, and after one that failed: how far each host is on its way back."""
     lock: Holder | None = None
+    carried: bool | None = None
+    """Whether a living controller runs it; None when it needs none, because it has ended or a person decides."""
+    uncarried_since: datetime | None = None
+    care: str = ""
+    """Who carries it, or since when nobody does and why."""
+    due: bool = False
+    """Whether `runbook resume --due` takes it up now."""
     steps: tuple[StepView, ...] = ()
     batches: tuple[Batch, ...] = ()
     events_planned: int = 0

@@ -101,7 +101,7 @@ async def test_a_planned_release_shows_the_way_before_it(engine: AsyncEngine) ->
     view = await read(engine, "staging")
     states = [step.state for step in view.steps]
     assert states == [StepState.RUNNING, StepState.NEXT, *[StepState.LATER] * 5]
-    assert view.need == "the plan must be approved"
+    assert view.need == "nobody has started it: `runbook resume` does, `runbook abort` ends it"
 
 
 async def test_a_phase_that_has_told_nothing_yet_says_what_it_is_busy_with(engine: AsyncEngine) -> None:

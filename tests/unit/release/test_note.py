@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from handlers.database.jsonable import as_json
 from handlers.gate.values import Finding
-from handlers.release.note import ArmedNote, HostNote, NextLook, PhaseNote, ReturnNote, StepNote
+from handlers.release.note import ArmedNote, HeldBy, HostNote, NextLook, PhaseNote, ReturnNote, StepNote
 
 EVENT = UUID("6f1c0de4-0000-4000-8000-000000000001")
 AT = datetime(2025, 11, 14, 14, 2, 3, 456789, tzinfo=UTC)
@@ -85,6 +85,8 @@ KEPT: list[tuple[PhaseNote, dict[str, Any]]] = [
             }
         },
     ),
+    (PhaseNote(held_by=HeldBy.DATABASE), {"held_by": "database"}),
+    (PhaseNote(skipped_by="ops-a"), {"skipped_by": "ops-a"}),
     (PhaseNote(drained=57, left=0), {"drained": 57, "left": 0}),
     (
         PhaseNote(why="3 of 9", evidence="4 files", activated="2 of 2 hosts"),

@@ -1,0 +1,143 @@
+"""`runbook resume --due`: carry on every release that is due, without a person. A timer runs it each minute."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from flows.cli import follow
+from flows.cli.carry import outcome, until_settled
+from flows.cli.options import RunOptions
+from flows.cli.output import console, print_json
+from flows.cli.session import open_database
+from handlers.database import migrate
+from handlers.environment.last_good import last_good
+from handlers.environment.load import names
+from handlers.environment.model import Environment
+from handlers.errors import DatabaseDown, ExitCode, Refused, RunbookError
+from handlers.release import due
+from handlers.release.due import Care
+from handlers.release.ledger import releases
+from handlers.release.phase import exit_code
+
+WAIT_SECONDS = 60.0
+"""How long it waits for a release that will be due soon: for the end of a silent controller's lock. The next minute
+brings the next run."""
+_SEVERITY = (
+    ExitCode.GOOD,
+    ExitCode.HELD,
+    ExitCode.ROLLED_BACK,
+    ExitCode.REFUSED,
+    ExitCode.OWN_ERROR,
+    ExitCode.ROLLBACK_FAILED,
+)
+"""Of several environments the exit code that comes last here is the command's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of one environment."""
+
+    environment: str
+    exit_code: ExitCode
+    sentence: str
+    release: str | None = None
+    due: bool = False
+    outcome: dict[str, object] | None = None
+    """As `runbook release --json` prints it; None when nothing was carried on, or with --detach."""
+
+
+def carry_on(environment: str | None, options: RunOptions) -> int:
+    """Carry on what is due in one environment, or in all of the folder. Returns the worst exit code."""
+    environments = [environment] if environment else names()
+    if not environments:
+        raise Refused("there is no environment file: name one with --environment")
+    return asyncio.run(_carry_on(environments, options))
+
+
+async def _carry_on(environments: list[str], options: RunOptions) -> int:
+    shown = len(environments) == 1 and not options.json
+    results = await asyncio.gather(*(_one(name, options, shown=shown) for name in environments))
+    code = max((result.exit_code for result in results), key=_SEVERITY.index)
+    if options.json:
+        print_json({"environments": results, "exit_code": int(code)})
+        return code
+    for result in results:
+        console(plain=options.plain).print(f"{result.environment}: {result.sentence}")
+    return code
+
+
+async def _one(environment: str, options: RunOptions, *, shown: bool) -> Result:
+    """Carry on one environment. Its error is its result, so that it does not keep the others from theirs."""
+    try:
+        settings = await last_good(environment)
+        async with open_database(settings) as database:
+            return await _carry_on_in(database, environment, settings, options, shown=shown)
+    except RunbookError as error:
+        if shown:
+            raise
+        sys.stderr.write(f"runbook: {environment}: {error}\n")
+        return Result(environment=environment, exit_code=error.exit_code, sentence=str(error))
+
+
+async def _carry_on_in(
+    database: AsyncEngine, environment: str, settings: Environment, options: RunOptions, *, shown: bool
+) -> Result:
+    name = settings.name
+    if not await migrate.upgrade_existing(database):
+        return Result(environment=name, exit_code=ExitCode.GOOD, sentence="nothing is due: it has no ledger")
+    care = await _find(database, name)
+    if care is None:
+        return Result(environment=name, exit_code=ExitCode.GOOD, sentence="nothing is due")
+    run = care.release
+    if not care.due:
+        sentence = f"nothing is due; release {run.id} is {run.phase}: {care.sentence}"
+        return Result(environment=name, exit_code=ExitCode.GOOD, sentence=sentence, release=run.id)
+    if not options.json:
+        console(plain=options.plain).print(f"{name}: release {run.id} ({run.phase}) is due: {care.sentence}")
+    # A temporary server would delay the start, and nobody looks at it.
+    words = ["--without-prefect" if options.without_prefect else "--no-temporary-prefect"]
+    words += ["--because", f"continued by `runbook resume --due`: {care.sentence}"]
+
+    def start() -> follow.Driver:
+        return follow.start("execute", environment, run.id, *words)
+
+    driver = start()
+    if options.detach:
+        sentence = f"release {run.id} continues; follow it with: runbook status --watch -e {environment}"
+        return Result(environment=name, exit_code=ExitCode.GOOD, sentence=sentence, release=run.id, due=True)
+    out = console(plain=options.plain) if shown else None
+    try:
+        ended = await until_settled(database, run, driver, restart=start, out=out)
+    except DatabaseDown:
+        raise
+    except Refused:
+        # Another `resume --due` was faster; its driver has the lock.
+        now = await due.care(database, await releases.get(database, run.id))
+        if not now.carried:
+            raise
+        sentence = f"release {run.id} is {now.release.phase}: {now.sentence}"
+        return Result(environment=name, exit_code=ExitCode.GOOD, sentence=sentence, release=run.id)
+    return Result(
+        environment=name,
+        exit_code=exit_code(ended.phase),
+        sentence=f"release {run.id}: {ended.phase}. {ended.reason}",
+        release=run.id,
+        due=True,
+        outcome=await outcome(database, ended),
+    )
+
+
+async def _find(database: AsyncEngine, environment: str) -> Care | None:
+    """What is due now, or within WAIT_SECONDS; then it waits for it."""
+    care = await due.find(database, environment)
+    if care is None or care.due or care.due_at is None or care.at is None:
+        return care
+    seconds = (care.due_at - care.at).total_seconds()
+    if seconds > WAIT_SECONDS:
+        return care
+    await asyncio.sleep(max(0.0, seconds) + 0.2)
+    return await due.find(database, environment)

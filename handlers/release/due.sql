@@ -1,0 +1,3 @@
+-- now --
+-- The database's time, by which every age is counted.
+SELECT clock_timestamp();
