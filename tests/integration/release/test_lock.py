@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.errors import LockLost, Refused
+from handlers.errors import Locked, LockLost, Refused
 from handlers.release import lock
+from handlers.release.controller import Controller, this_controller
 from handlers.release.ledger.releases import get
 from tests.integration.release.steps import begun, deploying
 
@@ -59,6 +61,64 @@ async def test_a_dead_holder_is_succeeded_with_a_higher_token(engine: AsyncEngin
     assert await lock.take(engine, "staging", two.id, "ops-b:1") > old
     with pytest.raises(LockLost, match="ops-b:1 has taken the lock"):
         await lock.renew(engine, "staging", old)
+
+
+def ended_controller() -> Controller:
+    """A process of this machine that has ended."""
+    us = this_controller()
+    assert us is not None
+    return replace(us, name="ops-a:1", started=us.started - 1)
+
+
+async def test_the_lock_of_a_process_that_ended_on_this_machine_is_free_at_once(engine: AsyncEngine) -> None:
+    """Nobody waits for its expiry, and nobody needs force. What it may still try is fenced off."""
+    release = await begun(engine)
+    old = await lock.take(engine, "staging", release.id, "ops-a:1", controller=ended_controller())
+    holder = await lock.holder(engine, "staging")
+    assert holder is not None
+    assert (holder.alive, holder.has_ended) == (False, True)
+    other = await begun(engine)
+    assert await lock.take(engine, "staging", other.id, "ops-b:1", controller=this_controller()) > old
+    with pytest.raises(LockLost):
+        await lock.renew(engine, "staging", old)
+    holder = await lock.holder(engine, "staging")
+    assert holder is not None
+    assert not holder.is_ours, "the lock says ops-b:1, which is not the name of this process"
+
+
+async def test_a_process_of_another_machine_keeps_its_lock_until_it_expires(engine: AsyncEngine) -> None:
+    """The same name, number and start: on another kernel, or in another container, that is another process."""
+    release = await begun(engine)
+    for elsewhere in ({"boot": "another"}, {"namespace": "pid:[1]"}):
+        controller = replace(ended_controller(), **elsewhere)
+        await lock.take_over(engine, "staging", release.id, "ops-a:1", reason="a test", controller=controller)
+        with pytest.raises(Locked) as refused:
+            await lock.take(engine, "staging", release.id, "ops-a:1", controller=this_controller())
+        assert refused.value.release_id == release.id
+
+
+async def test_a_lock_that_an_older_version_took_is_never_taken_for_a_dead_one(engine: AsyncEngine) -> None:
+    """It leaves the process of its predecessor in the row: that one has ended, and the holder has not."""
+    release = await begun(engine)
+    await lock.take(engine, "staging", release.id, "ops-a:1", controller=ended_controller())
+    async with engine.begin() as tx:
+        await tx.execute(text("UPDATE runbook.lock SET holder = 'ops-b:1', token = token + 1"))
+    holder = await lock.holder(engine, "staging")
+    assert holder is not None
+    assert holder.alive
+    with pytest.raises(Locked):
+        await lock.take(engine, "staging", release.id, "ops-c:1", controller=this_controller())
+
+
+async def test_of_many_that_find_a_dead_holder_one_gets_the_lock(engine: AsyncEngine) -> None:
+    """Eight see the same dead process at the same moment: one token, seven refusals."""
+    release = await begun(engine)
+    await lock.take(engine, "staging", release.id, "ops-a:1", controller=ended_controller())
+    results = await asyncio.gather(
+        *(lock.take(engine, "staging", release.id, f"ops:{n}") for n in range(8)), return_exceptions=True
+    )
+    assert sum(isinstance(result, int) for result in results) == 1
+    assert sum(isinstance(result, Locked) for result in results) == 7
 
 
 async def test_renewing_keeps_the_lock(engine: AsyncEngine) -> None:
