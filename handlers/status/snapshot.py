@@ -153,7 +153,7 @@ def _why(release: Release, current: PhaseRecord, judgement_records: list[Judgeme
 
 
 def _need(release: Release, care: Care) -> str:
-    if care.carried is False:
+    if care.carried is False and release.phase is not Phase.ROLLBACK_FAILED:
         return ""
     if release.phase is Phase.HELD and release.from_revision == release.to_revision:
         return "a person decides: `runbook resume` or `runbook abort`; nothing was deployed"

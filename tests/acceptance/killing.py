@@ -140,11 +140,10 @@ class Place:
             assert not ended, f"the driver ended before {point.name}: {self.driver_log()}"
             await asyncio.sleep(0.02)
 
-    async def kill_at(self, run: Release, points: Sequence[Point], *, resumed: bool = False) -> None:
-        """For each point: start a driver, and kill it when the point is reached."""
+    async def kill_at(self, run: Release, points: Sequence[Point]) -> None:
+        """For each point: start a driver, and kill it when the point is reached. The next one needs no force."""
         for point in points:
-            driver = self.drive(run, "--without-prefect", *(("--take-over", WHY) if resumed else ()))
-            resumed = True
+            driver = self.drive(run, "--without-prefect")
             try:
                 await self.at(point, driver)
             finally:
