@@ -27,6 +27,9 @@ from handlers.host.ssh import Shell
 from handlers.release.phase import Verdict, short
 
 _ABBREVIATED_MIN = 7
+_FIRST_PAUSE_SECONDS = 0.2
+"""The pause after the first check, while no host is good yet: a process that has just been restarted answers soon. Each
+pause is twice the one before, up to the interval of the probe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,7 @@ class _Expected:
     workers: bool
     fleet_workers: bool
     previous_pids: Mapping[str, Mapping[str, int]]
+    leaving: str | None
 
 
 OnLook = Callable[[Sequence[HostHealth]], Awaitable[None]]
@@ -85,13 +89,15 @@ async def look_once(
     previous_pids: Mapping[str, Mapping[str, int]] | None = None,
     workers: bool = True,
     fleet_workers: bool = True,
+    leaving: str | None = None,
 ) -> list[HostHealth]:
     """Check every host once, concurrently. A failure is part of the result and never raised.
 
-    With *shells* the units must be active too, and the main process of a web unit must not be the one in
-    *previous_pids* (pids by host and unit, from before the switch). Without *workers* these are not checked: they are
-    stopped during a deploy. Without *fleet_workers* only the host's own worker units are: its answer may list the
-    workers of all hosts, and on the way back the others may still run the other revision.
+    With *shells* the units must be active too, and the main process of a unit must not be the one in *previous_pids*
+    (pids by host and unit, from before the switch). Without *workers* these are not checked: they are stopped during a
+    deploy. Without *fleet_workers* only the host's own worker units are: its answer may list the workers of all hosts,
+    and on the way back the others may still run the other revision. Workers on the revision *leaving* may be listed
+    next to those on the wanted one: their units have been proven, and a list forgets a stopped worker only later.
     """
     by_name = {shell.host.name: shell for shell in shells}
     expected = _Expected(
@@ -99,6 +105,7 @@ async def look_once(
         workers=workers,
         fleet_workers=workers and fleet_workers,
         previous_pids=previous_pids or {},
+        leaving=leaving,
     )
     checked = core.environment.hosts if hosts is None else hosts
     return list(
@@ -125,7 +132,9 @@ async def until_healthy(
     probe = core.environment.probe
     deadline = monotonic() + probe.limit_seconds
     counts: dict[str, int] = {}
+    pause = min(_FIRST_PAUSE_SECONDS, probe.interval_seconds)
     while True:
+        began = monotonic()
         results = await look_once(
             core,
             revision,
@@ -141,9 +150,13 @@ async def until_healthy(
             await on_look(results)
         if results and all(health.consecutive >= probe.consecutive for health in results):
             return _conclude(Verdict.PASS, revision, results, probe)
-        if monotonic() + probe.interval_seconds > deadline:
+        if max(monotonic(), began + probe.interval_seconds) > deadline:
             return _conclude(Verdict.FAIL, revision, results, probe)
-        await asyncio.sleep(probe.interval_seconds)
+        if any(health.good for health in results):
+            pause = probe.interval_seconds
+        # Between the starts of two checks: a slow connection would else make each proof longer.
+        await asyncio.sleep(max(0.0, pause - (monotonic() - began)))
+        pause = min(2 * pause, probe.interval_seconds)
 
 
 def runs(reported: object, revision: str) -> bool:
@@ -188,7 +201,7 @@ async def _check_answer(core: Core, host: Host, expected: _Expected) -> tuple[ob
         faults.append(f"revision {short(str(reported))} instead of {short(revision)}")
     faults += _database_faults(answer.content, probe)
     if expected.fleet_workers:
-        faults += _worker_faults(answer.content, probe, revision)
+        faults += _worker_faults(answer.content, probe, expected)
     return reported, faults
 
 
@@ -218,7 +231,7 @@ def worker_revisions(content: object, dotted: str) -> list[object] | None:
     return revisions if isinstance(revisions, list) else None
 
 
-def _worker_faults(content: object, probe: Probe, revision: str) -> list[str]:
+def _worker_faults(content: object, probe: Probe, expected: _Expected) -> list[str]:
     if probe.worker_revisions_field is None:
         return []
     revisions = worker_revisions(content, probe.worker_revisions_field)
@@ -226,8 +239,11 @@ def _worker_faults(content: object, probe: Probe, revision: str) -> list[str]:
         return [f"no list {probe.worker_revisions_field!r} in its answer"]
     if not revisions:
         return ["no live worker"]
-    others = sorted({short(str(reported)) for reported in revisions if not runs(reported, revision)})
-    return [f"workers on {', '.join(others)}"] if others else []
+    others = [reported for reported in revisions if not runs(reported, expected.revision)]
+    if expected.leaving is not None and len(others) < len(revisions):
+        others = [reported for reported in others if not runs(reported, expected.leaving)]
+    names = sorted({short(str(reported)) for reported in others})
+    return [f"workers on {', '.join(names)}"] if names else []
 
 
 async def _unit_faults(shell: Shell, expected: _Expected) -> list[str]:
@@ -243,7 +259,7 @@ async def _unit_faults(shell: Shell, expected: _Expected) -> list[str]:
         if unit.name in wanted and unit.active_state != "active":
             sentence = f"unit {unit.name} {unit.active_state}"
             faults.append(Evidence(sentence) if unit.name in services.web else sentence)
-        elif unit.name in services.web and unit.main_pid and previous_pids.get(unit.name) == unit.main_pid:
+        elif unit.name in wanted and unit.main_pid and previous_pids.get(unit.name) == unit.main_pid:
             faults.append(f"unit {unit.name} still runs the previous process ({unit.main_pid})")
     return faults
 

@@ -124,17 +124,19 @@ async def bring_back(
 async def look(core: Core, release: Release, hosts: Sequence[HostReturn]) -> tuple[HostReturn, ...]:
     """Look at all hosts together, with the workers that their answers list. One that is not healthy is not back.
 
-    Workers that have just stopped may be listed for a while, so it looks until the probe's time limit.
+    A worker of the previous revision must be listed. Those of the revision that was left may still be: their units have
+    been replaced on every host, and the list forgets them only after a while, which would double the time to be back.
     """
     deadline = asyncio.get_running_loop().time() + core.environment.probe.limit_seconds
     while True:
-        seen = {health.host: health for health in await look_once(core, release.from_revision)}
+        health = await look_once(core, release.from_revision, leaving=release.to_revision)
+        seen = {one.host: one for one in health}
         is_late = asyncio.get_running_loop().time() >= deadline
-        if is_late or all(health.good for health in seen.values()):
+        if is_late or all(one.good for one in health):
             break
         await asyncio.sleep(core.environment.probe.interval_seconds)
     looked = tuple(_looked(host, seen[host.host]) for host in hosts)
-    note = PhaseNote(hosts=host_notes(list(seen.values())), returns={h.host: return_note(h) for h in looked})
+    note = PhaseNote(hosts=host_notes(health), returns={h.host: return_note(h) for h in looked})
     await _noted(core, release, note)
     return looked
 

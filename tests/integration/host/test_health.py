@@ -292,6 +292,35 @@ async def test_every_live_worker_must_run_the_revision(web: Web, workers: Any, w
         assert without.good
 
 
+@pytest.mark.parametrize(
+    ("workers", "words"),
+    [
+        ([SHA, OTHER], ""),
+        ([OTHER], "workers on 41aa07c"),
+        ([SHA, OTHER, "9" * 40], "workers on 9999999"),
+        ([], "no live worker"),
+    ],
+)
+async def test_a_list_may_still_have_the_workers_that_a_rollback_stopped(
+    web: Web, workers: Any, words: str
+) -> None:
+    """Next to one of the wanted revision: their units are proven. A worker of a third revision is not healthy."""
+    web.answers = lambda _: (200, {"revision": SHA, "database": "ok", "workers": workers})
+    async with core_of(environment(web.url, worker_revisions_field="workers")) as core:
+        (seen,) = await look_once(core, SHA, leaving=OTHER)
+    assert seen.good is (not words)
+    assert words in seen.summary
+
+
+async def test_a_process_that_has_just_been_restarted_is_asked_again_soon(web: Web) -> None:
+    """The first pauses are short until it answers, so that its start delays no rollback by a whole interval."""
+    web.answers = lambda call: (200, {"revision": SHA, "database": "ok"}) if call >= 2 else (503, "starting")
+    async with core_of(environment(web.url, consecutive=1, interval_seconds=30, limit_seconds=60)) as core:
+        began = monotonic()
+        assert (await until_healthy(core, SHA)).verdict is Verdict.PASS
+    assert monotonic() - began < 10
+
+
 async def test_each_check_is_reported(web: Web) -> None:
     """on_look gets the health after every check, with the count."""
     counts: list[int] = []
@@ -316,15 +345,16 @@ async def test_a_dead_unit_or_an_old_process_is_not_healthy(web: Web, tmp_path: 
         place = base.model_copy(update={"hosts": (host,), "probe": probe})
         async with core_of(place) as core, open_hosts(place) as shells:
             await shells[0].run(Command("systemctl", "start", "tsh-erp"))
-            previous_pids = {"web-1": (await inspect(shells[0])).pids()}
             (seen,) = await look_once(core, SHA, shells=shells)
             assert "unit tsh-erp-workers inactive" in seen.summary
             (seen,) = await look_once(core, SHA, shells=shells, workers=False)
             assert seen.good
             await shells[0].run(Command("systemctl", "start", "tsh-erp-workers"))
-            (seen,) = await look_once(core, SHA, shells=shells, previous_pids=previous_pids)
-            assert "still runs the previous process" in seen.summary
-            await shells[0].run(Command("systemctl", "restart", "tsh-erp"))
+            previous_pids = {"web-1": (await inspect(shells[0])).pids()}
+            for name in ("tsh-erp", "tsh-erp-workers"):
+                (seen,) = await look_once(core, SHA, shells=shells, previous_pids=previous_pids)
+                assert f"unit {name} still runs the previous process" in seen.summary
+                await shells[0].run(Command("systemctl", "restart", name))
             (seen,) = await look_once(core, SHA, shells=shells, previous_pids=previous_pids)
             assert seen.good, seen.summary
 
