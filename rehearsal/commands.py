@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,8 @@ class Done:
         return str(self.json.get("error") or self.json.get("reason") or self.stderr.strip()[-300:])
 
 
-async def runbook(*words: str) -> Done:
-    """Run a command with our environment to its end. It is killed when we are cancelled."""
+async def runbook(*words: str, variables: Mapping[str, str]) -> Done:
+    """Run a command to its end, with *variables* as its whole environment. It is killed when we are cancelled."""
     process = await asyncio.create_subprocess_exec(
         *_RUN,
         *words,
@@ -43,6 +44,7 @@ async def runbook(*words: str) -> Done:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
+        env=dict(variables),
     )
     try:
         stdout, stderr = await process.communicate()

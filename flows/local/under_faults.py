@@ -34,21 +34,20 @@ class UnderFaults:
         self._target = target
         self._run = run
         clock_file = target.folder / "clock"
+        library = controller.clock_library()
+        if library is not None and any(fault.kind is Kind.CLOCK_JUMP for fault in faults):
+            # From now on for each process that we start: all of them are the controller's.
+            os.environ.update(controller.clock_variables(library, clock_file))
         self._world = World(
             target=target,
             release_id=run.id,
+            variables=os.environ,
             prefect_url=os.environ["PREFECT_API_URL"],
             clock_file=clock_file,
         )
         self._injector = Injector(self._world, faults, engine)
         lasting = sum(fault.seconds or 0 for fault in faults if fault.kind is not Kind.CLOCK_JUMP)
         self._timer = Timer(self._world, self._injector, engine, limit_seconds=LIMIT_SECONDS + 2 * lasting)
-        library = controller.clock_library()
-        self._variables = (
-            controller.clock_variables(library, clock_file)
-            if library is not None and any(fault.kind is Kind.CLOCK_JUMP for fault in faults)
-            else {}
-        )
 
     @classmethod
     @asynccontextmanager
@@ -62,7 +61,6 @@ class UnderFaults:
 
     async def release(self, database: AsyncEngine, out: Console | None) -> Release:
         """Start the driver and the faults; return the release when it is at rest and everything is mended."""
-        os.environ.update(self._variables)
         async with self._injector.running():
             driver = follow.start("execute", str(self._target.environment_path), self._run.id)
             resting = asyncio.create_task(self._timer.until_at_rest())

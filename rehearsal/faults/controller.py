@@ -63,7 +63,8 @@ async def second_manager(world: World, fault: Fault, host: RehearsalHost) -> Asy
     where = ("-e", str(world.target.environment_path), "--json", "--without-prefect")
     reason = ("--by", "second-manager", "--reason", "did not know")
     done = await asyncio.gather(
-        runbook("release", world.target.revisions["broken"], *where, *reason), runbook("resume", *where)
+        runbook("release", world.target.revisions["broken"], *where, *reason, variables=world.variables),
+        runbook("resume", *where, variables=world.variables),
     )
     if fault.moment.name not in _UNLOCKED:
         for name, command in zip(("release", "resume"), done, strict=True):

@@ -133,11 +133,12 @@ class Injector:
         try:
             async with BREAKERS[one.fault.kind](self._world, one.fault, host):
                 await self._last(one.fault)
-            one.ended_at = datetime.now(UTC)
         except Exception as error:
             # A fault that cannot be injected must not end the release that it was meant for.
             one.problem = f"{type(error).__name__}: {error}"
         finally:
+            # Also where the release has ended first: then it is mended now.
+            one.ended_at = datetime.now(UTC)
             self._active -= not lasting
 
     def _struck(self, reached: Reached) -> RehearsalHost:

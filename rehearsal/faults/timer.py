@@ -82,6 +82,8 @@ class Timer:
     async def _carry_on(self) -> None:
         self.runs += 1
         where = ("-e", str(self._world.target.environment_path), "--json")
-        done = await runbook("resume", "--due", *where)
+        variables = self._world.variables
+        done = await runbook("resume", "--due", *where, variables=variables)
         if "No such option" in done.stderr and not self._world.controllers():
-            await runbook("resume", *where, "--take-over", "its controller was killed", "--detach")
+            why = ("--take-over", "its controller was killed", "--detach")
+            await runbook("resume", *where, *why, variables=variables)

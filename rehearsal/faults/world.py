@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ class World:
 
     target: Target
     release_id: str
+    variables: Mapping[str, str] = field(repr=False)
+    """The environment of every command of the controller's user."""
     prefect_url: str
     clock_file: Path
     """The offset of the controller's clock, which libfaketime reads."""

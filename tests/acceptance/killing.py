@@ -12,9 +12,10 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -50,6 +51,8 @@ class Place:
     home: Path
     ledger: asyncpg.Connection
     speed: float = 120.0
+    extra: dict[str, str] = field(default_factory=dict)
+    """More variables of the user's shell."""
 
     @classmethod
     @asynccontextmanager
@@ -77,7 +80,8 @@ class Place:
     @property
     def variables(self) -> dict[str, str]:
         """The variables of the user's shell, and the marker that ends leftover processes with the target."""
-        return {**os.environ, "XDG_STATE_HOME": str(self.home / "state"), "TDS_REHEARSAL": self.target.id}
+        ours = {"XDG_STATE_HOME": str(self.home / "state"), "TDS_REHEARSAL": self.target.id}
+        return {**os.environ, **ours, **self.extra}
 
     async def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
         """Rows of the target's database, read independently of the runbook."""
@@ -164,8 +168,8 @@ class Place:
         return answers
 
     @asynccontextmanager
-    async def live_traffic(self, run: Release) -> AsyncIterator[None]:
-        """Live webhooks, from the beginning of the watch until the end of the block."""
+    async def live_traffic(self, run: Release, received: list[UUID] | None = None) -> AsyncIterator[None]:
+        """Live webhooks, from the beginning of the watch until the end of the block. *received* gets their ids."""
         stop = asyncio.Event()
         reader = await asyncpg.connect(self.target.database_url)
 
@@ -179,7 +183,7 @@ class Place:
                     )
             engine = self.target.engine()
             try:
-                await traffic(engine, stop, 3.0)
+                await traffic(engine, stop, 3.0, received)
             finally:
                 await engine.dispose()
 
