@@ -13,7 +13,7 @@ from handlers.host.fleet import roll_out
 from handlers.host.health import FleetHealth, until_healthy
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import FENCED, HostChange
-from handlers.phases.probe import record_host_notes
+from handlers.phases.probe import blaming_for_database, record_host_notes
 from handlers.release.ledger import intents, releases
 from handlers.release.ledger.intents import LedgerRecorder
 from handlers.release.note import PhaseNote
@@ -28,7 +28,7 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
 
         async def healthy(hosts: Sequence[Host]) -> FleetHealth:
             chosen = [shell for shell in shells if shell.host in hosts]
-            return await until_healthy(
+            proven = await until_healthy(
                 core,
                 release.to_revision,
                 hosts=hosts,
@@ -37,6 +37,7 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
                 workers=False,
                 on_look=record_host_notes(core, release),
             )
+            return blaming_for_database(proven)
 
         try:
             rolled_out = await roll_out(shells, change, healthy)

@@ -12,6 +12,7 @@ from handlers.environment.load import parse
 from handlers.host.health import until_healthy
 from handlers.host.way_back import HostReturn
 from handlers.phases import rollback
+from handlers.phases.probe import blaming_for_database
 from handlers.release.ledger import deferred, intents, records, releases
 from handlers.release.ledger.deferred import DeferringRecorder
 from handlers.release.note import PhaseNote
@@ -118,4 +119,19 @@ async def test_an_answer_blames_the_revision_only_for_its_own_fault(
         web.answers = lambda _: (status, answer)
         proven = await until_healthy(core, SHA)
     assert proven.verdict is Verdict.FAIL
+    assert proven.blames_revision == blames
+
+
+@pytest.mark.parametrize(
+    ("answer", "blames"),
+    [
+        ({"revision": SHA, "database": "error"}, True),
+        ({"revision": OTHER, "database": "error"}, False),
+    ],
+)
+async def test_a_database_that_only_the_revision_misses_blames_it(answer: Any, blames: bool) -> None:
+    """The ledger in the same database answered all the time; a table that does not exist looks like this."""
+    async with Web() as web, core_of(environment(web.url)) as core:
+        web.answers = lambda _: (503, answer)
+        proven = blaming_for_database(await until_healthy(core, SHA))
     assert proven.blames_revision == blames
