@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from handlers.phases import open_operations
-from handlers.release import settings
+from handlers.release import due, settings
 from handlers.release.ledger import releases
 from handlers.release.phase import FINISHED, Conclusion, Phase, Release, Verdict
 from tasks.policy import KEEP, step
@@ -58,7 +58,7 @@ async def get(environment: str, release_id: str) -> Release:
 async def unfinished(environment: str) -> Release:
     """The release of the environment that can be resumed. Raises Refused when there is none."""
     async with tools(environment) as core:
-        return await releases.unfinished(core.database, environment)
+        return await due.unfinished(core.database, environment)
 
 
 @step(KEEP)

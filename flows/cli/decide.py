@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.cli import due, from_hosts
+from flows.cli import from_hosts, resume_due
 from flows.cli.app import app
 from flows.cli.carry import adopt_file, raise_if_locked, run_driver
 from flows.cli.options import (
@@ -30,6 +30,7 @@ from handlers.database import migrate
 from handlers.environment.model import Environment
 from handlers.errors import DatabaseDown, ExitCode, Refused
 from handlers.phases import begin
+from handlers.release import due
 from handlers.release.ledger import records, releases
 from handlers.release.phase import short
 
@@ -60,14 +61,14 @@ def resume(
     if is_due:
         if take_over or by or reason or use_file:
             raise Refused("--due decides by itself: leave out --take-over, --use-file, --by and --reason")
-        return due.carry_on(environment, run_options)
+        return resume_due.carry_on(environment, run_options)
     if not environment:
         raise Refused("name the environment with --environment, or RUNBOOK_ENVIRONMENT")
     because = f"resumed by {requester(by)}" + (f": {reason}" if reason else "")
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
         await migrate.upgrade_existing(database)
-        run = await releases.unfinished(database, settings.name)
+        run = await due.unfinished(database, settings.name)
         await raise_if_locked(database, settings.name, take_over=take_over)
         if use_file:
             await adopt_file(database, run, by=requester(by), json=run_options.json)
@@ -141,7 +142,7 @@ def abort(
         run = (
             await releases.get(database, release)
             if release
-            else await releases.unfinished(database, settings.name)
+            else await due.unfinished(database, settings.name)
         )
         aborted = await begin.abort(database, run, by=requester(by), reason=reason)
         if json:

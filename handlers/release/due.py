@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from handlers.database.queries import queries
 from handlers.database.transaction import Bind, transaction
+from handlers.errors import Refused
 from handlers.release import lock
 from handlers.release.ledger import releases
 from handlers.release.ledger.releases import PhaseRecord
@@ -30,6 +31,7 @@ _CAUSES = {
     HeldBy.SETTINGS: "an environment file that cannot be used",
     HeldBy.HOST: "an unreachable host",
 }
+_HISTORY_MAX = 50
 SILENT_SECONDS = lock.TTL_SECONDS / 2
 """A controller that has missed two renewals is probably dead: `runbook resume --due` waits for the end of its lock."""
 
@@ -52,13 +54,40 @@ class Care:
     sentence: str = ""
 
 
+async def unfinished(bind: Bind, environment: str) -> Release:
+    """The release of the environment that can be continued. Raises Refused when there is none."""
+    found = await unfinished_releases(bind, environment)
+    if not found:
+        raise Refused(f"no release of {environment} is held or running: there is nothing to resume")
+    return found[0]
+
+
+async def unfinished_releases(bind: Bind, environment: str) -> list[Release]:
+    """The releases with something left to do: the live one, otherwise those that have not started, and after these
+    the one whose rollback failed. A release that changed the hosts hides all older ones.
+    """
+    if (run := await releases.live(bind, environment)) is not None:
+        return [run]
+    found = []
+    for past in await releases.history(bind, environment, limit=_HISTORY_MAX):
+        if past.phase in (Phase.PLANNED, Phase.APPROVED):
+            found.append(past)
+            continue
+        if past.phase is Phase.ROLLBACK_FAILED:
+            found.append(past)
+        changed_nothing = past.from_revision == past.to_revision
+        if not changed_nothing and past.phase not in (Phase.REFUSED, Phase.ABORTED):
+            break
+    return found
+
+
 async def find(bind: Bind, environment: str) -> Care | None:
     """The care of the release that is due, otherwise of the first one that has something left to do.
 
     None when no release of the environment has.
     """
     async with transaction(bind) as tx:
-        found = [await care(tx, run) for run in await releases.unfinished_releases(tx, environment)]
+        found = [await care(tx, run) for run in await unfinished_releases(tx, environment)]
     by_urgency = sorted(found, key=lambda each: (not each.due, each.due_at is None))
     return by_urgency[0] if by_urgency else None
 

@@ -25,7 +25,6 @@ from handlers.release.planned import Plan
 SQL = queries(__name__)
 
 _NEEDS_LOCK = LIVE - {Phase.HELD}
-_HISTORY_MAX = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,33 +103,6 @@ async def live(bind: Bind, environment: str) -> Release | None:
         values = {"environment": environment, "live": [phase.value for phase in sorted(LIVE)]}
         row = (await tx.execute(SQL["live"], values)).one_or_none()
     return _release(row) if row else None
-
-
-async def unfinished(bind: Bind, environment: str) -> Release:
-    """The release of the environment that can be continued. Raises Refused when there is none."""
-    found = await unfinished_releases(bind, environment)
-    if not found:
-        raise Refused(f"no release of {environment} is held or running: there is nothing to resume")
-    return found[0]
-
-
-async def unfinished_releases(bind: Bind, environment: str) -> list[Release]:
-    """The releases with something left to do: the live one, otherwise those that have not started, and after these
-    the one whose rollback failed. A release that changed the hosts hides all older ones.
-    """
-    if (run := await live(bind, environment)) is not None:
-        return [run]
-    found = []
-    for past in await history(bind, environment, limit=_HISTORY_MAX):
-        if past.phase in (Phase.PLANNED, Phase.APPROVED):
-            found.append(past)
-            continue
-        if past.phase is Phase.ROLLBACK_FAILED:
-            found.append(past)
-        changed_nothing = past.from_revision == past.to_revision
-        if not changed_nothing and past.phase not in (Phase.REFUSED, Phase.ABORTED):
-            break
-    return found
 
 
 async def history(bind: Bind, environment: str, limit: int = 20) -> list[Release]:

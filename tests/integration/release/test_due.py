@@ -264,7 +264,7 @@ async def test_a_plan_on_top_does_not_hide_a_failed_rollback(engine: AsyncEngine
     await passes(engine, ROLLBACK_PAUSES[0])
     care = await find(engine)
     assert (care.release.id, care.due) == (release.id, True)
-    assert (await releases.unfinished(engine, "staging")).id == plan.id
+    assert (await due.unfinished(engine, "staging")).id == plan.id
 
 
 async def test_a_later_release_hides_a_failed_rollback(engine: AsyncEngine) -> None:
