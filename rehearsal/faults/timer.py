@@ -41,7 +41,6 @@ class Timer:
         self._injector = injector
         self._engine = engine
         self._deadline = time.monotonic() + limit_seconds
-        self.runs = 0
 
     async def until_at_rest(self) -> None:
         """Return when nothing carries the release on any more, or after the limit with a word about it."""
@@ -55,11 +54,12 @@ class Timer:
                 return
             if self._world.timer_stopped or (time.monotonic() < due_at and not abandoned):
                 continue
-            await self._carry_on()
+            started = await self._carry_on()
             due_at = time.monotonic() + INTERVAL_SECONDS
             resting = (
                 abandoned
                 and state is not None
+                and not started
                 and not state.is_locked
                 and not self._injector.active
                 and not self._world.controllers()
@@ -79,11 +79,8 @@ class Timer:
             return None
         return _State(phase=Phase(row.phase), is_locked=row.is_locked)
 
-    async def _carry_on(self) -> None:
-        self.runs += 1
-        where = ("-e", str(self._world.target.environment_path), "--json")
-        variables = self._world.variables
-        done = await runbook("resume", "--due", *where, variables=variables)
-        if "No such option" in done.stderr and not self._world.controllers():
-            why = ("--take-over", "its controller was killed", "--detach")
-            await runbook("resume", *where, *why, variables=variables)
+    async def _carry_on(self) -> bool:
+        """Run the command as the timer does; whether it has started a controller. It waits for what is due soon."""
+        where = ("-e", str(self._world.target.environment_path))
+        done = await runbook("resume", "--due", *where, "--detach", "--json", variables=self._world.variables)
+        return any(one.get("due") for one in done.json.get("environments", []))
