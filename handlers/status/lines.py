@@ -9,6 +9,7 @@ from datetime import datetime
 from handlers.release import left_behind
 from handlers.release.lock import Holder
 from handlers.release.phase import short
+from handlers.status import fleet_lines
 from handlers.status.view import HostView, ReturnView, StatusView, StepState, StepView
 
 _FRESH_SECONDS = 120
@@ -56,9 +57,16 @@ def _blocks(view: StatusView, width: int) -> list[_Block]:
         (_ESSENTIAL, _labelled("Need", view.need, width)),
         (_ESSENTIAL, _labelled("Carried", _uncarried(view), width)),
         (_USEFUL, _labelled("Version", _versions(view), width)),
+        (_ESSENTIAL, _labelled("Hosts", fleet_lines.progress(view.host_steps), width)),
         (_DETAIL, _lock(view, width)),
     ]
-    blocks += [(_ESSENTIAL, _labelled(host.name, _returned(host), width)) for host in view.returns]
+    back = fleet_lines.together(
+        (host.name, f"on {short(host.revision)}") for host in view.returns if host.back
+    )
+    blocks.append((_ESSENTIAL, _labelled("Back", back, width)))
+    blocks += [
+        (_ESSENTIAL, _labelled(host.name, _returned(host), width)) for host in view.returns if not host.back
+    ]
     blocks += [(_USEFUL, _labelled("Differs", difference, width)) for difference in view.differences]
     blocks += [(_RANKS[step.state], _step(step, width)) for step in view.steps]
     if view.batches:
@@ -113,7 +121,10 @@ def _uncarried(view: StatusView) -> str:
 def _versions(view: StatusView) -> str:
     if not view.hosts:
         return ""
-    return "   ".join([f"want {short(view.hosts[0].want)}", *(_host(host, view.at) for host in view.hosts)])
+    want = f"want {short(view.hosts[0].want)}"
+    if len(view.hosts) > fleet_lines.NAMED_MAX:
+        return f"{want}   {fleet_lines.together((host.name, _host(host, view.at)) for host in view.hosts)}"
+    return "   ".join([want, *(f"{host.name} {_host(host, view.at)}" for host in view.hosts)])
 
 
 def _host(host: HostView, at: datetime) -> str:
@@ -121,13 +132,11 @@ def _host(host: HostView, at: datetime) -> str:
     seconds = (at - host.seen_at).total_seconds() if host.seen_at else 0
     probed = f", probed {age(seconds)} ago" if seconds > _FRESH_SECONDS else ""
     note = f" ({host.note})" if host.note else ""
-    return f"{host.name} {short(host.have)} {state}{note}{probed}"
+    return f"{short(host.have)} {state}{note}{probed}"
 
 
 def _returned(host: ReturnView) -> str:
     """How far a host is on its way back: what runs there, its newest operation, and what it waits for."""
-    if host.back:
-        return f"is back on {short(host.revision)}"
     units = f"; {host.units}" if host.units else ""
     operation = f"; newest operation {host.operation}" if host.operation else ""
     tries = f"NOT BACK after {host.tries} tries" if host.tries else "not back yet"

@@ -26,7 +26,7 @@ from handlers.release.lock import Holder
 from handlers.release.note import HostNote, NextLook
 from handlers.release.phase import FINISHED, LIVE, Phase, Release, Verdict, short
 from handlers.release.planned import Plan
-from handlers.status.view import HostView, ReturnView, StatusView, StepState, StepView
+from handlers.status.view import HostStepView, HostView, ReturnView, StatusView, StepState, StepView
 
 SQL = queries(__name__)
 
@@ -103,6 +103,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         running_seconds=_running_seconds(release, current, care, at),
         window_seconds=current.note.window_seconds,
         hosts=_hosts(release, records, plan),
+        host_steps=await _host_steps(tx, release, current),
         returns=_returns(release, records),
         lock=holder,
         carried=care.carried,
@@ -214,6 +215,24 @@ def _armed(release: Release, records: list[PhaseRecord]) -> StepView:
         state=StepState.ARMED if newest.ok else StepState.FAILED,
         at=newest.at,
         sentence=f"{sentence}, {newest.sentence}",
+    )
+
+
+async def _host_steps(
+    tx: AsyncConnection, release: Release, current: PhaseRecord
+) -> tuple[HostStepView, ...]:
+    """How far each host is, while the hosts are being changed."""
+    if release.phase not in (Phase.DEPLOYING, Phase.ROLLING_BACK):
+        return ()
+    values = {"release_id": release.id, "phase": release.phase, "since": current.started_at}
+    return tuple(
+        HostStepView(
+            name=row.host,
+            step=row.kind.removeprefix("back-"),
+            outcome=row.outcome,
+            started_at=row.started_at,
+        )
+        for row in await tx.execute(SQL["host_steps"], values)
     )
 
 

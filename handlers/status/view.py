@@ -66,6 +66,18 @@ class ReturnView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostStepView:
+    """The newest operation of a host in the running phase."""
+
+    name: str
+    step: str
+    """`prepare`, `stop-workers`, `activate` or `start-workers`."""
+    outcome: str | None
+    """None while it runs."""
+    started_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class StatusView:
     """A release at one moment. *release* is None where the environment has never had one."""
 
@@ -80,6 +92,8 @@ class StatusView:
     """Runbook seconds since the phase began."""
     window_seconds: float | None = None
     hosts: tuple[HostView, ...] = ()
+    host_steps: tuple[HostStepView, ...] = ()
+    """While hosts are being changed: how far each of them is."""
     returns: tuple[ReturnView, ...] = ()
     """During a rollback, and after one that failed: how far each host is on its way back."""
     lock: Holder | None = None

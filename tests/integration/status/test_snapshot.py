@@ -16,6 +16,7 @@ from handlers.gate import rules
 from handlers.gate.values import Count, Measurement, Thresholds
 from handlers.release import lock
 from handlers.release.ledger import records, releases
+from handlers.release.ledger.intents import LedgerRecorder
 from handlers.release.note import HostNote, NextLook, PhaseNote, ReturnNote
 from handlers.release.phase import Phase, Release, Verdict
 from handlers.status.lines import lines
@@ -147,6 +148,28 @@ async def test_a_rollback_wants_the_previous_revision(engine: AsyncEngine) -> No
     ]
     assert "a person looks at the hosts that are not back" in view.need
     assert view.lock is None
+
+
+async def test_the_progress_of_each_host_is_that_of_the_running_phase(engine: AsyncEngine) -> None:
+    """The newest operation of each host, while hosts are changed; an earlier phase's are not shown any more."""
+    release = await deploying(engine)
+    recorder = LedgerRecorder(engine=engine, release=release)
+    for host, kind, outcome in (
+        ("web-1", "prepare", "done"),
+        ("web-1", "activate", None),
+        ("web-2", "prepare", None),
+    ):
+        await recorder.intend(f"{host}-{kind}", host, kind, "true")
+        if outcome:
+            await recorder.confirm(f"{host}-{kind}", outcome, 0, "")
+    view = await read(engine, "staging")
+    assert [(step.name, step.step, step.outcome) for step in view.host_steps] == [
+        ("web-1", "activate", None),
+        ("web-2", "prepare", None),
+    ]
+    assert "Hosts    web-1 switching; web-2 preparing" in lines(view)
+    await releases.enter(engine, release, Phase.PROBING)
+    assert (await read(engine, "staging")).host_steps == ()
 
 
 async def test_a_held_release_says_what_a_person_can_do(engine: AsyncEngine) -> None:
@@ -282,7 +305,7 @@ async def test_a_host_that_is_not_back_is_shown_with_what_runs_there(engine: Asy
         if phase is Phase.ROLLBACK_FAILED:
             await releases.enter(engine, release, phase, verdict=Verdict.FAIL, sentence="1 of 2 hosts")
         text = " ".join(" ".join(lines(await read(engine, "staging"))).split())
-        assert "web-1 is back on aaaaaaa" in text
+        assert "Back     web-1 on aaaaaaa" in text
         assert (
             "web-2 NOT BACK after 3 tries, on bbbbbbb; tsh-erp active, tsh-erp-workers inactive; newest operation "
             "r1-back-activate-web-2-9.3 failed: web-2 cannot be reached: no answer"
