@@ -305,7 +305,7 @@ async def test_a_host_that_is_not_back_is_shown_with_what_runs_there(engine: Asy
         if phase is Phase.ROLLBACK_FAILED:
             await releases.enter(engine, release, phase, verdict=Verdict.FAIL, sentence="1 of 2 hosts")
         text = " ".join(" ".join(lines(await read(engine, "staging"))).split())
-        assert "Back     web-1 on aaaaaaa" in text
+        assert "Back web-1 on aaaaaaa" in text
         assert (
             "web-2 NOT BACK after 3 tries, on bbbbbbb; tsh-erp active, tsh-erp-workers inactive; newest operation "
             "r1-back-activate-web-2-9.3 failed: web-2 cannot be reached: no answer"
