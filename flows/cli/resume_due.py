@@ -14,8 +14,7 @@ from flows.cli.options import RunOptions
 from flows.cli.output import console, print_json
 from flows.cli.session import open_database
 from handlers.database import migrate
-from handlers.environment.last_good import last_good
-from handlers.environment.load import names
+from handlers.environment.last_good import last_good, names
 from handlers.environment.model import Environment
 from handlers.errors import DatabaseDown, ExitCode, Refused, RunbookError
 from handlers.release import due

@@ -32,6 +32,8 @@ POLL_SECONDS = 0.1
 FOLDER = STATE / "environments"
 SETTINGS_MAX = 10
 """The settings of so many releases are kept with a copy."""
+LATELY_SECONDS = 2 * 86_400
+"""An environment whose file is missing is still looked after for so long: a release of it may be unfinished."""
 ABANDONED_SECONDS = 86_400
 """A copy of a file whose folder is gone (a rehearsal's) is removed after this time."""
 
@@ -79,6 +81,18 @@ def kept_settings(name_or_path: str) -> dict[str, Settings]:
     """The settings of the newest releases that this machine had to do with, by their ids."""
     copy = _copy(load.path_of(name_or_path).absolute()).get("settings")
     return copy if isinstance(copy, dict) else {}
+
+
+def names() -> list[str]:
+    """The names of the environments, also of one whose file is missing although it had a release lately."""
+    folder = load.directory().absolute()
+    missing = set()
+    for copy in FOLDER.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            path = Path(json.loads(copy.read_text(encoding="utf-8"))["path"])
+            if path.parent == folder and time.time() - copy.stat().st_mtime < LATELY_SECONDS:
+                missing.add(path.stem)
+    return sorted({*load.names(), *missing})
 
 
 async def until_good(read: Callable[[], T]) -> T:

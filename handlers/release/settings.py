@@ -5,20 +5,25 @@ Only the database and the folder of the reports come from the environment file a
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database.engine import controller_engine
-from handlers.database.transaction import Bind
+from handlers.database.jsonable import as_json
+from handlers.database.queries import queries
+from handlers.database.transaction import Bind, transaction
 from handlers.environment import frozen, last_good
 from handlers.environment.load import load_environment
 from handlers.environment.model import Database, Environment
 from handlers.errors import ConfigError, DatabaseDown, Refused, RunbookError
-from handlers.release.ledger import releases
 from handlers.release.phase import Phase, Release
+
+SQL = queries(__name__)
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +85,21 @@ async def without_ledger(environment: str, release: str = "") -> Environment:
     return await last_good.until_good(lambda: frozen.thaw(kept[release], now, release=release))
 
 
+async def stored_settings(bind: Bind, release: Release) -> dict[str, Any] | None:
+    """The settings of the release: of its plan, or adopted later. None for a release of an older ledger, without any.
+
+    Raises Refused when the ledger has no such release: it is another ledger.
+    """
+    async with transaction(bind) as tx:
+        values = {"id": release.id, "created_at": release.created_at}
+        row = (await tx.execute(SQL["stored"], values)).one_or_none()
+    if row is None:
+        raise Refused(
+            f"there is no release {release.id} of {release.created_at:%Y-%m-%d %H:%M} in this ledger"
+        )
+    return (json.loads(row.settings) if row.settings else None) or None
+
+
 def age_order(release_id: str) -> tuple[str, int]:
     """The sort key of a release's id, oldest first: its day, and its number of that day."""
     day, _, number = release_id.partition(".")
@@ -91,7 +111,7 @@ async def differences_now(bind: Bind, release: Release) -> list[str]:
 
     None for a release of an older ledger: it uses the file as it is.
     """
-    stored = await releases.settings(bind, release)
+    stored = await stored_settings(bind, release)
     return frozen.differences(stored, await last_good.last_good(release.environment)) if stored else []
 
 
@@ -103,11 +123,13 @@ async def adopt(bind: Bind, release: Release, *, by: str) -> list[str]:
     """
     if release.phase in (Phase.PLANNED, Phase.APPROVED):
         raise Refused(f"release {release.id} has not started: run `runbook plan` with the changed file again")
-    now, stored = load_environment(release.environment), await releases.settings(bind, release)
+    now, stored = load_environment(release.environment), await stored_settings(bind, release)
     changes = frozen.differences(stored, now, keeper="the release", keeps="had") if stored else []
     if changes:
         adopted = frozen.settings(now)
-        await releases.adopt_settings(bind, release, adopted, by=by, differences=changes)
+        record = as_json({"settings": adopted, "by": by, "differences": changes})
+        async with transaction(bind) as tx:
+            (await tx.execute(SQL["adopt_settings"], {"id": release.id, "adopted": record})).one()
         last_good.keep(release.environment, {release.id: adopted})
         _FROZEN.pop((release.id, release.created_at), None)
     return changes
@@ -116,7 +138,7 @@ async def adopt(bind: Bind, release: Release, *, by: str) -> list[str]:
 async def _read(release: Release, now: Environment) -> _Frozen:
     engine = controller_engine(now.database)
     try:
-        stored = await releases.settings(engine, release)
+        stored = await stored_settings(engine, release)
     finally:
         await engine.dispose()
     last_good.keep(release.environment, {release.id: stored} if stored else None)
@@ -138,7 +160,7 @@ async def _has(database: Database, release: Release) -> bool:
     """Whether the ledger of this release is there. The file may name another database by mistake."""
     engine: AsyncEngine = controller_engine(database)
     try:
-        await releases.settings(engine, release)
+        await stored_settings(engine, release)
     except RunbookError as error:
         log.warning(
             "the environment file names the database %s now, which has no release %s (%s); going on with the former",

@@ -26,6 +26,7 @@ from handlers.release.lock import Holder
 from handlers.release.note import HostNote, NextLook
 from handlers.release.phase import FINISHED, LIVE, Phase, Release, Verdict, short
 from handlers.release.planned import Plan
+from handlers.release.settings import stored_settings
 from handlers.status.view import HostStepView, HostView, ReturnView, StatusView, StepState, StepView
 
 SQL = queries(__name__)
@@ -114,7 +115,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         batches=tuple(await dead_letters.batches(tx, release)),
         events_planned=progress.planned,
         events_settled=progress.settled,
-        differences=_differences(release, await releases.settings(tx, release)),
+        differences=_differences(release, await stored_settings(tx, release)),
         findings=dict(Counter(str(record.finding) for record in judgement_records)),
         left_behind=await left_behind.kinds(tx, release) if release.phase in _ROLLBACK_ENDED else (),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -119,28 +118,6 @@ async def plan(bind: Bind, release_id: str) -> Plan:
     if row is None:
         raise _unknown(release_id)
     return Plan.from_json(json.loads(row.plan))
-
-
-async def settings(bind: Bind, release: Release) -> dict[str, Any] | None:
-    """The settings of the release: of its plan, or adopted later. None for a release of an older ledger, without any.
-
-    Raises Refused when the ledger has no such release: it is another ledger.
-    """
-    async with transaction(bind) as tx:
-        values = {"id": release.id, "created_at": release.created_at}
-        row = (await tx.execute(SQL["settings"], values)).one_or_none()
-    if row is None:
-        raise _unknown(release.id)
-    return (json.loads(row.settings) if row.settings else None) or None
-
-
-async def adopt_settings(
-    bind: Bind, release: Release, settings: Mapping[str, Any], *, by: str, differences: Sequence[str]
-) -> None:
-    """Give the release these *settings* from now on, and write down by whom and how they differ from the former."""
-    adopted = {"settings": settings, "by": clean(by), "differences": differences}
-    async with transaction(bind) as tx:
-        (await tx.execute(SQL["adopt_settings"], {"id": release.id, "adopted": as_json(adopted)})).one()
 
 
 async def enter(

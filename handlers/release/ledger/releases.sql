@@ -47,18 +47,6 @@ ORDER BY created_at DESC, id DESC LIMIT :limit;
 -- What a release set out to do, as it was approved.
 SELECT plan::text FROM runbook.release WHERE id = :id;
 
--- settings --
--- The settings of a release: those of its plan, or those that a person gave it later. Null in older ledgers.
-SELECT coalesce(plan #> '{adopted,settings}', plan -> 'settings')::text AS settings
-FROM runbook.release WHERE id = :id AND created_at = :created_at;
-
--- adopt_settings --
--- Give a release other settings than its plan has. Plan and hash stay as they were approved.
-UPDATE runbook.release
-SET plan = plan || jsonb_build_object('adopted', CAST(:adopted AS jsonb) || jsonb_build_object('at', clock_timestamp()))
-WHERE id = :id
-RETURNING id;
-
 -- enter_phase --
 -- Move a release on, provided it is still in the phase that was read. No row: it has moved.
 UPDATE runbook.release

@@ -21,7 +21,7 @@ from handlers.errors import ConfigError, DatabaseDown, Refused
 from handlers.release import settings as release_settings
 from handlers.release.ledger import releases
 from handlers.release.phase import Phase, Release
-from handlers.release.settings import environment_of, without_ledger
+from handlers.release.settings import environment_of, stored_settings, without_ledger
 from handlers.status.lines import lines
 from handlers.status.snapshot import read
 from rehearsal.postgres import Postgres
@@ -146,7 +146,7 @@ async def test_another_ledger_has_no_settings_of_this_release(here: Here, engine
     release = await here.planned(engine)
     other = replace(release, created_at=release.created_at.replace(year=2001))
     with pytest.raises(Refused, match="there is no release"):
-        await releases.settings(engine, other)
+        await stored_settings(engine, other)
 
 
 async def test_the_status_names_each_difference(here: Here, engine: AsyncEngine) -> None:

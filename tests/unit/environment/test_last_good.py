@@ -212,3 +212,20 @@ async def test_copies_of_files_that_are_gone_for_good_are_removed(file: Path, tm
     other.write_text(FILE)
     last_good.keep(str(other))
     assert {copy.name.rpartition("-")[0] for copy in last_good.FOLDER.iterdir()} == {"here", "third"}
+
+
+async def test_an_environment_whose_file_was_deleted_is_still_looked_after(
+    file: Path, tmp_path: Path
+) -> None:
+    """Its release may be unfinished. After days it counts as given up, and so does one of another folder."""
+    other = tmp_path / "elsewhere" / "there.toml"
+    other.parent.mkdir()
+    other.write_text(FILE.replace('"here"', '"there"'))
+    for path in (file, other):
+        last_good.keep(str(path))
+    assert last_good.names() == ["here"]
+    file.unlink()
+    assert last_good.names() == ["here"]
+    for copy in last_good.FOLDER.iterdir():
+        os.utime(copy, (1, 1))
+    assert last_good.names() == []
