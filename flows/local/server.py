@@ -38,6 +38,9 @@ def prefect_settings(state: Path, api_url: str) -> dict[str, str]:
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         # Concurrency leases in memory are lost with the server; minutes later healthy runs are cancelled.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # A schedule runs each minute. The ledger keeps the releases; the page keeps the runs of two days.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "172800",
         "PREFECT_CLIENT_MAX_RETRIES": "7",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_WORKER_HEARTBEAT_SECONDS": "30",

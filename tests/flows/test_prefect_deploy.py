@@ -139,6 +139,25 @@ async def test_every_flow_is_on_the_page(project: Project) -> None:
     assert release["job_variables"] == {"stream_output": False}
 
 
+async def test_each_minute_somebody_looks_for_what_nobody_carries(project: Project) -> None:
+    """The schedule is active, and its flow says for each environment what it found, also where a file is bad."""
+    folder = project.folder / "environments"
+    folder.mkdir(exist_ok=True)
+    (folder / "half-written.toml").write_text('name = "half', encoding="utf-8")
+    try:
+        status = await asyncio.to_thread(project.run_from_the_command_line, "resume-due/every-minute")
+    finally:
+        (folder / "half-written.toml").unlink()
+    assert status == 0
+    async with httpx.AsyncClient(base_url=project.api_url, trust_env=False) as http:
+        named = "/deployments/name/resume-due/every-minute"
+        [schedule] = (await http.get(named)).raise_for_status().json()["schedules"]
+        runs = (await http.post("/flow_runs/filter", json={})).raise_for_status().json()
+    assert (schedule["active"], schedule["schedule"]["interval"]) == (True, 60)
+    ended = [run["state"] for run in runs if run["state"]["name"] == "NothingDue"]
+    assert any("half-written.toml is not valid TOML" in state["message"] for state in ended), runs
+
+
 @pytest.mark.timeout(900)
 async def test_a_release_from_its_deployment_gives_the_ledger_of_the_command_line(project: Project) -> None:
     """A release from the Prefect page and one from the command line leave the same records in the ledger."""

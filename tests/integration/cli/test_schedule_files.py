@@ -1,0 +1,102 @@
+"""What `deploy/` and docs/operations.md give to systemd and cron really runs."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SERVICE = ROOT / "deploy" / "tds-runbook-resume@.service"
+TIMER = ROOT / "deploy" / "tds-runbook-resume@.timer"
+
+
+def unit(path: Path) -> configparser.RawConfigParser:
+    """The unit file, with its sections."""
+    parsed = configparser.RawConfigParser(strict=False, comment_prefixes=("#",))
+    parsed.optionxform = str  # type: ignore[assignment, method-assign]
+    parsed.read_string(path.read_text(encoding="utf-8"))
+    return parsed
+
+
+def line_of_cron() -> str:
+    """The command of the line for cron in docs/operations.md."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    [line] = re.findall(r"^ +\* \* \* \* \* (.+)$", text, re.MULTILINE)
+    return line
+
+
+def run_in(folder: Path, command: str, database_url: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as the timer would, with this project instead of the installed one and an environment."""
+    (folder / "environments").mkdir()
+    (folder / "environments" / "production.toml").write_text(
+        f"""name = "production"
+[database]
+url = "{database_url}"
+[ssh]
+user = "x"
+key_file = "/none"
+known_hosts_file = "/none"
+[[hosts]]
+name = "web-1"
+address = "127.0.0.1"
+health_url = "http://127.0.0.1:1/"
+[deploy]
+directory = "/srv/erp"
+[services]
+web = ["tsh-erp"]
+""",
+        encoding="utf-8",
+    )
+    here = f"{shlex.quote(sys.executable)} -m flows.cli"
+    command = re.sub(r"(/opt/tds-runbook/)?\.venv/bin/runbook", lambda _: here, command)
+    command = command.replace("/opt/tds-runbook", shlex.quote(str(folder)))
+    command = command.replace("/var/log/tds-runbook.log", shlex.quote(str(folder / "log")))
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder / "state")}
+    return subprocess.run(
+        ["sh", "-c", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=folder,
+        env=variables,
+    )
+
+
+def test_the_services_command_looks_at_its_environment(tmp_path: Path, database_url: str) -> None:
+    """ExecStart with the instance's name: nothing is due, exit 0."""
+    command = unit(SERVICE)["Service"]["ExecStart"].replace("%i", "production")
+    done = run_in(tmp_path, command, database_url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "production: nothing is due" in done.stdout
+
+
+def test_the_line_for_cron_looks_at_its_environment(tmp_path: Path, database_url: str) -> None:
+    """The line of the documentation, with its redirection."""
+    done = run_in(tmp_path, line_of_cron(), database_url)
+    assert done.returncode == 0, done.stderr
+    assert "production: nothing is due" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    """`systemd-analyze verify` finds no fault in an instance of service and timer."""
+    for path in (SERVICE, TIMER):
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(r"^ExecStart=\S+", f"ExecStart={shutil.which('true')}", text, flags=re.MULTILINE)
+        text = re.sub(r"^(User|Group)=.*$", r"\1=root", text, flags=re.MULTILINE)
+        (tmp_path / path.name.replace("@.", "@production.")).write_text(text, encoding="utf-8")
+    units = [str(path) for path in tmp_path.iterdir()]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert unit(TIMER)["Timer"]["OnCalendar"] == "*:0/1"
