@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from handlers.errors import ExitCode, RunbookError
 from handlers.release.phase import Release, exit_code
@@ -42,8 +42,17 @@ def work() -> Iterator[None]:
         WORK_DONE.event.set()
 
 
+CANCELLED_ON_PAGE = "cancelled on the Prefect page"
+"""The beginning of the sentence in the ledger, by which a person finds why a release was held or rolled back."""
+
+
 def as_state(run: Release) -> State[None]:
-    """The Prefect state of a release: Completed, Completed named RolledBack or Held, or Failed."""
+    """The Prefect state of a release: Completed, Completed named RolledBack or Held, Failed, or Cancelled.
+
+    A run that a person cancelled ends as Cancelled, with what became of the release.
+    """
+    if CANCELLED_ON_PAGE in run.reason:
+        return Cancelled(message=f"{run.phase}: {run.reason}")
     match exit_code(run.phase):
         case ExitCode.GOOD:
             return Completed(message=run.reason)

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from flows.canary import prove
 from flows.drain import drain_all
-from flows.ending import as_state, work
+from flows.ending import CANCELLED_ON_PAGE, as_state, work
+from flows.page import CancelledOnPage, until_cancelled_on_page
 from flows.rollback import undo
 from flows.watch import watch_window
 from handlers.errors import (
@@ -162,7 +163,10 @@ async def _run_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
     step, next_phase = STEPS[run.phase]
     if run.phase not in scope:
         return await ledger.enter(run, next_phase, await _skip_conclusion(run, next_phase, scope))
-    conclusion = await _run_step(step, run)
+    try:
+        conclusion = await until_cancelled_on_page(_run_step(step, run))
+    except CancelledOnPage:
+        conclusion = await _cancelled(run)
     match conclusion.verdict:
         case Verdict.PASS:
             return await ledger.enter(run, next_phase, conclusion)
@@ -172,6 +176,17 @@ async def _run_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
             return await ledger.enter(run, Phase.ROLLING_BACK, conclusion)
         case _:
             return await ledger.hold(run, conclusion)
+
+
+async def _cancelled(run: Release) -> Conclusion:
+    """The conclusion of a phase whose run a person cancelled: back where hosts were changed, otherwise held."""
+    touched = await ledger.changed_hosts(run)
+    return Conclusion(
+        verdict=Verdict.FAIL if touched else Verdict.INCONCLUSIVE,
+        sentence=f"{CANCELLED_ON_PAGE} while it was {run.phase}",
+        blames_revision=False,
+        held_by=HeldBy.OPERATOR,
+    )
 
 
 async def _skip_conclusion(run: Release, next_phase: Phase, scope: tuple[Phase, ...]) -> Conclusion:

@@ -44,7 +44,7 @@ async def rollback(
 
 async def roll_back(environment: str, *, reason: str, requested_by: str, take_over: str = "") -> Release:
     """Roll back the live, held or newest finished release. Raises Refused when there is none to roll back."""
-    run = await back.candidate(environment)
+    run = await back.candidate(environment, by=requested_by)
     async with held(run, take_over=take_over) as run:
         if run.phase is not Phase.ROLLING_BACK:
             request = Conclusion(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from handlers.phases import open_operations
+from handlers.phases import begin, open_operations
 from handlers.release import due, settings
 from handlers.release.ledger import releases
 from handlers.release.phase import FINISHED, Conclusion, Phase, Release, Verdict
@@ -68,3 +68,10 @@ async def last_sentence(run: Release, scope: tuple[Phase, ...]) -> str:
         records = await releases.phase_records(core.database, run)
     sentences = [record.sentence for record in records if record.phase in scope and record.sentence]
     return sentences[-1] if sentences else ""
+
+
+@step(KEEP)
+async def changed_hosts(run: Release) -> bool:
+    """Whether the release started to change a running service."""
+    async with tools(run) as core:
+        return await begin.changed_hosts(core, run)

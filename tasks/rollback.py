@@ -15,10 +15,12 @@ from tasks.tools import tools
 
 
 @step(KEEP)
-async def candidate(environment: str) -> Release:
-    """The release that a rollback would undo. Raises Refused when there is none."""
+async def candidate(environment: str, *, by: str) -> Release:
+    """The release that a rollback would undo; what lies on top of it is ended. Raises Refused when there is none."""
     async with tools(environment) as core:
-        return await begin.rollback_candidate(core.database, environment)
+        found = await begin.rollback_candidate(core)
+        await begin.clear_the_way(core, found, by=by)
+        return found
 
 
 @step(LOOK)

@@ -14,9 +14,9 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
         "check": "check that everything is ready; changes nothing",
         "plan": "show what a release would do, with its hash; changes nothing",
         "release": "deploy, prove, drain, watch; rolls back automatically on a breach",
-        "resume": "continue a release that is held, or whose process died",
+        "resume": "continue a release that is held, or whose process died; --due for timers",
         "rollback": "deploy the previous revision on every host, and prove it",
-        "abort": "end a planned or held release; what is deployed stays deployed",
+        "abort": "end a release; back to the previous revision where hosts were changed",
         "lift": "take a rolled-back revision out of quarantine",
     },
     "Inspect": {

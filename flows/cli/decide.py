@@ -32,7 +32,8 @@ from handlers.errors import DatabaseDown, ExitCode, Refused
 from handlers.phases import begin
 from handlers.release import due
 from handlers.release.ledger import records, releases
-from handlers.release.phase import short
+from handlers.release.phase import LIVE, Phase, short
+from tasks.tools import tools
 
 RequiredReasonOption = Annotated[
     str, typer.Option("--reason", help="One sentence for the ledger and the report.")
@@ -108,7 +109,8 @@ def rollback(
         )
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
-        run = await begin.rollback_candidate(database, settings.name)
+        async with tools(settings.name) as core:
+            run = await begin.rollback_candidate(core)
         await raise_if_locked(database, settings.name, take_over=take_over)
         question = f"roll {settings.name} back from {short(run.to_revision)} to {short(run.from_revision)}"
         if not yes and not run_options.json:
@@ -129,28 +131,38 @@ def rollback(
 
 
 @app.command()
+@expand_options
 def abort(
     environment: EnvironmentOption,
     reason: RequiredReasonOption,
+    *,
     release: ReleaseOption = None,
     by: ByOption = "",
-    json: JsonOption = False,
+    run_options: RunOptions,
 ) -> int:
-    """End a planned or held release; what is deployed stays deployed."""
+    """End a release: back to the previous revision where hosts were changed. To leave things as they are, hold it."""
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
+        await migrate.upgrade_existing(database)
         run = (
             await releases.get(database, release)
             if release
             else await due.unfinished(database, settings.name)
         )
-        aborted = await begin.abort(database, run, by=requester(by), reason=reason)
-        if json:
+        if run.phase in (Phase.ROLLING_BACK, Phase.ROLLBACK_FAILED):
+            raise Refused(
+                f"release {run.id} is {run.phase}: it is on its way back; `runbook rollback` goes on with it"
+            )
+        await raise_if_locked(database, settings.name, take_over="")
+        async with tools(run) as core:
+            if run.phase in LIVE and await begin.changed_hosts(core, run):
+                options = ["--by", requester(by), "--reason", f"aborted: {reason}"]
+                return await run_driver(database, environment, run, "roll_back", options, run_options)
+            aborted = await begin.abort(core, run, by=requester(by), reason=reason)
+        if run_options.json:
             print_json({"release": aborted.id, "phase": aborted.phase, "exit_code": 0})
         else:
-            console().print(
-                f"release {aborted.id} is aborted; {short(aborted.to_revision)} stays where it is deployed"
-            )
+            console().print(f"release {aborted.id} is aborted; no host was changed")
         return ExitCode.GOOD
 
     return asyncio.run(with_database(environment, execute))

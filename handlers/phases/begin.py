@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from handlers.core import Core
 from handlers.database import migrate
 from handlers.database.transaction import transaction
 from handlers.environment import last_good
 from handlers.errors import Refused
+from handlers.phases.deploy import has_touched
+from handlers.phases.drain import restore_unsettled
 from handlers.phases.plan import why_quarantined
-from handlers.release import lock
+from handlers.release import due, lock
+from handlers.release.controller import controller_name, this_controller
 from handlers.release.ledger import dead_letters, releases
-from handlers.release.phase import LIVE, NEXT, Phase, Release, short
+from handlers.release.phase import FINISHED, LIVE, NEXT, Phase, Release, short
 from handlers.release.planned import Plan
 
 
@@ -43,35 +44,47 @@ async def record_release(
     return run
 
 
-async def abort(database: AsyncEngine, run: Release, *, by: str, reason: str) -> Release:
-    """End a planned or held release; what is deployed stays deployed. Raises Refused in any other phase."""
-    if Phase.ABORTED not in NEXT[run.phase]:
-        raise Refused(
-            f"release {run.id} is {run.phase}: only a planned or held release can be aborted; "
-            "use `runbook rollback` for any other"
-        )
-    holder = await lock.holder(database, run.environment)
-    if holder is not None and holder.alive:
-        raise Refused(f"{holder.name} is running release {holder.release_id}: stop that process first")
-    async with transaction(database) as tx:
-        token = await lock.take(tx, run.environment, run.id, f"abort by {by}")
-        locked = await releases.get(tx, run.id)
-        sentence = f"aborted by {by}: {reason}"
-        ended = await releases.enter(tx, locked, Phase.ABORTED, sentence=sentence)
-        await lock.free(tx, run.environment, token)
-    return ended
+async def changed_hosts(core: Core, run: Release) -> bool:
+    """Whether the release started to change a running service: then it can only end by going back."""
+    return run.phase is Phase.ROLLING_BACK or await has_touched(core, run)
 
 
-async def rollback_candidate(database: AsyncEngine, environment: str) -> Release:
-    """The release that a rollback would undo: the live one, otherwise the newest that changed a host.
+async def abort(core: Core, run: Release, *, by: str, reason: str) -> Release:
+    """End a release that has changed no host: its unfinished dead letters are restored, and it is aborted.
 
-    Raises Refused when there is none, or when it has been rolled back already.
+    Raises Locked while a living controller runs it, and Refused when it has ended or has changed a host: that one is
+    rolled back, because an abort never leaves a new revision in place.
     """
-    run = await releases.live(database, environment)
-    if run is not None:
+    if run.phase in FINISHED:
+        raise Refused(f"release {run.id} is {run.phase}: it has ended; `runbook rollback` goes back")
+    if await changed_hosts(core, run):
+        raise Refused(f"release {run.id} has changed hosts: `runbook rollback` takes them back")
+    token = await lock.take(
+        core.database, run.environment, run.id, controller_name(), controller=this_controller()
+    )
+    try:
+        locked = await releases.get(core.database, run.id)
+        restored = await restore_unsettled(core, locked)
+        sentence = f"aborted by {by}: {reason}; no host was changed"
+        if restored:
+            sentence += f"; {restored} unfinished dead letters restored"
+        return await releases.enter(core.database, locked, Phase.ABORTED, sentence=sentence)
+    finally:
+        await lock.free(core.database, run.environment, token)
+
+
+async def rollback_candidate(core: Core) -> Release:
+    """The release that a rollback would undo: the live one that changed hosts, otherwise the newest that did.
+
+    A plan that has not started, and a phase by hand, do not hide it. Raises Refused when there is none, or when it has
+    been rolled back already.
+    """
+    environment = core.environment.name
+    run = await releases.live(core.database, environment)
+    if run is not None and not _is_on_top(run):
         return run
-    for past in await releases.history(database, environment, limit=50):
-        if past.from_revision == past.to_revision or past.phase in (Phase.ABORTED, Phase.REFUSED):
+    for past in await releases.history(core.database, environment, limit=50):
+        if _is_on_top(past) or past.phase in (Phase.ABORTED, Phase.REFUSED):
             continue
         if past.phase in LIVE or Phase.ROLLING_BACK in NEXT[past.phase]:
             return past
@@ -81,3 +94,18 @@ async def rollback_candidate(database: AsyncEngine, environment: str) -> Release
             )
         break
     raise Refused(f"{environment} has no release that could be rolled back")
+
+
+async def clear_the_way(core: Core, candidate: Release, *, by: str) -> None:
+    """End what lies on top of the release that is rolled back: a plan that has not started, a phase by hand.
+
+    Raises Locked while a living controller runs it.
+    """
+    for run in await due.unfinished_releases(core.database, candidate.environment):
+        if run.id != candidate.id and _is_on_top(run):
+            await abort(core, run, by=by, reason=f"release {candidate.id} below it is rolled back")
+
+
+def _is_on_top(run: Release) -> bool:
+    """Whether the release deployed nothing: it has not started, or it only proves what runs."""
+    return run.phase in (Phase.PLANNED, Phase.APPROVED) or run.from_revision == run.to_revision

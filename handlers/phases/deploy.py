@@ -44,7 +44,7 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
         except Fenced as error:
             return await _fenced(core, release, error)
     # An earlier attempt of this release may have changed a host that this one has not reached.
-    touched = rolled_out.touched_hosts or await _has_touched(core, release)
+    touched = rolled_out.touched_hosts or await has_touched(core, release)
     return Conclusion(
         verdict=rolled_out.verdict,
         sentence=rolled_out.sentence,
@@ -59,7 +59,7 @@ async def _fenced(core: Core, release: Release, error: Fenced) -> Conclusion:
 
     An automatic rollback would be useless: the host would refuse it as well.
     """
-    touched = await _has_touched(core, release)
+    touched = await has_touched(core, release)
     if touched:
         consequence = (
             "some hosts may be changed already: find the other controller, then run `runbook resume` "
@@ -76,7 +76,7 @@ async def _fenced(core: Core, release: Release, error: Fenced) -> Conclusion:
     )
 
 
-async def _has_touched(core: Core, release: Release) -> bool:
+async def has_touched(core: Core, release: Release) -> bool:
     """Whether the release started to change a running service. Preparing does not, nor does a fenced operation."""
     return any(
         operation.kind != "prepare" and operation.exit_status != FENCED

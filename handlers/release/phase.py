@@ -36,11 +36,12 @@ NEXT: dict[Phase, frozenset[Phase]] = {
     Phase.PLANNED: frozenset({Phase.APPROVED, Phase.REFUSED, Phase.ABORTED}),
     Phase.APPROVED: frozenset({Phase.DEPLOYING, Phase.REFUSED, Phase.ABORTED}),
     # Refused: a host refused the first change, so nothing that runs has changed.
-    Phase.DEPLOYING: frozenset({Phase.PROBING, Phase.ROLLING_BACK, Phase.HELD, Phase.REFUSED}),
-    Phase.PROBING: frozenset({Phase.CANARY, Phase.ROLLING_BACK, Phase.HELD}),
-    Phase.CANARY: frozenset({Phase.DRAINING, Phase.ROLLING_BACK, Phase.HELD}),
-    Phase.DRAINING: frozenset({Phase.WATCHING, Phase.ROLLING_BACK, Phase.HELD}),
-    Phase.WATCHING: frozenset({Phase.SUCCEEDED, Phase.ROLLING_BACK, Phase.HELD}),
+    Phase.DEPLOYING: frozenset({Phase.PROBING, Phase.ROLLING_BACK, Phase.HELD, Phase.REFUSED, Phase.ABORTED}),
+    # Aborted: only where no host was changed.
+    Phase.PROBING: frozenset({Phase.CANARY, Phase.ROLLING_BACK, Phase.HELD, Phase.ABORTED}),
+    Phase.CANARY: frozenset({Phase.DRAINING, Phase.ROLLING_BACK, Phase.HELD, Phase.ABORTED}),
+    Phase.DRAINING: frozenset({Phase.WATCHING, Phase.ROLLING_BACK, Phase.HELD, Phase.ABORTED}),
+    Phase.WATCHING: frozenset({Phase.SUCCEEDED, Phase.ROLLING_BACK, Phase.HELD, Phase.ABORTED}),
     Phase.HELD: frozenset({*_CHANGING, Phase.ROLLING_BACK, Phase.ABORTED}),
     Phase.ROLLING_BACK: frozenset({Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED}),
     Phase.ROLLBACK_FAILED: frozenset({Phase.ROLLING_BACK}),
