@@ -11,10 +11,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
+from flows.asked import Asked, until_asked
 from flows.canary import prove
 from flows.drain import drain_all
 from flows.ending import CANCELLED_ON_PAGE, as_state, work
-from flows.page import CancelledOnPage, until_cancelled_on_page
 from flows.rollback import undo
 from flows.watch import watch_window
 from handlers.errors import (
@@ -27,9 +27,11 @@ from handlers.errors import (
     RunbookError,
     TryAgain,
 )
-from handlers.release.note import HeldBy
+from handlers.release.decisions import Verb
+from handlers.release.ledger.requests import Request
+from handlers.release.note import HeldBy, PhaseNote
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
-from tasks import deploy, from_hosts, ledger, plan, probe, report
+from tasks import deploy, from_hosts, ledger, plan, probe, report, requests
 from tasks.lock import held
 
 log = logging.getLogger(__name__)
@@ -114,6 +116,7 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
             tried_before = locked.phase is Phase.ROLLBACK_FAILED
             run = await undo(run, keep_trying_seconds=RETRY_SECONDS if tried_before else None)
         await report.write(run)
+        await requests.answer(run, f"the release is {run.phase}")
     return run
 
 
@@ -164,9 +167,9 @@ async def _run_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
     if run.phase not in scope:
         return await ledger.enter(run, next_phase, await _skip_conclusion(run, next_phase, scope))
     try:
-        conclusion = await until_cancelled_on_page(_run_step(step, run))
-    except CancelledOnPage:
-        conclusion = await _cancelled(run)
+        conclusion = await until_asked(_run_step(step, run), run)
+    except Asked as asked:
+        return await _answered(run, next_phase, asked.request)
     match conclusion.verdict:
         case Verdict.PASS:
             return await ledger.enter(run, next_phase, conclusion)
@@ -178,15 +181,24 @@ async def _run_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
             return await ledger.hold(run, conclusion)
 
 
-async def _cancelled(run: Release) -> Conclusion:
-    """The conclusion of a phase whose run a person cancelled: back where hosts were changed, otherwise held."""
-    touched = await ledger.changed_hosts(run)
-    return Conclusion(
-        verdict=Verdict.FAIL if touched else Verdict.INCONCLUSIVE,
-        sentence=f"{CANCELLED_ON_PAGE} while it was {run.phase}",
-        blames_revision=False,
-        held_by=HeldBy.OPERATOR,
-    )
+async def _answered(run: Release, next_phase: Phase, request: Request | None) -> Release:
+    """Do what a person asked for. An abort, and a cancel on the Prefect page, go back where hosts were changed."""
+    sentence = request.sentence if request else f"{CANCELLED_ON_PAGE} while it was {run.phase}"
+    verb = request.verb if request else None
+    if verb is Verb.SKIP and request is not None:
+        note = PhaseNote(skipped_by=request.requested_by)
+        skipped = Conclusion(verdict=Verdict.PASS, sentence=f"skipped: {sentence}", note=note)
+        run = await ledger.enter(run, next_phase, skipped)
+    elif verb is Verb.HOLD or (verb is None and not await ledger.changed_hosts(run)):
+        held = Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=sentence, held_by=HeldBy.OPERATOR)
+        run = await ledger.hold(run, held)
+    elif await ledger.changed_hosts(run):
+        back = Conclusion(verdict=Verdict.FAIL, sentence=sentence, blames_revision=verb is Verb.ROLLBACK)
+        run = await ledger.enter(run, Phase.ROLLING_BACK, back)
+    else:
+        run = await requests.abort(run, sentence)
+    await requests.answer(run, f"the release is {run.phase}")
+    return run
 
 
 async def _skip_conclusion(run: Release, next_phase: Phase, scope: tuple[Phase, ...]) -> Conclusion:

@@ -49,7 +49,7 @@ def _register() -> None:
     from flows.cli import serve  # noqa: F401
 
     if sys.argv[1:2] != ["worker"]:
-        from flows.cli import db, decide, queue, rehearse, release, status, try_  # noqa: F401
+        from flows.cli import ask, db, decide, queue, rehearse, release, status, try_  # noqa: F401
 
 
 def _click_error(error: Exception) -> str | None:

@@ -15,6 +15,8 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
         "plan": "show what a release would do, with its hash; changes nothing",
         "release": "deploy, prove, drain, watch; rolls back automatically on a breach",
         "resume": "continue a release that is held, or whose process died; --due for timers",
+        "hold": "pause a release and leave everything as it is",
+        "skip": "end a canary, drain or watch without its result, with a reason",
         "rollback": "deploy the previous revision on every host, and prove it",
         "abort": "end a release; back to the previous revision where hosts were changed",
         "lift": "take a rolled-back revision out of quarantine",

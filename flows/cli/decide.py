@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.cli import from_hosts, resume_due
+from flows.cli import ask, from_hosts, resume_due
 from flows.cli.app import app
 from flows.cli.carry import adopt_file, raise_if_locked, run_driver
 from flows.cli.options import (
@@ -31,6 +31,7 @@ from handlers.environment.model import Environment
 from handlers.errors import DatabaseDown, ExitCode, Refused
 from handlers.phases import begin
 from handlers.release import due
+from handlers.release.decisions import Verb, raise_unless_allowed
 from handlers.release.ledger import records, releases
 from handlers.release.phase import LIVE, Phase, short
 from tasks.tools import tools
@@ -111,10 +112,15 @@ def rollback(
     async def execute(database: AsyncEngine, settings: Environment) -> int:
         async with tools(settings.name) as core:
             run = await begin.rollback_candidate(core)
-        await raise_if_locked(database, settings.name, take_over=take_over)
         question = f"roll {settings.name} back from {short(run.to_revision)} to {short(run.from_revision)}"
         if not yes and not run_options.json:
             typer.confirm(f"{question} ({reason})?", abort=True)
+        running = run.phase in LIVE - {Phase.HELD, Phase.ROLLING_BACK}
+        if running and not take_over and await ask.is_carried(database, run):
+            return await ask.ask(
+                database, environment, run, Verb.ROLLBACK, requester(by), reason, run_options
+            )
+        await raise_if_locked(database, settings.name, take_over=take_over)
         if use_file:
             await adopt_file(database, run, by=requester(by), json=run_options.json)
         options = ["--by", requester(by), "--reason", reason]
@@ -149,11 +155,9 @@ def abort(
             if release
             else await due.unfinished(database, settings.name)
         )
-        if run.phase in (Phase.ROLLING_BACK, Phase.ROLLBACK_FAILED):
-            raise Refused(
-                f"release {run.id} is {run.phase}: it is on its way back; `runbook rollback` goes on with it"
-            )
-        await raise_if_locked(database, settings.name, take_over="")
+        raise_unless_allowed(Verb.ABORT, run)
+        if await ask.is_carried(database, run):
+            return await ask.ask(database, environment, run, Verb.ABORT, requester(by), reason, run_options)
         async with tools(run) as core:
             if run.phase in LIVE and await begin.changed_hosts(core, run):
                 options = ["--by", requester(by), "--reason", f"aborted: {reason}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from handlers.core import Core
@@ -15,6 +16,7 @@ from handlers.phases.plan import why_quarantined
 from handlers.release import due, lock
 from handlers.release.controller import controller_name, this_controller
 from handlers.release.ledger import dead_letters, releases
+from handlers.release.note import HeldBy, PhaseNote
 from handlers.release.phase import FINISHED, LIVE, NEXT, Phase, Release, short
 from handlers.release.planned import Plan
 
@@ -69,6 +71,26 @@ async def abort(core: Core, run: Release, *, by: str, reason: str) -> Release:
         if restored:
             sentence += f"; {restored} unfinished dead letters restored"
         return await releases.enter(core.database, locked, Phase.ABORTED, sentence=sentence)
+    finally:
+        await lock.free(core.database, run.environment, token)
+
+
+async def hold(core: Core, run: Release, *, by: str, reason: str) -> Release:
+    """Hold a release that nobody carries, until a person decides. A hold for another reason becomes this person's.
+
+    Raises Locked while a living controller runs it.
+    """
+    sentence = f"held by {by}: {reason}"
+    note = PhaseNote(held_by=HeldBy.OPERATOR)
+    if run.phase is Phase.HELD:
+        await releases.note(core.database, run, replace(note, looked=sentence))
+        return await releases.get(core.database, run.id)
+    token = await lock.take(
+        core.database, run.environment, run.id, controller_name(), controller=this_controller()
+    )
+    try:
+        locked = await releases.get(core.database, run.id)
+        return await releases.hold(core.database, locked, sentence, note=note)
     finally:
         await lock.free(core.database, run.environment, token)
 
