@@ -256,7 +256,8 @@ async def _proven(
         good = health.good or health.lacks_only_its_database
         in_a_row = in_a_row + 1 if good else 0
         if in_a_row >= probe.consecutive:
-            return replace(health, good=True)
+            away = f"answers with {short(revision)}, and only its database is away ({health.summary})"
+            return replace(health, good=True, summary=health.summary if health.good else away)
         if monotonic() + probe.interval_seconds > deadline:
             return replace(health, good=False)
         await asyncio.sleep(probe.interval_seconds)
