@@ -14,7 +14,8 @@ done
 open_repository
 # Only this folder is private: what git fetches must stay readable for the service.
 (umask 077 && mkdir -p "$state") && RUNBOOK_STATE=$(mktemp -d "$state/plan.XXXXXX") ||
-    stop 65 "the SSH user cannot write to $state: see deploy.state_directory"
+    stop 65 "the SSH user cannot write to $state: see deploy.state_directory ($(df -Pk "$state" 2>/dev/null |
+        awk 'NR == 2 { print $4 " KiB are free" }'))"
 trap 'rm -rf "$RUNBOOK_STATE"' EXIT
 trap 'exit 69' HUP INT PIPE TERM
 # What a check that was killed has left behind.
