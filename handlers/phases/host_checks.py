@@ -78,8 +78,10 @@ def host_checks(environment: Environment, look: HostLook, *, deploys: bool) -> l
         free = facts.free_bytes // (1024 * 1024)
         tree = f"on {short(facts.revision)}, clean, answers with it"
         checks.append(Check(name=name, good=True, sentence=f"{tree}, {units}, {free} MB free"))
+    # A web unit that is down is named with the answer that is missing for that reason.
+    named = environment.services.web if look.answer.problem and is_down(environment, facts) else ()
     for unit in facts.units:
-        if unit.loaded and not unit.active:
+        if unit.loaded and not unit.active and unit.name not in named:
             sentence = f"{name}: {unit.name} is {unit.active_state}: "
             sentence += "a release starts it" if deploys else "start it first, only a release would"
             checks.append(Check(name=name, good=deploys, sentence=sentence, warns=deploys))

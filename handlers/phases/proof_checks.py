@@ -155,7 +155,7 @@ def _worker_findings(
             host, answer, "probe.worker_revisions_field", field, _is_list_of_revisions, what="no list"
         )
         yield _Finding(refuses=answer.is_success, sentence=sentence)
-    elif not revisions:
+    elif not revisions and _is_active(facts, environment.services.workers):
         sentence = (
             "no live worker in its health answer: a release starts the workers, and must see them there"
         )
@@ -164,6 +164,12 @@ def _worker_findings(
         units = " and ".join(environment.services.workers) or "them"
         sentence = f"workers run {', '.join(others)}, but the tree is on {short(current)}: restart {units}, and stop "
         yield _Finding(refuses=True, sentence=f"{sentence}those elsewhere; else no release could be proven")
+
+
+def _is_active(facts: HostFacts, names: tuple[str, ...]) -> bool:
+    """Whether one of the units is active, or there are none of their own."""
+    states = [unit.active for unit in facts.units if unit.name in names]
+    return not states or any(states)
 
 
 def _missing(
