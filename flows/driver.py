@@ -175,6 +175,7 @@ async def _run_flow(arguments: argparse.Namespace) -> State[Any]:
         reason=arguments.reason,
         requested_by=arguments.by,
         take_over=arguments.take_over,
+        blames_revision=not arguments.no_blame,
         return_state=True,
     )
 
@@ -210,6 +211,7 @@ async def _without_prefect(arguments: argparse.Namespace) -> None:
             reason=arguments.reason,
             requested_by=arguments.by,
             take_over=arguments.take_over,
+            blames_revision=not arguments.no_blame,
         )
 
 
@@ -221,6 +223,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--by", default="")
     parser.add_argument("--reason", default="")
     parser.add_argument("--take-over", default="")
+    parser.add_argument("--no-blame", action="store_true", help="a rollback that is no fault of the revision")
     parser.add_argument("--because", default="")
     parser.add_argument("--without-prefect", action="store_true")
     parser.add_argument("--no-temporary-prefect", action="store_true")

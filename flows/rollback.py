@@ -27,7 +27,11 @@ U = TypeVar("U")
 
 @flow(name="rollback", flow_run_name="rollback-{environment}")
 async def rollback(
-    environment: str, reason: str, requested_by: str = "prefect", take_over: str = ""
+    environment: str,
+    reason: str,
+    requested_by: str = "prefect",
+    take_over: str = "",
+    blames_revision: bool = True,
 ) -> State[None]:
     """Roll the newest release of an environment back to the previous revision.
 
@@ -36,19 +40,30 @@ async def rollback(
         reason: why, in one sentence
         requested_by: name of the person who requests it
         take_over: the reason for taking the lock from a live controller
+        blames_revision: whether the revision is quarantined, as one that must not be released again
     """
     with work():
-        run = await roll_back(environment, reason=reason, requested_by=requested_by, take_over=take_over)
+        run = await roll_back(
+            environment,
+            reason=reason,
+            requested_by=requested_by,
+            take_over=take_over,
+            blames_revision=blames_revision,
+        )
     return as_state(run)
 
 
-async def roll_back(environment: str, *, reason: str, requested_by: str, take_over: str = "") -> Release:
+async def roll_back(
+    environment: str, *, reason: str, requested_by: str, take_over: str = "", blames_revision: bool = True
+) -> Release:
     """Roll back the live, held or newest finished release. Raises Refused when there is none to roll back."""
     run = await back.candidate(environment, by=requested_by)
     async with held(run, take_over=take_over) as run:
         if run.phase is not Phase.ROLLING_BACK:
             request = Conclusion(
-                verdict=Verdict.FAIL, sentence=f"rollback requested by {requested_by}: {reason}"
+                verdict=Verdict.FAIL,
+                sentence=f"rollback requested by {requested_by}: {reason}",
+                blames_revision=blames_revision,
             )
             run = await ledger.enter(run, Phase.ROLLING_BACK, request)
         run = await undo(run)

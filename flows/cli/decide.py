@@ -160,7 +160,7 @@ def abort(
             return await ask.ask(database, environment, run, Verb.ABORT, requester(by), reason, run_options)
         async with tools(run) as core:
             if run.phase in LIVE and await begin.changed_hosts(core, run):
-                options = ["--by", requester(by), "--reason", f"aborted: {reason}"]
+                options = ["--by", requester(by), "--reason", f"aborted: {reason}", "--no-blame"]
                 return await run_driver(database, environment, run, "roll_back", options, run_options)
             aborted = await begin.abort(core, run, by=requester(by), reason=reason)
         if run_options.json:
