@@ -58,7 +58,7 @@ LIVE = frozenset({*_CHANGING, Phase.HELD, Phase.ROLLING_BACK})
 FINISHED = frozenset(
     {Phase.SUCCEEDED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED, Phase.REFUSED, Phase.ABORTED}
 )
-"""Phases in which nothing more happens automatically. A release has a finish time exactly in these."""
+"""Phases in which a release has ended; it has a finish time exactly in these. Only a failed rollback is tried again."""
 
 EXIT_CODES: dict[Phase, ExitCode] = {
     Phase.SUCCEEDED: ExitCode.GOOD,
