@@ -107,9 +107,8 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
             return run
         scope = await plan.scope(run)
         if not is_new and run.phase in STEPS and (sentence := await from_hosts.taken_back(run)):
-            run = await ledger.enter(
-                run, Phase.ROLLING_BACK, Conclusion(verdict=Verdict.FAIL, sentence=sentence)
-            )
+            taken = Conclusion(verdict=Verdict.FAIL, sentence=sentence, blames_revision=False)
+            run = await ledger.enter(run, Phase.ROLLING_BACK, taken)
         while run.phase in STEPS:
             run = await _run_phase(run, scope)
         if run.phase is Phase.ROLLING_BACK:

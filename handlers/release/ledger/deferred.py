@@ -34,6 +34,8 @@ class Intention:
     host: str
     kind: str
     command: str
+    at: float = field(default_factory=monotonic)
+    """When it was made, by the monotonic clock of this process. The ledger keeps that time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class Outcome:
     outcome: str
     exit_status: int | None
     output: str
+    at: float = field(default_factory=monotonic)
 
 
 Unrecorded = Intention | Outcome
@@ -92,6 +95,7 @@ async def write(engine: AsyncEngine, release: Release, records: Sequence[Unrecor
                 host=record.host,
                 kind=record.kind,
                 command=record.command,
+                seconds_ago=monotonic() - record.at,
             )
         else:
             await intents.confirm(
@@ -100,4 +104,5 @@ async def write(engine: AsyncEngine, release: Release, records: Sequence[Unrecor
                 outcome=record.outcome,
                 exit_status=record.exit_status,
                 output=record.output,
+                seconds_ago=monotonic() - record.at,
             )

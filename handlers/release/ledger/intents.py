@@ -45,9 +45,18 @@ class OperationRecord:
 
 
 async def intend(
-    bind: Bind, release: Release, *, operation_id: str, host: str, kind: str, command: str
+    bind: Bind,
+    release: Release,
+    *,
+    operation_id: str,
+    host: str,
+    kind: str,
+    command: str,
+    seconds_ago: float = 0,
 ) -> None:
     """Record an intention while the lock is ours. A second call with the same id changes nothing.
+
+    *seconds_ago* is the age of one that could not be recorded at its time.
 
     Raises LockLost without the lock, and Refused when the id belongs to another kind of operation or another host.
     """
@@ -63,6 +72,7 @@ async def intend(
                 "kind": kind,
                 "command": clean(command),
                 "token": release.token,
+                "seconds_ago": float(seconds_ago),
             },
         )
         stored = (await tx.execute(SQL["operation"], {"id": operation_id})).one()
@@ -74,7 +84,13 @@ async def intend(
 
 
 async def confirm(
-    bind: Bind, operation_id: str, *, outcome: str, exit_status: int | None, output: str = ""
+    bind: Bind,
+    operation_id: str,
+    *,
+    outcome: str,
+    exit_status: int | None,
+    output: str = "",
+    seconds_ago: float = 0,
 ) -> None:
     """Record the outcome of an operation; a certain outcome is never overwritten.
 
@@ -88,6 +104,7 @@ async def confirm(
                 "outcome": outcome,
                 "exit_status": exit_status,
                 "output": _head_and_tail(clean(output)),
+                "seconds_ago": float(seconds_ago),
             },
         )
         if (await tx.execute(SQL["operation"], {"id": operation_id})).one_or_none() is None:
