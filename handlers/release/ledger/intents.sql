@@ -8,7 +8,8 @@ ON CONFLICT (id) DO NOTHING;
 -- confirm --
 -- Write down what came of it. A certain outcome stays; only an uncertain one is replaced by a later answer.
 UPDATE runbook.operation
-SET finished_at = clock_timestamp() - make_interval(secs => :seconds_ago), outcome = CAST(:outcome AS runbook.operation_outcome),
+SET finished_at = clock_timestamp() - make_interval(secs => :seconds_ago),
+    outcome = CAST(:outcome AS runbook.operation_outcome),
     exit_status = :exit_status, output = :output
 WHERE id = :id AND (outcome IS NULL OR outcome IN ('unreachable', 'unknown'));
 
