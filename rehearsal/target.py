@@ -42,6 +42,8 @@ from rehearsal.webhooks import backlog
 
 HOSTS = 2
 HOSTS_MAX = 50
+WORKING_HOSTS = 4
+"""Hosts whose workers take events. Those of further hosts only start, show their revision, and stop."""
 _STARTING_MAX = 8
 """Hosts whose ERP starts at the same time. More would only slow each other down."""
 _HEALTHY_SECONDS = 30.0
@@ -227,8 +229,11 @@ class Target:
 
     async def _install_erp(self, host: RehearsalHost) -> None:
         broken = self.revisions["broken"]
+        idle = self.hosts.index(host) >= WORKING_HOSTS
         await in_thread(
-            lambda: host.install_erp(self.folder / "origin.git", broken, database_url=self.database_url)
+            lambda: host.install_erp(
+                self.folder / "origin.git", broken, database_url=self.database_url, idle=idle
+            )
         )
         await in_thread(host.start_units)
         deadline = time.monotonic() + _HEALTHY_SECONDS

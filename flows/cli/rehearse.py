@@ -41,7 +41,12 @@ def rehearse(
             "--speed", min=1, max=600, help="Speed-up of the waits: runbook seconds for each real second."
         ),
     ] = 60.0,
-    hosts: Annotated[int, typer.Option("--hosts", min=1, max=50, help="How many hosts the target has.")] = 2,
+    hosts: Annotated[
+        int,
+        typer.Option(
+            "--hosts", min=1, max=50, help="How many hosts the target has. The workers of four take events."
+        ),
+    ] = 2,
     fault: Annotated[
         list[str] | None,
         typer.Option(

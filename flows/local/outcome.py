@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.database.transaction import transaction
 from handlers.environment.model import Environment
 from handlers.queue import look
-from handlers.release.ledger import records
+from handlers.release.ledger import records, releases
 from handlers.release.phase import Phase, Release, exit_code
 from handlers.state_folder import STATE, private_folder
 from rehearsal.consistency.check import REST_SECONDS, check
@@ -37,6 +37,8 @@ class RehearsalResult:
     """The duration of the release, from its plan to its end."""
     seconds_in_all: float
     """The same with the setup of the target."""
+    phase_seconds: dict[str, float]
+    """The time in each phase, by the database's clock."""
     reason: str
     hosts: dict[str, str | None]
     """The revision that each host's health answer names; None where no process answers."""
@@ -94,6 +96,7 @@ async def inspect(
         exit_code=int(exit_code(run.phase)),
         seconds=round(course.seconds, 1),
         seconds_in_all=round(target.age_seconds, 1),
+        phase_seconds=await _phase_seconds(database, run),
         reason=run.reason,
         hosts=hosts,
         revisions=target.revisions,
@@ -106,6 +109,15 @@ async def inspect(
         report=await _kept_report(target, database, run),
         kept=target.id if target.keep else None,
     )
+
+
+async def _phase_seconds(database: AsyncEngine, run: Release) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for record in await releases.phase_records(database, run):
+        if record.finished_at is not None:
+            spent = (record.finished_at - record.started_at).total_seconds()
+            seconds[record.phase] = round(seconds.get(record.phase, 0) + spent, 2)
+    return seconds
 
 
 async def _running_revision(http: httpx.AsyncClient, url: str) -> str | None:

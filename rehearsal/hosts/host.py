@@ -122,15 +122,18 @@ class RehearsalHost:
             raise HostError(f"{self.name} has no SSH server yet")
         return self.server
 
-    def install_erp(self, origin: Path, revision: str, *, database_url: str) -> None:
-        """Clone the ERP, stand on *revision* and write the two units and their secrets."""
+    def install_erp(self, origin: Path, revision: str, *, database_url: str, idle: bool = False) -> None:
+        """Clone the ERP, stand on *revision* and write the two units and their secrets.
+
+        *idle* workers take no events: a large fleet does not need twenty full ones on one machine.
+        """
         erp.clone(origin, self.checkout, revision)
         secrets = self.folder / "erp.env"
         secrets.touch(mode=0o600)
         secrets.write_text(f"ERP_DATABASE_URL={database_url}\n", encoding="utf-8")
         for unit, script, description in (
             (WEB_UNIT, "web.py", "ERP web process"),
-            (WORKERS_UNIT, "workers.py", "ERP sync workers"),
+            (WORKERS_UNIT, "idle.py" if idle else "workers.py", "ERP sync workers"),
         ):
             text = _UNIT.format(
                 description=description,
