@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic
 
+from handlers.environment.redact import known_secrets, redact_text
 from handlers.errors import Fenced, OutcomeUnknown, Unreachable
 from handlers.host import commands
 from handlers.host.command import Command, Word
@@ -217,7 +218,11 @@ class _Operation:
         return Command.procedure(body, state, self._id, *values, title=title, changes=changes)
 
     def _parse(self, state: str, output: str) -> OperationResult | None:
-        """The result from the state line that the host printed; None while it runs."""
+        """The result from the state line that the host printed; None while it runs.
+
+        A hook may have printed a secret, and the output goes into the ledger.
+        """
+        output = redact_text(output, known_secrets(self._shell.environment))
         match state.split():
             case ["ended", word, number]:
                 return self._ended(word, int(number), output)

@@ -17,6 +17,7 @@ from handlers.core import Core
 from handlers.database.jsonable import as_plain
 from handlers.database.queries import queries
 from handlers.database.transaction import transaction
+from handlers.environment.redact import known_secrets, redact
 from handlers.host import logs
 from handlers.queue.event import ENTITY_TYPES
 from handlers.release.ledger import intents, records
@@ -67,7 +68,7 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
         "events.csv": _events,
         "logs.txt": _logs,
     }
-    known = files.known_secrets(core.environment)
+    known = known_secrets(core.environment)
     saved: dict[str, str] = {}
     missing: list[str] = []
     folder = files.folder_of(core.environment, release.id) / "evidence"
@@ -109,14 +110,14 @@ async def _events(core: Core, release: Release, known: frozenset[str]) -> str:
         for row in rows:
             values = list(row)
             values[1] = ENTITY_TYPES.get(row.raw_type, row.raw_type)
-            writer.writerow([_csv_cell(files.redact(value, known)) for value in values])
+            writer.writerow([_csv_cell(redact(value, known)) for value in values])
         return table.getvalue()
 
 
 async def _logs(core: Core, release: Release, known: frozenset[str]) -> str:
     """The logs of the units since the release began. The text names a log that could not be read."""
     extracts = await logs.extracts(core, release.created_at)
-    return str(files.redact(logs.as_text(extracts), known))
+    return str(redact(logs.as_text(extracts), known))
 
 
 def _csv_cell(value: Any) -> Any:
@@ -127,4 +128,4 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _pretty(values: object, known: frozenset[str]) -> str:
-    return json.dumps(files.redact(as_plain(values), known), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(redact(as_plain(values), known), indent=2, ensure_ascii=False) + "\n"

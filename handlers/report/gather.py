@@ -22,6 +22,7 @@ from handlers.database.queries import queries
 from handlers.database.sqlstate import message_of
 from handlers.database.transaction import transaction
 from handlers.entities.registry import HANDLERS
+from handlers.environment.redact import known_secrets, redact
 from handlers.host import logs
 from handlers.queue import diagnose, look
 from handlers.queue.event import ENTITY_TYPES
@@ -29,7 +30,7 @@ from handlers.release import left_behind
 from handlers.release.ledger import intents, releases
 from handlers.release.ledger.records import files, judgements, record_file
 from handlers.release.phase import Phase, Release, exit_code
-from handlers.report.files import folder_of, keep, known_secrets, redact
+from handlers.report.files import folder_of, keep
 from handlers.report.render import as_html, as_markdown
 from handlers.status import snapshot
 

@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.core import Clock, Core
 from handlers.environment.load import parse
+from handlers.environment.redact import redact
 from handlers.gate import rules
 from handlers.gate.values import Count, Finding, Measurement, Thresholds
 from handlers.queue import look
@@ -34,7 +35,7 @@ from handlers.release.ledger import dead_letters, records, releases
 from handlers.release.ledger.intents import LedgerRecorder
 from handlers.release.phase import Phase, Release, Verdict
 from handlers.report import evidence
-from handlers.report.files import folder_of, redact
+from handlers.report.files import folder_of
 from handlers.report.gather import gather, write
 from handlers.report.render import as_html, as_markdown
 from tests.integration.release.steps import begun, deploying

@@ -10,8 +10,8 @@ import pytest
 from handlers.environment.address import Address, parse
 from handlers.environment.load import parse as parse_environment
 from handlers.environment.model import Database
+from handlers.environment.redact import known_secrets
 from handlers.errors import ConfigError
-from handlers.report.files import known_secrets
 from tests.certificates import Authority
 
 SECRET = "s3cret-Wort"
