@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rehearsal import sentinels
 from rehearsal.hosts.host import CHECKOUT, UNITS, RehearsalHost
 
 _ENVIRONMENT = """# Written by the rehearsal; gone with it.
@@ -17,7 +18,7 @@ password = "file:{secrets}/database"
 [ssh]
 user = "{user}"
 key_file = "{secrets}/key"
-known_hosts_file = "{secrets}/known_hosts"
+{passphrase}known_hosts_file = "{secrets}/known_hosts"
 operation_seconds = 60
 
 {hosts}
@@ -25,7 +26,7 @@ operation_seconds = 60
 strategy = "checkout"
 directory = "{checkout}"
 keep_trying_seconds = 60
-
+{hook}
 [services]
 command = ["systemctl"]
 web = ["{web}"]
@@ -40,7 +41,7 @@ worker_revisions_field = "workers.revisions"
 consecutive = 2
 interval_seconds = 0.3
 answer_seconds = 3
-limit_seconds = 20
+limit_seconds = {probe_seconds}
 
 [canary]
 limit_seconds = 15
@@ -85,5 +86,9 @@ def write_environment(
         checkout=f"~/{CHECKOUT}",
         web=UNITS[0],
         workers=UNITS[1],
+        # A machine that starts twenty web processes at once is slower than twenty hosts.
+        probe_seconds=20 + len(hosts),
+        passphrase=f'key_passphrase = "file:{secrets}/passphrase"\n' if sentinels.wanted() else "",
+        hook=f"before_activate = ['''{sentinels.HOOK}''']\n" if sentinels.wanted() else "",
     )
     path.write_text(text, encoding="utf-8")

@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from handlers.database.migrate import upgrade
 from handlers.erp.adopt import adopt
 from handlers.process import cancelled_by_sigterm, signals_ignored
-from rehearsal import erp, lifecycle, processes
+from rehearsal import erp, lifecycle, processes, sentinels
 from rehearsal.consistency.audit import install_audit
 from rehearsal.environment import write_environment
 from rehearsal.hosts import disk
@@ -37,6 +37,7 @@ from rehearsal.hosts.network import Network
 from rehearsal.hosts.sshd import Kind, make_key
 from rehearsal.postgres import Postgres
 from rehearsal.running import in_thread, together
+from rehearsal.sentinels import Remote
 from rehearsal.story import Story
 from rehearsal.webhooks import backlog
 
@@ -75,6 +76,8 @@ class Target:
     hosts: tuple[RehearsalHost, ...] = ()
     network: Network | None = None
     """The cables of the hosts, where they are to be cut."""
+    remote: Remote | None = None
+    """The origin behind HTTP, where secrets are planted."""
     postgres: Postgres | None = None
     database_url: str = field(default="", repr=False)
     """The ERP's database, password included: never print it."""
@@ -171,6 +174,9 @@ class Target:
         )
         if cables:
             await self._lay_cables()
+        if sentinels.wanted():
+            self.remote = Remote.serve(self.folder / "origin.git")
+            sentinels.lock_key(key)
         turns = asyncio.Semaphore(_STARTING_MAX)
         await together(*(self._start_erp(host, turns) for host in self.hosts))
         write_environment(
@@ -192,14 +198,14 @@ class Target:
         # From this thread: a tied server ends with the thread that started it.
         self.postgres.spawn()
         await in_thread(self.postgres.wait_ready)
-        password = secrets.token_urlsafe(18)
+        password = sentinels.make("database") if sentinels.wanted() else secrets.token_urlsafe(18)
         admin = await asyncpg.connect(self.postgres.url())
         try:
             await admin.execute(f"CREATE ROLE erp LOGIN PASSWORD '{password}'")
             await admin.execute("CREATE DATABASE erp OWNER erp")
         finally:
             await admin.close()
-        _write_secret(self.folder / "secrets" / "database", password)
+        sentinels.write_secret(self.folder / "secrets" / "database", password)
         self.database_url = f"postgresql://erp:{password}@127.0.0.1:{self.postgres.port}/erp"
         owner = await asyncpg.connect(self.database_url)
         try:
@@ -235,6 +241,8 @@ class Target:
                 self.folder / "origin.git", broken, database_url=self.database_url, idle=idle
             )
         )
+        if self.remote is not None:
+            sentinels.plant(host, self.remote, make_url(self.database_url).password or "")
         await in_thread(host.start_units)
         deadline = time.monotonic() + _HEALTHY_SECONDS
         seen = "no answer"
@@ -262,15 +270,11 @@ class Target:
         """End what we know the kind way, then whatever else there is."""
         for host in self.hosts:
             host.close_door()
-        if self.network is not None:
-            self.network.stop()
+        for part in (self.network, self.remote):
+            if part is not None:
+                part.stop()
         if self.postgres is not None:
             self.postgres.stop(signal.SIGQUIT)
         for host in self.hosts:
             disk.unmount(host.folder)
         lifecycle.clear(self.id, self.folder)
-
-
-def _write_secret(path: Path, secret: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(secret, encoding="utf-8")

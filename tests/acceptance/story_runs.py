@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rehearsal.sentinels import VARIABLE
+from tests.acceptance.scanning import ProcessList
+
 SPEED = "120"
 CONCURRENT = 2
 """Stories that run concurrently: as many as a small machine has cores. It also tests that they do not interfere."""
@@ -23,6 +26,10 @@ FAULTS: dict[str, tuple[str, ...]] = {
 """Faults that these stories run under: the sample of what `make soak` tries. The other stories run without."""
 
 
+WITH_SENTINELS = "treacherous"
+"""The story with planted secrets: it has a drain, a rollback, evidence, a report and logs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoryRun:
     """The output and the exit status of a story; its target still runs."""
@@ -31,6 +38,8 @@ class StoryRun:
     stdout: str
     stderr: str
     folder: Path
+    processes: ProcessList
+    """The process list while it ran."""
 
     @property
     def json(self) -> dict[str, Any]:
@@ -49,6 +58,7 @@ class Stories:
 
     def __init__(self, home: Path, names: list[str]) -> None:
         self._environment = {**os.environ, "XDG_STATE_HOME": str(home / "state"), "TMPDIR": str(home)}
+        self.state = home / "state"
         self._pool = ThreadPoolExecutor(CONCURRENT)
         self._home = home
         self._runs: dict[str, Future[StoryRun]] = {
@@ -61,15 +71,18 @@ class Stories:
             self._runs[name] = self._pool.submit(self._run_story, name)
         return self._runs[name].result(timeout=6 * STORY_SECONDS)
 
-    def run(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, timeout: float = 60, sentinels: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """Run another command of the same user."""
+        planted = {VARIABLE: "1"} if sentinels else {}
         return subprocess.run(
             [sys.executable, "-m", "flows.cli", *words],
             capture_output=True,
             text=True,
             check=False,
             timeout=timeout,
-            env=self._environment,
+            env=self._environment | planted,
         )
 
     def end(self) -> None:
@@ -81,9 +94,9 @@ class Stories:
 
     def _run_story(self, name: str) -> StoryRun:
         faults = [word for fault in FAULTS.get(name, ()) for word in ("--fault", fault)]
-        done = self.run(
-            "rehearse", name, "--json", "--keep", "--speed", SPEED, *faults, timeout=STORY_SECONDS
-        )
+        words = ("rehearse", name, "--json", "--keep", "--speed", SPEED, *faults)
+        with ProcessList() as processes:
+            done = self.run(*words, timeout=STORY_SECONDS, sentinels=name == WITH_SENTINELS)
         try:
             kept = json.loads(done.stdout.strip().splitlines()[-1])["kept"]
         except (IndexError, KeyError, ValueError) as error:
@@ -93,4 +106,5 @@ class Stories:
             stdout=done.stdout,
             stderr=done.stderr,
             folder=self._home / f"tds-rehearsal-{kept}",
+            processes=processes,
         )

@@ -14,6 +14,8 @@ import httpx
 import pytest
 
 from handlers.environment.load import load_environment
+from rehearsal.sentinels import MARK
+from tests.acceptance.scanning import files, in_files, in_ledger
 from tests.acceptance.story_runs import FAULTS, Stories, StoryRun
 
 pytestmark = pytest.mark.timeout(900)
@@ -263,6 +265,31 @@ async def test_a_treacherous_revision_is_caught_after_its_canary_and_rolled_back
         "operations.json",
     }
     assert all(Path(row["path"]).stat().st_mode & 0o077 == 0 for row in evidence)
+
+
+@pytest.mark.story("treacherous")
+async def test_planted_secrets_are_found_nowhere(run: StoryRun, stories: Stories) -> None:
+    """Password, passphrase, unit's token, remote's address, and what a hook printed: not in ledger, Prefect's database,
+    logs, evidence, reports, the hosts' state, or the process list.
+    """
+    planted = {path for path in files(run.folder) if path.read_bytes().startswith(MARK.encode())}
+    assert {path.name for path in planted} == {"database", "passphrase", "hook-secret"}
+    printed = [row["output"] for row in await rows(run, "SELECT output FROM runbook.operation")]
+    assert any("connecting with ***" in output for output in printed)
+    address = load_environment(run.environment).database.url
+    connection = await asyncpg.connect(address, password=(run.folder / "secrets" / "database").read_text())
+    try:
+        assert await in_ledger(connection) == []
+    finally:
+        await connection.close()
+    hosts = [path for path in run.folder.glob("web-*/.tds-runbook/*") if path.is_file()]
+    assert {path.name for path in hosts} >= {"state.json", "token"}
+    written = [stories.state, run.folder / "reports", run.folder / "prefect"]
+    assert min(len(list(files(folder))) for folder in written) >= 3
+    assert in_files(*written) == []
+    assert [path for path in hosts if MARK.encode() in path.read_bytes()] == []
+    assert run.processes.looks > 20
+    assert run.processes.found == set()
 
 
 @pytest.mark.story("treacherous")
