@@ -13,12 +13,13 @@ SELECT id FROM runbook.operation WHERE release_id = :release_id AND outcome IS N
 SELECT phase::text AS phase FROM runbook.phase_record WHERE release_id = :release_id AND finished_at IS NULL;
 
 -- batches --
--- Batches whose size is not the number of their events, or which a release that went through has not settled.
+-- Batches that are not settled, or whose size is not the number of their events. A rollback takes events out of them.
 SELECT b.number
 FROM runbook.batch b
 JOIN runbook.release r ON r.id = b.release_id
 WHERE b.release_id = :release_id
-  AND ((b.settled_at IS NULL AND r.phase = 'succeeded')
+  AND r.phase = 'succeeded'
+  AND (b.settled_at IS NULL
        OR b.size <> (SELECT count(*) FROM runbook.release_event e WHERE e.release_id = b.release_id AND e.batch = b.number));
 
 -- others --
