@@ -11,6 +11,7 @@ from uuid import UUID
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from handlers.release.phase import Phase
 from rehearsal.consistency import hosts, ledger, queue
 from rehearsal.target import Target
 
@@ -54,7 +55,12 @@ async def _look(
             ledger.disagreements(record, window_seconds=window_seconds, is_good=target.story.is_good)
         )
         found += await queue.disagreements(
-            tx, release_id, sent, is_finished=record.is_finished, is_good=target.story.is_good
+            tx,
+            release_id,
+            sent,
+            is_finished=record.is_finished,
+            is_good=target.story.is_good,
+            is_old_running=record.phase is not Phase.SUCCEEDED,
         )
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         states = await asyncio.gather(*(hosts.read(http, host) for host in target.hosts))

@@ -11,14 +11,23 @@ from handlers.database.queries import queries
 
 SQL = queries(__name__)
 _SHOWN = 3
+OLD_ERROR = "xd2s"
+"""The error code that the previous revision gives to every event."""
 
 
 async def disagreements(
-    tx: AsyncConnection, release_id: str, sent: Sequence[UUID], *, is_finished: bool, is_good: bool
+    tx: AsyncConnection,
+    release_id: str,
+    sent: Sequence[UUID],
+    *,
+    is_finished: bool,
+    is_good: bool,
+    is_old_running: bool = False,
 ) -> list[str]:
     """What is wrong in the queue and in the ERP's tables, a sentence for each kind.
 
-    *sent* are the live webhooks that were received; *is_good* is a revision that can apply every event.
+    *sent* are the live webhooks that were received; *is_good* is a revision that can apply every event. Where the
+    previous one is running (again), it fails them.
     """
     found: list[str] = []
     lost = (await tx.execute(SQL["lost"], {"sent": list(sent)})).scalars()
@@ -35,7 +44,11 @@ async def disagreements(
         unsettled = (await tx.execute(SQL["unsettled"], values)).scalars()
         found += _sentence(unsettled, "were sent to the workers, and have not come to rest")
     if is_good:
-        buried = [f"{row.id} ({row.error_message})" for row in await tx.execute(SQL["buried"])]
+        buried = [
+            f"{row.id} ({row.error_message})"
+            for row in await tx.execute(SQL["buried"])
+            if not (is_old_running and row.error_code == OLD_ERROR)
+        ]
         found += _sentence(buried, "became dead letters, although nothing is wrong with the revision")
     for row in await tx.execute(SQL["rows"]):
         found.append(f"{row.entity} {row.key} is {row.stored} in the ERP instead of {row.wanted}")

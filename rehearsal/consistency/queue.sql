@@ -44,7 +44,7 @@ WHERE e.release_id = :release_id AND e.redriven_at IS NOT NULL AND q.status IN (
 
 -- buried --
 -- Events that became dead letters since the start, with an error that they did not have before.
-SELECT q.id, q.error_message
+SELECT q.id, q.error_message, q.error_code
 FROM tds_sync_queue q
 LEFT JOIN rehearsal.seeded s ON s.id = q.id
 WHERE q.status = 'dead_letter' AND (s.error_message, s.status) IS DISTINCT FROM (q.error_message, 'dead_letter');

@@ -111,6 +111,28 @@ async def test_what_became_of_an_event_is_seen(
     assert needle in await in_queue(tx, ground)
 
 
+async def test_what_the_previous_revision_fails_after_a_rollback_is_its_own(
+    tx: AsyncConnection, ground: Ground
+) -> None:
+    """Live webhooks that die under it are no fault of the release, under its error only."""
+    bury = "UPDATE tds_sync_queue SET status = 'dead_letter', error_message = 'y', error_code = '{}' WHERE "
+    await tx.execute(text(bury.format("xd2s") + ONE_DRAINED))
+    await tx.execute(text("UPDATE runbook.release_event SET status = NULL"))
+    await tx.execute(text("DELETE FROM rehearsal.change"))
+    seen = {}
+    for old in (False, True):
+        found = await queue.disagreements(
+            tx, ground.run.id, (), is_finished=True, is_good=True, is_old_running=old
+        )
+        seen[old] = "became dead letters" in "; ".join(found)
+    assert seen == {False: True, True: False}
+    await tx.execute(text(bury.format("other") + ONE_DRAINED))
+    found = await queue.disagreements(
+        tx, ground.run.id, (), is_finished=True, is_good=True, is_old_running=True
+    )
+    assert "became dead letters" in "; ".join(found)
+
+
 async def test_an_event_that_was_applied_twice_is_seen(tx: AsyncConnection, ground: Ground) -> None:
     """Also where the second time changes no row."""
     for status in ("pending", "completed"):
