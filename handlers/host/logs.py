@@ -19,6 +19,8 @@ from handlers.queue.diagnose import fingerprint
 
 LIMIT_SECONDS = 6.0
 """The timeout for one log. The problem is reported instead of the log, so that a rollback never waits for it."""
+CLOCK_SECONDS = 2.0
+"""How long the database's clock is waited for. The logs come from the hosts, and do not need the database."""
 LINES_MAX = 400
 CHARACTERS_MAX = 60_000
 ERRORS_MAX = 20
@@ -62,8 +64,9 @@ async def extracts(core: Core, since: datetime) -> list[Extract]:
     *since* is the database's time. While the database is away, the lines of the last 24 h are taken.
     """
     try:
-        seconds = (await clock.now(core.database) - since).total_seconds()
-    except DatabaseDown:
+        async with asyncio.timeout(CLOCK_SECONDS):
+            seconds = (await clock.now(core.database) - since).total_seconds()
+    except (DatabaseDown, TimeoutError):
         seconds = BEFORE_SECONDS
     async with open_hosts(core.environment, connected=False) as shells:
         return await _all(core, shells, seconds, 0)

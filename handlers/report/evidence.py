@@ -42,6 +42,10 @@ COLUMNS = (
 )
 
 
+Part = Callable[[Core, Release, frozenset[str]], Awaitable[str]]
+"""Makes the text of one file; an empty text is not saved."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """The saved files, and the missing ones with the reason. Ready for JSON by `asdict`."""
@@ -62,23 +66,18 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
 
     Never raises: the rollback must continue. A file that cannot be saved is listed as missing.
     """
-    parts: dict[str, Callable[[Core, Release, frozenset[str]], Awaitable[str]]] = {
-        "judgements.json": _judgements,
-        "operations.json": _operations,
-        "events.csv": _events,
-        "logs.txt": _logs,
-    }
     known = known_secrets(core.environment)
     saved: dict[str, str] = {}
     missing: list[str] = []
     folder = files.folder_of(core.environment, release.id) / "evidence"
     deadline = asyncio.get_running_loop().time() + limit_seconds
-    for name, gather in parts.items():
+
+    async def save_part(name: str, gather: Part) -> None:
         try:
             async with asyncio.timeout_at(deadline):
                 text = await gather(core, release, known)
                 if not text:
-                    continue
+                    return
                 saved[name] = await asyncio.to_thread(files.keep, core.environment, folder / name, text)
                 await records.record_file(
                     core.database, release, kind="evidence", path=str(folder / name), sha256=saved[name]
@@ -87,6 +86,9 @@ async def save(core: Core, release: Release, *, limit_seconds: float = LIMIT_SEC
             missing.append(f"{name}: not within {limit_seconds:g} s")
         except Exception as error:  # One missing file must stop neither the others nor the rollback.
             missing.append(f"{name}: {error}".splitlines()[0])
+
+    # At the same time: a database that hangs must not take the time of the logs, which come from the hosts.
+    await asyncio.gather(*(save_part(name, gather) for name, gather in PARTS.items()))
     if saved:
         sums = "".join(f"{sha256}  {name}\n" for name, sha256 in saved.items())
         await asyncio.to_thread(files.keep, core.environment, folder / "SHA256SUMS", sums)
@@ -118,6 +120,14 @@ async def _logs(core: Core, release: Release, known: frozenset[str]) -> str:
     """The logs of the units since the release began. The text names a log that could not be read."""
     extracts = await logs.extracts(core, release.created_at)
     return str(redact(logs.as_text(extracts), known))
+
+
+PARTS: dict[str, Part] = {
+    "judgements.json": _judgements,
+    "operations.json": _operations,
+    "events.csv": _events,
+    "logs.txt": _logs,
+}
 
 
 def _csv_cell(value: Any) -> Any:

@@ -315,20 +315,22 @@ async def test_evidence_never_stops_a_rollback(core: Core) -> None:
         limit = 0.0 if broken is core else 5.0
         saved = await evidence.save(broken, release, limit_seconds=limit)
         assert saved.files == ()
-        assert len(saved.missing) == 3
+        # This environment reads no logs, which takes no time where the database is only away.
+        assert len(saved.missing) == (4 if broken is core else 3)
         assert "not saved" in saved.sentence
     await gone.dispose()
 
 
 async def test_evidence_keeps_its_limit_when_the_database_hangs(core: Core) -> None:
-    """A locked table delays a rollback by no more than the limit."""
+    """A locked table delays a rollback by no more than the limit, and costs no other file."""
     release, _ = await rolled_back(core)
     async with core.database.begin() as tx:
         await tx.execute(text("LOCK TABLE runbook.judgement, runbook.operation IN ACCESS EXCLUSIVE MODE"))
         before = asyncio.get_running_loop().time()
         saved = await evidence.save(core, release, limit_seconds=1.0)
         assert asyncio.get_running_loop().time() - before < 3
-    assert len(saved.missing) == 3
+    assert saved.files == ("events.csv",)
+    assert len(saved.missing) == 2
 
 
 async def test_a_reports_folder_that_cannot_be_made_is_named(core: Core, tmp_path: Path) -> None:
