@@ -53,7 +53,7 @@ def test_no_secret_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ssh={"key_passphrase": "env:PASSPHRASE"},
         deploy={
             "before_activate": [
-                f"pip install --index-url https://ci:{PASSWORD}@packages.example.com/simple .",
+                f"curl https://ci:{PASSWORD}@files.example.com/settings -o settings",
                 f"PGPASSWORD={PASSWORD} alembic upgrade head",
             ]
         },
