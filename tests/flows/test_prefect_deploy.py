@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
@@ -21,7 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.release.ledger import dead_letters, intents, releases
 from handlers.release.ledger.records import files
-from handlers.release.phase import Phase
+from handlers.release.phase import FINISHED, Phase, Release
+from rehearsal.consistency.check import check
 from rehearsal.target import Target
 from rehearsal.webhooks.traffic import traffic
 from tests.flows.local_prefect import ROOT, Project, marked
@@ -177,6 +179,50 @@ async def test_a_release_from_its_deployment_gives_the_ledger_of_the_command_lin
         await asyncio.to_thread(release_by_command, project, target.revision)
         from_the_command_line = await look(target)
     assert from_the_page == from_the_command_line
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+async def test_a_release_whose_worker_and_run_are_killed_is_carried_on_by_the_schedule(
+    project: Project,
+) -> None:
+    """SIGKILL of the Prefect worker and of the run during the drain: the schedule of each minute ends the release."""
+    async with place(project.folder / "environments") as target:
+        engine = target.engine()
+        try:
+            await begin_release(project, target.revision)
+            run = await until_phase(engine, frozenset({Phase.DRAINING}), seconds=180)
+            os.kill(project.pid("worker"), signal.SIGKILL)
+            for line in marked(project.marker):
+                if "-m prefect.engine" in line:
+                    os.kill(int(line.split()[0]), signal.SIGKILL)
+            await until_phase(engine, FINISHED, seconds=300)
+            seen = await check(target, engine, run.id, sent=(), window_seconds=6)
+            assert seen.disagreements == ()
+            assert (await releases.get(engine, run.id)).phase is Phase.SUCCEEDED, await phase_sentences(
+                engine
+            )
+        finally:
+            await engine.dispose()
+
+
+async def begin_release(project: Project, revision: str) -> None:
+    """Start a release as the page does."""
+    parameters = {"environment": "rehearsal", "revision": revision, "requested_by": "x", "reason": "y"}
+    async with httpx.AsyncClient(base_url=project.api_url, trust_env=False, timeout=20) as http:
+        deployment = (await http.get("/deployments/name/release/anywhere")).raise_for_status().json()["id"]
+        begun = await http.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters})
+        begun.raise_for_status()
+
+
+async def until_phase(engine: AsyncEngine, phases: frozenset[Phase], *, seconds: float) -> Release:
+    """Wait until the newest release is in one of *phases*."""
+    async with asyncio.timeout(seconds):
+        while True:
+            run = await releases.latest(engine, "rehearsal")
+            if run is not None and run.phase in phases:
+                return run
+            await asyncio.sleep(0.05)
 
 
 def release_by_command(project: Project, revision: str) -> None:
