@@ -1,17 +1,22 @@
-"""A release whose driver dies at one point, on a fresh target, and which the timer then carries on."""
+"""A release whose driver dies at one point, on a fresh target, and which the timer or its person then carries on."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from handlers.environment.load import load_environment
+from handlers.release.phase import Release
 from rehearsal.consistency.check import check
-from rehearsal.faults.fault import parse
+from rehearsal.faults.fault import Moment, parse
 from rehearsal.faults.inject import Injector
+from rehearsal.faults.moments import Moments
 from rehearsal.faults.timer import Timer
 from rehearsal.faults.world import World
 from tests.acceptance.killing import Place, end
@@ -21,20 +26,67 @@ LIMIT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A release, what breaks meanwhile, and what people ask of it."""
+
+    story: str
+    end: str
+    """The phase in which it ends, whether or not its controller is killed."""
+    faults: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+    """A command while it runs, after the moment that comes first: `("draining", "hold")`."""
+    then: tuple[str, ...] = ()
+    """A command after it has come to rest."""
+    edits_a_tree: bool = False
+    """Somebody edits a file on a host after the plan: the preparation of that host refuses it."""
+    expected: tuple[str, ...] = ()
+    """Parts of what the check may say about it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class KillRun:
     """What became of a release whose driver was killed."""
 
     died: bool
     """Whether the driver passed the point."""
+    passed: tuple[str, ...]
+    """Every point that its drivers passed."""
     phase: str
     wrong: tuple[str, ...]
     """What must not be, and is."""
     log: str
 
 
-async def kill_at(point: str, home: Path, story: str, *faults: str) -> KillRun:
-    """Release the story's revision, kill the driver at *point*, and let `runbook resume --due` go on."""
-    async with Place.make(home, story, speed=SPEED) as place:
+@dataclass(kw_only=True)
+class _Course:
+    """One release on its way."""
+
+    place: Place
+    run: Release
+    world: World
+    timer: Timer
+    received: list[UUID] = field(default_factory=list)
+
+    async def until_at_rest(self) -> None:
+        """Start the driver, and let the timer carry the release on."""
+        driver = self.place.drive(self.run, "--without-prefect")
+        collecting = asyncio.create_task(asyncio.to_thread(driver.wait))
+        try:
+            await self.timer.until_at_rest()
+        finally:
+            await end(driver)
+            await collecting
+
+    async def command(self, verb: str) -> None:
+        """What a person types. Asked again, because the driver of the first try may have been killed."""
+        where = ("-e", self.place.environment, "--reason", "a test", "--json", "--without-prefect")
+        words = (*where, "--yes") if verb == "rollback" else where
+        await self.place.command(verb, *words, seconds=LIMIT_SECONDS)
+
+
+async def kill_at(point: str, home: Path, scenario: Scenario) -> KillRun:
+    """Release the story's revision, kill a driver at *point*, and let `runbook resume --due` go on."""
+    async with Place.make(home, scenario.story, speed=SPEED, cables=bool(scenario.faults)) as place:
         folder = home / "kill"
         folder.mkdir()
         place.extra = {
@@ -43,36 +95,71 @@ async def kill_at(point: str, home: Path, story: str, *faults: str) -> KillRun:
             "KILL_AT": point,
             "KILL_FOLDER": str(folder),
         }
-        run = await place.plan()
+        async with _started(place, scenario) as course:
+            if scenario.edits_a_tree:
+                edited = place.target.hosts[-1].checkout / "web.py"
+                edited.write_text(f"{edited.read_text()}\n# a quick fix\n")
+            await course.until_at_rest()
+            if scenario.then:
+                await course.command(*scenario.then)
+                await course.timer.until_at_rest()
         engine = place.target.engine()
-        world = World(
-            target=place.target,
-            release_id=run.id,
-            variables=place.variables,
-            prefect_url=os.environ.get("PREFECT_API_URL", ""),
-            clock_file=home / "clock",
-        )
-        names = [host.name for host in place.target.hosts]
-        injector = Injector(world, [parse(fault, names) for fault in faults], engine)
-        timer = Timer(world, injector, engine, limit_seconds=LIMIT_SECONDS)
-        received: list[UUID] = []
         try:
-            async with place.live_traffic(run, received), injector.running():
-                driver = place.drive(run, "--without-prefect")
-                collecting = asyncio.create_task(asyncio.to_thread(driver.wait))
-                try:
-                    await timer.until_at_rest()
-                finally:
-                    await end(driver)
-                    await collecting
             window = load_environment(place.environment).watch.window_seconds
-            seen = await check(place.target, engine, run.id, sent=received, window_seconds=window)
-            rows = await place.rows("SELECT phase::text FROM runbook.release WHERE id = $1", run.id)
+            seen = await check(
+                place.target, engine, course.run.id, sent=course.received, window_seconds=window
+            )
         finally:
             await engine.dispose()
+        rows = await place.rows("SELECT phase::text FROM runbook.release WHERE id = $1", course.run.id)
         return KillRun(
             died=(folder / "killed").exists(),
+            passed=tuple((folder / "passed").read_text(encoding="utf-8").splitlines()),
             phase=rows[0]["phase"],
-            wrong=(*world.wrong, *seen.disagreements),
+            wrong=tuple(
+                sentence
+                for sentence in (*course.world.wrong, *seen.disagreements)
+                if not any(part in sentence for part in scenario.expected)
+            ),
             log=place.driver_log(),
         )
+
+
+@asynccontextmanager
+async def _started(place: Place, scenario: Scenario) -> AsyncIterator[_Course]:
+    """A planned release with its webhooks, its faults, and the person who will ask something of it."""
+    run = await place.plan()
+    engine = place.target.engine()
+    world = World(
+        target=place.target,
+        release_id=run.id,
+        variables=place.variables,
+        prefect_url=os.environ.get("PREFECT_API_URL", ""),
+        clock_file=place.home / "clock",
+    )
+    names = [host.name for host in place.target.hosts]
+    injector = Injector(world, [parse(fault, names) for fault in scenario.faults], engine)
+    course = _Course(
+        place=place,
+        run=run,
+        world=world,
+        timer=Timer(world, injector, engine, limit_seconds=LIMIT_SECONDS),
+    )
+    moments = Moments(engine, run.id)
+    tasks = [asyncio.create_task(moments.watch())]
+    if scenario.asked:
+        tasks.append(asyncio.create_task(_ask(course, moments, *scenario.asked)))
+    try:
+        async with place.live_traffic(run, course.received), injector.running():
+            yield course
+    finally:
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await engine.dispose()
+
+
+async def _ask(course: _Course, moments: Moments, moment: str, verb: str) -> None:
+    await moments.reached(Moment(name=moment))
+    await course.command(verb)

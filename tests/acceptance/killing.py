@@ -56,9 +56,11 @@ class Place:
 
     @classmethod
     @asynccontextmanager
-    async def make(cls, home: Path, story: str, *, speed: float = 120.0) -> AsyncIterator[Place]:
-        """A new target for *story*, removed at the end."""
-        async with Target.create(story, folder=home) as target:
+    async def make(
+        cls, home: Path, story: str, *, speed: float = 120.0, cables: bool = False
+    ) -> AsyncIterator[Place]:
+        """A new target for *story*, removed at the end. With *cables* its hosts can be cut off."""
+        async with Target.create(story, folder=home, cables=cables) as target:
             ledger = await asyncpg.connect(target.database_url)
             # The commands and this process are one user's: they keep their copies of the environment file together.
             state = home / "state" / "tds-runbook"
