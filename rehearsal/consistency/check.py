@@ -15,8 +15,8 @@ from handlers.release.phase import Phase
 from rehearsal.consistency import hosts, ledger, queue
 from rehearsal.target import Target
 
-REST_SECONDS = 30.0
-"""How long hosts and queue may take to come to rest: a worker's lease, a restart."""
+REST_SECONDS = 75.0
+"""How long everything may take to come to rest: a worker's lease, a restart, the lock of a controller that died."""
 _LOOK_SECONDS = 0.5
 
 

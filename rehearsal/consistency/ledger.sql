@@ -1,7 +1,9 @@
 -- release --
 -- The release, what runs by its record, and whether its lock is held.
 SELECT r.phase::text AS phase, r.from_revision, r.to_revision, r.speed, r.finished_at IS NOT NULL AS is_finished,
-       EXISTS (SELECT FROM runbook.lock l WHERE l.release_id = r.id) AS is_locked
+       EXISTS (
+           SELECT FROM runbook.lock l WHERE l.release_id = r.id AND l.expires_at > clock_timestamp()
+       ) AS is_locked
 FROM runbook.release r WHERE r.id = :release_id;
 
 -- unconfirmed --

@@ -19,6 +19,13 @@ _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TMPDIR", "TDS
 """A unit gets a clean environment; the marker stays, so that a rehearsal finds all its processes."""
 
 
+_NEW: dict[str, Any] = {
+    "active": "inactive", "sub": "dead", "pid": 0, "restarts": 0, "result": "success", "status": 0,
+    "starts": [], "since": 0.0,
+}  # fmt: skip
+"""The state of a unit that was never started."""
+
+
 class Unit:
     """One unit: its file, and the state that its supervisor keeps beside it."""
 
@@ -28,6 +35,8 @@ class Unit:
         self.file = root / "units" / self.name
         self.state_file = root / "run" / f"{self.name}.json"
         self.log = root / "log" / f"{self.name.removesuffix('.service')}.log"
+        self.show_file = self.state_file.with_suffix(".show")
+        """The properties as `show` prints them, for a shell that answers without starting Python."""
         self.hang_file = self.state_file.with_suffix(".hangs")
         """While it exists, a start of the unit does not end."""
         self.loaded = self.file.is_file()
@@ -62,11 +71,7 @@ class Unit:
 
     def read(self) -> dict[str, Any]:
         """The state as it is true now: a supervisor that was killed took its word with it."""
-        state: dict[str, Any] = {
-            "active": "inactive", "sub": "dead", "pid": 0, "restarts": 0, "result": "success", "status": 0,
-            "starts": [], "since": 0.0,
-        }  # fmt: skip
-        state |= self.stored()
+        state = _NEW | self.stored()
         if state["active"] not in ("inactive", "failed") and not self.supervised():
             state |= {"active": "failed", "sub": "failed", "result": "signal"}
         return state
@@ -77,6 +82,29 @@ class Unit:
             beside = self.state_file.with_suffix(".next")
             beside.write_text(json.dumps(self.stored() | changes), encoding="utf-8")
             beside.replace(self.state_file)
+            beside.write_text(
+                "".join(f"{name}={value}\n" for name, value in self.properties(self.stored()).items())
+            )
+            beside.replace(self.show_file)
+
+    def properties(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The properties that `show` knows, in systemd's words."""
+        state = _NEW | state
+        since = state["since"]
+        return {
+            "Id": self.name,
+            "LoadState": "loaded" if self.loaded else "not-found",
+            "ActiveState": state["active"],
+            "SubState": state["sub"],
+            "MainPID": state["pid"],
+            "ExecMainPID": state["pid"],
+            "ExecMainStatus": state["status"],
+            "NRestarts": state["restarts"],
+            "Result": state["result"],
+            "FragmentPath": self.file if self.loaded else "",
+            "UnitFileState": "enabled" if self.loaded else "",
+            "ActiveEnterTimestamp": time.strftime("%a %F %T UTC", time.gmtime(since)) if since else "",
+        }
 
     def stored(self) -> dict[str, Any]:
         with contextlib.suppress(FileNotFoundError):

@@ -76,6 +76,16 @@ class _Course:
         finally:
             await end(driver)
             await collecting
+        if await self.phase() == "planned":
+            # Nobody has started it yet, so that the timer leaves it alone: its person asks for it again.
+            await self.command("resume")
+            await self.timer.until_at_rest()
+
+    async def phase(self) -> str:
+        """The phase of the release."""
+        rows = await self.place.rows("SELECT phase::text FROM runbook.release WHERE id = $1", self.run.id)
+        phase: str = rows[0]["phase"]
+        return phase
 
     async def command(self, verb: str) -> None:
         """What a person types. Asked again, because the driver of the first try may have been killed."""
@@ -111,11 +121,10 @@ async def kill_at(point: str, home: Path, scenario: Scenario) -> KillRun:
             )
         finally:
             await engine.dispose()
-        rows = await place.rows("SELECT phase::text FROM runbook.release WHERE id = $1", course.run.id)
         return KillRun(
             died=(folder / "killed").exists(),
             passed=tuple((folder / "passed").read_text(encoding="utf-8").splitlines()),
-            phase=rows[0]["phase"],
+            phase=await course.phase(),
             wrong=tuple(
                 sentence
                 for sentence in (*course.world.wrong, *seen.disagreements)
