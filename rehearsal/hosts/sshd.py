@@ -30,6 +30,7 @@ Kind = Literal["openssh", "asyncssh"]
 _START_SECONDS = 10.0
 _PORTS_TRIED = 5
 _SERVER = Path(__file__).with_name("ssh_server.py")
+# SHLVL: the account's own bash would read its startup file for each command. A host's file is read by its session.
 _CONFIG = """
 ListenAddress 127.0.0.1
 Port {port}
@@ -43,6 +44,7 @@ AuthorizedKeysFile {client_key}.pub
 AllowUsers {user}
 MaxStartups 100
 ForceCommand {folder}/session
+SetEnv SHLVL=2
 Subsystem sftp {sftp}
 """
 
