@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from handlers.phases import open_operations
 from handlers.phases.drain import restore_unsettled
 from handlers.release.ledger import releases, requests
 from handlers.release.ledger.requests import Request
@@ -27,6 +28,7 @@ async def answer(run: Release, sentence: str) -> None:
 async def abort(run: Release, sentence: str) -> Release:
     """End a release that has changed no host; its unfinished dead letters are restored."""
     async with tools(run) as core:
+        await open_operations.settle(core, run)
         restored = await restore_unsettled(core, run)
         suffix = f"; {restored} unfinished dead letters restored" if restored else ""
         return await releases.enter(

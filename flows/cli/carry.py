@@ -42,6 +42,7 @@ async def run_driver(
     options = options + (["--without-prefect"] if run_options.without_prefect else [])
     reattach = f"runbook status --watch -e {environment}"
     force = ["--take-over", take_over] if take_over else []
+    stays = await _stays(database, run)
     driver = follow.start(verb, environment, run.id, *options, *force)
     if run_options.detach:
         print_json({"release": run.id, "log": str(driver.log)}) if run_options.json else console().print(
@@ -52,7 +53,12 @@ async def run_driver(
     try:
         # The lock of a dead driver of ours is free: only the first one may need force.
         ended = await until_settled(
-            database, run, driver, restart=lambda: follow.start(verb, environment, run.id, *options), out=out
+            database,
+            run,
+            driver,
+            restart=lambda: follow.start(verb, environment, run.id, *options),
+            out=out,
+            stays=stays,
         )
     except (KeyboardInterrupt, asyncio.CancelledError):
         message = f"detached; release {run.id} continues. Re-attach with: {reattach}"
@@ -77,15 +83,18 @@ async def until_settled(
     *,
     restart: Callable[[], follow.Driver],
     out: Console | None,
+    stays: int | None = None,
 ) -> Release:
     """Follow a release until it has ended or waits for a person, and return it.
 
     A driver that dies is replaced by *restart*, a few times. When another controller has taken the release up
-    meanwhile, that one is followed. Raises Uncarried after the last replacement died too.
+    meanwhile, that one is followed. *stays* is the number of phases before the first driver: a release that had ended
+    or was held, and has entered no other phase when its driver dies, is not the outcome of what was asked. Raises
+    Uncarried after the last replacement died too.
     """
     for replaced in range(1, REPLACEMENTS_MAX + 1):
         try:
-            return await _follow(database, run, driver, out)
+            return await _follow(database, run, driver, out, stays)
         except follow.Uncarried as error:
             if (await due.care(database, await releases.get(database, run.id))).carried:
                 driver = None
@@ -93,19 +102,29 @@ async def until_settled(
             sys.stderr.write(f"runbook: {error}; a new one continues ({replaced} of {REPLACEMENTS_MAX})\n")
             driver = restart()
     try:
-        return await _follow(database, run, driver, out)
+        return await _follow(database, run, driver, out, stays)
     except follow.Uncarried as error:
         raise follow.Uncarried(f"{error}, then run `runbook resume --due -e {run.environment}`") from error
 
 
 async def _follow(
-    database: AsyncEngine, run: Release, driver: follow.Driver | None, out: Console | None
+    database: AsyncEngine, run: Release, driver: follow.Driver | None, out: Console | None, stays: int | None
 ) -> Release:
     view = await follow.follow(
         database, run.environment, run.id, driver=driver, out=out, until=SETTLED_PHASES, stop_uncarried=True
     )
     assert view.release is not None
+    if driver is not None and driver.died() and stays == await _stays(database, run):
+        raise follow.Uncarried(
+            f"the process of release {run.id} {driver.how_it_ended()} before it began: {driver.last_line()}. "
+            f"See {driver.log}"
+        )
     return view.release
+
+
+async def _stays(database: AsyncEngine, run: Release) -> int:
+    """How many phases the release has entered so far."""
+    return len(await releases.phase_records(database, run))
 
 
 async def raise_if_locked(database: AsyncEngine, environment: str, *, take_over: str) -> None:

@@ -52,6 +52,10 @@ class Driver:
         """Whether the process has ended."""
         return self.process.poll() is not None
 
+    def died(self) -> bool:
+        """Whether it ended before its work did: killed, or by an error of its own."""
+        return self.process.poll() not in (None, ExitCode.GOOD, ExitCode.REFUSED)
+
     def refused(self) -> bool:
         """Whether it ended with Refused: another controller has the lock, or there is nothing to do."""
         return self.process.poll() == ExitCode.REFUSED

@@ -10,6 +10,7 @@ from handlers.database import migrate
 from handlers.database.transaction import transaction
 from handlers.environment import last_good
 from handlers.errors import Refused
+from handlers.phases import open_operations
 from handlers.phases.deploy import has_touched
 from handlers.phases.drain import restore_unsettled
 from handlers.phases.plan import why_quarantined
@@ -66,6 +67,7 @@ async def abort(core: Core, run: Release, *, by: str, reason: str) -> Release:
     )
     try:
         locked = await releases.get(core.database, run.id)
+        await open_operations.settle(core, locked)
         restored = await restore_unsettled(core, locked)
         sentence = f"aborted by {by}: {reason}; no host was changed"
         if restored:

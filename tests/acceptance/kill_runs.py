@@ -19,7 +19,7 @@ from rehearsal.faults.inject import Injector
 from rehearsal.faults.moments import Moments
 from rehearsal.faults.timer import Timer
 from rehearsal.faults.world import World
-from tests.acceptance.killing import Place, end
+from tests.acceptance.killing import Place, end, killing_at
 
 SPEED = 150.0
 LIMIT_SECONDS = 600.0
@@ -98,13 +98,7 @@ async def kill_at(point: str, home: Path, scenario: Scenario) -> KillRun:
     """Release the story's revision, kill a driver at *point*, and let `runbook resume --due` go on."""
     async with Place.make(home, scenario.story, speed=SPEED, cables=bool(scenario.faults)) as place:
         folder = home / "kill"
-        folder.mkdir()
-        place.extra = {
-            "PYTHONPATH": str(Path(__file__).with_name("killer")),
-            "KILL_ROOT": str(Path(__file__).resolve().parents[2]),
-            "KILL_AT": point,
-            "KILL_FOLDER": str(folder),
-        }
+        place.extra = killing_at(point, home)
         async with _started(place, scenario) as course:
             if scenario.edits_a_tree:
                 edited = place.target.hosts[-1].checkout / "web.py"

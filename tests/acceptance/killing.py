@@ -199,6 +199,18 @@ class Place:
             await reader.close()
 
 
+def killing_at(point: str, home: Path) -> dict[str, str]:
+    """The variables with which the next driver kills itself at *point* (kill_points.py); later ones pass it."""
+    folder = home / "kill"
+    folder.mkdir(exist_ok=True)
+    return {
+        "PYTHONPATH": str(Path(__file__).with_name("killer")),
+        "KILL_ROOT": str(Path(__file__).resolve().parents[2]),
+        "KILL_AT": point,
+        "KILL_FOLDER": str(folder),
+    }
+
+
 async def end(driver: subprocess.Popen[bytes]) -> None:
     """Kill a driver with SIGKILL, as the OOM killer does, and wait until it is gone."""
     if driver.poll() is None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.acceptance.killing import Place, Point, end, last
+from tests.acceptance.killing import Place, Point, end, killing_at, last
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -117,8 +117,10 @@ async def killed_on_the_way(place: Place, results: Results) -> None:
     results.snapshots["succeeded"] = await look(place)
 
     words = ("rollback", *where, "--reason", "customers complain", "--without-prefect", "--json")
-    with _unreachable(place):
-        results.note("rollback, a host down", await place.command(*words))
+    with _unreachable(place), _killed_once(place, "step tasks.rollback.candidate"):
+        done = await place.command(*words)
+    results.note("rollback, a host down", done)
+    results.snapshots["its stderr"] = done.stderr
     results.snapshots["half rolled back"] = await place.running()
     results.note("rollback again", await place.command(*words))
     results.snapshots["back"] = await look(place)
@@ -126,6 +128,16 @@ async def killed_on_the_way(place: Place, results: Results) -> None:
     lifting = ("lift", place.target.revision[:7], *where, "--by", "ops-b", "--json")
     results.note("lift", await place.command(*lifting))
     results.note("plan after lift", await place.command("plan", place.target.revision, *where, "--json"))
+
+
+@contextmanager
+def _killed_once(place: Place, point: str) -> Iterator[None]:
+    """Kill the next driver at *point*; the ones after it pass."""
+    place.extra = killing_at(point, place.home)
+    try:
+        yield
+    finally:
+        place.extra = {}
 
 
 @contextmanager
@@ -331,6 +343,14 @@ async def test_a_second_manager_is_refused_while_the_lock_is_held(results_of: Ge
     results = await results_of("on the way")
     assert results.codes["second manager"] == 5
     assert "is locked by" in results.outputs["second manager"]["error"]
+
+
+async def test_a_driver_that_dies_before_it_has_begun_is_replaced(results_of: Get) -> None:
+    """The succeeded release is not the outcome of the rollback that was asked for."""
+    results = await results_of("on the way")
+    assert results.outputs["rollback, a host down"]["outcome"] == "rollback_failed"
+    assert "was killed by SIGKILL before it began" in results.snapshots["its stderr"]
+    assert "a new one continues (1 of 3)" in results.snapshots["its stderr"]
 
 
 async def test_a_host_that_is_down_does_not_stop_the_rollback_of_the_others(results_of: Get) -> None:

@@ -10,9 +10,10 @@ from handlers.core import open_core
 from handlers.host.command import Command
 from handlers.host.operations import run_operation
 from handlers.host.ssh import Shell
-from handlers.phases import open_operations
-from handlers.release.ledger import intents
-from handlers.release.phase import Release
+from handlers.phases import begin, open_operations
+from handlers.release import lock
+from handlers.release.ledger import intents, releases
+from handlers.release.phase import Phase, Release
 from tests.integration.host.ssh_target import CLOSED_PORT, serve
 from tests.integration.release.steps import deploying
 
@@ -50,6 +51,27 @@ async def test_the_hosts_are_asked_about_operations_without_an_outcome(
     assert found["unreachable"][0] == "unknown"
     assert "cannot be reached" in found["unreachable"][2]
     assert found["of-a-former-host"] == ("unknown", None, "web-9 is not in the environment file")
+
+
+async def test_an_abort_leaves_no_operation_without_an_outcome(tmp_path: Path, database_url: str) -> None:
+    """A release that was aborted while a host prepared asks the host what became of it."""
+    async with serve(tmp_path, "web-1") as target:
+        environment = target.environment(database={"url": database_url})
+        async with open_core(environment) as core:
+            release = await deploying(core.database, environment.name)
+            await intents.intend(
+                core.database,
+                release,
+                operation_id="cut-off",
+                host="web-1",
+                kind="prepare",
+                command="a command",
+            )
+            assert release.token is not None
+            await lock.free(core.database, environment.name, release.token)
+            await begin.abort(core, release, by="ops-a", reason="a test")
+            assert (await releases.get(core.database, release.id)).phase is Phase.ABORTED
+            assert await intents.open_operations(core.database, release) == []
 
 
 async def _intend(engine: AsyncEngine, release: Release, operation: str, host: str) -> None:
