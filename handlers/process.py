@@ -14,7 +14,7 @@ from collections.abc import Iterator
 def cancelled_by_sigterm() -> Iterator[None]:
     """Let SIGTERM or SIGHUP cancel the current task, unless SIGTERM has a handler already.
 
-    Raises SystemExit when such a signal cancelled the task.
+    Started with `nohup`, a process goes on ignoring SIGHUP. Raises SystemExit when such a signal cancelled the task.
     """
     task = asyncio.current_task()
     main = threading.current_thread() is threading.main_thread()
@@ -29,7 +29,9 @@ def cancelled_by_sigterm() -> Iterator[None]:
         task.cancel()
 
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN
+    ]
     for number in numbers:
         loop.add_signal_handler(number, cancel)
     try:
