@@ -13,7 +13,6 @@ from handlers.errors import ExitCode, RunbookError
 
 def main() -> None:
     """Run a command; a known error prints one sentence and ends with its exit code."""
-    _register()
     command = get_command(app)
     try:
         status = command.main(standalone_mode=False)
@@ -35,21 +34,6 @@ def main() -> None:
             fail(f"{type(error).__name__}: {error}", ExitCode.OWN_ERROR)
         raise
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _register() -> None:
-    """Import the commands. `worker` and `queue try` import only their own module, because that is faster.
-
-    Each restart of the ERP waits for a worker, and `queue try` is called for one payload after the other.
-    """
-    if sys.argv[1:3] == ["queue", "try"]:
-        from flows.cli import try_
-
-        return
-    from flows.cli import serve  # noqa: F401
-
-    if sys.argv[1:2] != ["worker"]:
-        from flows.cli import ask, db, decide, queue, rehearse, release, status, try_  # noqa: F401
 
 
 def _click_error(error: Exception) -> str | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group
 
 COMMAND_GROUPS: dict[str, dict[str, str]] = {
     "Try it": {"rehearse": "rehearse a whole release on a temporary target"},
@@ -44,23 +46,51 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
 }
 """Every command with its line in `runbook --help`, in the order in which a release manager needs them."""
 
+MODULES = {
+    "ask": ("hold", "skip"),
+    "decide": ("resume", "rollback", "abort", "lift"),
+    "db": ("db",),
+    "examine": ("check", "report", "doctor"),
+    "queue": ("queue",),
+    "rehearse": ("rehearse",),
+    "release": ("plan", "release", "canary", "drain", "watch"),
+    "serve": ("worker", "receive", "up"),
+    "status": ("status", "history"),
+    "try_": ("queue",),
+}
+"""The modules of flows.cli and the commands that they register."""
 
-class _GroupedHelp(TyperGroup):
-    """Lists the commands in the order of COMMAND_GROUPS instead of the order of their imports."""
+
+class _Commands(TyperGroup):
+    """The commands, listed in the order of COMMAND_GROUPS. Only the module of the command that is run is imported.
+
+    Each restart of the ERP waits for a worker, and a status or a timer that takes a second of the processor is slow.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  The signature is click's.
+        """Every command, also of modules that are not imported."""
+        return [name for commands in COMMAND_GROUPS.values() for name in commands]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """The command, from its module. None where there is no such command: then the error names the closest one."""
+        modules = [name for name, commands in MODULES.items() if cmd_name in commands]
+        for name in modules or MODULES:
+            import_module(f"flows.cli.{name}")
+        self.commands.update(get_group(app).commands)
+        return self.commands.get(cmd_name)
 
     # Any: Typer does not export the types of its copy of click.
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Write the registered commands, group by group."""
-        registered = self.list_commands(ctx)
         for group, commands in COMMAND_GROUPS.items():
-            lines = [(f"{name:<9}", line) for name, line in commands.items() if name in registered]
+            lines = [(f"{name:<9}", line) for name, line in commands.items()]
             with formatter.section(group):
                 formatter.write_dl(lines)
 
 
 app = typer.Typer(
     name="runbook",
-    cls=_GroupedHelp,
+    cls=_Commands,
     help=(
         "Deploy a revision, prove it on one dead letter, drain the others, watch, "
         "and roll back automatically on a breach."

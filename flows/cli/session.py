@@ -8,9 +8,11 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from handlers.database import migrate
 from handlers.database.engine import controller_engine
 from handlers.environment.last_good import last_good
 from handlers.environment.model import Environment
+from handlers.errors import Refused
 
 T = TypeVar("T")
 
@@ -33,3 +35,12 @@ async def open_database(environment: Environment) -> AsyncIterator[AsyncEngine]:
         yield database
     finally:
         await database.dispose()
+
+
+async def raise_if_no_ledger(database: AsyncEngine, settings: Environment) -> None:
+    """Raise Refused where the ledger has to be made or migrated first."""
+    if await migrate.pending(database):
+        raise Refused(
+            f"the ledger of {settings.name} is missing or outdated. "
+            f"Run `runbook db upgrade -e {settings.name}`; a release does it too."
+        )

@@ -1,4 +1,7 @@
-"""Migrate the ledger's schema (`runbook`) with Alembic, to the version of the installed code."""
+"""Migrate the ledger's schema (`runbook`) with Alembic, to the version of the installed code.
+
+Alembic is imported where a migration is missing: it takes longer than the rest of a command like `status`.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from alembic import command, op
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.sqlstate import NOT_PERMITTED, message_of, sqlstate
 from handlers.database.transaction import transaction
 from handlers.errors import Refused
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 SCHEMA = "runbook"
 _ADVISORY_KEY = 0x7D5_1ED6E2
@@ -61,9 +64,9 @@ async def _alembic() -> AsyncIterator[None]:
 async def pending(engine: AsyncEngine) -> list[str]:
     """The migrations that `upgrade` would apply. Only reads."""
     async with transaction(engine) as tx:
-        return await tx.run_sync(
-            lambda connection: _missing(connection, ScriptDirectory.from_config(_config()))
-        )
+        if await _version(tx) == newest():
+            return []
+        return await tx.run_sync(lambda connection: _missing(connection, _script(_config())))
 
 
 async def upgrade_existing(engine: AsyncEngine) -> bool:
@@ -72,22 +75,47 @@ async def upgrade_existing(engine: AsyncEngine) -> bool:
     For commands that act on an existing release: a newer program must be able to end what an older one began.
     """
     missing = await pending(engine)
-    if len(missing) == len(list(ScriptDirectory.from_config(_config()).walk_revisions())):
+    if not missing:
+        return True
+    if len(missing) == len(list(_script(_config()).walk_revisions())):
         return False
-    if missing:
-        await upgrade(engine)
+    await upgrade(engine)
     return True
+
+
+def newest() -> str:
+    """The name of the newest migration; each is named as its file."""
+    folder = files("handlers.database.migrations.versions")
+    return max(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".sql"))
+
+
+async def _version(tx: AsyncConnection) -> str | None:
+    """The name of the newest applied migration; None without a ledger."""
+    table = f"{SCHEMA}.{VERSION_TABLE['version_table']}"
+    if (await tx.execute(text("SELECT to_regclass(:name)"), {"name": table})).scalar() is None:
+        return None
+    return (await tx.execute(text(f"SELECT max(version_num) FROM {table}"))).scalar()
 
 
 def execute_file(name: str) -> None:
     """Run the SQL file of a migration, statement by statement, because asyncpg executes only one at a time."""
+    from alembic import op
+
     source = files("handlers.database.migrations.versions").joinpath(name).read_text(encoding="utf-8")
     for statement in _COMMENT.sub("", source).split(";"):
         if statement.strip():
             op.get_bind().exec_driver_sql(statement)
 
 
+def _script(config: Config) -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(config)
+
+
 def _config(connection: Connection | None = None) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option(
         "script_location", str(Path(str(files("handlers.database") / "migrations"))).replace("%", "%%")
@@ -97,10 +125,12 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def _upgrade(connection: Connection) -> list[str]:
+    from alembic import command
+
     config = _config(connection)
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_KEY})
     _create_schema(connection)
-    missing = _missing(connection, ScriptDirectory.from_config(config))
+    missing = _missing(connection, _script(config))
     if missing:
         command.upgrade(config, "head")
     return missing
@@ -122,6 +152,8 @@ def _create_schema(connection: Connection) -> None:
 
 
 def _missing(connection: Connection, script: ScriptDirectory) -> list[str]:
+    from alembic.runtime.migration import MigrationContext
+
     context = MigrationContext.configure(connection, opts=dict(VERSION_TABLE))
     applied = context.get_current_heads()
     unknown = set(applied) - {step.revision for step in script.walk_revisions()}

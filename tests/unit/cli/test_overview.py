@@ -7,15 +7,17 @@ import sys
 
 import pytest
 
+import flows.cli.ask
 import flows.cli.db
 import flows.cli.decide
+import flows.cli.examine
 import flows.cli.queue
 import flows.cli.rehearse
 import flows.cli.release
 import flows.cli.serve
 import flows.cli.status
 import flows.cli.try_  # noqa: F401
-from flows.cli.app import COMMAND_GROUPS, app
+from flows.cli.app import COMMAND_GROUPS, MODULES, app
 
 
 def test_every_command_is_in_one_group() -> None:
@@ -26,6 +28,38 @@ def test_every_command_is_in_one_group() -> None:
     }
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == named | {group.name for group in app.registered_groups}
+
+
+def test_every_command_is_found_in_its_module() -> None:
+    """Only the module of the command that is run is imported: the table of the modules names the right one."""
+    named = {
+        (command.callback.__module__, command.name or command.callback.__name__)
+        for command in app.registered_commands
+        if command.callback
+    }
+    groups = {
+        (command.callback.__module__, group.name)
+        for group in app.registered_groups
+        if group.typer_instance
+        for command in group.typer_instance.registered_commands
+        if command.callback
+    }
+    assert named | groups == {
+        (f"flows.cli.{module}", name) for module, names in MODULES.items() for name in names
+    }
+
+
+def test_help_and_version_import_no_command() -> None:
+    """They answer at once: the database, SSH and the environment's settings take a second to import."""
+    program = "import sys; from flows.cli import main\ntry: main()\n"
+    program += (
+        "finally: print(sorted({'sqlalchemy', 'paramiko', 'pydantic'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    for word in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, word], capture_output=True, text=True, check=True
+        )
+        assert done.stderr == "[]\n"
 
 
 def test_the_overview_fits_and_begins_with_what_a_newcomer_can_try() -> None:
