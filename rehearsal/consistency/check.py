@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import httpx
@@ -36,11 +36,17 @@ async def check(
     sent: Sequence[UUID],
     window_seconds: float,
     rest_seconds: float = REST_SECONDS,
+    expected: Sequence[str] = (),
 ) -> Consistency:
-    """Compare hosts, ledger and queue until they agree, or until they have had time to come to rest."""
+    """Compare hosts, ledger and queue until they agree, or until they have had time to come to rest.
+
+    A disagreement with one of the parts *expected* in its sentence is none.
+    """
     deadline = time.monotonic() + rest_seconds
     while True:
         result = await _look(target, database, release_id, sent, window_seconds)
+        unexpected = [each for each in result.disagreements if not any(part in each for part in expected)]
+        result = replace(result, disagreements=tuple(unexpected))
         if not result.disagreements or time.monotonic() > deadline:
             return result
         await asyncio.sleep(_LOOK_SECONDS)

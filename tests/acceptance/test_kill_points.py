@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.kill_points import kinds, points
-from tests.acceptance.kill_runs import Scenario, kill_at
+from tests.acceptance.scenario_runs import Scenario, play
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -25,16 +25,16 @@ BACK_BY_HAND = Scenario(
     then=("rollback",),
     expected=("is in quarantine, although",),
 )
-ASKED_TO_HOLD = Scenario(story="good", end="held", asked=("watching", "hold"))
+ASKED_TO_HOLD = Scenario(story="good", end="held", asked=(("watching", "hold"),))
 ASKED_TO_ABORT = Scenario(
     # The host keeps the preparation waiting, so that nothing has changed yet.
     story="good",
     end="aborted",
-    asked=("prepare", "abort"),
+    asked=(("prepare", "abort"),),
     faults=("host-away@prepare/web-2:12",),
 )
 REFUSED = Scenario(story="good", end="refused", edits_a_tree=True, expected=("has changes",))
-ASKED_BACK = Scenario(story="good", end="rolled_back", asked=("draining", "abort"))
+ASKED_BACK = Scenario(story="good", end="rolled_back", asked=(("draining", "abort"),))
 NOT_BACK = Scenario(story="treacherous", end="rolled_back", faults=("host-away@rolling_back/web-2:100",))
 
 NOT_KILLED = {
@@ -100,7 +100,7 @@ def home() -> Iterator[Path]:
 async def test_a_release_survives_the_death_of_its_controller_at_any_point(home: Path, point: str) -> None:
     """It ends as without, on hosts, in the ledger and in the queue. A point that is never passed fails too."""
     scenario = scenario_of(point)
-    run = await kill_at(point, home, scenario)
+    run = await play(home, scenario, kill_at=point)
     assert run.died, f"no driver of {scenario} passes this point: name another scenario, or who passes it"
     assert run.wrong == (), run.log
     assert run.phase == scenario.end, run.log

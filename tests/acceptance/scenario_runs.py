@@ -1,4 +1,7 @@
-"""A release whose driver dies at one point, on a fresh target, and which the timer or its person then carries on."""
+"""A release on a fresh target, what breaks meanwhile, and what people ask of it, until it has come to rest.
+
+Its driver may die at one point: then the timer or its person carries it on.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import CompletedProcess
 from uuid import UUID
 
 from handlers.environment.load import load_environment
@@ -33,25 +37,27 @@ class Scenario:
     end: str
     """The phase in which it ends, whether or not its controller is killed."""
     faults: tuple[str, ...] = ()
-    asked: tuple[str, ...] = ()
-    """A command while it runs, after the moment that comes first: `("draining", "hold")`."""
+    asked: tuple[tuple[str, str], ...] = ()
+    """Commands while it runs, each with the moment that comes first: `("draining", "hold")`."""
     then: tuple[str, ...] = ()
-    """A command after it has come to rest."""
+    """Commands after it has come to rest, one after the other."""
     edits_a_tree: bool = False
     """Somebody edits a file on a host after the plan: the preparation of that host refuses it."""
+    speed: float = SPEED
+    """How many seconds of the watch pass in one."""
     expected: tuple[str, ...] = ()
     """Parts of what the check may say about it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class KillRun:
-    """What became of a release whose driver was killed."""
+class ScenarioRun:
+    """What became of a release."""
 
     died: bool
-    """Whether the driver passed the point."""
-    passed: tuple[str, ...]
-    """Every point that its drivers passed."""
+    """Whether a driver passed the point at which it was to be killed."""
     phase: str
+    commands: dict[str, CompletedProcess[str]]
+    """Each command of a person by its verb."""
     wrong: tuple[str, ...]
     """What must not be, and is."""
     log: str
@@ -66,6 +72,7 @@ class _Course:
     world: World
     timer: Timer
     received: list[UUID] = field(default_factory=list)
+    commands: dict[str, CompletedProcess[str]] = field(default_factory=dict)
 
     async def until_at_rest(self) -> None:
         """Start the driver, and let the timer carry the release on."""
@@ -88,42 +95,43 @@ class _Course:
         return phase
 
     async def command(self, verb: str) -> None:
-        """What a person types. Asked again, because the driver of the first try may have been killed."""
+        """What a person types."""
         where = ("-e", self.place.environment, "--reason", "a test", "--json", "--without-prefect")
         words = (*where, "--yes") if verb == "rollback" else where
-        await self.place.command(verb, *words, seconds=LIMIT_SECONDS)
+        self.commands[verb] = await self.place.command(verb, *words, seconds=LIMIT_SECONDS)
 
 
-async def kill_at(point: str, home: Path, scenario: Scenario) -> KillRun:
-    """Release the story's revision, kill a driver at *point*, and let `runbook resume --due` go on."""
-    async with Place.make(home, scenario.story, speed=SPEED, cables=bool(scenario.faults)) as place:
-        folder = home / "kill"
-        place.extra = killing_at(point, home)
+async def play(home: Path, scenario: Scenario, *, kill_at: str = "") -> ScenarioRun:
+    """Release the story's revision, kill a driver at the point *kill_at*, and let `runbook resume --due` go on."""
+    async with Place.make(home, scenario.story, speed=scenario.speed, cables=bool(scenario.faults)) as place:
+        if kill_at:
+            place.extra = killing_at(kill_at, home)
         async with _started(place, scenario) as course:
             if scenario.edits_a_tree:
                 edited = place.target.hosts[-1].checkout / "web.py"
                 edited.write_text(f"{edited.read_text()}\n# a quick fix\n")
             await course.until_at_rest()
-            if scenario.then:
-                await course.command(*scenario.then)
+            for verb in scenario.then:
+                await course.command(verb)
                 await course.timer.until_at_rest()
         engine = place.target.engine()
         try:
             window = load_environment(place.environment).watch.window_seconds
             seen = await check(
-                place.target, engine, course.run.id, sent=course.received, window_seconds=window
+                place.target,
+                engine,
+                course.run.id,
+                sent=course.received,
+                window_seconds=window,
+                expected=scenario.expected,
             )
         finally:
             await engine.dispose()
-        return KillRun(
-            died=(folder / "killed").exists(),
-            passed=tuple((folder / "passed").read_text(encoding="utf-8").splitlines()),
+        return ScenarioRun(
+            died=(home / "kill" / "killed").exists(),
             phase=await course.phase(),
-            wrong=tuple(
-                sentence
-                for sentence in (*course.world.wrong, *seen.disagreements)
-                if not any(part in sentence for part in scenario.expected)
-            ),
+            commands=course.commands,
+            wrong=(*course.world.wrong, *seen.disagreements),
             log=place.driver_log(),
         )
 
@@ -150,8 +158,7 @@ async def _started(place: Place, scenario: Scenario) -> AsyncIterator[_Course]:
     )
     moments = Moments(engine, run.id)
     tasks = [asyncio.create_task(moments.watch())]
-    if scenario.asked:
-        tasks.append(asyncio.create_task(_ask(course, moments, *scenario.asked)))
+    tasks += [asyncio.create_task(_ask(course, moments, *asked)) for asked in scenario.asked]
     try:
         async with place.live_traffic(run, course.received), injector.running():
             yield course
