@@ -21,7 +21,7 @@ import yaml
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.release.ledger import dead_letters, intents, releases
-from handlers.release.ledger.records import files
+from handlers.release.ledger.records import files, find_quarantine
 from handlers.release.phase import FINISHED, Phase, Release
 from rehearsal.consistency.check import check
 from rehearsal.target import Target
@@ -181,6 +181,49 @@ async def test_a_release_from_its_deployment_gives_the_ledger_of_the_command_lin
     assert from_the_page == from_the_command_line
 
 
+@pytest.mark.timeout(600)
+async def test_cancel_on_the_page_takes_the_hosts_back(project: Project) -> None:
+    """Prefect's worker ends a cancelled run by a signal: the release goes back, and both say why."""
+    async with place(project.folder / "environments") as target:
+        engine = target.engine()
+        try:
+            flow_run = await begin_release(project, target.revision)
+            await until_phase(engine, frozenset({Phase.DRAINING}), seconds=180)
+            await cancel(project, flow_run)
+            run = await until_phase(engine, FINISHED, seconds=180)
+            assert run.phase is Phase.ROLLED_BACK, await phase_sentences(engine)
+            assert "cancelled on the Prefect page while it was" in run.reason
+            assert await find_quarantine(engine, "rehearsal", target.revision) is None
+            state = await until_state(project, flow_run, {"CANCELLED", "CRASHED", "FAILED", "COMPLETED"})
+            assert state == "CANCELLED"
+            seen = await check(target, engine, run.id, sent=(), window_seconds=6)
+            assert seen.disagreements == ()
+        finally:
+            await engine.dispose()
+
+
+async def cancel(project: Project, flow_run: str) -> None:
+    """Do what the button Cancel of the page does."""
+    async with httpx.AsyncClient(base_url=project.api_url, trust_env=False, timeout=20) as http:
+        answer = await http.post(
+            f"/flow_runs/{flow_run}/set_state", json={"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        )
+        answer.raise_for_status()
+
+
+async def until_state(project: Project, flow_run: str, types: set[str]) -> str:
+    """Wait until the run has ended in one of these states, and return it."""
+    async with (
+        asyncio.timeout(120),
+        httpx.AsyncClient(base_url=project.api_url, trust_env=False, timeout=20) as http,
+    ):
+        while True:
+            state: str = (await http.get(f"/flow_runs/{flow_run}")).raise_for_status().json()["state_type"]
+            if state in types:
+                return state
+            await asyncio.sleep(0.2)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 async def test_a_release_whose_worker_and_run_are_killed_is_carried_on_by_the_schedule(
@@ -206,13 +249,15 @@ async def test_a_release_whose_worker_and_run_are_killed_is_carried_on_by_the_sc
             await engine.dispose()
 
 
-async def begin_release(project: Project, revision: str) -> None:
-    """Start a release as the page does."""
+async def begin_release(project: Project, revision: str) -> str:
+    """Start a release as the page does, and return the id of its run."""
     parameters = {"environment": "rehearsal", "revision": revision, "requested_by": "x", "reason": "y"}
     async with httpx.AsyncClient(base_url=project.api_url, trust_env=False, timeout=20) as http:
         deployment = (await http.get("/deployments/name/release/anywhere")).raise_for_status().json()["id"]
         begun = await http.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters})
         begun.raise_for_status()
+        flow_run: str = begun.json()["id"]
+        return flow_run
 
 
 async def until_phase(engine: AsyncEngine, phases: frozenset[Phase], *, seconds: float) -> Release:
