@@ -96,6 +96,9 @@ def rollback(
         typer.Option("--from-hosts", help="Without the database: go back to what the hosts themselves name."),
     ] = False,
     use_file: UseFileOption = False,
+    no_quarantine: Annotated[
+        bool, typer.Option("--no-quarantine", help="The revision is not at fault: it may be released again.")
+    ] = False,
     run_options: RunOptions,
 ) -> int:
     """Roll the newest release back: deploy the previous revision on every host, and prove it."""
@@ -117,13 +120,13 @@ def rollback(
             typer.confirm(f"{question} ({reason})?", abort=True)
         running = run.phase in LIVE - {Phase.HELD, Phase.ROLLING_BACK}
         if running and not take_over and await ask.is_carried(database, run):
-            return await ask.ask(
-                database, environment, run, Verb.ROLLBACK, requester(by), reason, run_options
-            )
+            # Of a running release the two differ in nothing else; an abort blames nothing.
+            verb = Verb.ABORT if no_quarantine else Verb.ROLLBACK
+            return await ask.ask(database, environment, run, verb, requester(by), reason, run_options)
         await raise_if_locked(database, settings.name, take_over=take_over)
         if use_file:
             await adopt_file(database, run, by=requester(by), json=run_options.json)
-        options = ["--by", requester(by), "--reason", reason]
+        options = ["--by", requester(by), "--reason", reason, *(["--no-blame"] if no_quarantine else [])]
         return await run_driver(
             database, environment, run, "roll_back", options, run_options, take_over=take_over
         )

@@ -353,15 +353,17 @@ async def test_only_failed_events_hold_the_release_and_are_named(run: StoryRun) 
 
 @pytest.mark.story("failed-only")
 async def test_a_held_release_blocks_others_and_can_be_rolled_back(run: StoryRun, stories: Stories) -> None:
-    """A second release is refused while one is held; the held one can be rolled back without Prefect."""
+    """A second release is refused while one is held; the held one is rolled back without Prefect or quarantine."""
     other = stories.run("release", run.json["revisions"]["sick"], "-e", run.environment, "--yes", timeout=120)
     assert other.returncode == 5
     assert "is held" in other.stderr
     back = stories.run(
         "rollback", "-e", run.environment, "--reason", "nobody knows these events", "--without-prefect", "--json",
-        timeout=180,
+        "--no-quarantine", timeout=180,
     )  # fmt: skip
     assert back.returncode == 2, back.stderr
+    plan = stories.run("plan", run.json["revisions"]["fixed"], "-e", run.environment, "--json", timeout=60)
+    assert "quarantine" not in json.loads(plan.stdout.strip().splitlines()[-1]).get("error", "")
     assert json.loads(back.stdout.strip().splitlines()[-1])["outcome"] == "rolled_back"
     await assert_back_on_broken_by_hand(run)
 
