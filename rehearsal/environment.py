@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rehearsal import sentinels
-from rehearsal.hosts.host import CHECKOUT, UNITS, RehearsalHost
+from rehearsal.hosts.host import DIRECTORY, UNITS, RehearsalHost
 
 _ENVIRONMENT = """# Written by the rehearsal; gone with it.
 name = "rehearsal"
@@ -23,8 +23,8 @@ operation_seconds = 60
 
 {hosts}
 [deploy]
-strategy = "checkout"
-directory = "{checkout}"
+strategy = "{strategy}"
+directory = "{directory}"
 keep_trying_seconds = 60
 {hook}
 [services]
@@ -83,7 +83,8 @@ def write_environment(
         database_port=database_port,
         user=hosts[0].door.user,
         hosts=listed,
-        checkout=f"~/{CHECKOUT}",
+        strategy=hosts[0].strategy,
+        directory=f"~/{DIRECTORY}",
         web=UNITS[0],
         workers=UNITS[1],
         # A machine that starts twenty web processes at once is slower than twenty hosts.

@@ -80,7 +80,7 @@ def plant(host: RehearsalHost, remote: Remote, database_password: str) -> None:
         file.write(f"ERP_API_TOKEN={make('unit')}\n")
     write_secret(host.folder / "hook-secret", database_password)
     subprocess.run(
-        ["git", "-C", str(host.checkout), "remote", "set-url", "origin", remote.url],
+        ["git", "-C", str(host.repository), "remote", "set-url", "origin", remote.url],
         check=True,
         capture_output=True,
         env=host.environment,

@@ -32,7 +32,7 @@ from rehearsal import erp, lifecycle, processes, sentinels
 from rehearsal.consistency.audit import install_audit
 from rehearsal.environment import write_environment
 from rehearsal.hosts import disk
-from rehearsal.hosts.host import RehearsalHost
+from rehearsal.hosts.host import RehearsalHost, Strategy
 from rehearsal.hosts.network import Network
 from rehearsal.hosts.sshd import Kind, make_key
 from rehearsal.postgres import Postgres
@@ -71,6 +71,7 @@ class Target:
     folder: Path
     story: Story
     keep: bool
+    strategy: Strategy = "checkout"
     revisions: dict[str, str] = field(default_factory=dict)
     """Commit of each revision of the sample ERP by its name."""
     hosts: tuple[RehearsalHost, ...] = ()
@@ -111,17 +112,19 @@ class Target:
         hosts: int = HOSTS,
         cables: bool = False,
         small_disks: bool = False,
+        strategy: Strategy = "checkout",
     ) -> AsyncIterator[Target]:
         """Make a target for *story*, and take it away at the end unless it is to be kept.
 
         *folder* is where its folder is made (without it, the machine's temp folder), *ssh* the kind of SSH
         server (without it, the machine's own first), *hosts* how many there are. With *cables* each host can be cut
-        off, with *small_disks* its disk can be filled (after `disk.separate`). SIGTERM ends it like Ctrl-C.
+        off, with *small_disks* its disk can be filled (after `disk.separate`). *strategy* is how revisions get onto
+        them. SIGTERM ends it like Ctrl-C.
         """
         # The handler first: from the moment the folder exists, it must be removed at the end.
         with cancelled_by_sigterm():
             rehearsal_id, own = lifecycle.make(folder)
-            target = cls(id=rehearsal_id, folder=own, story=Story(story), keep=keep)
+            target = cls(id=rehearsal_id, folder=own, story=Story(story), keep=keep, strategy=strategy)
             staying = False
             try:
                 await target._start(ssh, beside, hosts, cables=cables, small_disks=small_disks)
@@ -163,7 +166,13 @@ class Target:
         key.parent.mkdir(mode=0o700)
         make_key(key)
         self.hosts = tuple(
-            RehearsalHost.make(name, self.folder / name, rehearsal_id=self.id, small_disk=small_disks)
+            RehearsalHost.make(
+                name,
+                self.folder / name,
+                rehearsal_id=self.id,
+                small_disk=small_disks,
+                strategy=self.strategy,
+            )
             for name in host_names(hosts)
         )
         await together(

@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -47,6 +47,10 @@ def rehearse(
             "--hosts", min=1, max=50, help="How many hosts the target has. The workers of four take events."
         ),
     ] = 2,
+    strategy: Annotated[
+        Literal["checkout", "releases"],
+        typer.Option("--strategy", help="How revisions get onto the hosts, as in deploy.strategy."),
+    ] = "checkout",
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,7 +86,7 @@ def rehearse(
         raise Refused(f"unknown story {story!r}: choose one of {', '.join(EXIT_CODES)}")
     if seed is not None and not faults:
         raise Refused("--seed draws nothing without --faults: say how many, such as --faults 2")
-    wanted = Rehearsal(story=story, speed=speed, keep=keep, hosts=hosts)
+    wanted = Rehearsal(story=story, speed=speed, keep=keep, hosts=hosts, strategy=strategy)
     return _rehearse(_with_faults(wanted, fault or [], faults, seed), out=out)
 
 

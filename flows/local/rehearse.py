@@ -30,6 +30,7 @@ from handlers.release.phase import Phase, Release, short
 from handlers.state_folder import STATE
 from rehearsal import processes
 from rehearsal.faults.fault import Fault, Kind
+from rehearsal.hosts.host import Strategy
 from rehearsal.target import HOSTS, Target
 from rehearsal.webhooks.traffic import traffic
 
@@ -50,6 +51,7 @@ class Rehearsal:
     speed: float = SPEED
     keep: bool = False
     hosts: int = HOSTS
+    strategy: Strategy = "checkout"
     faults: Sequence[Fault] = ()
     seed: int | None = None
     """The number that drew the faults."""
@@ -80,6 +82,7 @@ async def rehearse(wanted: Rehearsal, *, out: Console | None) -> RehearsalResult
                 keep=wanted.keep,
                 beside=start_prefect,
                 hosts=wanted.hosts,
+                strategy=wanted.strategy,
                 cables=bool(wanted.faults),
                 small_disks=any(fault.kind is Kind.DISK_FULL for fault in wanted.faults),
             )

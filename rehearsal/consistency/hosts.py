@@ -53,12 +53,13 @@ def _read(host: RehearsalHost, answer: dict[str, object]) -> HostState:
         state = json.loads((host.folder / _STATE_FILE).read_text(encoding="utf-8"))
     jobs = f"{host.folder}/{_JOBS}"
     running = processes.with_variable("HOME", str(host.folder), word=jobs)
+    tree, dirt = _tree(host)
     return HostState(
         name=host.name,
         web=revision if isinstance(revision, str) else None,
         workers=tuple(workers["revisions"]) if isinstance(workers, dict) else (),
-        tree=_git(host, "rev-parse", "HEAD"),
-        dirt=_git(host, "status", "--porcelain"),
+        tree=tree,
+        dirt=dirt,
         inactive=tuple(unit for unit in UNITS if host.systemctl("is-active", unit).returncode),
         current=str(state.get("current", "")),
         is_busy=bool(running),
@@ -88,12 +89,23 @@ def disagreements(host: HostState, expected: Collection[str]) -> list[str]:
     return found
 
 
-def _git(host: RehearsalHost, *words: str) -> str:
+def _tree(host: RehearsalHost) -> tuple[str, str]:
+    """The revision whose files lie where the units run from, and what differs from it."""
+    if host.strategy == "checkout":
+        return _git(host, "rev-parse", "HEAD"), _git(host, "status", "--porcelain")
+    release = host.checkout.resolve()
+    revision = (release / "REVISION").read_text(encoding="utf-8").strip()
+    own_index = {"GIT_INDEX_FILE": str(host.folder / "tmp" / "consistency.index")}
+    _git(host, "read-tree", revision, **own_index)
+    return revision, _git(host, "--work-tree", str(release), "diff", "--name-status", **own_index)
+
+
+def _git(host: RehearsalHost, *words: str, **variables: str) -> str:
     done = subprocess.run(
-        ["git", "-c", "safe.directory=*", "-C", str(host.checkout), *words],
+        ["git", "-c", "safe.directory=*", "-C", str(host.repository), *words],
         capture_output=True,
         text=True,
         check=False,
-        env=host.environment,
+        env=host.environment | variables,
     )
     return done.stdout.strip() or done.stderr.strip()

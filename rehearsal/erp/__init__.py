@@ -39,6 +39,17 @@ def clone(origin: Path, to: Path, revision: str) -> None:
     _git("-C", str(to), "checkout", "--quiet", "--detach", revision)
 
 
+def export(origin: Path, to: Path, revision: str) -> None:
+    """Lay the folder out as the strategy `releases` does, with *revision* as the current release."""
+    release = to / "releases" / revision
+    release.mkdir(parents=True)
+    _git("clone", "--quiet", "--bare", f"file://{origin}", str(to / "repository"))
+    files = ("--git-dir", str(to / "repository"), "--work-tree", str(release))
+    _git(*files, "checkout", "--quiet", "--force", revision, "--", ".")
+    (release / "REVISION").write_text(revision, encoding="utf-8")
+    (to / "current").symlink_to(f"releases/{revision}")
+
+
 def sources(name: str) -> dict[str, bytes]:
     """The files of a revision by their path in its repository."""
     found = {".gitignore": _IGNORED.encode()}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from rehearsal import erp, ports, processes
 from rehearsal.hosts import disk, sshd, systemctl
@@ -18,7 +19,9 @@ from rehearsal.running import in_thread
 WEB_UNIT = "tsh-erp"
 WORKERS_UNIT = "tsh-erp-workers"
 UNITS = (WEB_UNIT, WORKERS_UNIT)
-CHECKOUT = "erp"
+DIRECTORY = "erp"
+Strategy = Literal["checkout", "releases"]
+"""How a revision gets onto the host: `deploy.strategy` of the environment file."""
 
 _PROJECT = Path(__file__).resolve().parents[2]
 _UNIT = """[Unit]
@@ -50,6 +53,7 @@ class RehearsalHost:
     http_port: int
     reserved: socket.socket = field(repr=False)
     """Keeps the port of the web process for it, however often that starts."""
+    strategy: Strategy = "checkout"
     environment: dict[str, str]
     """What every command on this host finds in its environment."""
     server: Sshd | None = None
@@ -57,7 +61,15 @@ class RehearsalHost:
     """The ports of SSH and of the web process on the controller's side of the host's cable."""
 
     @classmethod
-    def make(cls, name: str, folder: Path, *, rehearsal_id: str, small_disk: bool = False) -> RehearsalHost:
+    def make(
+        cls,
+        name: str,
+        folder: Path,
+        *,
+        rehearsal_id: str,
+        small_disk: bool = False,
+        strategy: Strategy = "checkout",
+    ) -> RehearsalHost:
         """Lay the host out: service manager, `runbook`, git settings, home. Nothing runs yet.
 
         With *small_disk* its folder is a file system of its own, which can be filled.
@@ -91,13 +103,24 @@ class RehearsalHost:
             folder=folder,
             http_port=reserved.getsockname()[1],
             reserved=reserved,
+            strategy=strategy,
             environment=environment,
         )
 
     @property
+    def directory(self) -> Path:
+        """The directory that the deploys change: `deploy.directory` of the environment file."""
+        return self.folder / DIRECTORY
+
+    @property
     def checkout(self) -> Path:
-        """The git checkout that the units run from."""
-        return self.folder / CHECKOUT
+        """The folder that the units run from: a git checkout, or the link to a release's folder."""
+        return self.directory if self.strategy == "checkout" else self.directory / "current"
+
+    @property
+    def repository(self) -> Path:
+        """The git repository of the host."""
+        return self.directory if self.strategy == "checkout" else self.directory / "repository"
 
     @property
     def health_url(self) -> str:
@@ -127,7 +150,10 @@ class RehearsalHost:
 
         *idle* workers take no events: a large fleet does not need twenty full ones on one machine.
         """
-        erp.clone(origin, self.checkout, revision)
+        if self.strategy == "checkout":
+            erp.clone(origin, self.directory, revision)
+        else:
+            erp.export(origin, self.directory, revision)
         secrets = self.folder / "erp.env"
         secrets.touch(mode=0o600)
         secrets.write_text(f"ERP_DATABASE_URL={database_url}\n", encoding="utf-8")

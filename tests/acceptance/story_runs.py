@@ -25,7 +25,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
 }
 """Faults that these stories run under: the sample of what `make soak` tries. The other stories run without."""
 
-
+OPTIONS = {"slow": ("--strategy", "releases")}
+"""More options of these stories."""
 WITH_SENTINELS = "treacherous"
 """The story with planted secrets: it has a drain, a rollback, evidence, a report and logs."""
 
@@ -94,7 +95,7 @@ class Stories:
 
     def _run_story(self, name: str) -> StoryRun:
         faults = [word for fault in FAULTS.get(name, ()) for word in ("--fault", fault)]
-        words = ("rehearse", name, "--json", "--keep", "--speed", SPEED, *faults)
+        words = ("rehearse", name, "--json", "--keep", "--speed", SPEED, *OPTIONS.get(name, ()), *faults)
         with ProcessList() as processes:
             done = self.run(*words, timeout=STORY_SECONDS, sentinels=name == WITH_SENTINELS)
         try:

@@ -101,6 +101,23 @@ def test_a_lasting_change_around_the_controller_changes_nothing(
     run.assert_ends_as_without()
 
 
+@pytest.mark.parametrize(
+    ("story", "moment"),
+    [
+        *(("good", moment) for moment in (*OPERATIONS, "watching")),
+        *(("treacherous", moment) for moment in BACK),
+    ],
+)
+@pytest.mark.parametrize("kind", ["controller-killed", "host-away", "host-reboot", "disk-full", "unit-hangs"])
+def test_the_strategy_releases_survives_the_same_faults(
+    home: Path, kind: str, story: str, moment: str
+) -> None:
+    """A folder for each revision and one link: the same ends as with a checkout."""
+    skip_if_impossible(Kind(kind))
+    run = rehearse(home, story, f"{kind}@{moment}", options=("--strategy", "releases"))
+    run.assert_ends()
+
+
 @pytest.mark.parametrize("moment", ["deploying", "activate", "canary", "draining", "watching"])
 def test_a_cancelled_run_is_no_half_release(home: Path, moment: str) -> None:
     """Cancel on the Prefect page: held, or rolled back where hosts were changed, and never a mixed fleet."""

@@ -44,17 +44,21 @@ async def running(run: StoryRun) -> dict[str, dict[str, Any]]:
 
 
 def trees(run: StoryRun) -> set[str]:
-    """The current commits of the hosts' checkouts, from git."""
+    """The current commits of the hosts: what git says of a checkout, or the folder that `current` links to."""
     environment = load_environment(run.environment)
+    directory = Path(str(environment.deploy.directory).removeprefix("~/"))
+    folders = [run.folder / host.name / directory for host in environment.hosts]
+    if environment.deploy.strategy == "releases":
+        return {(folder / "current").resolve().name for folder in folders}
     return {
         subprocess.run(
             ["git", "-c", "safe.directory=*", "rev-parse", "HEAD"],
-            cwd=run.folder / host.name / Path(str(environment.deploy.directory).removeprefix("~/")),
+            cwd=folder,
             capture_output=True,
             text=True,
             check=True,
         ).stdout.strip()
-        for host in environment.hosts
+        for folder in folders
     }
 
 
