@@ -31,7 +31,6 @@ async def begin() -> None:
 async def worker(task: Task) -> None:
     """The worker of this project, made as `serve` makes it."""
     from _sql import NARROW_HANDLERS
-    from sqlalchemy.engine import make_url
 
     from handlers.database.engine import worker_engine
     from handlers.entities.apply import apply_events
@@ -40,7 +39,7 @@ async def worker(task: Task) -> None:
 
     apply = partial(apply_events, handlers=NARROW_HANDLERS) if task.get("narrow") else apply_events
     tune_garbage_collector()
-    engine = worker_engine(make_url(task["url"]))
+    engine = worker_engine(task["url"])
     batch = {"batch_size": task["batch"]} if "batch" in task else {}
     one = Worker(engine, owner=new_owner("bench"), revision="bench", apply=apply, **batch)
     stop = asyncio.Event()
