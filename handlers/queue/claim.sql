@@ -28,7 +28,9 @@ WITH intake AS (
                    OR (held.status = 'pending' AND held.lock_expires_at > now())
                    -- With :ids only leases of others count: the caller has chosen the events.
                    OR (CAST(:ids AS uuid[]) IS NULL
-                       AND ((held.status = 'retry' AND held.next_retry_at > now())
+                       -- What waits for a parent holds nothing back: a newer event may be what it waits for.
+                       AND ((held.status = 'retry' AND held.next_retry_at > now()
+                             AND held.error_code IS DISTINCT FROM 'missing_parent')
                             -- Pending events come after every retry, and after pending ones of a better priority.
                             OR (held.status = 'pending' AND (q.status = 'retry' OR held.priority > q.priority)))))
             -- OFFSET 0 keeps this a lookup in the index on records. With the LIMIT pushed down, the planner would walk
@@ -63,7 +65,8 @@ WITH intake AS (
               AND (held.status = 'processing'
                    OR (held.status = 'pending' AND held.lock_expires_at > now())
                    OR (CAST(:ids AS uuid[]) IS NULL
-                       AND ((held.status = 'retry' AND held.next_retry_at > now())
+                       AND ((held.status = 'retry' AND held.next_retry_at > now()
+                             AND held.error_code IS DISTINCT FROM 'missing_parent')
                             OR (held.status = 'pending' AND (q.status = 'retry' OR held.priority > q.priority)))))
             OFFSET 0
         ) e
@@ -97,7 +100,9 @@ WITH intake AS (
             WHERE older.entity_type = record.entity_type
               AND older.source_entity_id = record.source_entity_id
               AND (older.status = 'processing'
-                   OR (older.status IN ('pending', 'retry') AND CAST(:ids AS uuid[]) IS NULL))
+                   OR (older.status IN ('pending', 'retry') AND CAST(:ids AS uuid[]) IS NULL
+                       -- As above: what waits for a parent holds nothing back.
+                       AND (older.status = 'pending' OR older.error_code IS DISTINCT FROM 'missing_parent')))
               AND older.id NOT IN (SELECT id FROM locked)
             OFFSET 0
         ) e

@@ -28,6 +28,9 @@ from handlers.queue.event import (
 LEASES_LOST_MAX = 10
 """An event that was in progress when so many leases expired is considered their cause."""
 
+WAIT_SECONDS_MAX = 600.0
+"""How long an event waits for a parent of which no event is open. Its arrival still wakes it as a dead letter."""
+
 _SQL = queries(__name__)
 
 
@@ -84,14 +87,18 @@ async def retry_later(
     failures: Sequence[Failure],
     base_seconds: float = 120,
     cap_seconds: float = 3600,
+    wait_seconds: float = WAIT_SECONDS_MAX,
 ) -> dict[UUID, Status]:
     """Schedule a retry of failed events, with backoff: 2, 4, 8 … minutes and jitter.
 
-    An event without attempts left becomes a dead letter. Returns the new status of those that *owner* still held.
+    An event without attempts left becomes a dead letter. A wait costs no attempt: it ends *wait_seconds* after the last
+    open event of its parents has settled. Returns the new status of those that *owner* still held.
     """
     values = _parameters(owner, revision, failures) | {
         "base_seconds": base_seconds,
         "cap_seconds": cap_seconds,
+        "wait_seconds": wait_seconds,
+        "waits": [failure.error_class is ErrorClass.MISSING_PARENT for failure in failures],
     }
     rows = await tx.execute(_SQL["retry_later"], values)
     return {row.id: Status(row.status) for row in rows}

@@ -29,34 +29,68 @@ WITH done AS (
 SELECT id FROM done;
 
 -- retry_later --
--- Let events wait before their next attempt. An event without an attempt left becomes a dead letter.
+-- Let events wait before they are tried again. Without an attempt left, or after too long a wait, they are dead letters.
 UPDATE tds_sync_queue q
-SET status = CAST(CASE WHEN tried.times < q.max_retry_attempts THEN 'retry' ELSE 'dead_letter' END
-                  AS tds_event_status),
+SET status = CAST(CASE WHEN plan.is_over THEN 'dead_letter' ELSE 'retry' END AS tds_event_status),
+    -- A wait costs no attempt: the one that the claim counted is given back.
+    attempt_count = CASE WHEN r.waits THEN greatest(before.attempt_count - 1, 0) ELSE before.attempt_count END,
     -- Exponential backoff with a cap. The jitter of a quarter keeps events from coming back all at once.
-    next_retry_at = CASE WHEN tried.times < q.max_retry_attempts THEN
-        now() + make_interval(secs => (0.75 + 0.5 * random()) * least(
+    next_retry_at = CASE WHEN NOT plan.is_over THEN least(plan.ends_at, now() + make_interval(secs =>
+        (0.75 + 0.5 * random()) * least(
             CAST(:cap_seconds AS double precision),
-            CAST(:base_seconds AS double precision) * power(2, least(tried.times, 30) - 1))) END,
+            CAST(:base_seconds AS double precision) * power(2, least(plan.times, 30) - 1)))) END,
     completed_at = NULL,
-    processing_result = CAST(r.result AS jsonb)
-        || CASE WHEN tried.waiting THEN jsonb_build_object('waits', tried.times) ELSE '{}' END,
+    processing_result = said.result || CASE WHEN r.waits
+        THEN jsonb_build_object('waits', plan.times, 'waiting_since', extract(epoch FROM plan.since)) ELSE '{}' END,
     error_message = r.message,
     error_code = r.code
-FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS text[]), CAST(:codes AS text[]))
-     AS r (id, result, message, code)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS text[]), CAST(:codes AS text[]),
+        CAST(:waits AS boolean[])) AS r (id, result, message, code, waits)
+CROSS JOIN LATERAL (SELECT CAST(r.result AS jsonb) AS result) said
 JOIN tds_sync_queue before ON before.id = r.id
+LEFT JOIN LATERAL (
+    SELECT EXISTS (
+        SELECT FROM jsonb_array_elements_text(said.result -> 'parents') AS parent (key)
+        CROSS JOIN LATERAL (
+            SELECT FROM tds_sync_queue o
+            WHERE o.source_entity_id = parent.key
+              AND o.status IN ('pending', 'processing', 'retry')
+              -- Events of one type that wait for each other would wait for ever: they are no hope.
+              AND NOT (o.entity_type = before.entity_type
+                       AND (o.id = ANY (CAST(:ids AS uuid[])) OR (o.status = 'retry' AND o.error_code = r.code)))
+            -- OFFSET 0 keeps this a lookup in the index on records.
+            OFFSET 0
+        ) o
+    ) AS is_open
+    WHERE r.waits
+) parents ON true
 CROSS JOIN LATERAL (
-    -- Waits for a parent are counted apart from attempts, with the same limit. Attempts also count the leases of killed
-    -- workers, for which an event that waits is not to blame.
-    SELECT r.code = 'missing_parent' AS waiting,
-        CASE
-            WHEN r.code <> 'missing_parent' THEN before.attempt_count
+    SELECT CASE
+            WHEN NOT r.waits THEN before.attempt_count
             WHEN jsonb_typeof(before.processing_result -> 'waits') = 'number'
                 THEN CAST(before.processing_result ->> 'waits' AS integer) + 1
             ELSE 1
-        END AS times
+        END AS times,
+        -- The time runs only while no event of a parent is open, and begins anew when it waits for others.
+        CASE
+            WHEN r.waits AND NOT parents.is_open
+                AND jsonb_typeof(before.processing_result -> 'waiting_since') = 'number'
+                AND before.processing_result -> 'parents' IS NOT DISTINCT FROM said.result -> 'parents'
+                THEN to_timestamp(CAST(before.processing_result ->> 'waiting_since' AS double precision))
+            ELSE now()
+        END AS since
 ) tried
+CROSS JOIN LATERAL (
+    SELECT tried.times, tried.since,
+        -- Events whose parent is open are bounded by that event alone.
+        CASE WHEN r.waits AND NOT parents.is_open
+            THEN tried.since + make_interval(secs => CAST(:wait_seconds AS double precision)) END AS ends_at,
+        CASE
+            WHEN NOT r.waits THEN tried.times >= before.max_retry_attempts
+            ELSE NOT parents.is_open
+                AND tried.since + make_interval(secs => CAST(:wait_seconds AS double precision)) <= now()
+        END AS is_over
+) plan
 WHERE q.id = r.id AND coalesce(q.status = 'processing' AND q.locked_by = :owner, false)
 RETURNING q.id, q.status::text AS status;
 

@@ -17,19 +17,24 @@ _EARLIER_SECONDS = 10.0
 
 
 async def wake_children(tx: AsyncConnection, keys: Collection[str]) -> set[UUID]:
-    """Make events due now that waited only for the records *keys*, which were just applied. Returns their ids."""
+    """Make events due now that waited only for the records *keys*, which were just applied. Returns their ids.
+
+    Also those that have become dead letters of waiting.
+    """
     arrived = sorted(set(keys))
     children = await tx.execute(_SQL["waiting_for"], {"keys": arrived})
     return await _wake(tx, children.scalars().all(), keys=arrived)
 
 
 async def wake_arrived(tx: AsyncConnection, *, limit: int = 5000) -> set[UUID]:
-    """Make waiting events due now whose parents were applied without waking them. Checks at most *limit*.
+    """Make waiting events due now whose parents were applied without waking them. Checks at most *limit* of each state.
 
     The worker that applied a parent may have died before it could wake the children.
     """
     waiting = await tx.execute(_SQL["waiting_longest"], {"limit": limit})
-    return await _wake(tx, waiting.scalars().all(), earlier_seconds=_EARLIER_SECONDS)
+    dead = await tx.execute(_SQL["waited_in_vain"], {"limit": limit})
+    ids = [*waiting.scalars(), *dead.scalars()]
+    return await _wake(tx, ids, earlier_seconds=_EARLIER_SECONDS)
 
 
 async def wake_overtaken(tx: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:

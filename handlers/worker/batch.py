@@ -49,6 +49,8 @@ class Settler:
     apply: Apply
     backoff_seconds: float
     backoff_cap_seconds: float
+    wait_seconds: float = settle.WAIT_SECONDS_MAX
+    """How long an event waits for a parent of which no event is open."""
 
     async def settle(self, events: Sequence[Event]) -> Tally:
         """Apply and complete *events*. Raises DatabaseDown, with nothing changed, when the connection is lost."""
@@ -195,6 +197,7 @@ class Settler:
                 failures=retried,
                 base_seconds=self.backoff_seconds,
                 cap_seconds=self.backoff_cap_seconds,
+                wait_seconds=self.wait_seconds,
             )
             tally += Counter(status.value for status in statuses.values())
         log_failures(failures)

@@ -61,6 +61,7 @@ class Worker:
         grace_seconds: float = 6.0,
         backoff_seconds: float = 120,
         backoff_cap_seconds: float = 3600,
+        wait_seconds: float = settle.WAIT_SECONDS_MAX,
         kinds: Collection[EntityType] | None = None,
     ) -> None:
         self.owner = owner
@@ -81,6 +82,7 @@ class Worker:
             apply=with_foreign_events(apply, owner),
             backoff_seconds=backoff_seconds,
             backoff_cap_seconds=backoff_cap_seconds,
+            wait_seconds=wait_seconds,
         )
         self._heartbeat = Heartbeat(engine=engine, owner=owner, revision=revision)
         self._claim_size = batch_size

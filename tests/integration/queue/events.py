@@ -56,6 +56,13 @@ async def change(engine: AsyncEngine, id_: UUID, **columns: Any) -> None:
             await tx.execute(text(f"UPDATE tds_sync_queue SET {name} = {cast} WHERE id = :id"), values)
 
 
+async def wait_out(engine: AsyncEngine, id_: UUID, seconds: float = 3600) -> None:
+    """Let *seconds* pass for an event that waits for a parent, so that it is due."""
+    since = "sql:jsonb_set(processing_result, '{waiting_since}', to_jsonb(CAST("
+    since += f"processing_result ->> 'waiting_since' AS numeric) - {seconds}))"
+    await change(engine, id_, processing_result=since, next_retry_at="sql:now()")
+
+
 async def row(engine: AsyncEngine, id_: UUID) -> dict[str, Any]:
     """The event's row, every column."""
     async with engine.connect() as tx:

@@ -12,9 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.engine import worker_engine
 from handlers.entities.apply import apply_events
-from handlers.queue import look, settle
-from handlers.queue.claim import claim
-from handlers.queue.event import EntityType, ErrorClass, Event, Result, Status
+from handlers.queue import look
+from handlers.queue.event import Event, Result, Status
 from handlers.worker.worker import Worker, new_owner
 from tests.integration.queue.events import change, event, row
 
@@ -80,39 +79,6 @@ async def test_a_worker_that_stands_still_keeps_no_record_from_the_others(
         assert (await tx.execute(text("SELECT count(*) FROM products"))).scalar_one() == 14
     assert await settled(engine, ids, 0) == states
     assert first.tally["applied"] + second.tally["applied"] == 14
-
-
-async def test_leases_that_were_lost_are_no_waits(engine: AsyncEngine) -> None:
-    """Workers that were killed have used up its attempts: an event may still wait for its parent as often as any."""
-    child = await event(engine, "1", entity=EntityType.INVOICE)
-    await change(engine, child, attempt_count=3, max_retry_attempts=3)
-    told = []
-    for _ in range(3):
-        await change(engine, child, next_retry_at="sql:now()")
-        async with engine.begin() as tx:
-            (claimed,) = await claim(tx, owner="me", limit=1, lease_seconds=60)
-            missing = settle.Failure(
-                id=claimed.id,
-                error_class=ErrorClass.MISSING_PARENT,
-                code="missing_parent",
-                message="waits for Customer 5 (customer_id)",
-            )
-            told.append((await settle.retry_later(tx, owner="me", revision="r1", failures=[missing]))[child])
-    assert told == [Status.RETRY, Status.RETRY, Status.DEAD_LETTER]
-    assert (await row(engine, child))["processing_result"]["waits"] == 3
-
-
-async def test_what_another_worker_left_in_the_result_is_no_count_of_waits(engine: AsyncEngine) -> None:
-    """The ERP's own workers may leave anything there."""
-    child = await event(engine, "1", entity=EntityType.INVOICE)
-    await change(engine, child, processing_result='sql:CAST(\'{"waits": "many"}\' AS jsonb)')
-    async with engine.begin() as tx:
-        await claim(tx, owner="me", limit=1, lease_seconds=60)
-        missing = settle.Failure(
-            id=child, error_class=ErrorClass.MISSING_PARENT, code="missing_parent", message="x"
-        )
-        await settle.retry_later(tx, owner="me", revision="r1", failures=[missing])
-    assert (await row(engine, child))["processing_result"]["waits"] == 1
 
 
 async def test_after_a_lost_lease_less_is_taken_at_once(engine: AsyncEngine) -> None:

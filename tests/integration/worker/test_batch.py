@@ -20,7 +20,7 @@ import handlers.worker
 from handlers.queue import insert, look
 from handlers.queue.claim import claim
 from handlers.queue.event import EntityType, Event, Outcome, Result, Status
-from tests.integration.queue.events import change, event, row
+from tests.integration.queue.events import change, event, row, wait_out
 from tests.integration.worker.steps import effects, make_effect, statuses, worker, write
 
 
@@ -141,11 +141,11 @@ class TestBatch:
         refused, waits, overtaken, _ = [await row(engine, id_) for id_ in ids]
         assert (refused["error_code"], refused["error_message"]) == ("refused", "rate: 'abc' is not a number")
         assert refused["processing_result"]["field"] == "rate"
-        assert (waits["error_code"], waits["attempt_count"]) == ("missing_parent", 1)
+        assert (waits["error_code"], waits["attempt_count"]) == ("missing_parent", 0)
         assert overtaken["processing_result"]["outcome"] == "superseded"
 
     async def test_a_missing_parent_ends_as_a_dead_letter_that_names_it(self, engine: AsyncEngine) -> None:
-        """The wait is bounded: after the allowed attempts the event dies with the parent in its reason."""
+        """The wait is bounded by time, not by tries: then the event dies with the parent in its reason."""
 
         async def orphaned(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
             return {
@@ -153,9 +153,12 @@ class TestBatch:
             }
 
         id_ = await event(engine, "1")
-        for _ in range(3):
-            await change(engine, id_, next_retry_at="sql:now()")
+        for _ in range(5):
             await worker(engine, orphaned).step()
+            assert await statuses(engine, [id_]) == [Status.RETRY]
+            await change(engine, id_, next_retry_at="sql:now()")
+        await wait_out(engine, id_)
+        await worker(engine, orphaned).step()
         now = await row(engine, id_)
         assert (now["status"], now["error_message"]) == ("dead_letter", "customer 77 is not there")
 
