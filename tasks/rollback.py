@@ -61,6 +61,13 @@ async def look(run: Release, hosts: Sequence[HostReturn]) -> tuple[HostReturn, .
 
 
 @step(LOOK)
+async def answering(run: Release, names: Sequence[str]) -> tuple[str, ...]:
+    """Which of these hosts can be reached now."""
+    async with tools(run) as core:
+        return await rollback.answering(core, names)
+
+
+@step(LOOK)
 async def conclude(
     run: Release,
     hosts: Sequence[HostReturn],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -16,11 +16,12 @@ from flows.cli.session import open_database
 from handlers.database import migrate
 from handlers.environment.last_good import last_good, names
 from handlers.environment.model import Environment
-from handlers.errors import DatabaseDown, ExitCode, Refused, RunbookError
+from handlers.errors import ConfigError, DatabaseDown, ExitCode, Refused, RunbookError
 from handlers.release import due
 from handlers.release.due import Care
 from handlers.release.ledger import releases
 from handlers.release.phase import exit_code
+from tasks import rollback
 
 WAIT_SECONDS = 60.0
 """How long it waits for a release that will be due soon: for the end of a silent controller's lock. The next minute
@@ -130,11 +131,24 @@ async def _carry_on_in(
     )
 
 
+async def _answering(care: Care) -> tuple[str, ...]:
+    try:
+        return await rollback.answering(care.release, care.away)
+    except ConfigError:
+        # Without its settings no host can be asked. The next try is due by time, and says so.
+        return ()
+
+
 async def _find(database: AsyncEngine, environment: str) -> Care | None:
-    """What is due now, or within WAIT_SECONDS; then it waits for it."""
+    """What is due now, or within WAIT_SECONDS; then it waits for it.
+
+    A host that is not back and answers again makes its release due.
+    """
     care = await due.find(database, environment)
     if care is None or care.due or care.due_at is None or care.at is None:
         return care
+    if care.away and (names := await _answering(care)):
+        return replace(care, due=True, sentence=f"{', '.join(names)} was away and answers again")
     seconds = (care.due_at - care.at).total_seconds()
     if seconds > WAIT_SECONDS:
         return care

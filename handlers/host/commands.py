@@ -151,13 +151,17 @@ def examine(deploy: Deploy, sha: str, *, fetch_seconds: int | None) -> Command:
     return Command.procedure(body, *values, state_directory(deploy), fetch_seconds or "", title="examine")
 
 
-def units(services: Services, verb: str, names: tuple[str, ...]) -> Command:
-    """Stop or restart units and check each afterwards. A restart first resets the units' failure counters."""
+def units(services: Services, verb: str, names: tuple[str, ...], *, patience: float | None = None) -> Command:
+    """Stop or restart units and check each afterwards. A restart first resets the units' failure counters.
+
+    With *patience* (seconds) a unit that hangs does not hold up the caller: a stop goes on by itself, and a restart
+    kills what does not stop.
+    """
     if verb not in ("stop", "restart"):
         raise ValueError(f"units can be stopped and restarted, not {verb!r}")
-    return Command.procedure(
-        _service_functions(services) + script("units"), verb, *names, title="units", changes=True
-    )
+    body = _service_functions(services) + script("units")
+    waits = "" if patience is None else str(max(1, round(patience)))
+    return Command.procedure(body, verb, waits, *names, title="units", changes=True)
 
 
 def denied(services: Services) -> Command | None:
@@ -194,7 +198,7 @@ def inspect(deploy: Deploy, services: Services, sha: str | None = None, *, tree:
 
     *tree* is how local changes are found: by `content`, by git's `index`, or not at all (empty).
     """
-    body = _git_functions() + _service_functions(services) + script("content", "inspect")
+    body = _git_functions() + _service_functions(services) + script("process", "content", "inspect")
     values = (deploy.strategy, deploy.directory, state_directory(deploy), deploy.remote, sha or "", tree)
     return Command.procedure(body, *values, *services.web, *services.workers, title="inspect")
 

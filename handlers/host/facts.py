@@ -38,6 +38,8 @@ class UnitFacts:
     loaded: bool
     active_state: str
     main_pid: int | None
+    process: str = ""
+    """The main process by what no other one has: the boot, its pid, and its start; empty without one."""
 
     @property
     def active(self) -> bool:
@@ -74,9 +76,9 @@ class HostFacts:
         """Whether the tree is exactly its revision."""
         return not self.dirt and self.switching_to is None
 
-    def pids(self) -> dict[str, int]:
-        """The main process of each unit that has one."""
-        return {unit.name: unit.main_pid for unit in self.units if unit.main_pid}
+    def processes(self) -> dict[str, str]:
+        """The main process of each unit that has one (`UnitFacts.process`)."""
+        return {unit.name: unit.process for unit in self.units if unit.process}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,4 +246,5 @@ def _unit(name: str, text: str) -> UnitFacts:
         loaded=values.get("LoadState") == "loaded",
         active_state=values.get("ActiveState", "unknown"),
         main_pid=int(pid) if pid.isdigit() and pid != "0" else None,
+        process=values.get("Process", ""),
     )

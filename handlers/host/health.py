@@ -72,7 +72,7 @@ class _Expected:
     revision: str
     workers: bool
     fleet_workers: bool
-    previous_pids: Mapping[str, Mapping[str, int]]
+    replaced: Mapping[str, Mapping[str, str]]
     leaving: str | None
 
 
@@ -86,15 +86,15 @@ async def look_once(
     *,
     hosts: Sequence[Host] | None = None,
     shells: Sequence[Shell] = (),
-    previous_pids: Mapping[str, Mapping[str, int]] | None = None,
+    replaced: Mapping[str, Mapping[str, str]] | None = None,
     workers: bool = True,
     fleet_workers: bool = True,
     leaving: str | None = None,
 ) -> list[HostHealth]:
     """Check every host once, concurrently. A failure is part of the result and never raised.
 
-    With *shells* the units must be active too, and the main process of a unit must not be the one in *previous_pids*
-    (pids by host and unit, from before the switch). Without *workers* these are not checked: they are stopped during a
+    With *shells* the units must be active too, and the main process of a unit must not be the one in *replaced* (from
+    before the switch, by host and unit). Without *workers* these are not checked: they are stopped during a
     deploy. Without *fleet_workers* only the host's own worker units are: its answer may list the workers of all hosts,
     and on the way back the others may still run the other revision. Workers on the revision *leaving* may be listed
     next to those on the wanted one: their units have been proven, and a list forgets a stopped worker only later.
@@ -104,7 +104,7 @@ async def look_once(
         revision=revision,
         workers=workers,
         fleet_workers=workers and fleet_workers,
-        previous_pids=previous_pids or {},
+        replaced=replaced or {},
         leaving=leaving,
     )
     checked = core.environment.hosts if hosts is None else hosts
@@ -119,7 +119,7 @@ async def until_healthy(
     *,
     hosts: Sequence[Host] | None = None,
     shells: Sequence[Shell] = (),
-    previous_pids: Mapping[str, Mapping[str, int]] | None = None,
+    replaced: Mapping[str, Mapping[str, str]] | None = None,
     workers: bool = True,
     fleet_workers: bool = True,
     on_look: OnLook | None = None,
@@ -140,7 +140,7 @@ async def until_healthy(
             revision,
             hosts=hosts,
             shells=shells,
-            previous_pids=previous_pids,
+            replaced=replaced,
             workers=workers,
             fleet_workers=fleet_workers,
         )
@@ -253,13 +253,13 @@ async def _unit_faults(shell: Shell, expected: _Expected) -> list[str]:
     except RunbookError as error:
         return [f"its units cannot be read: {error}"]
     wanted = {*services.web, *(services.workers if expected.workers else ())}
-    previous_pids = expected.previous_pids.get(shell.host.name, {})
+    replaced = expected.replaced.get(shell.host.name, {})
     faults = []
     for unit in facts.units:
         if unit.name in wanted and unit.active_state != "active":
             sentence = f"unit {unit.name} {unit.active_state}"
             faults.append(Evidence(sentence) if unit.name in services.web else sentence)
-        elif unit.name in wanted and unit.main_pid and previous_pids.get(unit.name) == unit.main_pid:
+        elif unit.name in wanted and unit.process and replaced.get(unit.name) == unit.process:
             faults.append(f"unit {unit.name} still runs the previous process ({unit.main_pid})")
     return faults
 
@@ -278,4 +278,6 @@ def _conclude(verdict: Verdict, expected: str, results: Sequence[HostHealth], pr
 def _last_result(health: HostHealth, needed: int) -> str:
     if not health.good:
         return f"{health.host}: {health.summary}"
+    if health.consecutive >= needed:
+        return f"{health.host}: {health.summary} ({health.consecutive} good answers in a row)"
     return f"{health.host}: {health.consecutive} of {needed} good answers in a row"

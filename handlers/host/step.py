@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from handlers.environment.model import Services
 from handlers.errors import LockLost, TryAgain
 from handlers.host import commands
 from handlers.host.command import Command
@@ -16,6 +17,8 @@ from handlers.host.ssh import Shell
 FENCED = -1
 """The exit status, in the ledger, of an operation that the host refused because of its fencing token."""
 _STOP_GRACE_SECONDS = 30
+_BACK_STOP_SECONDS = 10
+"""On the way back the bad web process must not wait longer for workers that do not stop. They are killed later."""
 _CONTACT_SECONDS = 60
 """Once the workers of the fleet stop, a host that cannot be reached is waited for: a reboot takes half a minute. Before
 that nothing has changed, and the way back tries again by itself."""
@@ -57,9 +60,13 @@ async def prepare(shell: Shell, change: HostChange) -> OperationResult:
 
 
 async def stop_workers(shell: Shell, change: HostChange) -> OperationResult:
-    """Stop the workers and let them finish, so that the restart interrupts no event."""
+    """Stop the workers and let them finish, so that the restart interrupts no event.
+
+    On the way back their stop goes on by itself after a few seconds; `start_workers` kills those that hang.
+    """
     services = shell.environment.services
-    command = commands.units(services, "stop", services.workers)
+    patience = min(_BACK_STOP_SECONDS, services.stop_seconds) if change.back else None
+    command = commands.units(services, "stop", services.workers, patience=patience)
     limit = services.stop_seconds + _STOP_GRACE_SECONDS
     workers = frozenset(services.workers)
 
@@ -74,7 +81,7 @@ async def activate(shell: Shell, change: HostChange) -> OperationResult:
     environment = shell.environment
     command = commands.activate(environment.deploy, change.revision, back=change.back)
     if environment.services.web:
-        command = command.then(commands.units(environment.services, "restart", environment.services.web))
+        command = command.then(_restart(environment.services, environment.services.web, change))
     return await _run_verb(
         shell, change, "activate", command, lambda facts: facts.revision == change.revision and facts.clean
     )
@@ -83,13 +90,19 @@ async def activate(shell: Shell, change: HostChange) -> OperationResult:
 async def start_workers(shell: Shell, change: HostChange) -> OperationResult:
     """Start the workers on the active revision."""
     services = shell.environment.services
-    command = commands.units(services, "restart", services.workers)
+    command = _restart(services, services.workers, change)
     workers = frozenset(services.workers)
 
     def started(facts: HostFacts) -> bool:
         return all(unit.active for unit in facts.units if unit.name in workers)
 
     return await _run_verb(shell, change, "start-workers", command, started)
+
+
+def _restart(services: Services, names: tuple[str, ...], change: HostChange) -> Command:
+    """On the way back a unit that does not stop in its time is killed: it runs the revision to leave."""
+    patience = services.stop_seconds if change.back else None
+    return commands.units(services, "restart", names, patience=patience)
 
 
 def _kind(change: HostChange, verb: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
-from handlers.errors import Fenced, LockLost, RunbookError
+from handlers.errors import Fenced, LockLost, OutcomeUnknown, RunbookError, Unreachable
 from handlers.host.facts import HostFacts, inspect
 from handlers.host.health import HostHealth, runs
 from handlers.host.operations import OperationOutcome, OperationResult, end_running
@@ -26,8 +26,8 @@ from handlers.release.phase import short
 
 GRACE_SECONDS = 5.0
 """What the deploy still does on a host may end by itself within this time; then the way back ends it."""
-Prove = Callable[[Shell, Mapping[str, int]], Awaitable[HostHealth]]
-"""Probes the host until it is healthy or its time limit has passed. The pids are of processes that must be gone."""
+Prove = Callable[[Shell, Mapping[str, str]], Awaitable[HostHealth]]
+"""Probes the host until it is healthy or its time limit has passed. The processes must be gone, by unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,8 @@ class HostReturn:
     """The previous revision is in place and its units were started; only the proof is missing."""
     gave_up: bool = False
     """It obeys another controller: no further try may change it."""
+    away: bool = False
+    """It could not be reached at the newest try."""
     attempt: str = "1"
     """Part of the operations' ids. Another controller with the same one attaches to what this one has started."""
     tries: int = 0
@@ -60,22 +62,23 @@ async def go_back(
 
     A fault of the host is part of the result. Raises LockLost when another controller has taken the lock.
     """
-    now = replace(before, tries=before.tries + 1, back=False)
+    now = replace(before, tries=before.tries + 1, back=False, away=False)
     try:
         facts = await inspect(shell, change.revision)
         now = _seen(now, facts)
-        previous_pids: Mapping[str, int] = {}
+        replaced: Mapping[str, str] = {}
         if not (before.placed and _in_place(facts, change)):
-            now, previous_pids = await _place(shell, change, now, facts, leaving)
+            now, replaced = await _place(shell, change, now, facts, leaving)
             if not now.placed:
                 return _seen(now, await inspect(shell))
-        return await _proven(shell, change, now, await prove(shell, previous_pids))
+        return await _proven(shell, change, now, await prove(shell, replaced))
     except Fenced as error:
         return replace(now, gave_up=True, sentence=str(error))
     except LockLost:
         raise
     except RunbookError as error:
-        return replace(now, sentence=str(error))
+        away = isinstance(error, Unreachable | OutcomeUnknown)
+        return replace(now, away=away, sentence=str(error))
 
 
 async def leave(shell: Shell, change: HostChange, host: HostReturn) -> HostReturn:
@@ -99,13 +102,13 @@ async def leave(shell: Shell, change: HostChange, host: HostReturn) -> HostRetur
 
 async def _place(
     shell: Shell, change: HostChange, now: HostReturn, facts: HostFacts, leaving: str
-) -> tuple[HostReturn, Mapping[str, int]]:
+) -> tuple[HostReturn, Mapping[str, str]]:
     """Put the previous revision in place, unless an earlier try or an earlier controller has done so already.
 
     Returns also the processes that were replaced, by unit.
     """
     services = shell.environment.services
-    replaced: Mapping[str, int] = {}
+    replaced: Mapping[str, str] = {}
     if _finished(facts, change, has_workers=bool(services.workers)) and _in_place(facts, change):
         return replace(now, placed=True, sentence="it was back already"), replaced
     web_runs = all(unit.active for unit in facts.units if unit.name in services.web)
@@ -121,7 +124,7 @@ async def _place(
         activated = await activate(shell, change)
         if not activated.done:
             return _failed(now, activated, "its workers are stopped until the next try"), replaced
-        now, replaced = _noted(now, activated), facts.pids() if activated.fresh else {}
+        now, replaced = _noted(now, activated), facts.processes() if activated.fresh else {}
     if services.workers:
         started = await start_workers(shell, change)
         if not started.done:

@@ -24,7 +24,7 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
     """Deploy the released revision: first on one host until it is healthy, then on the others."""
     change = await _host_change(core, release)
     async with open_hosts(core.environment) as shells:
-        previous_pids = await _pids(shells, release.to_revision)
+        replaced = await _processes(shells, release.to_revision)
 
         async def healthy(hosts: Sequence[Host]) -> FleetHealth:
             chosen = [shell for shell in shells if shell.host in hosts]
@@ -33,7 +33,7 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
                 release.to_revision,
                 hosts=hosts,
                 shells=chosen,
-                previous_pids=previous_pids,
+                replaced=replaced,
                 workers=False,
                 on_look=record_host_notes(core, release),
             )
@@ -99,7 +99,7 @@ async def _host_change(core: Core, release: Release) -> HostChange:
     )
 
 
-async def _pids(shells: Sequence[Shell], revision: str) -> dict[str, dict[str, int]]:
+async def _processes(shells: Sequence[Shell], revision: str) -> dict[str, dict[str, str]]:
     """The processes that the deploy must replace, by host and unit. A host on *revision* already has none."""
     all_facts = await asyncio.gather(*(inspect(shell, tree="") for shell in shells))
-    return {facts.host: facts.pids() for facts in all_facts if facts.revision != revision}
+    return {facts.host: facts.processes() for facts in all_facts if facts.revision != revision}

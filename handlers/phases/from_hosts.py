@@ -141,8 +141,8 @@ async def try_host(core: Core, target: Target, before: HostReturn, journal: Path
     )
     shell = Shell(core.environment, host)
 
-    async def prove(shell: Shell, previous_pids: Mapping[str, int]) -> HostHealth:
-        return await _proven(core, host, shell, target.back_to, previous_pids)
+    async def prove(shell: Shell, replaced: Mapping[str, str]) -> HostHealth:
+        return await _proven(core, host, shell, target.back_to, replaced)
 
     try:
         return await way_back.go_back(shell, change, before, leaving=target.leaving, prove=prove)
@@ -239,7 +239,7 @@ def _without_revision(health: HostHealth) -> str:
 
 
 async def _proven(
-    core: Core, host: Host, shell: Shell, revision: str, previous_pids: Mapping[str, int]
+    core: Core, host: Host, shell: Shell, revision: str, replaced: Mapping[str, str]
 ) -> HostHealth:
     """Probe the host until it runs the revision; that its database is away is no fault of its own."""
     probe = core.environment.probe
@@ -250,7 +250,7 @@ async def _proven(
             revision,
             hosts=[host],
             shells=[shell],
-            previous_pids={host.name: previous_pids},
+            replaced={host.name: replaced},
             fleet_workers=False,
         )
         good = health.good or health.lacks_only_its_database

@@ -13,8 +13,9 @@ from datetime import datetime
 
 from handlers.core import Core
 from handlers.environment.model import Host
-from handlers.errors import DatabaseDown
+from handlers.errors import DatabaseDown, RunbookError
 from handlers.host import way_back
+from handlers.host.facts import inspect
 from handlers.host.health import HostHealth, look_once, until_healthy
 from handlers.host.ssh import Shell
 from handlers.host.step import HostChange, Recorder
@@ -104,13 +105,13 @@ async def bring_back(
     """One try to bring a host back from the revision *leaving*, proven by its own answers."""
     shell = Shell(core.environment, host)
 
-    async def prove(shell: Shell, previous_pids: Mapping[str, int]) -> HostHealth:
+    async def prove(shell: Shell, replaced: Mapping[str, str]) -> HostHealth:
         health = await until_healthy(
             core,
             change.revision,
             hosts=[host],
             shells=[shell],
-            previous_pids={host.name: previous_pids},
+            replaced={host.name: replaced},
             fleet_workers=False,
         )
         return health.hosts[0]
@@ -139,6 +140,24 @@ async def look(core: Core, release: Release, hosts: Sequence[HostReturn]) -> tup
     note = PhaseNote(hosts=host_notes(health), returns={h.host: return_note(h) for h in looked})
     await _noted(core, release, note)
     return looked
+
+
+async def answering(core: Core, names: Sequence[str]) -> tuple[str, ...]:
+    """Which of these hosts can be reached by SSH now. One quick look, which changes nothing."""
+
+    async def answers(host: Host) -> bool:
+        shell = Shell(core.environment, host)
+        try:
+            await inspect(shell, tree="")
+        except RunbookError:
+            return False
+        finally:
+            shell.close()
+        return True
+
+    hosts = [host for host in core.environment.hosts if host.name in names]
+    found = await asyncio.gather(*map(answers, hosts))
+    return tuple(host.name for host, answered in zip(hosts, found, strict=True) if answered)
 
 
 async def conclude(
@@ -200,6 +219,7 @@ def return_note(host: HostReturn) -> ReturnNote:
         units=host.units,
         operation=host.operation,
         tries=host.tries,
+        away=host.away and not host.back,
     )
 
 

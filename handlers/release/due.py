@@ -47,6 +47,8 @@ class Care:
     """Since when nobody carries it."""
     due: bool = False
     """Whether `runbook resume --due` takes it up now."""
+    away: tuple[str, ...] = ()
+    """Hosts that are not back and could not be reached. Once one answers, it is due."""
     due_at: datetime | None = None
     """When it will be due, if it is not yet. A controller that is silent may still renew its lock before."""
     at: datetime | None = None
@@ -178,15 +180,17 @@ def _times_held(records: Sequence[PhaseRecord], by: HeldBy) -> int:
 
 def _not_back(run: Release, records: Sequence[PhaseRecord], now: datetime) -> Care:
     tries = [record for record in records if record.phase is Phase.ROLLING_BACK]
-    missing = sorted(name for name, host in (tries[-1].note.returns or {}).items() if not host.back)
+    returns = tries[-1].note.returns or {}
+    missing = sorted(name for name, host in returns.items() if not host.back)
+    away = tuple(name for name in missing if returns[name].away)
     failed_at = records[-1].started_at
     if not missing:
         return Care(release=run, carried=None, sentence="a person decides")
     due_at = failed_at + ROLLBACK_PAUSES[min(len(tries), len(ROLLBACK_PAUSES)) - 1]
-    sentence = (
-        f"{', '.join(missing)} is not back since {_time(failed_at)}; the next try is due at {_time(due_at)}"
-    )
-    return _not_before(run, failed_at, due_at, now, sentence)
+    sooner = f", or when {' or '.join(away)} answers again" if away else ""
+    since = f"{', '.join(missing)} is not back since {_time(failed_at)}"
+    sentence = f"{since}; the next try is due at {_time(due_at)}{sooner}"
+    return replace(_not_before(run, failed_at, due_at, now, sentence), away=away)
 
 
 def _not_before(run: Release, since: datetime, due_at: datetime, now: datetime, sentence: str) -> Care:

@@ -84,6 +84,8 @@ class ReturnNote:
     operation: str = ""
     """The newest operation and its outcome."""
     tries: int = 0
+    away: bool = False
+    """It could not be reached at the newest try. Once it answers, the next try is due."""
     seen_at: datetime | None = None
 
     @classmethod

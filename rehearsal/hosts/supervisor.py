@@ -36,7 +36,7 @@ def supervise(unit: Unit) -> None:
             if restarts == 0:
                 print("started", flush=True)
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            status = _wait(process, wake, ending, unit.seconds("Service", "TimeoutStopSec", 30))
+            status = _wait(unit, process, wake, ending)
             result = _result(status, stopping=bool(ending))
             failed = result != "success"
             policy = unit.get("Service", "Restart", "no")
@@ -76,14 +76,15 @@ def _spawn(unit: Unit) -> subprocess.Popen[bytes] | None:
     return process
 
 
-def _wait(process: subprocess.Popen[bytes] | None, wake: int, ending: list[int], limit: float) -> int:
+def _wait(unit: Unit, process: subprocess.Popen[bytes] | None, wake: int, ending: list[int]) -> int:
     """Wait for the process's own end, or end it with its whole group after a SIGTERM."""
     if process is None:
         return 203
     deadline: float | None = None
     while process.poll() is None:
         if ending and deadline is None:
-            deadline = time.monotonic() + limit
+            deadline = time.monotonic() + unit.seconds("Service", "TimeoutStopSec", 30)
+            unit.write(active="deactivating", sub="stop-sigterm")
             signal_group(process.pid, signal.SIGTERM)
         if deadline is not None and time.monotonic() > deadline:
             signal_group(process.pid, signal.SIGKILL)

@@ -78,6 +78,9 @@ def main() -> None:
             code = _is(units, verb.removeprefix("is-"), quiet=bool(flags & {"-q", "--quiet"}))
         case "status":
             code = max((_status(unit) for unit in units), default=0)
+        case "kill":
+            number = _signal(flags)
+            code = max((_kill(unit, number) for unit in units), default=0)
         case _ if verb in _VERBS:
             code = max((_job(verb, unit) for unit in units), default=0)
         case _:
@@ -96,6 +99,8 @@ def _read(words: list[str]) -> tuple[str, list[str], set[str], list[str]]:
             properties += next(rest, "").split(",")
         elif word.startswith("--property="):
             properties += word.partition("=")[2].split(",")
+        elif word in ("-s", "--signal"):
+            flags.add(f"--signal={next(rest, '')}")
         elif word.startswith("-p") and len(word) > 2:
             properties += word[2:].split(",")
         elif word.startswith("-"):
@@ -109,6 +114,8 @@ def _job(verb: str, unit: Unit) -> int:
     """Do one job on a unit that exists, one job at a time."""
     if not unit.loaded:
         return _complain(f"Failed to {verb} {unit.name}: Unit {unit.name} not found.", 5)
+    if verb == "reset-failed":  # It is no job, and waits for none.
+        return reset_failed(unit)
     with unit.locked("job"):
         return _VERBS[verb](unit)
 
@@ -172,6 +179,21 @@ def _end_orphan(unit: Unit) -> None:
     pid = unit.stored().get("pid", 0)
     if pid and not unit.supervised():
         signal_group(pid, signal.SIGKILL)
+
+
+def _signal(flags: set[str]) -> int:
+    """The signal of `kill`, as systemd takes it: KILL or SIGKILL, by default SIGTERM."""
+    names = [flag.partition("=")[2] for flag in flags if flag.startswith("--signal=")]
+    return signal.Signals[f"SIG{(names or ['TERM'])[0].removeprefix('SIG')}"]
+
+
+def _kill(unit: Unit, number: int) -> int:
+    """Signal the processes of the unit. It waits for no job: a stop may hang."""
+    pid = unit.stored().get("pid", 0)
+    if not unit.loaded or not pid:
+        return _complain(f"Failed to kill unit {unit.name}: Unit {unit.name} not loaded.", 1)
+    signal_group(pid, number)
+    return 0
 
 
 def _is(units: list[Unit], wanted: str, *, quiet: bool) -> int:

@@ -48,9 +48,14 @@ if [ -n "$sha" ]; then
     git_here cat-file -e "$sha^{commit}" 2>/dev/null || [ -f "$base/releases/$sha/REVISION" ] && echo yes
 fi
 part state; cat "$state/state.json" 2>/dev/null
+# A pid is used again, so the process is named with its start and the boot as well.
+read_boot
 for unit; do
     part "unit $unit"
-    service_show "$unit" 2>&1
+    shown=$(service_show "$unit" 2>&1)
+    printf '%s\n' "$shown"
+    pid=${shown##*MainPID=} pid=${pid%%[!0-9]*}
+    [ "${pid:-0}" = 0 ] || { read_process "$pid"; printf 'Process=%s\n' "$boot $pid $start_time"; }
 done
 part clock_end; date +%s.%N
 exit 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.host import operations, way_back
+from handlers.host import operations, step, way_back
 from handlers.host.command import Command
 from handlers.host.fleet import roll_out
 from handlers.host.health import HostHealth
@@ -41,7 +41,7 @@ async def target(tmp_path: Path) -> AsyncIterator[Target]:
         yield target
 
 
-async def healthy(shell: Shell, _previous_pids: Mapping[str, int]) -> HostHealth:
+async def healthy(shell: Shell, _replaced: Mapping[str, str]) -> HostHealth:
     """A probe that passes."""
     return HostHealth(host=shell.host.name, good=True, revision=None, summary="healthy")
 
@@ -80,10 +80,10 @@ async def test_a_host_that_is_away_is_said_so_and_goes_back_at_a_later_try(
         dead = Shell(shells[0].environment, shells[0].host.model_copy(update={"port": CLOSED_PORT}))
         first = await go(dead, change(old), sha)
         dead.close()
-        assert not first.back
+        assert (first.back, first.away) == (False, True)
         assert "cannot be reached" in first.sentence
         second = await go(shells[0], change(old), sha, first)
-    assert (second.back, second.tries) == (True, 2)
+    assert (second.back, second.away, second.tries) == (True, False, 2)
     assert target.head() == old
 
 
@@ -132,7 +132,7 @@ async def test_a_placed_host_that_is_not_healthy_yet_is_only_asked_again(target:
     old, sha, notes = target.head(), target.commit("second"), Notes()
     answers = iter([None, old, sha, old])
 
-    async def ill(shell: Shell, _previous_pids: Mapping[str, int]) -> HostHealth:
+    async def ill(shell: Shell, _replaced: Mapping[str, str]) -> HostHealth:
         return HostHealth(host=shell.host.name, good=False, revision=next(answers), summary="HTTP 503")
 
     async def once_more(before: HostReturn) -> HostReturn:
@@ -211,6 +211,31 @@ async def test_a_deploy_that_hangs_on_the_host_does_not_hold_up_the_way_back(tar
     assert back.back, back
     assert target.head() == old
     assert "was cancelled" in ended.sentence
+
+
+async def test_workers_that_do_not_stop_do_not_keep_the_bad_web_process(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tree is switched and the web restarted while the workers hang; then these are killed, not waited for."""
+    old, sha = target.head(), target.commit("second")
+    monkeypatch.setattr(step, "_BACK_STOP_SECONDS", 1)
+    home = target.hosts["web-1"]
+    later = home / "later"
+    stubborn = f"/bin/sh -c 'test -e {later} || trap : TERM; while :; do sleep 1; done'"
+    notes = Notes()
+    async with shells_of(target, services={"stop_seconds": 2}) as shells:
+        await roll_out(shells, change(sha))
+        for name in UNITS:
+            unit(home, name, stubborn, stop_seconds=600)
+        await manage(home, "restart", *UNITS)
+        later.touch()
+        before = [await pid(target, name=name) for name in UNITS]
+        async with asyncio.timeout(30):
+            back = await go(shells[0], change(old, notes), sha)
+    assert back.back, back
+    assert ("failed", "r1-back-stop-workers-web-1-1.1") in notes.lines
+    after = [await pid(target, name=name) for name in UNITS]
+    assert not {*before, "0"} & {*after}
 
 
 async def test_a_host_that_obeys_another_controller_is_given_up(target: Target) -> None:

@@ -224,9 +224,12 @@ async def test_errors_in_different_phases_are_counted_apart(engine: AsyncEngine)
     assert (await find(engine)).due
 
 
-async def not_back(engine: AsyncEngine, release: Release, **back: bool) -> Release:
-    """The end of a rollback with these hosts back or not."""
-    returns = {name.replace("_", "-"): ReturnNote(back=value) for name, value in back.items()}
+async def not_back(
+    engine: AsyncEngine, release: Release, away: tuple[str, ...] = (), **back: bool
+) -> Release:
+    """The end of a rollback with these hosts back or not, and some of these away."""
+    names = {name.replace("_", "-"): value for name, value in back.items()}
+    returns = {name: ReturnNote(back=value, away=name in away) for name, value in names.items()}
     return await releases.enter(
         engine,
         release,
@@ -248,6 +251,15 @@ async def test_a_failed_rollback_is_tried_again_with_growing_pauses(engine: Asyn
         await passes(engine, pause)
         assert (await find(engine)).due
         release = await releases.enter(engine, await locked(engine, release), Phase.ROLLING_BACK)
+
+
+async def test_a_host_that_was_away_is_asked_for_before_its_time(engine: AsyncEngine) -> None:
+    """Only hosts that could not be reached: one that answered and failed waits for its time."""
+    release = await in_phase(engine, Phase.ROLLING_BACK)
+    await not_back(engine, release, web_1=True, web_2=False, web_3=False, away=("web-1", "web-2"))
+    care = await find(engine)
+    assert (care.due, care.away) == (False, ("web-2",))
+    assert care.sentence.endswith("or when web-2 answers again")
 
 
 async def test_a_failed_rollback_whose_hosts_are_all_back_needs_a_person(engine: AsyncEngine) -> None:

@@ -167,7 +167,7 @@ def test_units_are_named_one_at_a_time() -> None:
     """A sudo rule such as `systemctl restart tsh-erp*` allows one unit in a call."""
     log = 'service() { echo "call $*"; }\nservice_show() { echo ActiveState=active; }\n'
     body = log + script("units")
-    said = run(Command.procedure(body, "restart", "a", "b", title="t"))
+    said = run(Command.procedure(body, "restart", "", "a", "b", title="t"))
     assert sorted(said.splitlines()) == sorted(
         ["call reset-failed a", "call restart a", "call reset-failed b", "call restart b"]
     )
