@@ -38,6 +38,7 @@ _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
     r"(Z|[+-][0-9]{2}:?[0-9]{2})?"
 )
+_USUAL_LENGTH = len("2025-11-04T15:20:11+0300")
 _OFFSET_MAX = timedelta(hours=14)
 """The largest offset of any time zone."""
 
@@ -178,6 +179,8 @@ def _moment(printed: str) -> datetime | None:
     """Cached, because one record contains the same time up to three times."""
     if not printed:
         return None
+    if is_usual_instant(printed):
+        return datetime.fromisoformat(printed).astimezone(UTC)
     match = _INSTANT.fullmatch(printed)
     try:
         if match is None:
@@ -189,6 +192,20 @@ def _moment(printed: str) -> datetime | None:
         return _aware(printed, match[1]).astimezone(UTC)
     except OverflowError as error:
         raise ValueError(f"is out of range: {shown(printed)}") from error
+
+
+def is_usual_instant(printed: str) -> bool:
+    """Whether a text is a valid time in the form of nearly every stamp (2025-11-04T15:20:11+0300)."""
+    if len(printed) != _USUAL_LENGTH or printed[4:20:3] not in ("--T::+", "--T::-"):
+        return False
+    # The years at both ends may leave the calendar in UTC.
+    if printed[20:] > "1400" or printed[22] > "5" or not "0002" <= printed[:4] <= "9998":
+        return False
+    try:
+        datetime.fromisoformat(printed)
+    except ValueError:
+        return False
+    return True
 
 
 def _aware(printed: str, offset: str) -> datetime:
@@ -204,8 +221,10 @@ def _aware(printed: str, offset: str) -> datetime:
 
 
 def instant(value: object) -> str | None:
-    """A time as text in UTC."""
-    return _formatted(value.strip()) if isinstance(value, str) else iso(moment(value))
+    """A time as text with its offset: as it was sent in the usual form, otherwise in UTC."""
+    if isinstance(value, str):
+        return value if is_usual_instant(value) else _formatted(value.strip())
+    return iso(moment(value))
 
 
 @lru_cache(maxsize=4096)
