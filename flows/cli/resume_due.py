@@ -21,7 +21,6 @@ from handlers.release import due
 from handlers.release.due import Care
 from handlers.release.ledger import releases
 from handlers.release.phase import exit_code
-from tasks import rollback
 
 WAIT_SECONDS = 60.0
 """How long it waits for a release that will be due soon: for the end of a silent controller's lock. The next minute
@@ -132,6 +131,9 @@ async def _carry_on_in(
 
 
 async def _answering(care: Care) -> tuple[str, ...]:
+    # Imported here: a timer calls this command each minute, and Prefect takes longer to import than it has to do.
+    from tasks import rollback
+
     try:
         return await rollback.answering(care.release, care.away)
     except ConfigError:

@@ -80,6 +80,7 @@ KEPT: list[tuple[PhaseNote, dict[str, Any]]] = [
                     "units": "",
                     "operation": "",
                     "tries": 1,
+                    "away": False,
                     "seen_at": TIME,
                 }
             }
