@@ -29,7 +29,7 @@ WITH done AS (
 SELECT id FROM done;
 
 -- retry_later --
--- Let events wait before they are tried again. Without an attempt left, or after too long a wait, they are dead letters.
+-- Let events wait before they are tried again. Without an attempt left, or after too long a wait, they are buried.
 UPDATE tds_sync_queue q
 SET status = CAST(CASE WHEN plan.is_over THEN 'dead_letter' ELSE 'retry' END AS tds_event_status),
     -- A wait costs no attempt: the one that the claim counted is given back.
@@ -148,17 +148,34 @@ RETURNING q.id, q.status::text AS status;
 
 -- refuse_unknown --
 -- Bury due events of an entity type without a handler: they would wait permanently.
-WITH unknown AS (
-    SELECT q.id
-    FROM tds_sync_queue q
-    WHERE (q.status = 'pending' OR (q.status = 'retry' AND q.next_retry_at <= now()))
-      -- The lease is free, as in claim.sql.
-      AND (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
-      -- Compared as text: a word that the ERP's enum does not have would be an error.
-      AND NOT q.entity_type::text = ANY (CAST(:entities AS text[]))
-    ORDER BY q.id
-    LIMIT 5000
-    FOR UPDATE OF q SKIP LOCKED
+WITH RECURSIVE kinds AS (
+    -- Every type in the queue, by one index probe each.
+    (SELECT q.entity_type FROM tds_sync_queue q ORDER BY q.entity_type LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT q.entity_type FROM tds_sync_queue q
+        WHERE q.entity_type > k.entity_type ORDER BY q.entity_type LIMIT 1
+    )
+    FROM kinds k
+    WHERE k.entity_type IS NOT NULL
+), unknown_kinds AS MATERIALIZED (
+    -- Compared as text: a word that the ERP's enum does not have would be an error.
+    SELECT k.entity_type FROM kinds k WHERE NOT k.entity_type::text = ANY (CAST(:entities AS text[]))
+), unknown AS MATERIALIZED (
+    -- Where every type has a handler nothing is read.
+    SELECT of_kind.id
+    FROM unknown_kinds k
+    CROSS JOIN LATERAL (
+        SELECT q.id
+        FROM tds_sync_queue q
+        WHERE q.entity_type = k.entity_type
+          AND (q.status = 'pending' OR (q.status = 'retry' AND q.next_retry_at <= now()))
+          -- The lease is free, as in claim.sql.
+          AND (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
+        ORDER BY q.id
+        LIMIT 5000
+        FOR UPDATE OF q SKIP LOCKED
+    ) of_kind
 )
 UPDATE tds_sync_queue q
 SET status = 'dead_letter',

@@ -59,6 +59,15 @@ async def test_a_claim_reads_the_events_of_a_record_a_few_times_and_not_for_each
         assert await rows_read(tx) < 20 * 1000
 
 
+async def test_housekeeping_does_not_read_a_crowd_of_known_types(engine: AsyncEngine) -> None:
+    """Each worker looks for events of unknown types every half minute: it finds them without reading the others."""
+    await crowd(engine, 3000)
+    async with engine.begin() as tx:
+        before = await rows_read(tx)
+        assert await settle.refuse_unknown(tx) == set()
+        assert await rows_read(tx) - before < 100
+
+
 async def two_of_one_record(engine: AsyncEngine, key: str, newer: dict[str, object]) -> tuple[UUID, UUID]:
     first = await event(engine, key, age=60)
     second = await event(engine, key, age=30)
