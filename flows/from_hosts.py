@@ -10,7 +10,8 @@ from time import monotonic
 
 from flows.way_back import until_back
 from handlers.host.way_back import HostReturn
-from handlers.phases.from_hosts import Target, append
+from handlers.phases.from_hosts import Target
+from handlers.release.journal import append
 from tasks import from_hosts
 
 

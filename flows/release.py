@@ -138,7 +138,10 @@ async def _begin(run: Release, because: str) -> Release:
         case Phase.HELD:
             return await ledger.resume(run, because)
         case Phase.ROLLBACK_FAILED:
-            conclusion = Conclusion(verdict=Verdict.FAIL, sentence=f"{because}; {run.reason}")
+            # Only the first cause: with each try's own reason the sentence would grow at every one.
+            cause = await ledger.rollback_cause(run)
+            sentence = f"{because}; the rollback was started because {cause}"
+            conclusion = Conclusion(verdict=Verdict.FAIL, sentence=sentence)
             return await ledger.enter(run, Phase.ROLLING_BACK, conclusion)
         case Phase.PLANNED | Phase.APPROVED if drift := await plan.find_drift(run):
             return await _refuse(run, drift)

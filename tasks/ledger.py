@@ -71,6 +71,13 @@ async def last_sentence(run: Release, scope: tuple[Phase, ...]) -> str:
 
 
 @step(KEEP)
+async def rollback_cause(run: Release) -> str:
+    """Why the first rollback of this release was started, however often it has been tried again since."""
+    async with tools(run) as core:
+        return await releases.rollback_cause(core.database, run)
+
+
+@step(KEEP)
 async def changed_hosts(run: Release) -> bool:
     """Whether the release started to change a running service."""
     async with tools(run) as core:

@@ -16,9 +16,9 @@ from handlers.errors import DatabaseDown, ExitCode
 from handlers.host.way_back import HostReturn
 from handlers.phases import from_hosts
 from handlers.phases.from_hosts import HostReport, Target
+from handlers.release.journal import new_path
 from handlers.release.phase import short
 from handlers.release.settings import without_ledger
-from handlers.state_folder import STATE
 
 
 def show_hosts(environment: str, error: DatabaseDown, *, json: bool) -> ExitCode:
@@ -57,7 +57,7 @@ def roll_back(
         typer.confirm(
             f"take {name} back to {short(target.back_to)} without the ledger ({reason})?", abort=True
         )
-    journal = STATE / "from-hosts" / f"{target.release}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
+    journal = new_path(target.release, datetime.now(UTC))
 
     def show(host: HostReturn) -> None:
         if out is not None:

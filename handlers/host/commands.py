@@ -80,14 +80,9 @@ def fetch(deploy: Deploy, seconds: int) -> Command:
     It does not ask for a commit id, because git servers refuse that.
     """
     tracking = f"refs/remotes/{deploy.remote}/{deploy.branch}"
-    body = (
-        f"! command -v timeout >/dev/null 2>&1 || git_limit={seconds}\n"
-        # A shallow clone would not find older commits of the branch.
-        '[ "$(git_here rev-parse --is-shallow-repository 2>/dev/null)" != true ] || set -- --unshallow "$@"\n'
-        'git_here fetch --quiet --tags --force "$@"'
-    )
     refspec = f"+refs/heads/{deploy.branch}:{tracking}"
-    return Command.procedure(_git_functions(repository(deploy)) + body, deploy.remote, refspec, title="fetch")
+    body = _git_functions(repository(deploy)) + script("tree", "fetch")
+    return Command.procedure(body, seconds, deploy.remote, refspec, title="fetch")
 
 
 def commit_of(deploy: Deploy, revision: str) -> Command:

@@ -24,6 +24,8 @@ _MISSING = (
 """Parts of git's error messages for which a retry cannot help: the operator must act first."""
 _TIMED_OUT = 124
 """The exit status of `timeout`."""
+_LOCKED = 69
+"""The exit status of a fetch when a lock of git is in the way. Its last line is a sentence."""
 _OPERATION_RUNS = 75
 """The exit status of the examination when an operation runs on the host."""
 _GRACE_SECONDS = 15
@@ -217,6 +219,8 @@ def _fetch_error(shell: Shell, result: CommandResult) -> Refused | TryAgain:
     if result.exit_status == _TIMED_OUT:
         seconds = shell.environment.ssh.operation_seconds
         return TryAgain(f"{sentence}: the git server did not answer within {seconds:g} s")
+    if result.exit_status == _LOCKED and result.stdout.strip():
+        return TryAgain(f"{sentence}: {result.stdout.strip().splitlines()[-1]}")
     sentence += f": {result.summary}"
     if any(word in result.stderr for word in _MISSING):
         return Refused(f"{sentence}; check deploy.directory, deploy.remote and deploy.branch")

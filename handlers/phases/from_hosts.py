@@ -7,7 +7,6 @@ The rollback takes the next token, so that a controller that is still running is
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,9 +22,9 @@ from handlers.host.health import HostHealth, look_once
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import HostChange
 from handlers.host.way_back import HostReturn
+from handlers.release.journal import append
 from handlers.release.phase import Release, short
 from handlers.release.settings import age_order
-from handlers.state_folder import private_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,17 +183,6 @@ class JournalRecorder:
 
     def _append(self, values: dict[str, Any]) -> None:
         append(self.path, values)
-
-
-def append(journal: Path, values: Mapping[str, Any]) -> None:
-    """Append one JSON object to the journal. A full disk of ours never stops the way back."""
-    try:
-        private_folder(journal.parent)
-        journal.touch(mode=0o600)
-        with journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
-    except OSError:
-        return
 
 
 def as_json(report: HostReport) -> dict[str, Any]:

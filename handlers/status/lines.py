@@ -56,6 +56,7 @@ def _blocks(view: StatusView, width: int) -> list[_Block]:
         (_ESSENTIAL, _labelled("Why", view.why, width)),
         (_ESSENTIAL, _labelled("Need", view.need, width)),
         (_ESSENTIAL, _labelled("Carried", _uncarried(view), width)),
+        (_ESSENTIAL, _labelled("Back", view.taken_back, width)),
         (_USEFUL, _labelled("Version", _versions(view), width)),
         (_ESSENTIAL, _labelled("Hosts", fleet_lines.progress(view.host_steps), width)),
         (_DETAIL, _lock(view, width)),

@@ -17,7 +17,7 @@ from handlers.database.transaction import transaction
 from handlers.environment import frozen
 from handlers.environment.load import load_environment
 from handlers.errors import ConfigError, Refused
-from handlers.release import due, left_behind, lock
+from handlers.release import due, journal, left_behind, lock
 from handlers.release.due import Care
 from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import JudgementRecord, judgements
@@ -117,6 +117,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         events_settled=progress.settled,
         differences=_differences(release, await stored_settings(tx, release)),
         findings=dict(Counter(str(record.finding) for record in judgement_records)),
+        taken_back=_taken_back(release, records),
         left_behind=await left_behind.kinds(tx, release) if release.phase in _ROLLBACK_ENDED else (),
     )
 
@@ -160,6 +161,15 @@ def _need(release: Release, care: Care) -> str:
     if release.phase is Phase.HELD and release.from_revision == release.to_revision:
         return "a person decides: `runbook resume` or `runbook abort`; nothing was deployed"
     return _NEEDS.get(release.phase, "")
+
+
+def _taken_back(release: Release, records: list[PhaseRecord]) -> str:
+    """That hosts went back while the ledger was away, which has not been told yet."""
+    if release.phase not in LIVE | {Phase.SUCCEEDED, Phase.ROLLBACK_FAILED}:
+        return ""
+    found = journal.newest(release.id)
+    told = [record.started_at for record in records if record.phase is Phase.ROLLING_BACK]
+    return found.sentence if found and not any(at > found.begun_at for at in told) else ""
 
 
 def _differences(release: Release, settings: dict[str, Any] | None) -> tuple[str, ...]:

@@ -112,6 +112,8 @@ class StatusView:
     """How the environment file differs from the settings that the release keeps, one sentence for each."""
     findings: dict[str, int] | None = None
     """The number of judgements with each finding."""
+    taken_back: str = ""
+    """That hosts went back without the ledger, which does not know it yet; as far as this machine knows."""
     left_behind: tuple[LeftBehind, ...] = ()
     """After a rollback: the live events that became dead letters under the rolled-back revision, and still are."""
 

@@ -78,11 +78,15 @@ async def test_the_hosts_are_shown_and_taken_back_and_the_ledger_is_told_afterwa
         file.write_text(whole)
         place.target.server.restart()
     await place.reconnect()
+    status = last(await place.command("status", *where, "--json"))
+    assert status["taken_back"].startswith("web-1, web-2 went back without the ledger at ")
+    assert "`runbook rollback` or `runbook resume` records it. The journal is /" in status["taken_back"]
     switched = "SELECT count(*) AS n FROM runbook.operation WHERE kind = 'back-activate'"
     ended = await release.execute_by_id(run.environment, run.id)
     assert ended.phase is Phase.ROLLED_BACK, ended
     assert "web-1, web-2 went back to the previous revision without the ledger" in ended.reason
     assert await place.rows(switched) == [{"n": 0}]
+    assert last(await place.command("status", *where, "--json"))["taken_back"] == ""
     open_operations = "SELECT FROM runbook.operation WHERE outcome IS NULL"
     assert await place.rows(open_operations) == []
 

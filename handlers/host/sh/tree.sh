@@ -51,7 +51,6 @@ git_is_running() {
 # A killed git leaves its lock files behind, and every later git refuses to run. They are removed only under the host's
 # lock and while no git process runs in the tree.
 clear_locks() {
-    locks() { find "$git_folder" -maxdepth 1 -name '*.lock'; find "$git_folder/refs/remotes" -name '*.lock' 2>/dev/null; }
     [ -n "$(locks)" ] || return 0
     real=$(cd "$tree" && pwd -P)
     tries=0
@@ -60,6 +59,27 @@ clear_locks() {
         [ "$tries" -lt 50 ] || stop 69 "another git process runs in $tree: wait for its end, or stop it"
         sleep 0.2
     done
+    remove_locks
+}
+
+# Without the host's lock a new one may be of a git process that has just started: only old ones are removed.
+clear_old_locks() {
+    real=$(cd "$tree" && pwd -P)
+    lock=$(locks | head -n 1)
+    ! git_is_running || stop 69 "another git process runs in $tree and holds $lock: wait for its end, or stop it"
+    lock=$(locks ! -mmin +1 | head -n 1)
+    [ -z "$lock" ] ||
+        stop 69 "a git process has left the lock $lock less than a minute ago: try again in a minute, or remove the file"
+    remove_locks
+}
+
+# locks FIND_WORDS…: the lock files of git, which name a folder or a ref
+locks() {
+    find "$git_folder" -maxdepth 1 -name '*.lock' "$@"
+    find "$git_folder/refs" -name '*.lock' "$@" 2>/dev/null
+}
+
+remove_locks() {
     locks | while read -r lock; do
         say "removing $lock, left by a git process that is gone"
         rm -f "$lock"
@@ -77,6 +97,7 @@ fetch() {
         case $status-$try-$answer in
         0-*) return ;;
         124-*) stop 69 "cannot fetch $branch from $remote in $tree: the git server did not answer within $git_limit s" ;;
+        *-first-*".lock': File exists"*) clear_old_locks ;;
         # Another fetch has just updated the branch.
         *-first-*"cannot lock ref"*) sleep 1 ;;
         *) stop 69 "cannot fetch $branch from $remote in $tree (see above)" ;;
@@ -126,9 +147,14 @@ refuse_changed_release() {
     ! git_here cat-file -e "$current^{commit}" 2>/dev/null || refuse_changes "$base/current" "$current"
 }
 
+# With a copy of the index, because even a dry run takes the lock of the index that it reads.
 refuse_untracked() {
-    git_here read-tree -m -u -n HEAD "$sha" ||
-        stop 65 "untracked files in $tree are in the way of $sha (above): move them away, then try again"
+    index=$RUNBOOK_STATE/index.now
+    cp "$git_folder/index" "$index" || stop 65 "the index of $tree could not be read (above; $(free_space))"
+    GIT_INDEX_FILE=$index git_here read-tree -m -u -n HEAD "$sha"
+    status=$?
+    rm -f "$index" "$index.lock"
+    [ "$status" = 0 ] || stop 65 "untracked files in $tree are in the way of $sha (above): move them away, then try again"
 }
 
 # Write a revision to a new folder and verify its content. git archive would obey export-ignore and export-subst, so

@@ -187,6 +187,13 @@ async def note(bind: Bind, release: Release, note: PhaseNote) -> None:
         await tx.execute(SQL["note"], {"release_id": release.id, "detail": await _detail(tx, note)})
 
 
+async def rollback_cause(bind: Bind, release: Release) -> str:
+    """Why the first rollback of a release was started, however often it has been tried again since."""
+    records = await phase_records(bind, release)
+    causes = [record.note.why for record in records if record.phase is Phase.ROLLING_BACK and record.note.why]
+    return causes[0] if causes else release.reason
+
+
 async def phase_records(bind: Bind, release: Release) -> list[PhaseRecord]:
     """Every phase that the release has been in, in order."""
     async with transaction(bind) as tx:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -52,6 +53,30 @@ async def test_a_plan_does_not_disturb_an_operation(target: Target) -> None:
         assert not found.problem
         assert "the operation r1-prepare-web-1-1 runs on this host" in found.skipped
         assert await examine(shell, sha, fetched=False) == Examination()
+
+
+async def test_a_lock_of_a_dead_git_does_not_stop_a_plan(target: Target) -> None:
+    """The index's lock is left to the release. One that stops the fetch is removed once it is a minute old; before, the
+    sentence names the file.
+    """
+    sha = target.commit("second")
+    git_folder = target.tree() / ".git"
+    index, ref = git_folder / "index.lock", git_folder / "refs/remotes/origin/main.lock"
+    index.touch()
+    ref.touch()
+    os.utime(index, (1, 1))
+    async with opened(target) as shell:
+        young = await examine(shell, sha, fetched=False)
+        assert f"has left the lock {ref} less than a minute ago" in young.problem
+        with pytest.raises(TryAgain, match=r"has left the lock .*/main\.lock less than a minute ago"):
+            await resolve(shell, "main")
+        assert ref.exists()
+        os.utime(ref, (1, 1))
+        index.unlink()
+        assert await resolve(shell, "main") == sha
+        index.touch()
+        assert await examine(shell, sha, fetched=True) == Examination()
+    assert (index.exists(), ref.exists()) == (True, False)
 
 
 async def test_a_git_server_that_does_not_answer_is_named(target: Target) -> None:

@@ -13,6 +13,7 @@ from handlers.host.health import until_healthy
 from handlers.host.way_back import HostReturn
 from handlers.phases import rollback
 from handlers.phases.probe import blaming_for_database
+from handlers.release import lock
 from handlers.release.ledger import deferred, intents, records, releases
 from handlers.release.ledger.deferred import DeferringRecorder
 from handlers.release.note import PhaseNote
@@ -81,6 +82,29 @@ async def test_a_host_that_is_not_back_fails_the_rollback_and_is_named(database_
         "1 of 2 hosts are back on aaaaaaa. Not back: web-2 (on bbbbbbb, tried 7 times): web-2 cannot be reached"
     )
     assert "run `runbook rollback`; it was started because 7 of 7 failed" in ended.sentence
+
+
+async def test_a_rollback_that_is_tried_again_keeps_its_first_cause(database_url: str) -> None:
+    """However often it fails, its sentence does not grow by the sentences before."""
+    async with open_core(settings(database_url)) as core:
+        run = await rolling_back(core, blames=True)
+        assert await releases.rollback_cause(core.database, run) == "web-2 cannot be reached"
+        for number in range(3):
+            ended = await rollback.conclude(core, run, [BACK, AWAY], why=run.reason, evidence="")
+            run = await releases.enter(
+                core.database,
+                run,
+                Phase.ROLLBACK_FAILED,
+                verdict=ended.verdict,
+                sentence=ended.sentence,
+                note=ended.note,
+            )
+            cause = await releases.rollback_cause(core.database, run)
+            assert cause == "web-2 cannot be reached"
+            run = replace(run, token=(await lock.take(core.database, "staging", run.id, f"ops-{number}")))
+            run = await releases.enter(
+                core.database, run, Phase.ROLLING_BACK, verdict=Verdict.FAIL, sentence=f"again; {cause}"
+            )
 
 
 async def test_what_the_ledger_could_not_be_told_is_recorded_at_the_end(database_url: str) -> None:
