@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import socket
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from urllib.parse import urlencode
 
 import asyncpg
 
+from handlers.database.pooler import Connect, is_pooled
 from handlers.environment.address import Address
 from handlers.environment.tls import Tls
 from handlers.errors import LoginRefused
@@ -22,6 +25,11 @@ _NEXT_HOST = (
     asyncpg.TargetServerAttributeNotMatched,
 )
 """Errors after which the next host of a list is tried."""
+_STARTUP_PARAMETER = "startup parameter"
+"""pgbouncer's words for a setting that it does not pass on; like every refusal of its own it has the code 08P01."""
+_NEVER = (_STARTUP_PARAMETER, "no such", "not allowed")
+"""Words of a pooler's refusal that no retry cures; with any other it may be able to connect in a moment."""
+_TAKEN_BY_POOLERS = ("application_name", "timezone")
 _NO_TLS = "rejected SSL upgrade"
 """asyncpg's words for a server that answers the request for TLS with no."""
 
@@ -36,7 +44,8 @@ async def dial(
     """Connect to the first host of *address* that answers and has the wanted state.
 
     *connect_seconds* is for each host. As for libpq, an answer that refuses the login ends the search. Raises
-    LoginRefused when TLS cannot work, OSError or TimeoutError when no host answers, and otherwise asyncpg's own error.
+    LoginRefused when TLS or a pooler cannot work, OSError or TimeoutError when no host answers, and otherwise asyncpg's
+    own error.
     """
     tls, tls_keys = _tls_arguments(address)
     hosts = list(address.hosts)
@@ -46,28 +55,55 @@ async def dial(
     rounds = ("standby", "any") if address.session == "prefer-standby" else (address.session,)
     failed: list[Exception] = []
     for session, (host, port) in itertools.product(rounds, hosts):
+        connect = partial(
+            asyncpg.connect,
+            dsn=tls_keys,
+            host=host,
+            port=port,
+            user=address.user,
+            password=address.password,
+            passfile=address.passfile,
+            database=address.database,
+            ssl=tls,
+            direct_tls=address.tls.direct,
+            target_session_attrs=session,
+            timeout=connect_seconds,
+            command_timeout=statement_seconds,
+        )
         try:
-            connection = await asyncpg.connect(
-                dsn=tls_keys,
-                host=host,
-                port=port,
-                user=address.user,
-                password=address.password,
-                passfile=address.passfile,
-                database=address.database,
-                ssl=tls,
-                direct_tls=address.tls.direct,
-                target_session_attrs=session,
-                timeout=connect_seconds,
-                command_timeout=statement_seconds,
-                server_settings=dict(server_settings),
-            )
+            connection = await _connected(connect, server_settings)
+            async with asyncio.timeout(2 * connect_seconds):
+                if await is_pooled(connection, connect, f"{host}:{port}"):
+                    await _set(connection, server_settings)
         except _NEXT_HOST as error:
             failed.append(_explained(error, host, port, address))
         else:
             _tune(connection, address.keepalive)
             return connection
     raise _of_all(failed)
+
+
+async def _connected(connect: Connect, settings: Mapping[str, str]) -> asyncpg.Connection:
+    """Connect with *settings*. A pooler may take only some of them at the start."""
+    try:
+        return await connect(server_settings=dict(settings))
+    except asyncpg.ProtocolViolationError as error:
+        if _STARTUP_PARAMETER not in str(error) or "options" in settings:
+            raise
+    return await connect(
+        server_settings={name: value for name, value in settings.items() if name in _TAKEN_BY_POOLERS}
+    )
+
+
+async def _set(connection: asyncpg.Connection, settings: Mapping[str, str]) -> None:
+    """Set what a pooler did not take at the start, or left out. Only for a session of our own."""
+    calls = [
+        f"set_config('{name}', '{value}', false)"
+        for name, value in settings.items()
+        if name not in (*_TAKEN_BY_POOLERS, "options")
+    ]
+    if calls:
+        await connection.execute(f"SELECT {', '.join(calls)}")
 
 
 def _tls_arguments(address: Address) -> tuple[ssl.SSLContext | bool | str, str | None]:
@@ -113,6 +149,9 @@ def _explained(error: Exception, host: str, port: int, address: Address) -> Exce
         case ConnectionError() if _NO_TLS in str(error) and address.tls.required:
             text = f"{where} offers no TLS, and sslmode={address.tls.mode} needs it: "
             return LoginRefused(f"{text}switch TLS on in the server, or use sslmode=prefer")
+        case asyncpg.ProtocolViolationError() if any(words in str(error) for words in _NEVER):
+            text = "use the address of the database itself, without a pooler and `options`"
+            return LoginRefused(f"{where} is behind a pooler that refuses the connection ({error}): {text}")
         case TimeoutError():
             return TimeoutError(f"{host}:{port} gave no answer in time")
         case _:
@@ -130,6 +169,8 @@ def _network_fault(error: Exception, host: str, port: int, address: Address) -> 
             text = f"no such host name: {host} ({error.strerror})"
         case ConnectionError() if _NO_TLS in str(error):
             text = f"{host}:{port} does not answer like PostgreSQL"
+        case asyncpg.ProtocolViolationError():
+            text = f"the pooler at {host}:{port} has no connection to give: {error}"
         case ConnectionError() if "connection_lost" in str(error):
             text = f"{host}:{port} closed the connection"
         case OSError() if not isinstance(error, ConnectionError):
