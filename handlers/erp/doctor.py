@@ -10,8 +10,10 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database import migrate
+from handlers.database.privileges import obstacles
 from handlers.database.queries import queries
 from handlers.database.transaction import transaction
+from handlers.erp.controller_needs import CONTROLLER_NEEDS
 from handlers.release import due
 from handlers.release.phase import short
 
@@ -70,7 +72,7 @@ _NEEDS_LEDGER = frozenset({"silent_workers"})
 
 
 async def examine(database: AsyncEngine, environment: str | None = None) -> list[Problem]:
-    """Find redundant indexes, stuck events, old or dead workers, wrong clocks, and an outdated ledger.
+    """Find missing privileges, redundant indexes, stuck events, old or dead workers, wrong clocks, an outdated ledger.
 
     Of *environment* also a release that nobody carries.
     """
@@ -80,6 +82,15 @@ async def examine(database: AsyncEngine, environment: str | None = None) -> list
         problems.append(
             Problem(name="ledger", sentence="its schema is missing or outdated: run `runbook db upgrade`")
         )
+    found = await obstacles(database, CONTROLLER_NEEDS)
+    problems += [
+        Problem(name="privileges", sentence=sentence)
+        for sentence in (found.read_only, *found.denied)
+        if sentence
+    ]
+    if found.denied:
+        # What cannot be read would look like no problem.
+        return problems
     async with transaction(database) as tx:
         for query, (name, sentence) in _SENTENCES.items():
             if has_ledger or query not in _NEEDS_LEDGER:

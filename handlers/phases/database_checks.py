@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from sqlalchemy.exc import ProgrammingError
@@ -12,10 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.core import Core
 from handlers.database import clock, migrate
+from handlers.database.privileges import Obstacles, obstacles
 from handlers.database.queries import queries
 from handlers.database.sqlstate import message_of
 from handlers.database.transaction import transaction
 from handlers.erp import adopt
+from handlers.erp.controller_needs import CONTROLLER_NEEDS
 from handlers.errors import Refused, RunbookError
 from handlers.gate.values import Baseline
 from handlers.host.health import runs
@@ -26,6 +28,7 @@ from handlers.queue.look import DeadLetter
 from handlers.release.phase import short
 from handlers.release.planned import Check
 from handlers.status.lines import age
+from handlers.worker.needs import needs as worker_needs
 
 SQL = queries(__name__)
 BASELINE_HOURS = 24
@@ -51,11 +54,21 @@ class QueueSnapshot:
     usual_seconds: float | None = None
     """The usual pause between two events; None when there are too few."""
     problem: str | None = None
+    obstacles: Obstacles = field(default_factory=Obstacles)
+    """What our user may not do: a queue that row security hides would be an empty one."""
 
 
-async def read_queue(database: AsyncEngine) -> QueueSnapshot:
-    """Count the events, list the dead letters, and count the outcomes of the last 24 h. Never raises RunbookError."""
+async def read_queue(database: AsyncEngine, *, inline: bool = False) -> QueueSnapshot:
+    """Count the events, list the dead letters, and count the outcomes of the last 24 h. Never raises RunbookError.
+
+    First it asks what our user may do; *inline* when the controller applies the events as well.
+    """
     try:
+        # Whether the tables are adopted is a check of its own.
+        ours = [replace(need, columns=(), optional=True) for need in worker_needs()] if inline else []
+        found = await obstacles(database, [*CONTROLLER_NEEDS, *ours])
+        if found.denied:
+            return QueueSnapshot(problem=found.sentence())
         async with transaction(database) as tx:
             counts = await look.counts(tx)
             dead = await look.dead_letters(tx)
@@ -83,6 +96,7 @@ async def read_queue(database: AsyncEngine) -> QueueSnapshot:
         ),
         newest_seconds=intake.newest_seconds,
         usual_seconds=intake.usual_seconds if intake.pauses >= PAUSES_MIN else None,
+        obstacles=found,
     )
 
 
@@ -94,7 +108,9 @@ async def database_checks(core: Core, queue: QueueSnapshot, current: str) -> lis
     if queue.problem is not None:
         return [Check(name="database", good=False, sentence=queue.problem)]
     where = core.environment.database.shown()
-    checks = [Check(name="database", good=True, sentence=f"{where} answers")]
+    if queue.obstacles.read_only:
+        return [Check(name="database", good=False, sentence=f"{where}: {queue.obstacles.read_only}")]
+    checks = [Check(name="database", good=True, sentence=f"{where} answers, and may be written")]
     checks.append(queue_check(queue))
     if not await migrate.pending(core.database):
         checks += await _worker_checks(core, current)

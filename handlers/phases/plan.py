@@ -104,7 +104,10 @@ async def _inspect(core: Core, revision: str | None, *, deploys: bool) -> tuple[
     environment = core.environment
     inspection = _Inspection(at=await _now(core))
     async with open_hosts(environment, connected=False) as shells:
-        looks, queue = await asyncio.gather(look_at(core, shells), read_queue(core.database))
+        looks, queue = await asyncio.gather(
+            look_at(core, shells),
+            read_queue(core.database, inline=environment.execution == "inline"),
+        )
         for look in looks:
             inspection.checks += host_checks(environment, look, deploys=deploys)
             if look.facts is not None:

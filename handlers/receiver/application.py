@@ -128,6 +128,8 @@ class _Receiver:
             "database": database.value,
             "waiting": self.writer.waiting,
         }
+        if self._health_check.reason:
+            answer["reason"] = self._health_check.reason
         return JSONResponse(answer, status_code=200 if up else 503)
 
     async def metrics(self) -> Response:

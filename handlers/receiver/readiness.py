@@ -1,4 +1,4 @@
-"""The health check of the receiver: the database answers, and has the queue's tables."""
+"""The health check of the receiver: the database answers, and webhooks may be written to the queue's tables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from handlers.database.privileges import Need, obstacles
 from handlers.database.queries import queries
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,12 @@ _TIMEOUT_SECONDS = 2.0
 _CACHE_SECONDS = 1.0
 """The result is cached for this time, so that health checks do not take connections from the writer."""
 
+NEEDS = (
+    # A webhook that came before is recognized.
+    Need(table="tds_inbox_events", privileges="SELECT INSERT"),
+    Need(table="tds_sync_queue", privileges="SELECT INSERT"),
+)
+
 
 class DatabaseState(StrEnum):
     """The state of the database at the last check."""
@@ -25,6 +32,7 @@ class DatabaseState(StrEnum):
     UP = "up"
     DOWN = "down"
     WITHOUT_QUEUE = "without the queue's tables"
+    NOT_WRITABLE = "not writable"
 
 
 class HealthCheck:
@@ -35,6 +43,8 @@ class HealthCheck:
         self._lock = asyncio.Lock()
         self._state = DatabaseState.DOWN
         self._checked_at = float("-inf")
+        self.reason = ""
+        """Why webhooks cannot be written, in one sentence; empty when they can, or when the database is down."""
 
     async def check(self) -> DatabaseState:
         """The state of the database, at most one second old."""
@@ -48,7 +58,14 @@ class HealthCheck:
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS), self._engine.connect() as tx:
                 tables_exist = (await tx.execute(_SQL["can_receive"])).scalar_one()
+                reason = (await obstacles(tx, NEEDS)).sentence()
         except Exception as error:  # any error means: not ready
             log.warning("the database does not answer: %s", type(error).__name__)
+            self.reason = ""
             return DatabaseState.DOWN
-        return DatabaseState.UP if tables_exist else DatabaseState.WITHOUT_QUEUE
+        if reason and reason != self.reason:
+            log.warning("webhooks cannot be stored: %s", reason)
+        self.reason = reason
+        if not tables_exist:
+            return DatabaseState.WITHOUT_QUEUE
+        return DatabaseState.NOT_WRITABLE if reason else DatabaseState.UP

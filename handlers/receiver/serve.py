@@ -17,6 +17,7 @@ from handlers.errors import Refused
 from handlers.process import tune_garbage_collector
 from handlers.receiver.application import Settings, application
 from handlers.receiver.connection import Connection
+from handlers.receiver.readiness import HealthCheck
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ async def serve(
     engine = receiver_engine(database)
     try:
         await raise_if_impossible(engine)
+        # Missing privileges are logged now, and shown by /health until somebody grants them.
+        await HealthCheck(engine).check()
     except BaseException:
         await engine.dispose()
         raise

@@ -1,0 +1,20 @@
+"""What the controller does with which table, for the check of its privileges."""
+
+from __future__ import annotations
+
+from handlers.database.privileges import Need
+
+_LEDGER = "release phase_record operation release_event batch judgement lock takeover quarantine file worker request"
+
+CONTROLLER_NEEDS = (
+    # Dead letters go back to pending, and synthetic events go in.
+    Need(table="tds_sync_queue", privileges="SELECT INSERT UPDATE"),
+    Need(table="tds_inbox_events", privileges="SELECT INSERT"),
+    Need(table="tds_dead_letter_queue", privileges="SELECT UPDATE"),
+    # Before `runbook db upgrade` there are none.
+    *(
+        Need(table=f"runbook.{name}", privileges="SELECT INSERT UPDATE", optional=True)
+        for name in _LEDGER.split()
+    ),
+    Need(table="runbook.intake", privileges="SELECT INSERT UPDATE DELETE", optional=True),
+)

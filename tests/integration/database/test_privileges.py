@@ -1,0 +1,259 @@
+"""Each program asks what it may do, and the roles of docs/roles.sql may do exactly that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from handlers.database import migrate
+from handlers.database.engine import controller_engine, receiver_engine, worker_engine
+from handlers.database.privileges import obstacles
+from handlers.entities.registry import HANDLERS
+from handlers.environment.model import Database
+from handlers.erp import doctor
+from handlers.erp.adopt import adopt
+from handlers.erp.controller_needs import CONTROLLER_NEEDS
+from handlers.errors import DatabaseDown, Refused
+from handlers.phases import synthetic
+from handlers.phases.database_checks import read_queue
+from handlers.queue import limits, look
+from handlers.queue.event import EntityType, Status
+from handlers.queue.redrive import redrive
+from handlers.receiver.readiness import NEEDS as RECEIVER_NEEDS
+from handlers.worker.needs import needs as worker_needs
+from handlers.worker.needs import raise_if_denied
+from handlers.worker.worker import Worker, new_owner
+from tests.integration.entities.events import example_records, parents_of
+from tests.integration.queue.events import event, row
+from tests.integration.receiver.calls import body, receiver
+from tests.integration.release.steps import deploying
+from tests.integration.worker.steps import statuses
+
+ROLES = Path(__file__).parents[3] / "docs" / "roles.sql"
+NAMES = ("tds_controller", "tds_worker", "tds_receiver")
+PASSWORD = "only-for-this-test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """An engine of each role, made as the deployed program makes it, and the owner's."""
+
+    owner: AsyncEngine
+    controller: AsyncEngine
+    worker: AsyncEngine
+    receiver: AsyncEngine
+
+
+async def run_file(engine: AsyncEngine) -> None:
+    async with engine.begin() as tx:
+        driver = (await tx.get_raw_connection()).driver_connection
+        assert driver is not None
+        await driver.execute(ROLES.read_text(encoding="utf-8"))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def roles(engine: AsyncEngine, database_url: str) -> AsyncIterator[Roles]:
+    """The three roles of the documentation on an adopted database, whose ledger belongs to the controller."""
+    url = make_url(database_url)
+    async with engine.begin() as tx:
+        await tx.execute(text("DROP SCHEMA runbook CASCADE"))
+    await adopt(engine)
+    await run_file(engine)
+    async with engine.begin() as tx:
+        for name in NAMES:
+            await tx.execute(text(f"ALTER ROLE {name} PASSWORD '{PASSWORD}'"))
+
+    def place(name: str) -> Database:
+        return Database(url=url.set(username=name, password=PASSWORD).render_as_string(hide_password=False))
+
+    made = Roles(
+        owner=engine,
+        controller=controller_engine(place(NAMES[0])),
+        worker=worker_engine(place(NAMES[1])),
+        receiver=receiver_engine(place(NAMES[2])),
+    )
+    await migrate.upgrade(made.controller)
+    await run_file(engine)
+    yield made
+    for each in (made.controller, made.worker, made.receiver):
+        await each.dispose()
+    async with engine.begin() as tx:
+        for name in NAMES:
+            await tx.execute(text(f"DROP OWNED BY {name} CASCADE"))
+            await tx.execute(text(f"DROP ROLE {name}"))
+
+
+def worker_of(roles: Roles) -> Worker:
+    return Worker(roles.worker, owner=new_owner("test"), revision="r1", needs=worker_needs())
+
+
+async def test_the_documented_roles_run_the_parts_of_a_release(roles: Roles) -> None:
+    """Receive one of each kind, apply it, redrive it in a release, within a limit, and compare nothing denied."""
+    assert (await obstacles(roles.receiver, RECEIVER_NEEDS)).sentence() == ""
+    assert (await obstacles(roles.controller, CONTROLLER_NEEDS)).sentence() == ""
+    await raise_if_denied(roles.worker, worker_needs())
+    # The last ones win: of each kind the first record.
+    first_of_each = {kind: record for _, kind, record in reversed(example_records())}
+    assert set(first_of_each) == set(EntityType)
+    parents = {
+        (each.entity, each.key): json.loads(each.payload)
+        for kind, record in first_of_each.items()
+        for each in parents_of(kind, record)
+    }
+    records = [(kind, record) for (kind, _), record in parents.items()] + list(first_of_each.items())
+    async with receiver(roles.receiver) as client:
+        assert (await client.get("/health")).json()["status"] == "ok"
+        for kind, record in records:
+            content = body(record, HANDLERS[kind].wrappers[0])
+            answer = await client.post(f"/webhooks/{kind.value}", content=content)
+            assert answer.status_code == 200, (kind, answer.text)
+    worker = worker_of(roles)
+    await limits.limit(
+        roles.controller, None, per_ten_seconds=100, seconds=60, by="test", reason="the least privileges"
+    )
+    assert await worker.step() == len(records)
+    assert set(worker.tally) <= {"applied", "superseded"}
+    await worker._maintain()
+    assert (await read_queue(roles.controller)).problem is None
+    async with roles.owner.begin() as tx:
+        ids = list((await tx.execute(text("SELECT id FROM tds_sync_queue"))).scalars())
+        await tx.execute(text("UPDATE tds_sync_queue SET status = 'dead_letter', locked_by = NULL"))
+    release = await deploying(roles.controller)
+    async with roles.controller.begin() as tx:
+        assert len(await look.dead_letters(tx)) == len(ids)
+        await redrive(tx, ids)
+        await synthetic.insert(tx, release.id)
+    await limits.lift_all(roles.controller)
+    assert await worker.step() == len(ids) + 1
+    await worker._record_shutdown()
+    assert await doctor.examine(roles.controller, "staging") is not None
+
+
+async def test_every_listed_privilege_is_named_when_it_is_missing(engine: AsyncEngine) -> None:
+    """A user without any privilege is told each one, with the statement that grants it."""
+    async with engine.connect() as tx:
+        await tx.execute(text("CREATE ROLE tds_nobody"))
+        await tx.execute(text("GRANT USAGE ON SCHEMA public, runbook TO tds_nobody"))
+        await tx.execute(text("SET ROLE tds_nobody"))
+        for need in (*worker_needs(), *RECEIVER_NEEDS, *CONTROLLER_NEEDS):
+            grant = f"run GRANT {', '.join(need.privileges.split())} ON {need.table} TO tds_nobody"
+            assert grant in (await obstacles(tx, [need])).sentence()
+
+
+async def denied(roles: Roles, *statements: str) -> str:
+    """What the worker says at its start, after the owner ran *statements*."""
+    async with roles.owner.begin() as tx:
+        for statement in statements:
+            await tx.execute(text(statement))
+    with pytest.raises(Refused) as caught:
+        await worker_of(roles).run(asyncio.Event())
+    return str(caught.value)
+
+
+HIDDEN: Sequence[tuple[str, ...]] = (
+    ("ALTER TABLE tds_sync_queue ENABLE ROW LEVEL SECURITY",),
+    (
+        "ALTER TABLE tds_sync_queue ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY part ON tds_sync_queue USING (priority = 1)",
+    ),
+    (
+        "ALTER TABLE tds_sync_queue ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY every ON tds_sync_queue USING (true)",
+        "CREATE POLICY fewer ON tds_sync_queue AS RESTRICTIVE USING (priority = 1)",
+    ),
+)
+
+
+@pytest.mark.parametrize("statements", HIDDEN, ids=["no policy", "a part", "restricted"])
+async def test_row_security_that_hides_events_is_said_everywhere(
+    roles: Roles, statements: Sequence[str]
+) -> None:
+    """Worker, check, doctor and health: the queue would look empty, or smaller than it is."""
+    id_ = await event(roles.owner, "1")
+    assert "row level security hides rows of tds_sync_queue" in await denied(roles, *statements)
+    assert (await row(roles.owner, id_))["status"] == "pending"
+    assert "row level security" in str((await read_queue(roles.controller)).problem)
+    problems = [each.sentence for each in await doctor.examine(roles.controller)]
+    assert any("row level security" in sentence for sentence in problems)
+    async with receiver(roles.receiver) as client:
+        answer = await client.get("/health")
+    assert answer.status_code == 503
+    assert "row level security" in answer.json()["reason"]
+
+
+async def test_row_security_that_hides_nothing_is_no_obstacle(roles: Roles) -> None:
+    """A policy for everybody and everything, and a role that bypasses it."""
+    async with roles.owner.begin() as tx:
+        await tx.execute(text("ALTER TABLE tds_sync_queue ENABLE ROW LEVEL SECURITY"))
+        await tx.execute(text("CREATE POLICY every ON tds_sync_queue USING (true)"))
+    await raise_if_denied(roles.worker, worker_needs())
+    async with roles.owner.begin() as tx:
+        await tx.execute(text("DROP POLICY every ON tds_sync_queue"))
+        await tx.execute(text("ALTER ROLE tds_receiver BYPASSRLS"))
+    assert (await obstacles(roles.receiver, RECEIVER_NEEDS)).sentence() == ""
+
+
+async def test_a_privilege_that_is_revoked_at_work_buries_nothing(roles: Roles) -> None:
+    """The worker ends with the sentence, and its events are as they were before."""
+    await event(roles.owner, "0")
+    worker = worker_of(roles)
+    assert await worker.step() == 1
+    async with roles.owner.begin() as tx:
+        await tx.execute(text("REVOKE INSERT ON products FROM tds_worker"))
+    id_ = await event(roles.owner, "1")
+    with pytest.raises(Refused, match="GRANT INSERT ON products TO tds_worker"):
+        await worker.step()
+    await worker._record_shutdown()
+    told = await row(roles.owner, id_)
+    assert (told["status"], told["attempt_count"], told["error_code"]) == ("pending", 0, None)
+
+
+async def test_a_schema_without_usage_is_named(roles: Roles) -> None:
+    """The table would seem to be missing."""
+    said = await denied(
+        roles, "REVOKE USAGE ON SCHEMA public FROM tds_worker", "REVOKE USAGE ON SCHEMA public FROM PUBLIC"
+    )
+    assert "run GRANT USAGE ON SCHEMA public TO tds_worker" in said
+
+
+async def test_a_column_that_adoption_adds_is_named(roles: Roles) -> None:
+    """A worker of a newer revision does not bury what the table cannot hold yet."""
+    said = await denied(roles, "ALTER TABLE invoices DROP COLUMN price_precision")
+    assert "columns are missing in invoices (price_precision): run `runbook db adopt`" in said
+
+
+async def test_a_read_only_database_is_said_and_waited_for(roles: Roles, database_url: str) -> None:
+    """The check fails, health is 503; the worker waits, because a failover passes."""
+    name = make_url(database_url).database
+    async with roles.owner.begin() as tx:
+        await tx.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
+    for each in (roles.controller, roles.worker, roles.receiver):
+        await each.dispose()
+    queue = await read_queue(roles.controller)
+    assert "read-only: default_transaction_read_only is on" in queue.obstacles.read_only
+    with pytest.raises(DatabaseDown, match="the database is read-only"):
+        await raise_if_denied(roles.worker, worker_needs())
+    async with receiver(roles.receiver) as client:
+        assert "read-only" in (await client.get("/health")).json()["reason"]
+    async with roles.owner.begin() as tx:
+        await tx.execute(text("SET TRANSACTION READ WRITE"))
+        await tx.execute(text(f'ALTER DATABASE "{name}" RESET default_transaction_read_only'))
+
+
+async def test_the_superuser_is_denied_nothing(engine: AsyncEngine) -> None:
+    """Row security does not hold for the owner, and the needs fit an adopted database."""
+    async with engine.begin() as tx:
+        await tx.execute(text("ALTER TABLE tds_sync_queue ENABLE ROW LEVEL SECURITY"))
+    for each in (worker_needs(), RECEIVER_NEEDS, CONTROLLER_NEEDS):
+        assert (await obstacles(engine, each)).sentence() == ""
+    id_ = await event(engine, "1")
+    assert await statuses(engine, [id_]) == [Status.PENDING]
