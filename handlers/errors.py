@@ -48,6 +48,10 @@ class DatabaseDown(TryAgain):
     """The environment's database did not answer."""
 
 
+class ConnectionFault(TryAgain):
+    """A database connection got into a state in which it cannot be used; a new one may work. Nothing was changed."""
+
+
 class LoginRefused(Refused):
     """The database refused the login. A command ends; a running release waits, for a password may just be changed."""
 

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import asyncpg
 from sqlalchemy.exc import DBAPIError
 
-from handlers.errors import DatabaseDown
+from handlers.errors import ConnectionFault, DatabaseDown
 
 AWAY = ("08", "53", "57P", "58", "25006")
 """The database is unavailable: connection lost, no resources, shutdown, I/O error, or read-only after a failover.
 Nothing was changed, and neither an event nor a release caused it."""
-TRANSIENT = ("40", "55", "57014")
-"""Serialization failure, deadlock, an object in use, or a cancelled statement: a retry may work."""
+CONNECTION = ("25", "26", "34", "42P03", "42P05", "08P01", "0A000", "57014")
+"""The connection's own state is wrong, or its statement was cut short: a failed transaction (25), a prepared statement
+or cursor that is missing (26, 34) or exists already (42P0x), messages that do not fit (08P01), a plan that a migration
+outdated (0A000), a statement_timeout (57014). A new connection may work; the data are not to blame. `AWAY` wins."""
+NEVER_OF_AN_EVENT = ("26", "34", "42P03", "42P05", "08P01")
+"""The codes of `CONNECTION` that no statement of a handler can cause: another client shares the server session."""
+TRANSIENT = ("40", "55")
+"""Serialization failure, deadlock, or an object in use: a retry may work."""
 NO_LOGIN = ("28", "3D000")
 """A login or a database name that fails until the operator fixes the configuration."""
 NO_TABLE = ("42P01", "42703", "3F000")
@@ -31,6 +38,7 @@ NOT_PERMITTED = "42501"
 LOCK_TIMEOUT = ("55P03", "40P01")
 """A lock timeout, and a deadlock."""
 
+_READ_ONLY = "25006"
 _LENGTH = 5
 
 
@@ -64,12 +72,29 @@ def is_away(error: BaseException) -> bool:
     """Whether *error* means that the database is unavailable: it must count neither as an attempt nor as a breach."""
     state = sqlstate(error)
     if state is not None:
-        return state.startswith(AWAY)
+        return state.startswith(AWAY) and not _is_connection_state(state)
     return any(
         isinstance(link, ConnectionError | DatabaseDown)
         or (isinstance(link, DBAPIError) and link.connection_invalidated)
         for link in chain(error)
     )
+
+
+def is_connection_fault(error: BaseException) -> bool:
+    """Whether *error* says something about the connection only: use a new one, and count nothing."""
+    state = sqlstate(error)
+    if state is not None:
+        return _is_connection_state(state)
+    return any(
+        isinstance(link, ConnectionFault | asyncpg.OutdatedSchemaCacheError)
+        # asyncpg's own complaint about the state of a connection; its subclasses are about values and settings.
+        or type(link) is asyncpg.InterfaceError
+        for link in chain(error)
+    ) and not is_away(error)
+
+
+def _is_connection_state(state: str) -> bool:
+    return state.startswith(CONNECTION) and state != _READ_ONLY
 
 
 def message_of(error: BaseException) -> str:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.database.sqlstate import AWAY, NO_LOGIN, NO_TABLE, message_of, sqlstate
-from handlers.errors import DatabaseDown, LoginRefused, Refused
+from handlers.database.sqlstate import (
+    NO_LOGIN,
+    NO_TABLE,
+    is_away,
+    is_connection_fault,
+    message_of,
+    sqlstate,
+)
+from handlers.errors import ConnectionFault, DatabaseDown, LoginRefused, Refused, RunbookError
 
 Bind = AsyncEngine | AsyncConnection
 """Where a query runs: in a transaction of its own (an engine), or inside the caller's (a connection)."""
@@ -32,26 +38,39 @@ async def transaction(bind: Bind, *, raw_errors: bool = False) -> AsyncIterator[
         else:
             stack.enter_context(translated_errors(bind))
             tx = await stack.enter_async_context(bind.begin())
-        yield tx
+        try:
+            yield tx
+        except Exception as error:
+            if is_connection_fault(error):
+                # The pool must not give it out again.
+                await tx.invalidate()
+            raise
 
 
 @contextmanager
 def translated_errors(engine: AsyncEngine) -> Iterator[None]:
     """Translate errors of the driver: DatabaseDown when the database is unavailable, LoginRefused when it says so.
 
-    Refused for a missing or outdated ledger. Every other error passes unchanged.
+    ConnectionFault for the state of one connection. Refused for a missing or outdated ledger. Every other error passes
+    unchanged.
     """
     where = engine.url.set(drivername="postgresql").render_as_string(hide_password=True)
     try:
         yield
+    except RunbookError:
+        raise
     except (OSError, TimeoutError) as error:
         raise DatabaseDown(
             f"the database {where} does not answer: {error or type(error).__name__}"
         ) from error
     except Exception as error:
         state = sqlstate(error) or ""
-        if state.startswith(AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        if is_away(error):
             raise DatabaseDown(f"the database {where} is not available now: {message_of(error)}") from error
+        if is_connection_fault(error):
+            raise ConnectionFault(
+                f"a connection to the database {where} broke down: {message_of(error)}"
+            ) from error
         if state.startswith(NO_LOGIN):
             raise LoginRefused(
                 f"the database {where} refused the login: {message_of(error)}. "

@@ -68,7 +68,10 @@ async def _execute(
         async with tx.begin_nested():
             return await handler.execute_with_context(tx, statement.for_all_rows, row_sending.pack(arrays))
     except DBAPIError as error:
-        if tx.invalidated or diagnose(error).error_class is ErrorClass.TRANSIENT:
+        if tx.invalidated or diagnose(error).error_class in (
+            ErrorClass.TRANSIENT,
+            ErrorClass.CONNECTION,
+        ):
             raise
         errors: dict[str, Exception] = {}
         savepoint = await tx.begin_nested()

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from handlers.database.jsonable import clean
-from handlers.database.sqlstate import AWAY, FOREIGN_KEY_VIOLATION, TRANSIENT, chain, root_of, sqlstate
+from handlers.database.sqlstate import (
+    AWAY,
+    FOREIGN_KEY_VIOLATION,
+    TRANSIENT,
+    chain,
+    is_connection_fault,
+    root_of,
+    sqlstate,
+)
 from handlers.errors import TryAgain
 from handlers.queue.event import EntityType, ErrorClass
 
@@ -70,6 +78,8 @@ def fingerprint(text: str) -> str:
 def _class(error: BaseException, state: str | None) -> ErrorClass:
     if state == FOREIGN_KEY_VIOLATION:
         return ErrorClass.MISSING_PARENT
+    if is_connection_fault(error):
+        return ErrorClass.CONNECTION
     if state is not None:
         return ErrorClass.TRANSIENT if state.startswith(TRANSIENT + AWAY) else ErrorClass.PERMANENT
     is_transient = any(isinstance(link, TryAgain | OSError) for link in chain(error))

@@ -143,5 +143,7 @@ class ErrorClass(StrEnum):
     """Whether a retry can help, from the error's type and SQLSTATE, never from its text."""
 
     TRANSIENT = "transient"
+    CONNECTION = "connection"
+    """It says something about the connection, and nothing about the event."""
     PERMANENT = "permanent"
     MISSING_PARENT = "missing_parent"

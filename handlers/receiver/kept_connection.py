@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.database.sqlstate import is_away
+from handlers.database.sqlstate import is_away, is_connection_fault
 
 Result = TypeVar("Result")
 
@@ -20,7 +20,7 @@ class KeptConnection:
         self._connection: AsyncConnection | None = None
 
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-        """Run *work* in a transaction. If a reused connection is dead, run it once more on a new one.
+        """Run *work* in a transaction. If a reused connection is dead or unusable, run it once more on a new one.
 
         *work* must be idempotent: the first run may have been committed before the connection broke.
         """
@@ -28,7 +28,7 @@ class KeptConnection:
         try:
             return await self._once(work)
         except Exception as error:
-            if not (reused and is_away(error)):
+            if not (reused and (is_away(error) or is_connection_fault(error))):
                 raise
         return await self._once(work)
 
@@ -45,7 +45,9 @@ class KeptConnection:
         try:
             async with connection.begin():
                 result = await work(connection)
-        except BaseException:
+        except BaseException as error:
+            if is_connection_fault(error):
+                await connection.invalidate()
             # The pool checks whether the connection can be reused.
             await connection.close()
             raise

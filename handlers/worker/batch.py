@@ -12,9 +12,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.database.sqlstate import is_away
+from handlers.database.privileges import Need
+from handlers.database.sqlstate import NOT_ADOPTED, is_away, is_connection_fault, sqlstate
 from handlers.database.transaction import transaction
-from handlers.errors import DatabaseDown
+from handlers.errors import ConnectionFault, DatabaseDown
 from handlers.queue import settle, wake
 from handlers.queue.diagnose import RowsRefused, diagnose
 from handlers.queue.event import DRAIN_ORDER, ErrorClass, Event, Outcome, Result, Status
@@ -29,6 +30,7 @@ from handlers.worker.isolate import (
     record_failure,
     without_refused,
 )
+from handlers.worker.needs import raise_if_denied
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +53,23 @@ class Settler:
     backoff_cap_seconds: float
     wait_seconds: float = settle.WAIT_SECONDS_MAX
     """How long an event waits for a parent of which no event is open."""
+    needs: Sequence[Need] = ()
+    """What this worker does with which table."""
 
     async def settle(self, events: Sequence[Event]) -> Tally:
-        """Apply and complete *events*. Raises DatabaseDown, with nothing changed, when the connection is lost."""
+        """Apply and complete *events*.
+
+        Raises DatabaseDown when the connection is lost, ConnectionFault when it cannot be used, and Refused when a
+        privilege or a column is missing. Nothing was changed then.
+        """
         try:
             async with transaction(self.engine, raw_errors=True) as tx:
                 done = await self._apply(tx, events)
         except Exception as error:  # one bad event must not stop the others
-            _raise_if_database_down(error)
+            _raise_if_no_fault_of_an_event(error)
+            if sqlstate(error) in NOT_ADOPTED:
+                # What is missing for all events is not the fault of one.
+                await raise_if_denied(self.engine, self.needs)
             log.info("a batch of %d events failed (%s): isolating", len(events), type(error).__name__)
             # Without its traceback: it is a reference cycle through this frame, and keeps all rows of the batch.
             reason = error.with_traceback(None)
@@ -68,12 +79,16 @@ class Settler:
         try:
             isolation = await self._isolate(events, reason)
         except Exception as error:
-            _raise_if_database_down(error)
+            _raise_if_no_fault_of_an_event(error)
             # Isolation failed too, as when only the commit is refused: all events get the same error.
             isolation = Isolation(failures=[failure(event, error) for event in events])
         tally = isolation.tally + await self._record(isolation)
         await self._wake(isolation)
         return tally
+
+    async def blame(self, event: Event, error: Exception) -> Tally:
+        """Record *error* as the failure of *event*, which is retried later."""
+        return await self._record(Isolation(failures=[failure(event, error)]))
 
     async def _wake(self, done: BatchResult) -> None:
         """After the commit, wake children whose parent was in another worker's transaction at the same time.
@@ -213,12 +228,15 @@ def _lock_order(event: Event) -> tuple[int, str, datetime, UUID]:
 
 
 def _raise_if_transaction_lost(tx: AsyncConnection, error: Exception) -> None:
-    """Raise DatabaseDown when *error* means that the connection, and so the transaction, is lost."""
-    if tx.invalidated or is_away(error):
+    """Raise when *error* means that the transaction cannot go on: DatabaseDown or ConnectionFault."""
+    if tx.invalidated:
         raise DatabaseDown("the database connection was lost while a batch was applied") from error
+    _raise_if_no_fault_of_an_event(error)
 
 
-def _raise_if_database_down(error: Exception) -> None:
-    """Raise DatabaseDown when *error* means that the database connection is lost."""
+def _raise_if_no_fault_of_an_event(error: Exception) -> None:
+    """Raise DatabaseDown or ConnectionFault when *error* says nothing about the events of the batch."""
     if is_away(error):
         raise DatabaseDown("the database connection was lost while a batch was settled") from error
+    if is_connection_fault(error):
+        raise ConnectionFault("the database connection broke down while a batch was settled") from error

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -21,7 +22,7 @@ async def listen(engine: AsyncEngine, wake: asyncio.Event) -> None:
     while True:
         try:
             await _listen(engine, wake)
-        except (OSError, SQLAlchemyError) as error:
+        except (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             log.debug("not listening: %s", type(error).__name__)
         await asyncio.sleep(_RECONNECT_SECONDS)
 

@@ -9,6 +9,7 @@ from handlers.database.engine import Place, raise_if_impossible, worker_engine
 from handlers.entities.apply import apply_events
 from handlers.process import tune_garbage_collector
 from handlers.worker.batch import Apply
+from handlers.worker.needs import QUEUE_NEEDS, needs
 from handlers.worker.worker import Worker, new_owner
 
 
@@ -24,7 +25,8 @@ async def serve(
 ) -> None:
     """Run one worker until SIGTERM or SIGINT, then stop within ten seconds. *owner* is a readable name.
 
-    Raises Refused at the start when the database can never be reached; one that is only away is waited for.
+    Raises Refused at the start when the database can never be reached, or when its user may not do what is needed. A
+    database that is only away is waited for.
     """
     tune_garbage_collector()
     engine = worker_engine(database, lease_seconds=lease_seconds)
@@ -40,6 +42,8 @@ async def serve(
         batch_size=batch_size,
         lease_seconds=lease_seconds,
         poll_seconds=poll_seconds,
+        # Another handler writes to other tables.
+        needs=needs() if apply is apply_events else QUEUE_NEEDS,
     )
     try:
         await raise_if_impossible(engine)

@@ -12,34 +12,38 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.database.sqlstate import is_away
+from handlers.database.privileges import Need
+from handlers.database.sqlstate import NOT_ADOPTED, is_away, is_connection_fault, root_of, sqlstate
 from handlers.database.transaction import transaction
 from handlers.entities.apply import apply_events
-from handlers.errors import DatabaseDown
+from handlers.errors import ConnectionFault, DatabaseDown, Refused
 from handlers.queue import look, settle
 from handlers.queue.claim import claim
 from handlers.queue.diagnose import diagnose
-from handlers.queue.event import SETTLED, EntityType, ErrorClass
+from handlers.queue.event import SETTLED, EntityType
 from handlers.queue.look import EventState
 from handlers.queue.wake import wake_arrived
 from handlers.worker.batch import Apply, Settler
+from handlers.worker.connection_faults import Suspects, is_survivable
 from handlers.worker.foreign import with_foreign_events
 from handlers.worker.heartbeat import Heartbeat
 from handlers.worker.isolate import Tally, describe
 from handlers.worker.listen import listen
+from handlers.worker.needs import raise_if_denied
+from handlers.worker.waiting import CANCEL_SECONDS, first_of, until_stopped
 
 log = logging.getLogger(__name__)
 
 _PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS = 0.2, 10.0
 """The backoff of the connection attempts while the database is down."""
-_CANCEL_SECONDS, _SHUTDOWN_SECONDS = 1.0, 2.0
-"""Together with the grace of six seconds, a stop takes less than ten."""
+_SHUTDOWN_SECONDS = 2.0
+"""Together with the grace of six seconds and `CANCEL_SECONDS`, a stop takes less than ten."""
 _LANES = 2
 """Concurrent batches under load: one is parsed while the database works for the other."""
 
@@ -63,6 +67,7 @@ class Worker:
         backoff_cap_seconds: float = 3600,
         wait_seconds: float = settle.WAIT_SECONDS_MAX,
         kinds: Collection[EntityType] | None = None,
+        needs: Sequence[Need] = (),
     ) -> None:
         self.owner = owner
         self.revision = revision
@@ -75,6 +80,8 @@ class Worker:
         self._beat_seconds = beat_seconds
         self._grace_seconds = grace_seconds
         self._kinds = kinds
+        self._needs = needs
+        self._may_work = False
         self._settler = Settler(
             engine=engine,
             owner=owner,
@@ -83,17 +90,22 @@ class Worker:
             backoff_seconds=backoff_seconds,
             backoff_cap_seconds=backoff_cap_seconds,
             wait_seconds=wait_seconds,
+            needs=needs,
         )
         self._heartbeat = Heartbeat(engine=engine, owner=owner, revision=revision)
         self._claim_size = batch_size
-        """Events in one claim: fewer after a batch that took longer than its lease."""
+        """Events in one claim: fewer after a batch that took longer than its lease, or broke its connection."""
+        self._suspects = Suspects()
         self._unfinished = 0
         """Steps that began and did not succeed: their events may still be leased to us."""
         self._maintenance_due = 0.0
         self._beat_due = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until *stop* is set; then finish the current batch, or release it if that takes too long."""
+        """Work until *stop* is set; then finish the current batch, or release it if that takes too long.
+
+        Raises Refused when the database user may not do what is needed: nothing was changed then.
+        """
         wake = asyncio.Event()
         listener = asyncio.create_task(listen(self._engine, wake))
         log.info("worker %s of revision %s starts", self.owner, self.revision)
@@ -102,21 +114,28 @@ class Worker:
             while not stop.is_set():
                 wake.clear()
                 try:
+                    if not self._may_work:
+                        await raise_if_denied(self._engine, self._needs)
+                        self._may_work = True
                     await self._maintain()
-                    worked = await self._until_stopped(self._settle_batches(stop), stop)
+                    worked = await until_stopped(self._settle_batches(stop), stop, self._grace_seconds)
                     pause = _PAUSE_FIRST_SECONDS
                 except Exception as error:
-                    if not (is_away(error) or diagnose(error).error_class is ErrorClass.TRANSIENT):
+                    if sqlstate(error) in NOT_ADOPTED:
+                        raise Refused(f"the queue cannot be used: {diagnose(error).message}") from error
+                    if not is_survivable(error):
                         raise
+                    if is_connection_fault(error) and self._claim_size > 1:
+                        pause = _PAUSE_FIRST_SECONDS  # The next batch is smaller.
                     log.warning("retrying in %.1f s: %s", pause, diagnose(error).message)
-                    await _first_of(pause, stop)
+                    await first_of(pause, stop)
                     pause = min(2 * pause, _PAUSE_MAX_SECONDS)
                     continue
                 if not worked:
-                    await _first_of(self._poll_seconds, stop, wake)
+                    await first_of(self._poll_seconds, stop, wake)
         finally:
             listener.cancel()
-            await asyncio.wait({listener}, timeout=_CANCEL_SECONDS)
+            await asyncio.wait({listener}, timeout=CANCEL_SECONDS)
             await self._record_shutdown()
             log.info("worker %s ends: %s", self.owner, describe(self.tally))
 
@@ -137,7 +156,7 @@ class Worker:
                     return states
                 with suppress(TimeoutError):
                     async with asyncio.timeout(remaining):
-                        if not await self.step(ids=open_ids):
+                        if not await self._step_or_release(open_ids):
                             await asyncio.sleep(self._poll_seconds)
         except Exception as error:
             if is_away(error):
@@ -151,11 +170,33 @@ class Worker:
         claimed, _ = await self._step(ids)
         return claimed
 
+    async def _step_or_release(self, ids: Sequence[UUID]) -> int:
+        """One step. A connection that breaks down is replaced: its events go back, and 0 is returned."""
+        try:
+            return await self.step(ids=ids)
+        except Exception as error:
+            if not is_connection_fault(error):
+                raise
+            log.warning("trying again on a new connection: %s", diagnose(error).message)
+            await self._release_leases()
+            return 0
+
     async def _step(self, ids: Sequence[UUID] | None = None) -> tuple[int, bool]:
         """One step: the number of claimed events, and whether the batch was full."""
-        began = time.perf_counter()
         limit = self._claim_size
         self._unfinished += 1
+        try:
+            claimed = await self._claim_and_settle(limit, ids)
+        except Exception as error:
+            if is_connection_fault(error) or isinstance(root_of(error), TimeoutError):
+                # A statement_timeout, ours or the server's, may be shorter than such a batch takes.
+                self._claim_size = max(1, limit // 4)
+            raise
+        self._unfinished -= 1
+        return claimed, claimed >= limit
+
+    async def _claim_and_settle(self, limit: int, ids: Sequence[UUID] | None) -> int:
+        began = time.perf_counter()
         async with transaction(self._engine, raw_errors=True) as tx:
             events = await claim(
                 tx,
@@ -165,16 +206,19 @@ class Worker:
                 entities=self._kinds,
                 ids=ids,
             )
-        if events:
+        if not events:
+            return 0
+        try:
             tally = await self._settler.settle(events)
-            self.tally += tally
-            # Otherwise a batch that is too slow for its lease would fail again and again.
-            self._claim_size = (
-                max(1, limit // 4) if tally["lost"] else min(self._batch_size, 2 * self._claim_size)
-            )
-            log.info("%s of %d events in %.3f s", describe(tally), len(events), time.perf_counter() - began)
-        self._unfinished -= 1
-        return len(events), len(events) >= limit
+        except ConnectionFault as error:
+            if not self._suspects.is_to_blame(events, error):
+                raise
+            tally = await self._settler.blame(events[0], error)
+        self.tally += tally
+        # Otherwise a batch that is too slow for its lease would fail again and again.
+        self._claim_size = max(1, limit // 4) if tally["lost"] else min(self._batch_size, 2 * limit)
+        log.info("%s of %d events in %.3f s", describe(tally), len(events), time.perf_counter() - began)
+        return len(events)
 
     async def _settle_batches(self, stop: asyncio.Event) -> int:
         """Settle batches until one is not full, or maintenance is due. Returns the number of claimed events.
@@ -204,21 +248,6 @@ class Worker:
                 raise result
             claimed_total += result
         return claimed_total
-
-    async def _until_stopped(self, work: Coroutine[None, None, int], stop: asyncio.Event) -> int:
-        """Run *work*. After *stop* it has the grace period to finish, then it is cancelled and rolled back."""
-        task = asyncio.create_task(work)
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                await asyncio.wait({task}, timeout=self._grace_seconds)
-            return task.result() if task.done() else 0
-        finally:
-            stopped.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
 
     async def _maintain(self) -> None:
         """Release leases left by a lost connection, send the heartbeat, and expire the leases of dead workers."""
@@ -254,18 +283,10 @@ class Worker:
                 if self._unfinished:
                     await self._release_leases()
                 await self._heartbeat.stop(self.tally)
-        except (DatabaseDown, TimeoutError) as error:
-            log.warning("clean shutdown not recorded: %s", error or type(error).__name__)
+        except Exception as error:  # the process ends in any case, and the lease expires
+            log.warning("clean shutdown not recorded: %s", diagnose(error).message)
 
 
 def new_owner(name: str | None = None) -> str:
     """An owner token that is unique among processes and restarts."""
     return f"{name or socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-async def _first_of(seconds: float, *events: asyncio.Event) -> None:
-    """Wait until one of *events* is set, at most *seconds*."""
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()

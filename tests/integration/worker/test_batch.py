@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 import handlers.entities
 import handlers.queue
 import handlers.worker
-from handlers.queue import insert, look
+from handlers.errors import ConnectionFault
+from handlers.queue import insert, look, settle
 from handlers.queue.claim import claim
 from handlers.queue.event import EntityType, Event, Outcome, Result, Status
 from tests.integration.queue.events import change, event, row, wait_out
@@ -242,7 +243,7 @@ class TestBatch:
         assert await statuses(engine, [older, newer]) == [Status.DEAD_LETTER, Status.COMPLETED]
 
     async def test_a_handler_that_hides_an_error_completes_nothing(self, engine: AsyncEngine) -> None:
-        """A swallowed database error leaves the transaction broken: a dead letter, no silent success."""
+        """A swallowed database error leaves the transaction broken: the event waits, no silent success."""
 
         async def hides(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
             with suppress(DBAPIError):
@@ -250,8 +251,15 @@ class TestBatch:
             return {each.id: Result(outcome=Outcome.APPLIED) for each in events}
 
         id_ = await event(engine, "1")
-        await worker(engine, hides).step()
-        assert (await row(engine, id_))["status"] == "dead_letter"
+        one = worker(engine, hides)
+        for _ in range(2):
+            with pytest.raises(ConnectionFault):
+                await one.step()
+            async with engine.begin() as tx:
+                await settle.release(tx, owner=one.owner)
+        await one.step()
+        told = await row(engine, id_)
+        assert (told["status"], told["error_code"], told["attempt_count"]) == ("retry", "25P02", 1)
 
     async def test_a_handler_cannot_commit_behind_the_workers_back(self, engine: AsyncEngine) -> None:
         """A handler that commits fails, and its event is not completed."""

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from handlers.database.sqlstate import is_away, message_of, sqlstate
 from handlers.database.transaction import translated_errors
-from handlers.errors import DatabaseDown, Refused
+from handlers.errors import ConnectionFault, DatabaseDown, Refused
 from handlers.queue.diagnose import diagnose
 from handlers.queue.event import ErrorClass
 
@@ -27,7 +27,8 @@ AWAY = (
     "57P04",
     "58030",
 )
-NOT_AWAY = ("23505", "22P02", "40P01", "40001", "55P03", "57014", "42P01", "28P01")
+FAULTS = ("25P02", "25P03", "26000", "34000", "42P05", "08P01", "0A000", "57014")
+NOT_AWAY = ("23505", "22P02", "40P01", "40001", "55P03", "42P01", "28P01")
 ENGINE = create_async_engine("postgresql+asyncpg://runbook@127.0.0.1:1/erp")
 
 
@@ -52,6 +53,15 @@ def test_the_controller_takes_the_code_for_an_absence(code: str) -> None:
         pytest.raises(DatabaseDown, match="is not available now: what the server said"),
         translated_errors(ENGINE),
     ):
+        raise raised(code)
+
+
+@pytest.mark.parametrize("code", FAULTS)
+def test_a_fault_of_the_connection_is_neither_an_absence_nor_an_events(code: str) -> None:
+    """The worker replaces the connection; the controller tries a few times instead of waiting for the database."""
+    assert not is_away(raised(code))
+    assert diagnose(raised(code)).error_class is ErrorClass.CONNECTION
+    with pytest.raises(ConnectionFault, match="broke down: what the server said"), translated_errors(ENGINE):
         raise raised(code)
 
 
