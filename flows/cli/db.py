@@ -12,7 +12,7 @@ from flows.cli.options import EnvironmentOption, JsonOption
 from flows.cli.output import console, print_json
 from flows.cli.session import open_database
 from handlers.environment.load import load_environment
-from handlers.erp.adopt import adopt
+from handlers.erp.adopt import adopt, warnings
 from handlers.errors import ExitCode
 
 
@@ -46,11 +46,14 @@ def adopt_(
     async def execute() -> int:
         async with open_database(load_environment(environment)) as database:
             missing = await adopt(database, dry_run=True)
+            narrow = await warnings(database)
             if not json:
                 for statement in missing:
                     console().print(f"{statement};")
+                for sentence in narrow:
+                    console().print(f"Warning: {sentence}")
             if dry_run or not missing:
-                print_json({"ddl": missing, "done": False}) if json else console().print(
+                print_json({"ddl": missing, "warnings": narrow, "done": False}) if json else console().print(
                     "nothing to adopt: the tables have all that the core needs"
                     if not missing
                     else "nothing was changed"
@@ -59,7 +62,9 @@ def adopt_(
             if not yes and not json:
                 typer.confirm(f"run these {len(missing)} statements?", abort=True)
             added = await adopt(database)
-        print_json({"ddl": added, "done": True}) if json else console().print(f"ran {len(added)} statements")
+        print_json({"ddl": added, "warnings": narrow, "done": True}) if json else console().print(
+            f"ran {len(added)} statements"
+        )
         return ExitCode.GOOD
 
     return asyncio.run(execute())

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
+from handlers.database.sqlstate import CONTENT, sqlstate
 from handlers.entities import statements
 from handlers.entities.base import Handler
 from handlers.entities.document import Refusal
@@ -22,6 +25,8 @@ from handlers.queue.event import EntityType
 
 SQL = queries(__name__)
 _SHOWN_MAX = 12
+_ROUNDED = frozenset({"numeric", "integer", "timestamptz", "date"})
+"""Declared types whose values a narrower column rounds without an error."""
 
 
 def expected(handler: Handler, record: Data) -> dict[str, Any]:
@@ -100,13 +105,18 @@ async def differences(
             name: value for name, value in wanted.items() if value is not None and name not in computed
         }
         wanted, stored = _trimmed(compared), _trimmed(stored)
-    sentences = _compare(table.name, table.columns, wanted, stored)
+    found = _compare(table.name, table.columns, wanted, stored)
+    sentences = [str(each) for each in await _not_by_type(tx, table.name, found)]
     for child in table.children if by_us else ():
         if child.name in wanted:
             lines = (await tx.execute(statements.rows_of(child, table), {"key": key})).scalars().all()
-            sentences += _compare_lines(
-                child.name, child.columns, wanted[child.name], list(map(_load, lines))
-            )
+            if len(lines) != len(wanted[child.name]):
+                sentences.append(
+                    f"{child.name} has {len(lines)} rows, the payload has {len(wanted[child.name])}"
+                )
+                continue
+            found = _compare_lines(child.name, child.columns, wanted[child.name], list(map(_load, lines)))
+            sentences += [str(each) for each in await _not_by_type(tx, child.name, found)]
     return sentences[:_SHOWN_MAX]
 
 
@@ -126,11 +136,24 @@ def _load(line_text: str) -> dict[str, Any]:
     return loaded
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Difference:
+    """A stored value that is not the payload's, as far as its declared type tells."""
+
+    where: str
+    column: Column
+    wanted: str | None
+    stored: Any
+
+    def __str__(self) -> str:
+        return f"{self.where}.{self.column.name} is {self.stored!r}, the payload has {self.wanted!r}"
+
+
 def _compare(
     where: str, declared: Sequence[Column], wanted: Mapping[str, str | None], stored: Mapping[str, Any]
-) -> list[str]:
+) -> list[_Difference]:
     return [
-        f"{where}.{column.name} is {stored[column.name]!r}, the payload has {wanted[column.name]!r}"
+        _Difference(where=where, column=column, wanted=wanted[column.name], stored=stored[column.name])
         for column in declared
         if column.name in wanted
         and column.name in stored
@@ -143,14 +166,49 @@ def _compare_lines(
     declared: Sequence[Column],
     wanted: Sequence[Mapping[str, str | None]],
     stored: Sequence[Mapping[str, Any]],
-) -> list[str]:
-    if len(wanted) != len(stored):
-        return [f"{where} has {len(stored)} rows, the payload has {len(wanted)}"]
+) -> list[_Difference]:
     return [
-        sentence
+        difference
         for at, (wanted_line, stored_line) in enumerate(zip(wanted, stored, strict=True))
-        for sentence in _compare(f"{where}[{at}]", declared, wanted_line, stored_line)
+        for difference in _compare(f"{where}[{at}]", declared, wanted_line, stored_line)
     ]
+
+
+async def _not_by_type(tx: AsyncConnection, table: str, found: Sequence[_Difference]) -> list[_Difference]:
+    """The differences that the column's own type does not explain: numeric(10,2) rounds, real keeps six digits.
+
+    The server is asked, because its casts are what a write of the value does.
+    """
+    if not found:
+        return []
+    types = {row.name: row.type for row in await tx.execute(SQL["types"], {"table": table})}
+    real = []
+    for difference in found[:_SHOWN_MAX]:
+        declared, actual = difference.column.kind.pg_type, types[difference.column.name]
+        # character(n) pads its text with blanks.
+        converts = declared in _ROUNDED or actual.startswith("character(")
+        if not converts or difference.wanted is None or difference.stored is None:
+            real.append(difference)
+            continue
+        stored = difference.stored
+        values = {
+            "wanted": difference.wanted,
+            "stored": str(stored) if isinstance(stored, Decimal) else json.dumps(stored),
+        }
+        cast = text(
+            f"SELECT to_jsonb(CAST(CAST(CAST(:wanted AS text) AS {declared}) AS {actual}))"
+            " = CAST(CAST(:stored AS text) AS jsonb)"
+        )
+        try:
+            async with tx.begin_nested():
+                if not (await tx.execute(cast, values)).scalar_one():
+                    real.append(difference)
+        except DBAPIError as error:
+            # The type cannot hold the value at all.
+            if not (sqlstate(error) or "").startswith(CONTENT):
+                raise
+            real.append(difference)
+    return real
 
 
 def _same(column: Column, wanted: str | None, stored: object) -> bool:
@@ -165,11 +223,7 @@ def _same(column: Column, wanted: str | None, stored: object) -> bool:
 
 
 def _same_number(wanted: str, stored: object) -> bool:
-    """Equal, or rounded if the ERP's column is an integer."""
-    number, stored_number = Decimal(wanted), Decimal(str(stored))
-    if number == stored_number:
-        return True
-    return isinstance(stored, int) and number.quantize(Decimal(1), ROUND_HALF_UP) == stored_number
+    return Decimal(wanted) == Decimal(str(stored))
 
 
 def _same_json(wanted: str, stored: object) -> bool:

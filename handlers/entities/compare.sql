@@ -7,4 +7,10 @@ SELECT CASE
         SELECT FROM pg_attribute
         WHERE attrelid = to_regclass(:name) AND attname = :key AND NOT attisdropped
     ) THEN :name || ' has no column ' || :key
-END
+END;
+
+-- types --
+-- The type of each column, as a cast writes it.
+SELECT attname AS name, format_type(atttypid, atttypmod) AS type
+FROM pg_attribute
+WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped;

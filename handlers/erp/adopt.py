@@ -22,6 +22,7 @@ from handlers.entities.base import Handlers
 from handlers.entities.registry import HANDLERS
 from handlers.erp.additions import QUEUE, SchemaChange, ddl, keys
 from handlers.erp.catalog import Catalog, Relation, read_catalog
+from handlers.erp.narrow import narrow_columns
 from handlers.errors import Refused, TryAgain
 
 _SQL = queries(__name__)
@@ -60,6 +61,14 @@ async def required_statements(engine: AsyncEngine, handlers: Handlers = HANDLERS
     """The statements that the handlers require. Without the queue's index, which only makes them faster."""
     changes = ddl(await _read(engine, handlers), handlers)
     return [change.statement for change in changes if change.table != QUEUE]
+
+
+async def warnings(engine: AsyncEngine, handlers: Handlers = HANDLERS) -> list[str]:
+    """Sentences about existing columns that can be adopted, but cannot hold every amount."""
+    async with transaction(engine) as tx:
+        # No column is asked for duplicates.
+        catalog = await read_catalog(tx, dict.fromkeys(keys(handlers)))
+    return narrow_columns(catalog, handlers)
 
 
 def _foreign_owner(table: str, relations: dict[str, Relation]) -> str:

@@ -30,6 +30,8 @@ class ExistingColumn:
     type_name: str
     not_null: bool
     has_default: bool
+    full_type: str = ""
+    """The type with its precision, such as `numeric(10,2)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,10 @@ async def read_catalog(tx: AsyncConnection, keys: Mapping[str, str | None]) -> C
     tables: dict[str, dict[str, ExistingColumn]] = defaultdict(dict)
     for row in await tx.execute(_SQL["columns"], names):
         tables[row.table_name][row.column_name] = ExistingColumn(
-            type_name=row.type_name, not_null=row.not_null, has_default=row.has_default
+            type_name=row.type_name,
+            not_null=row.not_null,
+            has_default=row.has_default,
+            full_type=row.full_type,
         )
     indexes = (await tx.execute(_SQL["indexes"], names)).all()
     usable = [row for row in indexes if row.is_whole and not row.is_partial]

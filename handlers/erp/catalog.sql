@@ -16,7 +16,7 @@ LEFT JOIN pg_class c ON c.oid = to_regclass(n.name);
 -- columns --
 -- Every column of the existing tables among :tables, with what writing to it needs to know.
 SELECT c.relname AS table_name, a.attname AS column_name, t.typname AS type_name, a.attnotnull AS not_null,
-    (a.atthasdef OR a.attidentity <> '') AS has_default
+    (a.atthasdef OR a.attidentity <> '') AS has_default, format_type(a.atttypid, a.atttypmod) AS full_type
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_type t ON t.oid = a.atttypid

@@ -13,6 +13,7 @@ from handlers.database import migrate
 from handlers.database.privileges import obstacles
 from handlers.database.queries import queries
 from handlers.database.transaction import transaction
+from handlers.erp import adopt
 from handlers.erp.controller_needs import CONTROLLER_NEEDS
 from handlers.release import due
 from handlers.release.phase import short
@@ -72,9 +73,9 @@ _NEEDS_LEDGER = frozenset({"silent_workers"})
 
 
 async def examine(database: AsyncEngine, environment: str | None = None) -> list[Problem]:
-    """Find missing privileges, redundant indexes, stuck events, old or dead workers, wrong clocks, an outdated ledger.
+    """Find missing privileges, narrow columns, redundant indexes, stuck events, old or dead workers, wrong clocks.
 
-    Of *environment* also a release that nobody carries.
+    Also an outdated ledger. Of *environment* also a release that nobody carries.
     """
     problems = []
     has_ledger = not await migrate.pending(database)
@@ -91,6 +92,7 @@ async def examine(database: AsyncEngine, environment: str | None = None) -> list
     if found.denied:
         # What cannot be read would look like no problem.
         return problems
+    problems += [Problem(name="column", sentence=sentence) for sentence in await adopt.warnings(database)]
     async with transaction(database) as tx:
         for query, (name, sentence) in _SENTENCES.items():
             if has_ledger or query not in _NEEDS_LEDGER:
