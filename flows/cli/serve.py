@@ -85,7 +85,7 @@ def receive(
     body_bytes_max: Annotated[
         int,
         typer.Option("--body-bytes-max", min=1024, max=4_194_304, help="Bytes allowed in one webhook."),
-    ] = 1_048_576,
+    ] = 4_194_304,
     per_minute_max: Annotated[
         int,
         typer.Option("--per-minute-max", min=0, help="Calls allowed from one address; 0 means no limit."),

@@ -28,8 +28,8 @@ class Kind:
     read: Callable[[object], str | None]
 
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{1,40})?|\.[0-9]{1,40}|[0-9]\.[0-9]{1,20}E-?[0-9]{1,2})")
-"""Older webhooks format amounts like Java: `10820.0`, and from ten million on `1.25E7`."""
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{1,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?")
+"""Every form of a JSON number, and two that other programs print: `+1` and `.5`."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _FLOAT_LIKE = re.compile(r"[0-9]+[eE][0-9]+")
@@ -89,7 +89,7 @@ def number(value: object) -> str | None:
             return None
         if not _NUMBER.fullmatch(figure):
             raise ValueError(f"must be a number, not {shown(value)}")
-        if "E" in figure:
+        if "e" in figure or "E" in figure:
             return str(_bounded(Decimal(figure)))
     else:
         raise ValueError(f"must be a number, not {shown(value)}")
@@ -100,6 +100,8 @@ def number(value: object) -> str | None:
 
 def _bounded(amount: Decimal) -> Decimal:
     if not -DIGITS_MAX <= amount.adjusted() < DIGITS_MAX:
+        if not amount:
+            return Decimal(0)
         raise ValueError("is a number beyond any amount")
     return amount
 

@@ -17,11 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from handlers.entities.document import BODY_BYTES_MAX
 from handlers.receiver import body, rate, signature
 from handlers.receiver.body_reader import BodyReader, Disconnected, Headers
 from handlers.receiver.intake import kind_of, operation_of, webhooks_of
 from handlers.receiver.metrics import Metrics
 from handlers.receiver.readiness import DatabaseState, HealthCheck
+from handlers.receiver.refusal_log import RefusalLog
 from handlers.receiver.rejected import Rejected, retry_after
 from handlers.receiver.writer import Call, Writer
 
@@ -39,7 +41,8 @@ class Settings:
 
     secret: SecretStr | None
     """The secret of the signature. None accepts unsigned calls, for a loopback address only."""
-    body_bytes_max: int = 1024 * 1024
+    body_bytes_max: int = BODY_BYTES_MAX
+    """An order of 400 lines has more than a megabyte."""
     per_minute_max: int = 20_000
     """Calls of one source: 200 times the expected load of 100 calls a minute."""
     calls_max: int = 256
@@ -54,9 +57,10 @@ def application(engine: AsyncEngine, settings: Settings) -> FastAPI:
     receiver = _Receiver(engine, settings)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         receiver.writer.start()
-        yield
+        # For refusals of a connection, which never reach a route.
+        yield {"refusals": receiver.refusals}
         await receiver.writer.close()
 
     # No API documentation: machines do not need it, and strangers should not see it.
@@ -87,6 +91,7 @@ class _Receiver:
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         self._metrics = Metrics()
+        self.refusals = RefusalLog()
         self.writer = Writer(engine, seconds=settings.write_seconds)
         self._health_check = HealthCheck(engine)
         self._settings = settings
@@ -104,6 +109,7 @@ class _Receiver:
             status, headers = 200, _NO_HEADERS
         except Rejected as rejected:
             self._metrics.refused.labels(rejected.reason).inc()
+            self._log_refusal(scope, rejected)
             status, headers = rejected.status, rejected.headers
             answer = {"status": "refused", "reason": rejected.sentence}
         except Disconnected:
@@ -118,6 +124,16 @@ class _Receiver:
         finally:
             self._metrics.seconds.observe(time.perf_counter() - began)
         await _answer(send, status, answer, headers)
+
+    def _log_refusal(self, scope: Scope, rejected: Rejected) -> None:
+        client = scope["client"]
+        lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+        self.refusals.call(
+            rejected,
+            kind=_kind_in(scope["path"]),
+            address=rate.address_of(client[0] if client else None),
+            length=lengths[0].decode("latin-1") if lengths else "",
+        )
 
     async def health(self) -> Response:
         """Whether webhooks can be stored now: 200 or 503."""
@@ -189,6 +205,15 @@ class _Receiver:
 
 _NO_HEADERS: Mapping[str, str] = {}
 _JSON = msgspec.json.encode
+
+
+def _kind_in(path: str) -> str:
+    """The entity type that a path stands for, else the name in it."""
+    name = path.removeprefix(_WEBHOOKS).removesuffix("/")
+    try:
+        return kind_of(name).value
+    except Rejected:
+        return name
 
 
 def _content_type(headers: Headers) -> str:

@@ -17,6 +17,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import ServerState
 
+from handlers.receiver.refusal_log import RefusalLog
+
 CONNECTIONS_MAX = 768
 """Below the usual limit of 1024 open files."""
 _KEEP_ALIVE_SHARE_MAX = 0.75
@@ -141,6 +143,9 @@ class Connection(H11Protocol):
         """Close, with an error response if the protocol state allows one."""
         if self.transport.is_closing():
             return
+        refusals: RefusalLog | None = self.app_state.get("refusals")
+        if refusals is not None:
+            refusals.connection(status, _SENTENCES[status], self.client[0] if self.client else None)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             content = json.dumps({"status": "refused", "reason": _SENTENCES[status]}).encode()
             headers = [

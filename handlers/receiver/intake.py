@@ -102,14 +102,14 @@ def webhooks_of(entity: EntityType, body: str, operation: Operation) -> list[Web
         return [_webhook_of(entity, record.data, operation) for record in records]
     except Refusal as refusal:
         if _is_json(body):
-            raise Rejected(422, "no_record", str(refusal)) from None
-        raise Rejected(400, "malformed", str(refusal)) from None
+            raise Rejected(422, "no_record", str(refusal), field=refusal.field) from None
+        raise Rejected(400, "malformed", str(refusal), field=refusal.field) from None
 
 
 def _is_json(body: str) -> bool:
     """Whether a refused body is JSON at all: if not, the transport is broken, not the record."""
     try:
-        json.loads(body)
+        json.loads(body, strict=False)
     except RecursionError:
         return True
     except ValueError:
