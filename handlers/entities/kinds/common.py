@@ -58,6 +58,16 @@ DOCUMENT: tuple[Column, ...] = (
     column("last_modified_by_id", ID, "last_modified_by_id last_modified_id"),
 )
 
+DEDUCTIONS: tuple[Column, ...] = (
+    # What the customer or we do not pay, or not yet.
+    *columns("discount_amount total_retention_amount early_payment_discount_amount", NUMBER),
+    *columns("early_payment_discount_percentage", PERCENT),
+    # Blank or a number of days, as text.
+    *columns("early_payment_discount_due_days", TEXT),
+    *columns("is_early_payment_discount_applicable", BOOLEAN),
+    *columns("retention_items", LIST),
+)
+
 ADDRESSES = columns("billing_address shipping_address", OBJECT)
 SALESPERSON = (*columns("salesperson_id", ID), *columns("salesperson_name", TEXT))
 SHIPPING = columns(
@@ -87,6 +97,7 @@ LINE_REST: tuple[Column, ...] = (
     *columns("tax_name tax_type", TEXT),
     *columns("tax_percentage", PERCENT),
     *columns("tds_tax_id", ID),
+    *columns("tds_tax_amount retention_amount", NUMBER),
     *columns("hsn_or_sac", TEXT),
     *columns("account_id", ID),
     *columns("account_name", TEXT),

@@ -68,6 +68,7 @@ PAYMENT = Handler(
             *columns(
                 "amount unused_amount bank_charges amount_refunded bcy_amount bcy_unused_amount", NUMBER
             ),
+            *columns("bcy_refunded_amount", NUMBER),
             *columns("tax_amount_withheld discount_amount exchange_rate", NUMBER),
             column("payment_method", TEXT, "payment_mode"),
             column("bank_account", TEXT, "bank_name"),

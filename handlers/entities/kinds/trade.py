@@ -6,6 +6,7 @@ from handlers.entities.base import Handler
 from handlers.entities.kinds.common import (
     ADDRESSES,
     CUSTOMER,
+    DEDUCTIONS,
     DISCOUNT,
     DOCUMENT,
     LINE,
@@ -62,6 +63,7 @@ INVOICE = Handler(
             *SALESPERSON,
             *SHIPPING,
             *ADDRESSES,
+            *DEDUCTIONS,
             *DOCUMENT,
         ),
         children=(
@@ -185,6 +187,7 @@ BILL = Handler(
             *TERMS,
             *columns("billing_address", OBJECT),
             *columns("purchaseorder_ids purchaseorders payments vendor_credits", LIST),
+            *DEDUCTIONS,
             *DOCUMENT,
         ),
         children=(
@@ -198,6 +201,7 @@ BILL = Handler(
                     *LINE_FIGURES,
                     *LINE_REST,
                     *columns("item_total_inclusive_of_tax reverse_charge_tax_amount", NUMBER),
+                    *columns("acquisition_vat_amount reverse_charge_vat_amount", NUMBER),
                     *columns("reverse_charge_tax_id", ID),
                     *columns("reverse_charge_tax_percentage", PERCENT),
                     *columns("is_billable", BOOLEAN),
@@ -233,6 +237,7 @@ CREDIT_NOTE = Handler(
             *ADDRESSES,
             *columns("invoices invoices_credited creditnote_refunds", LIST),
             *columns("updated_time", INSTANT),
+            *DEDUCTIONS,
             *DOCUMENT,
         ),
         children=(

@@ -127,7 +127,7 @@ MATTERS = re.compile(
     r"|contact_name|contact_type|reason|adjustment_type|quantity_adjusted|percentage|pricebook_rate|amount_applied"
     r"|.*_stock|stock_on_hand|purchase_rate|reorder_level|created_time|last_modified_time|updated_time|.*_number"
     r"|customer_id|vendor_id|customer_name|item_id|billing_address|shipping_address|custom_fields|user_role"
-    r"|salesperson_id|account_id|location_id|.*_date|credit_limit|outstanding_.*|unused_credits_.*|role_id)$"
+    r"|salesperson_id|account_id|location_id|.*_date|.*_amount|.*_amount_withheld|payment_discount|credit_limit|outstanding_.*|unused_credits_.*|role_id)$"
 )
 """Keys that must reach a column; anything else may live in the raw record alone."""
 
@@ -265,3 +265,42 @@ def test_the_vendors_payment_is_the_only_example_that_is_refused() -> None:
                     unwrap(entity, path.read_text(encoding="utf-8"))
             else:
                 assert unwrap(entity, path.read_text(encoding="utf-8"))
+
+
+DEDUCTIONS: dict[str, tuple[object, object]] = {
+    "discount_amount": ("12.50", Decimal("12.50")),
+    "total_retention_amount": (450.25, Decimal("450.25")),
+    "early_payment_discount_amount": ("1.25E+2", Decimal(125)),
+    "early_payment_discount_percentage": (2, 2),
+    "early_payment_discount_due_days": ("10", "10"),
+    "is_early_payment_discount_applicable": (True, True),
+}
+"""What the source sends, and what the column holds."""
+
+
+@pytest.mark.parametrize("entity", [EntityType.INVOICE, EntityType.BILL, EntityType.CREDIT_NOTE])
+async def test_money_that_is_not_paid_has_columns(engine: AsyncEngine, entity: EntityType) -> None:
+    """Discounts, retention and the tax that is deducted on a line: not only the raw record has them."""
+    line = {"line_item_id": "7", "quantity": 1, "tds_tax_amount": "3.75", "retention_amount": 4.5}
+    handler = HANDLERS[entity]
+    sent = {key: value for key, (value, _) in DEDUCTIONS.items()}
+    record = {handler.id_keys[0]: "460000000000017", "line_items": [line], **sent}
+    async with engine.connect() as tx:
+        await applied(tx, [event(entity, record)])
+        stored = await row(tx, entity, "460000000000017")
+        assert stored is not None
+        (stored_line,) = await lines(tx, *LINES[entity][1:], stored["id"])
+    assert {key: stored[key] for key in DEDUCTIONS} == {key: held for key, (_, held) in DEDUCTIONS.items()}
+    assert (stored_line["tds_tax_amount"], stored_line["retention_amount"]) == (
+        Decimal("3.75"),
+        Decimal("4.5"),
+    )
+
+
+async def test_a_refund_has_its_amount_in_the_base_currency(engine: AsyncEngine) -> None:
+    """As in a list row of payments."""
+    async with engine.connect() as tx:
+        await applied(tx, [event(EntityType.PAYMENT, {"payment_id": "17", "bcy_refunded_amount": 2.5})])
+        stored = await row(tx, EntityType.PAYMENT, "17")
+        assert stored is not None
+        assert stored["bcy_refunded_amount"] == Decimal("2.5")
