@@ -11,8 +11,10 @@ from flows.cli.app import queue_app
 from flows.cli.options import ByOption, EnvironmentOption, JsonOption, ReasonOption, parse_entity
 from flows.cli.output import console, print_json, requester
 from flows.cli.session import open_database
+from handlers.database.privileges import obstacles
 from handlers.database.transaction import transaction
 from handlers.environment.load import load_environment
+from handlers.erp.controller_needs import QUEUE_NEED
 from handlers.errors import ExitCode, Refused
 from handlers.queue import limits as queue_limits
 from handlers.queue import look
@@ -24,6 +26,9 @@ def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
 
     async def execute() -> int:
         async with open_database(load_environment(environment)) as database, transaction(database) as tx:
+            if denied := (await obstacles(tx, [QUEUE_NEED])).denied:
+                # Row security does not refuse: the queue would only look empty.
+                raise Refused("; ".join(denied))
             counts = await look.counts(tx)
             dead = await look.dead_letters(tx)
             limits = await queue_limits.limits(tx)

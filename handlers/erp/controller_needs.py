@@ -6,9 +6,10 @@ from handlers.database.privileges import Need
 
 _LEDGER = "release phase_record operation release_event batch judgement lock takeover quarantine file worker request"
 
+QUEUE_NEED = Need(table="tds_sync_queue", privileges="SELECT INSERT UPDATE")
+"""Dead letters go back to pending, and synthetic events go in."""
 CONTROLLER_NEEDS = (
-    # Dead letters go back to pending, and synthetic events go in.
-    Need(table="tds_sync_queue", privileges="SELECT INSERT UPDATE"),
+    QUEUE_NEED,
     Need(table="tds_inbox_events", privileges="SELECT INSERT"),
     Need(table="tds_dead_letter_queue", privileges="SELECT UPDATE"),
     # Before `runbook db upgrade` there are none.
