@@ -109,7 +109,7 @@ class _Receiver:
             status, headers = 200, _NO_HEADERS
         except Rejected as rejected:
             self._metrics.refused.labels(rejected.reason).inc()
-            self._log_refusal(scope, rejected)
+            self.log_refusal(scope, rejected)
             status, headers = rejected.status, rejected.headers
             answer = {"status": "refused", "reason": rejected.sentence}
         except Disconnected:
@@ -125,7 +125,8 @@ class _Receiver:
             self._metrics.seconds.observe(time.perf_counter() - began)
         await _answer(send, status, answer, headers)
 
-    def _log_refusal(self, scope: Scope, rejected: Rejected) -> None:
+    def log_refusal(self, scope: Scope, rejected: Rejected) -> None:
+        """Leave one line of a call that was refused."""
         client = scope["client"]
         lengths = [value for name, value in scope["headers"] if name == b"content-length"]
         self.refusals.call(
@@ -245,8 +246,13 @@ async def _answer(
     await send({"type": "http.response.body", "body": content})
 
 
-async def _no_such_address(_: Request, error: Exception) -> Response:
+async def _no_such_address(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    app = request.app
+    if request.method == "POST" and isinstance(app, _Application):
+        # A webhook rule with a wrong address.
+        rejected = Rejected(error.status_code, "no_such_address", str(error.detail))
+        app.receiver.log_refusal(request.scope, rejected)
     sentence = {
         404: "not found; send webhooks to /webhooks/{kind}",
         405: "use GET for this address",

@@ -33,6 +33,7 @@ BAD = [
         None,
     ),
     ("415 content_type: Product", "/webhooks/items", b"<x/>", {"Content-Type": "application/xml"}),
+    ("404 no_such_address: ?webhook?items", "/webhook/items", b"{}", None),
     ("413 size: Product", "/webhooks/items", b"{" + b" " * 200_000, None),
 ]
 
