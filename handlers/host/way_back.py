@@ -67,8 +67,10 @@ async def go_back(
         facts = await inspect(shell, change.revision)
         now = _seen(now, facts)
         replaced: Mapping[str, str] = {}
-        if not (before.placed and _in_place(facts, change)):
-            now, replaced = await _place(shell, change, now, facts, leaving)
+        # Still starting after the whole time of the last proof: only another start can help.
+        hangs = before.placed and any(unit.active_state == "activating" for unit in facts.units)
+        if hangs or not (before.placed and _in_place(facts, change)):
+            now, replaced = await _place(shell, change, now, facts, leaving, restart=hangs)
             if not now.placed:
                 return _seen(now, await inspect(shell))
         return await _proven(shell, change, now, await prove(shell, replaced))
@@ -101,18 +103,19 @@ async def leave(shell: Shell, change: HostChange, host: HostReturn) -> HostRetur
 
 
 async def _place(
-    shell: Shell, change: HostChange, now: HostReturn, facts: HostFacts, leaving: str
+    shell: Shell, change: HostChange, now: HostReturn, facts: HostFacts, leaving: str, *, restart: bool
 ) -> tuple[HostReturn, Mapping[str, str]]:
     """Put the previous revision in place, unless an earlier try or an earlier controller has done so already.
 
-    Returns also the processes that were replaced, by unit.
+    With *restart* it is done again all the same. Returns also the processes that were replaced, by unit.
     """
     services = shell.environment.services
     replaced: Mapping[str, str] = {}
-    if _finished(facts, change, has_workers=bool(services.workers)) and _in_place(facts, change):
+    is_finished = _finished(facts, change, has_workers=bool(services.workers)) and _in_place(facts, change)
+    if is_finished and not restart:
         return replace(now, placed=True, sentence="it was back already"), replaced
     web_runs = all(unit.active for unit in facts.units if unit.name in services.web)
-    if not (web_runs and _never_switched(facts, change, leaving)):
+    if restart or not (web_runs and _never_switched(facts, change, leaving)):
         # A hook or a unit of the deploy may hang, and would hold the host's lock until its time limit.
         await end_running(shell, keep=f"{change.release}-back-", grace_seconds=GRACE_SECONDS)
         prepared = await prepare(shell, change)

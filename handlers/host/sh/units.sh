@@ -1,7 +1,7 @@
 # Stop or restart units in parallel, and check each afterwards: the service manager's exit status is not reliable.
 # The caller defines `service` and `service_show`, because the service manager is configurable.
 # $1 stop or restart, $2 the seconds that a unit may take to stop, or nothing, then the units. After these seconds a stop
-# goes on by itself, and a restart kills the unit.
+# goes on by itself, and a restart kills the unit. A start that takes as long again goes on by itself too.
 verb=$1 patience=$2
 shift 2
 state_of() {
@@ -15,19 +15,27 @@ for unit; do
     service "$verb" "$unit" &
     calls="$calls $!"
 done
-be_patient() {
-    while [ "$patience" -gt 0 ]; do
+# In short sleeps: when the calls end first, this ends with its next one.
+sleep_patiently() {
+    slept=0
+    while [ "$slept" -lt "$patience" ]; do
         sleep 1
-        patience=$((patience - 1))
+        slept=$((slept + 1))
     done
-    for unit; do
-        state_of "$unit"
-        [ "$state" = deactivating ] && [ "$verb" = restart ] || continue
-        printf '%s\n' "$unit did not stop in time: killing it"
-        # The unit comes first, so that sudo may allow `kill UNIT*`.
-        service kill "$unit" --signal=KILL
-    done
-    [ "$verb" = restart ] || kill $calls 2>/dev/null
+}
+be_patient() {
+    sleep_patiently
+    if [ "$verb" = restart ]; then
+        for unit; do
+            state_of "$unit"
+            [ "$state" = deactivating ] || continue
+            printf '%s\n' "$unit did not stop in time: killing it"
+            # The unit comes first, so that sudo may allow `kill UNIT*`.
+            service kill "$unit" --signal=KILL
+        done
+        sleep_patiently
+    fi
+    kill $calls 2>/dev/null
 }
 if [ -n "$patience" ]; then
     be_patient "$@" &

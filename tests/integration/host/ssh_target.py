@@ -193,10 +193,10 @@ class Relay:
             writer.close()
 
 
-def unit(host: Path, name: str, start: str, *, stop_seconds: float = 5) -> None:
-    """Write a unit file that runs *start*, and is killed *stop_seconds* after SIGTERM."""
+def unit(host: Path, name: str, start: str, *, stop_seconds: float = 5, pause: float = 0.2) -> None:
+    """Write a unit file that runs *start*, is killed *stop_seconds* after SIGTERM, and restarts after *pause*."""
     (host / "units" / f"{name}.service").write_text(
-        f"[Service]\nExecStart={start}\nRestart=on-failure\nRestartSec=0.2\nTimeoutStopSec={stop_seconds}\n"
+        f"[Service]\nExecStart={start}\nRestart=on-failure\nRestartSec={pause}\nTimeoutStopSec={stop_seconds}\n"
     )
 
 

@@ -150,6 +150,26 @@ async def test_a_placed_host_that_is_not_healthy_yet_is_only_asked_again(target:
         assert (third.units, third.revision) == ("tsh-erp active, tsh-erp-workers active", sha)
 
 
+async def test_a_unit_that_still_starts_after_its_whole_time_is_started_again(target: Target) -> None:
+    """It waits for something, or for its next start: asking it once more would not help."""
+    old, sha = target.head(), target.commit("second")
+    home = target.hosts["web-1"]
+
+    async def silent(shell: Shell, _replaced: Mapping[str, str]) -> HostHealth:
+        return HostHealth(host=shell.host.name, good=False, revision=None, summary="no answer")
+
+    async with shells_of(target) as shells:
+        await roll_out(shells, change(sha))
+        unit(home, "tsh-erp", "/bin/false", pause=600)
+        own = change(old, back=True, attempt="1.1")
+        first = await way_back.go_back(shells[0], own, WEB_1, leaving=sha, prove=silent)
+        assert "tsh-erp activating" in first.units, first
+        unit(home, "tsh-erp", "/bin/sleep 1000")
+        second = await go(shells[0], change(old), sha, first)
+    assert second.back, second
+    assert await pid(target) != "0"
+
+
 async def test_local_changes_are_kept_and_do_not_stop_the_way_back(target: Target) -> None:
     """Local edits on the host are saved before a rollback overwrites them."""
     old, sha = target.head(), target.commit("second")

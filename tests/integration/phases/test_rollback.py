@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from handlers.release.ledger import deferred, intents, records, releases
 from handlers.release.ledger.deferred import DeferringRecorder
 from handlers.release.note import PhaseNote
 from handlers.release.phase import Phase, Release, Verdict
+from tests.integration.host.ssh_target import CLOSED_PORT, serve
 from tests.integration.host.test_health import OTHER, SHA, Web, core_of, environment
 from tests.integration.release.steps import deploying
 
@@ -82,6 +84,17 @@ async def test_a_host_that_is_not_back_fails_the_rollback_and_is_named(database_
         "1 of 2 hosts are back on aaaaaaa. Not back: web-2 (on bbbbbbb, tried 7 times): web-2 cannot be reached"
     )
     assert "run `runbook rollback`; it was started because 7 of 7 failed" in ended.sentence
+
+
+async def test_hosts_that_answer_again_are_found_without_a_change(tmp_path: Path) -> None:
+    """One quick look by SSH: the host that answers is named, the one that refuses connections is not."""
+    async with serve(tmp_path, "web-1", "web-2", kind="asyncssh") as target:
+        place = target.environment()
+        gone = place.hosts[1].model_copy(update={"port": CLOSED_PORT})
+        async with core_of(place.model_copy(update={"hosts": (place.hosts[0], gone)})) as core:
+            assert await rollback.answering(core, ("web-1", "web-2")) == ("web-1",)
+            assert await rollback.answering(core, ("web-2",)) == ()
+        assert not target.state().exists()
 
 
 async def test_a_rollback_that_is_tried_again_keeps_its_first_cause(database_url: str) -> None:
