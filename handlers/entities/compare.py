@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -182,33 +183,69 @@ async def _not_by_type(tx: AsyncConnection, table: str, found: Sequence[_Differe
     if not found:
         return []
     types = {row.name: row.type for row in await tx.execute(SQL["types"], {"table": table})}
-    real = []
-    for difference in found[:_SHOWN_MAX]:
+    real: list[_Difference] = []
+    rounded: dict[tuple[str, str], list[_Difference]] = defaultdict(list)
+    for difference in found:
         declared, actual = difference.column.kind.pg_type, types[difference.column.name]
         # character(n) pads its text with blanks.
         converts = declared in _ROUNDED or actual.startswith("character(")
-        if not converts or difference.wanted is None or difference.stored is None:
+        if converts and difference.wanted is not None and difference.stored is not None:
+            rounded[declared, actual].append(difference)
+        else:
             real.append(difference)
-            continue
-        stored = difference.stored
-        values = {
-            "wanted": difference.wanted,
-            "stored": str(stored) if isinstance(stored, Decimal) else json.dumps(stored),
-        }
-        cast = text(
-            f"SELECT to_jsonb(CAST(CAST(CAST(:wanted AS text) AS {declared}) AS {actual}))"
-            " = CAST(CAST(:stored AS text) AS jsonb)"
-        )
+    for (declared, actual), of_type in rounded.items():
         try:
             async with tx.begin_nested():
-                if not (await tx.execute(cast, values)).scalar_one():
-                    real.append(difference)
+                real += await _not_equal(tx, declared, actual, of_type)
         except DBAPIError as error:
-            # The type cannot hold the value at all.
-            if not (sqlstate(error) or "").startswith(CONTENT):
-                raise
+            _raise_unless_values(error)
+            real += await _one_by_one(tx, declared, actual, of_type)
+    position = {id(difference): number for number, difference in enumerate(found)}
+    return sorted(real, key=lambda difference: position[id(difference)])
+
+
+async def _one_by_one(
+    tx: AsyncConnection, declared: str, actual: str, found: Sequence[_Difference]
+) -> list[_Difference]:
+    """The same for values of which the type cannot hold some at all; those are differences."""
+    real: list[_Difference] = []
+    for difference in found:
+        if len(real) == _SHOWN_MAX:
+            break
+        try:
+            async with tx.begin_nested():
+                real += await _not_equal(tx, declared, actual, [difference])
+        except DBAPIError as error:
+            _raise_unless_values(error)
             real.append(difference)
     return real
+
+
+async def _not_equal(
+    tx: AsyncConnection, declared: str, actual: str, found: Sequence[_Difference]
+) -> list[_Difference]:
+    """The differences that remain after the wanted value is cast to the column's own type."""
+    unequal = text(
+        "SELECT v.number FROM unnest(CAST(:wanted AS text[]), CAST(:stored AS text[]))"
+        " WITH ORDINALITY AS v (wanted, stored, number)\n"
+        f"WHERE to_jsonb(CAST(CAST(v.wanted AS {declared}) AS {actual})) <> CAST(v.stored AS jsonb)"
+    )
+    values = {
+        "wanted": [difference.wanted for difference in found],
+        "stored": [
+            str(difference.stored)
+            if isinstance(difference.stored, Decimal)
+            else json.dumps(difference.stored)
+            for difference in found
+        ],
+    }
+    return [found[number - 1] for number in (await tx.execute(unequal, values)).scalars()]
+
+
+def _raise_unless_values(error: DBAPIError) -> None:
+    """Raise *error* unless the database refused the values themselves."""
+    if not (sqlstate(error) or "").startswith(CONTENT):
+        raise error
 
 
 def _same(column: Column, wanted: str | None, stored: object) -> bool:

@@ -98,6 +98,20 @@ async def test_lines_are_compared_by_their_types_as_well(engine: AsyncEngine) ->
         assert [each.split(" is ")[0] for each in await told(tx)] == ["product_stock[0].stock_on_hand"]
 
 
+async def test_a_difference_behind_many_rounded_values_is_found(engine: AsyncEngine) -> None:
+    """The last of a hundred lines: the others are all rounded by their column."""
+    places = [{"location_id": str(n), "location_stock_on_hand": f"{n}.125"} for n in range(100)]
+    record = {**ITEM, "locations": places}
+    async with engine.connect() as tx:
+        await tx.execute(text("ALTER TABLE product_stock ALTER stock_on_hand TYPE numeric(10,2)"))
+        await applied(tx, [event(EntityType.PRODUCT, record)])
+        assert await told(tx, record) == []
+        await tx.execute(text("UPDATE product_stock SET stock_on_hand = 7 WHERE place_id = '99'"))
+        assert [each.split(" is ")[0] for each in await told(tx, record)] == [
+            "product_stock[99].stock_on_hand"
+        ]
+
+
 async def test_adoption_names_columns_that_cannot_hold_every_amount(engine: AsyncEngine) -> None:
     """They are adopted as they are: widening one rewrites its table."""
     assert await warnings(engine) == []
