@@ -11,7 +11,8 @@ QUEUE_NEED = Need(table="tds_sync_queue", privileges="SELECT INSERT UPDATE")
 CONTROLLER_NEEDS = (
     QUEUE_NEED,
     Need(table="tds_inbox_events", privileges="SELECT INSERT"),
-    Need(table="tds_dead_letter_queue", privileges="SELECT UPDATE"),
+    # Only our own worker writes it, and not every ERP has it.
+    Need(table="tds_dead_letter_queue", privileges="SELECT UPDATE", optional=True),
     # Before `runbook db upgrade` there are none.
     *(
         Need(table=f"runbook.{name}", privileges="SELECT INSERT UPDATE", optional=True)

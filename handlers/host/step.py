@@ -65,7 +65,7 @@ async def stop_workers(shell: Shell, change: HostChange) -> OperationResult:
     On the way back their stop goes on by itself after a few seconds; `start_workers` kills those that hang.
     """
     services = shell.environment.services
-    patience = min(_BACK_STOP_SECONDS, services.stop_seconds) if change.back else None
+    patience = min(_BACK_STOP_SECONDS, services.stop_seconds) if change.back else services.stop_seconds
     command = commands.units(services, "stop", services.workers, patience=patience)
     limit = services.stop_seconds + _STOP_GRACE_SECONDS
     workers = frozenset(services.workers)

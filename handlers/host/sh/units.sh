@@ -49,6 +49,10 @@ for unit; do
     state_of "$unit"
     case $verb-$state in
     stop-inactive | stop-failed | restart-active | restart-activating | restart-reloading) ;;
+    stop-deactivating)
+        printf '%s\n' "the unit $unit has not stopped yet"
+        bad=82
+        ;;
     *)
         printf '%s\n' "after $verb the unit $unit is ${state:-unknown to the service manager}"
         bad=82

@@ -257,3 +257,10 @@ async def test_the_superuser_is_denied_nothing(engine: AsyncEngine) -> None:
         assert (await obstacles(engine, each)).sentence() == ""
     id_ = await event(engine, "1")
     assert await statuses(engine, [id_]) == [Status.PENDING]
+
+
+async def test_an_erp_without_its_own_dead_letter_table_can_be_released(engine: AsyncEngine) -> None:
+    """Only our own worker writes that table; a controller of the ERP's workers never reads it."""
+    async with engine.begin() as tx:
+        await tx.execute(text("DROP TABLE tds_dead_letter_queue"))
+    assert (await obstacles(engine, CONTROLLER_NEEDS)).sentence() == ""

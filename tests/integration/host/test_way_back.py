@@ -249,6 +249,8 @@ async def test_workers_that_do_not_stop_do_not_keep_the_bad_web_process(
             unit(home, name, stubborn, stop_seconds=600)
         await manage(home, "restart", *UNITS)
         later.touch()
+        forward = await stop_workers(shells[0], change(sha, attempt=2))
+        assert forward.sentence.endswith("with status 82: the unit tsh-erp-workers has not stopped yet")
         before = [await pid(target, name=name) for name in UNITS]
         async with asyncio.timeout(30):
             back = await go(shells[0], change(old, notes), sha)
