@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -30,53 +29,53 @@ async def told(tx: AsyncConnection, record: dict[str, Any] = ITEM) -> list[str]:
     return await differences(tx, EntityType.PRODUCT, record["item_id"], payload)
 
 
-@pytest.mark.parametrize(
-    ("column", "type_name"),
-    [
-        ("price", "numeric(10,2)"),
-        ("price", "numeric(7,-2)"),
-        ("price", "real"),
-        ("price", "double precision"),
-        ("price", "bigint"),
-        ("price", "amount"),
-        ("stock_quantity", "integer"),
-        ("created_time", "timestamp(0)"),
-        ("created_time", "timestamptz(0)"),
-        ("name", "character(20)"),
-    ],
-)
-async def test_what_a_columns_type_rounds_is_no_difference(
-    engine: AsyncEngine, column: str, type_name: str
-) -> None:
+ROUNDED = [
+    ("price", "numeric(10,2)"),
+    ("price", "numeric(7,-2)"),
+    ("price", "real"),
+    ("price", "double precision"),
+    ("price", "bigint"),
+    ("price", "amount"),
+    ("stock_quantity", "integer"),
+    ("created_time", "timestamp(0)"),
+    ("created_time", "timestamptz(0)"),
+    ("name", "character(20)"),
+]
+
+
+async def test_what_a_columns_type_rounds_is_no_difference(engine: AsyncEngine) -> None:
     """Whatever the ERP declared: the stored value is the payload's as far as the column holds it."""
     async with engine.connect() as tx:
         await tx.execute(text("CREATE DOMAIN amount AS numeric(10,2)"))
-        await tx.execute(text(f"ALTER TABLE products ALTER {column} TYPE {type_name}"))
         await tx.execute(text("ALTER TABLE product_stock ALTER stock_on_hand TYPE numeric(10,2)"))
-        await applied(tx, [event(EntityType.PRODUCT, ITEM)])
-        assert await told(tx) == []
+        for column, type_name in ROUNDED:
+            tried = await tx.begin_nested()
+            await tx.execute(text(f"ALTER TABLE products ALTER {column} TYPE {type_name}"))
+            await applied(tx, [event(EntityType.PRODUCT, ITEM)])
+            assert await told(tx) == [], type_name
+            await tried.rollback()
 
 
-@pytest.mark.parametrize(
-    ("type_name", "stored"),
-    [
-        ("numeric(10,2)", "1234567.89"),
-        ("real", "1234568.5"),
-        ("bigint", "1234567"),
-        ("numeric", "1234567.895"),
-    ],
-)
-async def test_another_value_is_a_difference_in_every_type(
-    engine: AsyncEngine, type_name: str, stored: str
-) -> None:
+OTHER = [
+    ("numeric(10,2)", "1234567.89"),
+    ("real", "1234568.5"),
+    ("bigint", "1234567"),
+    ("numeric", "1234567.895"),
+]
+
+
+async def test_another_value_is_a_difference_in_every_type(engine: AsyncEngine) -> None:
     """One cent less, the next number of the type, a whole number cut instead of rounded, and a lost digit."""
     async with engine.connect() as tx:
-        await tx.execute(text(f"ALTER TABLE products ALTER price TYPE {type_name}"))
-        await applied(tx, [event(EntityType.PRODUCT, ITEM)])
-        await tx.execute(text(f"UPDATE products SET price = {stored}"))
-        (sentence,) = await told(tx)
-        assert sentence.startswith("products.price is ")
-        assert "the payload has '1234567.895001'" in sentence
+        for type_name, stored in OTHER:
+            tried = await tx.begin_nested()
+            await tx.execute(text(f"ALTER TABLE products ALTER price TYPE {type_name}"))
+            await applied(tx, [event(EntityType.PRODUCT, ITEM)])
+            await tx.execute(text(f"UPDATE products SET price = {stored}"))
+            (sentence,) = await told(tx)
+            assert sentence.startswith("products.price is "), type_name
+            assert "the payload has '1234567.895001'" in sentence
+            await tried.rollback()
 
 
 async def test_a_value_that_the_type_cannot_hold_is_a_difference(engine: AsyncEngine) -> None:
