@@ -19,7 +19,8 @@ Nothing was changed, and neither an event nor a release caused it."""
 CONNECTION = ("25", "26", "34", "42P03", "42P05", "08P01", "0A000", "57014", "XX000")
 """The connection's own state is wrong, or its statement was cut short: a failed transaction (25), a prepared statement
 or cursor that is missing (26, 34) or exists already (42P0x), messages that do not fit (08P01), a plan or a cache that a
-migration outdated (0A000, XX000), a statement_timeout (57014). A new connection may work; the data are not to blame. `AWAY` wins."""
+migration outdated (0A000, XX000), a statement_timeout (57014). A new connection may work; the
+data are not to blame. `AWAY` wins."""
 NEVER_OF_AN_EVENT = ("26", "34", "42P03", "42P05", "08P01")
 """The codes of `CONNECTION` that no statement of a handler can cause: another client shares the server session."""
 TRANSIENT = ("40", "55")
