@@ -7,29 +7,39 @@ refuses, and the worker retries the batch without them.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from decimal import Decimal
-from typing import Any
+from contextlib import nullcontext
 from uuid import UUID
 
-from sqlalchemy import Row as SqlRow
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handlers.database.sqlstate import UNIQUE_VIOLATION, sqlstate
 from handlers.entities import statements
-from handlers.entities.base import Handler, Handlers
+from handlers.entities.base import AHEAD_MAX, Handler, Handlers
 from handlers.entities.document import Refusal
-from handlers.entities.fold import Stored
+from handlers.entities.numbers import assign, positions, unique_columns
 from handlers.entities.registry import HANDLERS
-from handlers.entities.resolve import Ids, MappedEvent, Row, StoredRow, map_event, resolve
+from handlers.entities.resolve import (
+    Ids,
+    MappedEvent,
+    Row,
+    StoredRow,
+    all_wait,
+    map_event,
+    missing_parents,
+    resolve,
+)
 from handlers.entities.spec import Mapped
+from handlers.entities.stored_rows import read_rows
 from handlers.entities.write import write
 from handlers.queue.event import DRAIN_ORDER, EntityType, Event, Outcome, Result
 
 _ROUNDS_MAX = 5
 """Rows that another worker inserted concurrently are read again; more rounds than this indicate a bug."""
+_TAKEN_ROUNDS = 2
+"""After so many rounds that found a number taken, the rows are sent one by one."""
 _READ_AT_ONCE = 50
 _APPLIED = Result(Outcome.APPLIED)
 
@@ -47,23 +57,39 @@ async def apply_kind(
 
     Raises RowsRefused when the database refuses rows, unless the event is *alone* in its batch: see `write.write`.
     """
-    by_key, results = await _map_events(handler, events)
+    by_key, results = await _map_events(tx, handler, events)
     await look_up(tx, (mapped.mapped for group in by_key.values() for mapped in group), ids, handlers)
+    uniques = await unique_columns(tx, handler)
     open_keys = sorted(by_key)
-    for _ in range(_ROUNDS_MAX):
-        stored_rows = await read_rows(tx, handler, open_keys, by_key)
-        rows: list[Row] = []
-        for key in open_keys:
-            row, resolved = resolve(handler, by_key[key], stored_rows.get(key), ids)
-            results |= resolved
-            if row is not None:
-                rows.append(row)
-        # A folded record may reference parents that are not in this batch.
-        await look_up(tx, (row.mapped for row in rows), ids, handlers)
-        ids_by_key = await write(tx, handler, rows, ids, alone=alone)
+    for number in range(_ROUNDS_MAX):
+        stored_rows = await read_rows(tx, handler, open_keys, by_key, positions(uniques))
+        rows, resolved = await _resolve_all(
+            tx, handler, {key: by_key[key] for key in open_keys}, stored_rows, ids=ids, handlers=handlers
+        )
+        results |= resolved
+        assigned = await assign(tx, handler, uniques, rows)
+        results |= assigned.waiting
+        # A number that another worker takes at this moment is seen in the next round.
+        raise_taken = bool(uniques) and number < _TAKEN_ROUNDS
+        try:
+            async with tx.begin_nested() if raise_taken and assigned.rows else nullcontext():
+                ids_by_key = await write(
+                    tx,
+                    handler,
+                    assigned.rows,
+                    ids,
+                    given_up=assigned.given_up,
+                    raise_taken=raise_taken,
+                    alone=alone,
+                )
+        except DBAPIError as error:
+            if not raise_taken or sqlstate(error) != UNIQUE_VIOLATION:
+                raise
+            continue
         ids_by_key |= {key: stored_row.id for key, stored_row in stored_rows.items()}
         ids.setdefault(handler.entity, {}).update(ids_by_key)
-        open_keys = [row.key for row in rows if row.key not in ids_by_key]
+        results |= _waiting_but_written(assigned.rows, results, ids_by_key)
+        open_keys = [row.key for row in assigned.rows if row.key not in ids_by_key]
         if not open_keys:
             return _with_targets(events, results, ids[handler.entity])
     raise RuntimeError(
@@ -71,12 +97,69 @@ async def apply_kind(
     )
 
 
+async def _resolve_all(
+    tx: AsyncConnection,
+    handler: Handler,
+    by_key: Mapping[str, list[MappedEvent]],
+    stored_rows: Mapping[str, StoredRow],
+    *,
+    ids: Ids,
+    handlers: Handlers,
+) -> tuple[list[Row], dict[UUID, Result]]:
+    """The rows to write and the results of all events. The parents of the folded record count, not only the events'.
+
+    A deleted record may have been stored before its parents. A part that restores it must wait for them.
+    """
+    rows: list[Row] = []
+    results: dict[UUID, Result] = {}
+    doubtful = list(by_key)
+    for deletes_wait in (False, True):
+        resolved = [
+            resolve(handler, by_key[key], stored_rows.get(key), ids, deletes_wait=deletes_wait)
+            for key in doubtful
+        ]
+        # A folded record may reference parents that are not in this batch.
+        await look_up(tx, (row.mapped for row, _ in resolved if row is not None), ids, handlers)
+        doubtful = []
+        for row, row_results in resolved:
+            results |= row_results
+            orphaned = (
+                row is not None and row.folded.deleted_at is None and missing_parents(row.mapped, ids) != []
+            )
+            if row is None:
+                continue
+            if not orphaned:
+                rows.append(row)
+            elif deletes_wait:
+                results |= all_wait(row, ids)
+            else:
+                doubtful.append(row.key)
+        if not doubtful:
+            break
+    # In key order, in which all workers lock rows.
+    return sorted(rows, key=lambda row: row.key), results
+
+
+def _waiting_but_written(
+    rows: Iterable[Row], results: Mapping[UUID, Result], ids_by_key: Mapping[str, str]
+) -> dict[UUID, Result]:
+    """The results of waiting events, with the id of their row if it was written: what waits for it can go on."""
+    return {
+        id_: results[id_]._replace(target=ids_by_key[row.key])
+        for row in rows
+        if row.key in ids_by_key and (row.existing is None or row.folded.changed)
+        for id_ in row.events
+        if results[id_].outcome is Outcome.WAITING
+    }
+
+
 async def _map_events(
-    handler: Handler, events: Sequence[Event]
+    tx: AsyncConnection, handler: Handler, events: Sequence[Event]
 ) -> tuple[dict[str, list[MappedEvent]], dict[UUID, Result]]:
     """The mapped events by record key, and the results of events with a refused payload."""
     by_key: dict[str, list[MappedEvent]] = defaultdict(list)
     refused: dict[UUID, Result] = {}
+    ahead: list[MappedEvent] = []
     for number, event in enumerate(events, start=1):
         if not number % _READ_AT_ONCE:
             # Let a concurrent batch send its next statement to the database.
@@ -84,10 +167,25 @@ async def _map_events(
         try:
             mapped = map_event(handler, event)
         except Refusal as refusal:
-            refused[event.id] = Result(outcome=Outcome.REFUSED, reason=str(refusal), field=refusal.field)
+            refused[event.id] = _refused(refusal)
         else:
-            by_key[event.key].append(mapped)
+            if mapped.change.stamp - event.created_at <= AHEAD_MAX:
+                by_key[event.key].append(mapped)
+            else:
+                ahead.append(mapped)
+    if ahead:
+        now = (await handler.execute_with_context(tx, statements.NOW)).scalar_one()
+        for mapped in ahead:
+            future = handler.future_stamp(mapped.record.data, mapped.change.stamp, now)
+            if future is None:
+                by_key[mapped.event.key].append(mapped)
+            else:
+                refused[mapped.event.id] = _refused(future)
     return by_key, refused
+
+
+def _refused(refusal: Refusal) -> Result:
+    return Result(outcome=Outcome.REFUSED, reason=str(refusal), field=refusal.field)
 
 
 def _with_targets(
@@ -115,61 +213,6 @@ async def look_up(tx: AsyncConnection, records: Iterable[Mapped], ids: Ids, hand
             tx, statements.ids(parent_handler.table), {"key": sorted(keys)}
         )
         ids[entity].update({row.key: row.id for row in rows})
-
-
-async def read_rows(
-    tx: AsyncConnection, handler: Handler, keys: list[str], by_key: Mapping[str, list[MappedEvent]]
-) -> dict[str, StoredRow]:
-    """Lock and read the rows of *keys*; adopt rows that the old code wrote without the source's id."""
-    if not keys:
-        return {}
-    single = [by_key[key][0] if len(by_key[key]) == 1 else None for key in keys]
-    parameters = {
-        "key": keys,
-        "stamp": [version.change.stamp.isoformat() if version else None for version in single],
-        # Only a single change, not a delete, can be decided by its stamp alone.
-        "shape": [version.shape if version and not version.change.deleted else None for version in single],
-    }
-    rows = await handler.execute_with_context(tx, statements.read(handler.table), parameters)
-    stored_rows = {row.key: _stored_row(row) for row in rows}
-    natural_keys = _natural_keys(handler, [key for key in keys if key not in stored_rows], by_key)
-    if natural_keys:
-        adopted = await handler.execute_with_context(
-            tx,
-            statements.recognise(handler.table),
-            {"key": list(natural_keys), "natural": list(natural_keys.values())},
-        )
-        if adopted.all():
-            rows = await handler.execute_with_context(tx, statements.read(handler.table), parameters)
-            stored_rows = {row.key: _stored_row(row) for row in rows}
-    return stored_rows
-
-
-def _stored_row(row: SqlRow[Any]) -> StoredRow:
-    stored = None
-    if row.stamp is not None and row.data is not None:
-        versions = json.loads(row.versions) if row.versions else {}
-        stored = Stored(
-            stamp=row.stamp,
-            deleted_at=row.deleted_at,
-            data=json.loads(row.data, parse_float=Decimal),
-            versions={
-                key: (datetime.fromisoformat(stamp), digest) for key, (stamp, digest) in versions.items()
-            },
-        )
-    return StoredRow(
-        id=row.id, stamp=row.stamp, deleted_at=row.deleted_at, covered=row.covered, stored=stored
-    )
-
-
-def _natural_keys(
-    handler: Handler, keys: Iterable[str], by_key: Mapping[str, list[MappedEvent]]
-) -> dict[str, str]:
-    position = handler.table.natural_at
-    if position is None:
-        return {}
-    numbers = {key: by_key[key][0].mapped.values[position] for key in keys}
-    return {key: number for key, number in numbers.items() if number is not None}
 
 
 async def apply_events(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,9 @@ from handlers.queue.event import EntityType
 STAMPS = ("last_modified_time", "updated_time")
 """The keys of a record's change time, the better one first. `created_time` is not among them: all versions of a
 record share it. A record without a stamp has the time of its event."""
+
+AHEAD_MAX = timedelta(days=1)
+"""How far a stamp may be in the future. A later one would outrank every version that follows, for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,16 @@ class Handler:
                 if value is not None:
                     return value
         return read_at
+
+    def future_stamp(self, record: Data, stamp: datetime, now: datetime) -> Refusal | None:
+        """The refusal of a *stamp* that is more than a day in the future; otherwise None."""
+        if stamp - now <= AHEAD_MAX:
+            return None
+        return Refusal(
+            next((key for key in STAMPS if record.get(key)), STAMPS[0]),
+            f"is {stamp.isoformat()}, more than a day in the future: it would outrank every later change of this"
+            f" {self.entity.value}. Save the record again at the source, then its newer webhook is applied",
+        )
 
     def map(self, record: Data) -> Mapped:
         """The row of *record*. Raises Refusal with every wrong field."""

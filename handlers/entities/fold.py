@@ -5,24 +5,32 @@ contain keeps the value of the newest payload with that key. The stored row is a
 the folded record. Folding is commutative, associative and idempotent: replaying the whole history in any
 order, any number of times, gives the same row.
 
-A version is (stamp, digest of the record). Versions with equal stamps are ordered by their digest: arbitrary, but
-deterministic, and one of them wins as a whole.
+A version is (stamp, first arrival, digest of the record). The source's stamps have a grain of a second. Of two
+versions with one stamp, the one wins that first arrived later, in whatever order they are applied. A second delivery
+of the other one changes nothing: all versions with the newest stamp are kept.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence, Set
-from datetime import datetime
-from decimal import Decimal
-from functools import lru_cache
-from hashlib import blake2b
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from handlers.entities.digest import digest
 from handlers.entities.spec import Data
 
-Version = tuple[datetime, str]
+Version = tuple[datetime, datetime, str]
+
+UNKNOWN_ARRIVAL = datetime.min.replace(tzinfo=UTC)
+"""The arrival of a version that an older revision stored: one with the same stamp came later."""
+
+
+class Tied(NamedTuple):
+    """One of several versions that share the newest stamp."""
+
+    arrived: datetime
+    data: Data
 
 
 class Stored(NamedTuple):
@@ -34,6 +42,10 @@ class Stored(NamedTuple):
     data: Data
     versions: Mapping[str, Version]
     """The keys whose value comes from an older version than the newest."""
+    arrived: datetime = UNKNOWN_ARRIVAL
+    """When the newest version first arrived."""
+    tied: Mapping[str, Tied] = MappingProxyType({})
+    """The versions with the newest stamp by their digest, if there are several."""
 
 
 class RecordChange(NamedTuple):
@@ -42,6 +54,8 @@ class RecordChange(NamedTuple):
     data: Data
     stamp: datetime
     deleted: bool = False
+    arrived: datetime = UNKNOWN_ARRIVAL
+    """When its event arrived."""
 
 
 class Folded(NamedTuple):
@@ -58,6 +72,8 @@ class Folded(NamedTuple):
     """For each change, the keys whose current value comes from it."""
     versions: Mapping[str, Version] = MappingProxyType({})
     """The keys whose value comes from an older version than the newest."""
+    arrived: datetime = UNKNOWN_ARRIVAL
+    tied: Mapping[str, Tied] = MappingProxyType({})
 
 
 def fold(stored: Stored | None, changes: Sequence[RecordChange]) -> Folded:
@@ -94,22 +110,41 @@ def _fold(stored: Stored | None, changes: Sequence[RecordChange]) -> Folded:
         return replace_whole(changes[0])
     if stored is not None and len(changes) == 1 and _is_redelivery(stored, changes[0]):
         return _unchanged(stored)
+    digests = [digest(change.data) for change in changes]
+    stamp = max([change.stamp for change in changes] + ([stored.stamp] if stored is not None else []))
+    tied = _tied(stored, changes, digests, stamp)
+    versions = [
+        (change.stamp, tied[own].arrived if change.stamp == stamp else change.arrived, own)
+        for change, own in zip(changes, digests, strict=True)
+    ]
     owners_before = _owners(stored)
-    versions = [(change.stamp, digest(change.data)) for change in changes]
-    owners = dict(owners_before)
-    data = _newest_values(stored, changes, versions, owners)
+    data: Data = dict(stored.data) if stored is not None else {}
+    # The order of tied versions may have changed: they give their keys anew.
+    keys = {key for one in tied.values() for key in one.data}
+    owners = {key: owner for key, owner in owners_before.items() if key not in keys}
+    for own, one in tied.items():
+        _give(one.data, (stamp, one.arrived, own), data, owners)
+    for change, version in zip(changes, versions, strict=True):
+        _give(change.data, version, data, owners)
     newest = max(owners.values())
     deleted_at = _deletion(stored, changes, newest[0])
     whole = next(
         (at for at, version in enumerate(versions) if all(owner == version for owner in owners.values())),
         None,
     )
+    if len(tied) == 1:
+        tied = {}
     return Folded(
         stamp=newest[0],
+        arrived=newest[1],
         deleted_at=deleted_at,
         data=data,
         versions={key: version for key, version in owners.items() if version != newest},
-        changed=stored is None or owners != owners_before or deleted_at != stored.deleted_at,
+        tied=tied,
+        changed=stored is None
+        or owners != owners_before
+        or deleted_at != stored.deleted_at
+        or tied != stored.tied,
         newest=whole,
         owned=tuple(
             frozenset(key for key in change.data if owners[key] == version)
@@ -121,6 +156,7 @@ def _fold(stored: Stored | None, changes: Sequence[RecordChange]) -> Folded:
 def _unchanged(stored: Stored) -> Folded:
     return Folded(
         stamp=stored.stamp,
+        arrived=stored.arrived,
         deleted_at=stored.deleted_at,
         data=stored.data,
         changed=False,
@@ -129,36 +165,57 @@ def _unchanged(stored: Stored) -> Folded:
     )
 
 
+def _tied(
+    stored: Stored | None, changes: Sequence[RecordChange], digests: Sequence[str], stamp: datetime
+) -> Mapping[str, Tied]:
+    """The versions with the newest *stamp* by their digest, each with its first arrival."""
+    tied = dict(_ties_of(stored)) if stored is not None and stored.stamp == stamp else {}
+    for change, own in zip(changes, digests, strict=True):
+        if change.stamp == stamp and (own not in tied or change.arrived < tied[own].arrived):
+            tied[own] = Tied(arrived=change.arrived, data=change.data)
+    return tied
+
+
+def _ties_of(stored: Stored) -> Mapping[str, Tied]:
+    """The stored versions with the newest stamp: mostly one, which owns every key that it ever had."""
+    if stored.tied:
+        return stored.tied
+    data = {key: value for key, value in stored.data.items() if key not in stored.versions}
+    return {digest(data): Tied(arrived=stored.arrived, data=data)}
+
+
 def _owners(stored: Stored | None) -> dict[str, Version]:
     """The version that each key of the stored record comes from."""
     if stored is None:
         return {}
     newest_part = {key: value for key, value in stored.data.items() if key not in stored.versions}
-    newest_version = (stored.stamp, digest(newest_part))
+    if stored.tied:
+        arrived, own = max((one.arrived, own) for own, one in stored.tied.items())
+    else:
+        arrived, own = stored.arrived, digest(newest_part)
+    newest_version = (stored.stamp, arrived, own)
     return {key: stored.versions.get(key, newest_version) for key in stored.data}
 
 
-def _newest_values(
-    stored: Stored | None,
-    changes: Sequence[RecordChange],
-    versions: Sequence[Version],
-    owners: dict[str, Version],
-) -> Data:
-    """The newest value of each key; updates *owners* with its version."""
-    data: Data = dict(stored.data) if stored is not None else {}
-    for change, version in zip(changes, versions, strict=True):
-        for key, value in change.data.items():
-            if key not in owners or owners[key] < version:
-                owners[key] = version
-                data[key] = value
-    return data
+def _give(given: Data, version: Version, data: Data, owners: dict[str, Version]) -> None:
+    """Put the values of one version into *data*, for the keys of which no newer version is there."""
+    stamp, _, own = version
+    for key, value in given.items():
+        owner = owners.get(key)
+        if owner is not None and (owner[0], owner[2]) == (stamp, own):
+            owners[key] = min(owner, version)
+        elif owner is None or owner < version:
+            owners[key] = version
+            data[key] = value
 
 
 def _is_redelivery(stored: Stored, change: RecordChange) -> bool:
     """Whether a change equals the stored state: a second delivery."""
     return (
         change.stamp == stored.stamp
+        and change.arrived >= stored.arrived
         and not stored.versions
+        and not stored.tied
         and (not change.deleted or stored.deleted_at == change.stamp)
         and change.data == stored.data
         and _same_types(change.data, stored.data)
@@ -182,6 +239,7 @@ def replace_whole(change: RecordChange, *, deleted_at: datetime | None = None) -
         deleted_at = max(change.stamp, deleted_at or change.stamp)
     return Folded(
         stamp=change.stamp,
+        arrived=change.arrived,
         deleted_at=deleted_at if deleted_at is not None and deleted_at >= change.stamp else None,
         data=change.data,
         changed=True,
@@ -200,32 +258,3 @@ def _deletion(stored: Stored | None, changes: Iterable[RecordChange], newest: da
         deletions.append(stored.deleted_at)
     last = max(deletions, default=None)
     return last if last is not None and last >= newest else None
-
-
-def digest(data: Data) -> str:
-    """A digest of a record's content, independent of its JSON formatting."""
-    return blake2b(_canonical(data).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-
-
-def _canonical(value: Any) -> str:
-    match value:
-        case dict():
-            return (
-                "{" + ",".join(f"{json.dumps(key)}:{_canonical(value[key])}" for key in sorted(value)) + "}"
-            )
-        case list():
-            return "[" + ",".join(map(_canonical, value)) + "]"
-        case bool() | None | str():
-            return json.dumps(value)
-        case _:
-            return str((Decimal(value) + 0).normalize())
-
-
-def shape(data: Data) -> str:
-    """A digest of the record's set of keys, to compare the keys of two versions."""
-    return _shape(tuple(data))
-
-
-@lru_cache(maxsize=4096)
-def _shape(keys: tuple[str, ...]) -> str:
-    return blake2b("\n".join(sorted(keys)).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
 from handlers.entities.base import Handler
+from handlers.entities.digest import shape
 from handlers.entities.document import Refusal, dump, shown
 from handlers.entities.envelope import Record, records
-from handlers.entities.fold import Folded, RecordChange, Stored, fold, replace_whole, shape
+from handlers.entities.fold import Folded, RecordChange, Stored, fold, replace_whole
 from handlers.entities.spec import Mapped, MergedRecord, Parent
 from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
 
@@ -41,6 +43,8 @@ class StoredRow(NamedTuple):
     """The event's stamp alone decides (`statements.read`)."""
     stored: Stored | None
     """Also None if the old code wrote the row, without a version."""
+    numbers: Mapping[int, str | None] = MappingProxyType({})
+    """The values of the unique columns, by their position."""
 
 
 class Row(NamedTuple):
@@ -52,6 +56,10 @@ class Row(NamedTuple):
     raw: tuple[str, str]
     shape: str
     existing: StoredRow | None
+    events: tuple[UUID, ...] = ()
+    """The events that the record was folded from, in the order of `folded.owned`."""
+    blank: frozenset[int] = frozenset()
+    """Positions of unique columns whose value another record still has."""
 
 
 def map_event(handler: Handler, event: Event) -> MappedEvent:
@@ -64,6 +72,7 @@ def map_event(handler: Handler, event: Event) -> MappedEvent:
         data=record.data,
         stamp=handler.stamp(record.data, event.created_at),
         deleted=event.operation is Operation.DELETE,
+        arrived=event.created_at,
     )
     return MappedEvent(
         event=event,
@@ -88,11 +97,9 @@ def _single_record(handler: Handler, event: Event) -> Record:
     return parsed_records[0]
 
 
-def missing_parents(version: MappedEvent, ids: Ids) -> list[Parent]:
-    """The missing parents of an event; a delete never waits."""
-    if version.change.deleted:
-        return []
-    return [parent for parent in version.mapped.parents if parent.key not in ids[parent.entity]]
+def missing_parents(mapped: Mapped, ids: Ids) -> list[Parent]:
+    """The missing parents of a record."""
+    return [parent for parent in mapped.parents if parent.key not in ids[parent.entity]]
 
 
 def _waiting_result(absent: Sequence[Parent]) -> Result:
@@ -107,18 +114,30 @@ def _waiting_result(absent: Sequence[Parent]) -> Result:
 
 
 def resolve(
-    handler: Handler, new_versions: Sequence[MappedEvent], existing: StoredRow | None, ids: Ids
+    handler: Handler,
+    new_versions: Sequence[MappedEvent],
+    existing: StoredRow | None,
+    ids: Ids,
+    *,
+    deletes_wait: bool = False,
 ) -> tuple[Row | None, dict[UUID, Result]]:
-    """The row to write, if any, and a result for each event of one record."""
+    """The row to write, if any, and a result for each event of one record.
+
+    A delete without its parents waits for them as well, but marks its record as deleted at once. With *deletes_wait* it
+    does not: its values would be part of a record that is not deleted.
+    """
     if existing is None and all(version.unknown_type for version in new_versions):
-        return None, {version.event.id: _refused_result(version) for version in new_versions}
-    missing = [missing_parents(version, ids) for version in new_versions]
+        return None, {version.event.id: _type_waits(version) for version in new_versions}
+    missing = [missing_parents(version.mapped, ids) for version in new_versions]
     if missing == [[]]:
         # The common case: one event of a record, without missing parents.
         folded = merge_versions(new_versions, existing)
         only = {new_versions[0].event.id: _result_of(handler, new_versions[0], folded, 0)}
         return _row(handler, new_versions, folded, existing), only
-    ready = [version for version, absent in zip(new_versions, missing, strict=True) if not absent]
+    pairs = list(zip(new_versions, missing, strict=True))
+    ready = [
+        version for version, absent in pairs if not absent or (version.change.deleted and not deletes_wait)
+    ]
     results: dict[UUID, Result] = {}
     row: Row | None = None
     if ready:
@@ -126,30 +145,48 @@ def resolve(
         row = _row(handler, ready, folded, existing)
         for at, version in enumerate(ready):
             results[version.event.id] = _result_of(handler, version, folded, at)
-    for version, absent in zip(new_versions, missing, strict=True):
-        if absent:
+    for version, absent in pairs:
+        id_ = version.event.id
+        if absent and id_ in results:
+            if results[id_].outcome is Outcome.APPLIED:
+                results[id_] = _waiting_result(absent)
+        elif absent:
             folded = merge_versions([*ready, version], existing)
             if folded.owned[len(ready)]:
                 # It waits even for a deleted record, or if only the raw record would change: no value may be lost.
-                results[version.event.id] = _waiting_result(absent)
+                results[id_] = _waiting_result(absent)
             else:
-                results[version.event.id] = _result_of(handler, version, folded, len(ready))
+                results[id_] = _result_of(handler, version, folded, len(ready))
     return row, results
+
+
+def all_wait(row: Row, ids: Ids) -> dict[UUID, Result]:
+    """The results of the events of *row* if the folded record, not the events, has missing parents."""
+    result = _waiting_result(missing_parents(row.mapped, ids))
+    return dict.fromkeys(row.events, result)
 
 
 def _row(
     handler: Handler, new_versions: Sequence[MappedEvent], folded: Folded, existing: StoredRow | None
 ) -> Row | None:
     """The row to write; None if the stored row is equal already."""
-    # A deleted row may have been written before its parents: writing it again sets its references.
-    if not folded.changed and folded.deleted_at is None:
+    # A deleted row may have been written before its parents: writing it again sets its references. A row that lacks a
+    # number may get it now.
+    lacks = existing is not None and None in existing.numbers.values() and bool(folded.data)
+    if not folded.changed and folded.deleted_at is None and not lacks:
         return None
     return build(handler, new_versions, folded, existing)
 
 
-def _refused_result(version: MappedEvent) -> Result:
+def _type_waits(version: MappedEvent) -> Result:
+    """The result of a part of a record whose type is unknown: it waits for the record itself."""
     assert version.unknown_type is not None
-    return Result(outcome=Outcome.REFUSED, reason=str(version.unknown_type), field=version.unknown_type.field)
+    return Result(
+        outcome=Outcome.WAITING,
+        reason=str(version.unknown_type),
+        field=version.unknown_type.field,
+        parents=(version.event.key,),
+    )
 
 
 def build(
@@ -157,6 +194,7 @@ def build(
 ) -> Row:
     """The row of a folded record. Only a record merged from several versions is mapped and serialized again."""
     key = new_versions[0].event.key
+    events = tuple(version.event.id for version in new_versions)
     if folded.newest is not None:
         whole = new_versions[folded.newest]
         return Row(
@@ -166,6 +204,7 @@ def build(
             raw=whole.record.raw(),
             shape=whole.shape,
             existing=existing,
+            events=events,
         )
     return Row(
         key=key,
@@ -174,6 +213,7 @@ def build(
         raw=(dump(folded.data), "{}"),
         shape=shape(folded.data),
         existing=existing,
+        events=events,
     )
 
 

@@ -22,9 +22,10 @@ SYNC_COLUMNS: tuple[tuple[str, str], ...] = (
     ("synced_at", "timestamptz"),
 )
 """On every entity's table: the raw record, the stamp of its newest version, when it was deleted at the
-source, which keys come from older versions, a digest of the set of keys, and when we last wrote the row."""
+source, which keys come from older versions, a digest of the set of keys, and when its newest version first arrived
+(`updated_at` says when we last wrote the row)."""
 
-EXTRA = ("raw", "path", "stamp", "deleted", "versions", "shape")
+EXTRA = ("raw", "path", "stamp", "deleted", "versions", "shape", "arrived")
 """Extra values of each row; the raw record is extracted from the event's text by its path."""
 
 _EXTRA_VALUES = (
@@ -33,8 +34,11 @@ _EXTRA_VALUES = (
     "CAST(u.deleted AS timestamptz)",
     "CAST(u.versions AS jsonb)",
     "u.shape",
-    "now()",
+    "CAST(u.arrived AS timestamptz)",
 )
+
+NOW = text("SELECT now()")
+"""The database's time, asked only for a stamp that may be in the future."""
 
 
 def pg_type(column: Column) -> str:
@@ -97,8 +101,8 @@ def update(table: Table, missing: frozenset[int]) -> RowStatement:
 
 
 @cache
-def read(table: Table) -> TextClause:
-    """Lock and read the rows of some keys, in key order.
+def read(table: Table, unique: tuple[int, ...] = ()) -> TextClause:
+    """Lock and read the rows of some keys, in key order, with the columns at the positions *unique*.
 
     A row is *covered* if the new version has the same keys and another stamp: then the stamps alone decide, and the
     stored record is not sent. FOR NO KEY UPDATE still lets other transactions reference the row. Otherwise two workers
@@ -108,15 +112,40 @@ def read(table: Table) -> TextClause:
         "coalesce(t.zoho_shape = n.shape AND t.zoho_versions IS NULL AND t.zoho_deleted_at IS NULL"
         " AND t.zoho_modified_at <> CAST(n.stamp AS timestamptz), false)"
     )
+    numbers = "".join(f", CAST(t.{table.columns[at].name} AS text) AS c{at}" for at in unique)
     return text(
-        f"SELECT t.{table.key} AS key, CAST(t.id AS text) AS id, t.zoho_modified_at AS stamp,\n"
-        f"    t.zoho_deleted_at AS deleted_at, {covered} AS covered,\n"
+        f"SELECT t.{table.key} AS key, CAST(t.id AS text) AS id, t.zoho_modified_at AS stamp{numbers},\n"
+        f"    t.synced_at AS arrived, t.zoho_deleted_at AS deleted_at, {covered} AS covered,\n"
         f"    CASE WHEN NOT {covered} THEN CAST(t.zoho_data AS text) END AS data,\n"
         f"    CASE WHEN NOT {covered} THEN CAST(t.zoho_versions AS text) END AS versions\n"
         "FROM unnest(CAST(:key AS text[]), CAST(:stamp AS text[]), CAST(:shape AS text[]))"
         " AS n (key, stamp, shape)\n"
         f"JOIN {table.name} t ON t.{table.key} = n.key\n"
         f"ORDER BY t.{table.key} FOR NO KEY UPDATE OF t"
+    )
+
+
+@cache
+def holders(table: Table, unique: tuple[int, ...]) -> TextClause:
+    """The records that have some numbers now: the values of the columns at the positions *unique*."""
+    named = {at: table.columns[at] for at in unique}
+    arrays = ", ".join(f"CAST(:c{at} AS text[])" for at in named)
+    equal = " AND ".join(
+        f"t.{column.name} = CAST(n.c{at} AS {pg_type(column)})" for at, column in named.items()
+    )
+    return text(
+        f"SELECT t.{table.key} AS key, {', '.join(f'n.c{at}' for at in named)}\n"
+        f"FROM unnest({arrays}) AS n ({', '.join(f'c{at}' for at in named)})\n"
+        f"JOIN {table.name} t ON {equal}"
+    )
+
+
+@cache
+def give_up(table: Table, at: int) -> TextClause:
+    """Free the numbers in one column of some records, so that others of the batch can take them."""
+    return text(
+        f"UPDATE {table.name} t SET {table.columns[at].name} = NULL\n"
+        f"FROM unnest(CAST(:key AS text[])) AS n (key) WHERE t.{table.key} = n.key"
     )
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import CursorResult
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handlers.database.sqlstate import UNIQUE_VIOLATION, sqlstate
 from handlers.entities import rows as row_sending
 from handlers.entities import statements
 from handlers.entities.base import Handler
 from handlers.entities.resolve import Ids, Row
 from handlers.entities.rows import Arrays, RowStatement
 from handlers.entities.spec import Child, Lines
+from handlers.entities.versions import stored_versions
 from handlers.queue.diagnose import RowsRefused, diagnose
 from handlers.queue.event import EntityType, ErrorClass
 
@@ -25,13 +27,23 @@ _RowWrite = tuple[RowStatement, Arrays, Sequence[str]]
 
 
 async def write(
-    tx: AsyncConnection, handler: Handler, rows: Sequence[Row], ids: Ids, *, alone: bool
+    tx: AsyncConnection,
+    handler: Handler,
+    rows: Sequence[Row],
+    ids: Ids,
+    *,
+    given_up: Mapping[int, Sequence[str]] = MappingProxyType({}),
+    raise_taken: bool = False,
+    alone: bool,
 ) -> dict[str, str]:
     """Write rows and their lines. Returns the ERP's own id of each written or updated row, by record key.
 
-    Raises RowsRefused with every record that the database refuses. For an event that is *alone* in its batch, it raises
-    the database's own error.
+    First the numbers that are *given_up* are freed: keys of records by column. Raises RowsRefused with every record
+    that the database refuses. It raises the database's own error for an event that is *alone* in its batch, and with
+    *raise_taken* for a number that another worker has just taken.
     """
+    for at, keys in given_up.items():
+        await handler.execute_with_context(tx, statements.give_up(handler.table, at), {"key": sorted(keys)})
     ids_by_key = {row.key: row.existing.id for row in rows if row.existing is not None}
     groups: dict[frozenset[int], list[Row]] = defaultdict(list)
     for row in rows:
@@ -46,7 +58,7 @@ async def write(
         missing = frozenset.intersection(*(row.mapped.missing for row in new))
         writes.insert(0, _row_write(handler, statements.insert(handler.table, missing), new, ids, missing))
     for at, row_write in enumerate(writes):
-        written = await _execute(tx, handler, row_write, writes[at:], alone=alone)
+        written = await _execute(tx, handler, row_write, writes[at:], raise_taken=raise_taken, alone=alone)
         if written.returns_rows:
             ids_by_key.update({row.key: row.id for row in written})
     for child in handler.table.children:
@@ -58,7 +70,13 @@ async def write(
 
 
 async def _execute(
-    tx: AsyncConnection, handler: Handler, row_write: _RowWrite, rest: Sequence[_RowWrite], *, alone: bool
+    tx: AsyncConnection,
+    handler: Handler,
+    row_write: _RowWrite,
+    rest: Sequence[_RowWrite],
+    *,
+    raise_taken: bool = False,
+    alone: bool,
 ) -> CursorResult[Any]:
     """Run one statement. If the database refuses it, find all bad rows in it and in *rest*."""
     statement, arrays, _ = row_write
@@ -72,6 +90,8 @@ async def _execute(
             ErrorClass.TRANSIENT,
             ErrorClass.CONNECTION,
         ):
+            raise
+        if raise_taken and sqlstate(error) == UNIQUE_VIOLATION:
             raise
         errors: dict[str, Exception] = {}
         savepoint = await tx.begin_nested()
@@ -109,22 +129,25 @@ def arrays_of(
 
 
 def _values(row: Row, natural_at: int | None) -> list[str | None]:
-    values = row.mapped.values
-    if natural_at is None or row.folded.deleted_at is None:
-        return values
-    # The source may reuse the number of a deleted record, but the ERP's column is unique. The raw record keeps it.
-    return [None if at == natural_at else value for at, value in enumerate(values)]
+    blank = row.blank
+    if natural_at is not None and row.folded.deleted_at is not None:
+        # The source may reuse the number of a deleted record, but the ERP's column is unique. The raw record keeps it.
+        blank = blank | {natural_at}
+    if not blank:
+        return row.mapped.values
+    return [None if at in blank else value for at, value in enumerate(row.mapped.values)]
 
 
 def _extra(row: Row) -> tuple[str | None, ...]:
     folded = row.folded
-    versions = {key: (at.isoformat(), digest) for key, (at, digest) in folded.versions.items()}
+    versions = stored_versions(folded.stamp, folded.versions, folded.tied)
     return (
         *row.raw,
         folded.stamp.isoformat(),
         folded.deleted_at.isoformat() if folded.deleted_at is not None else None,
-        json.dumps(versions) if versions else None,
+        versions,
         row.shape,
+        folded.arrived.isoformat(),
     )
 
 

@@ -22,13 +22,14 @@ from handlers.database import clock
 from handlers.database.sqlstate import NOT_ADOPTED, is_away, message_of, sqlstate
 from handlers.database.transaction import translated_errors
 from handlers.entities import spec, statements, write
-from handlers.entities.apply import apply_events, look_up, read_rows
+from handlers.entities.apply import apply_events, look_up
 from handlers.entities.base import Handlers
 from handlers.entities.document import Refusal, dump
 from handlers.entities.envelope import Record
 from handlers.entities.registry import HANDLERS, unwrap_each
 from handlers.entities.resolve import Ids, build, map_event, merge_versions
 from handlers.entities.rows import pack
+from handlers.entities.stored_rows import read_rows
 from handlers.errors import Refused
 from handlers.queue.diagnose import Diagnosis, diagnose
 from handlers.queue.event import EntityType, Event, Operation, Outcome, Result

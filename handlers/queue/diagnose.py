@@ -11,6 +11,7 @@ from handlers.database.sqlstate import (
     AWAY,
     FOREIGN_KEY_VIOLATION,
     TRANSIENT,
+    UNIQUE_VIOLATION,
     chain,
     is_connection_fault,
     root_of,
@@ -76,7 +77,8 @@ def fingerprint(text: str) -> str:
 
 
 def _class(error: BaseException, state: str | None) -> ErrorClass:
-    if state == FOREIGN_KEY_VIOLATION:
+    # A parent may come, and the record that has a number may give it up.
+    if state in (FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION):
         return ErrorClass.MISSING_PARENT
     if is_connection_fault(error):
         return ErrorClass.CONNECTION

@@ -122,6 +122,7 @@ class Outcome(StrEnum):
     SUPERSEDED = "superseded"
     """A newer version of the same record is already stored; nothing was written."""
     WAITING = "waiting for a parent"
+    """Or for a number that another record still has."""
     REFUSED = "refused"
 
 
@@ -134,9 +135,11 @@ class Result(NamedTuple):
     field: str | None = None
     """The path of the refused payload key (`line_items[2].rate`)."""
     target: str | None = None
-    """The ERP row's own id, as text, where a row was written."""
+    """The ERP row's own id, as text, where a row was written. A waiting event may have written a part of its row."""
     parents: tuple[str, ...] = ()
     """The source ids of all missing parents: the event is woken when they are applied."""
+    number: str | None = None
+    """The ERP's unique column whose value another record still has: any change of *parents* wakes the event."""
 
 
 class ErrorClass(StrEnum):

@@ -51,6 +51,8 @@ class Failure:
     field: str | None = None
     parents: tuple[str, ...] = ()
     """The source ids of the missing parents."""
+    number: str | None = None
+    """The unique column whose value another record still has."""
 
 
 async def complete(
@@ -146,6 +148,7 @@ def _parameters(owner: str, revision: str, failures: Sequence[Failure]) -> dict[
                     "revision": revision,
                 }
                 | ({"parents": sorted(set(failure.parents))} if failure.parents else {})
+                | ({"number": failure.number} if failure.number else {})
             )
             for failure in failures
         ],

@@ -122,7 +122,13 @@ class Settler:
         tally += await self._fail(tx, failures)
         if tally.total() != len(events):
             raise LeaseLost(f"lost the lease of {len(events) - tally.total()} of {len(events)} events")
-        written = {event.key for event in events if results[event.id].outcome is Outcome.APPLIED}
+        written = {
+            event.key
+            for event in events
+            if results[event.id].outcome is Outcome.APPLIED
+            # It waits for a number, and has given up the one that it had.
+            or (results[event.id].outcome is Outcome.WAITING and results[event.id].target is not None)
+        }
         await wake.wake_children(tx, written)
         waiting = [failed.id for failed in failures if failed.error_class is ErrorClass.MISSING_PARENT]
         return BatchResult(tally=tally, written=written, waiting=waiting)

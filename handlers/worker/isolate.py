@@ -100,6 +100,7 @@ def not_applied(id_: UUID, result: Result) -> Failure:
         message=result.reason,
         field=result.field,
         parents=result.parents,
+        number=result.number,
     )
 
 

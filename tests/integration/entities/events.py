@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.entities.apply import apply_events
 from handlers.entities.registry import HANDLERS
+from handlers.entities.spec import Column
 from handlers.queue.event import EntityType, Event, Operation, Outcome, Result
 
 PAYLOADS = Path(__file__).parents[2] / "payloads"
@@ -140,27 +142,40 @@ async def lines(tx: AsyncConnection, table: str, link: str, own_id: int) -> list
 
 
 async def tables(tx: AsyncConnection) -> dict[str, list[str]]:
-    """Everything the handlers write, without what may differ: the ERP's own ids and the times of writing."""
+    """Everything the handlers write, without the times of writing; local links as the source's id of their record."""
     shown: dict[str, list[str]] = {}
     for one in HANDLERS.values():
         table = one.table
-        local = [column.name for column in table.columns if column.local]
-        leave = ["id", "synced_at", "updated_at", "created_at", *local]
         statement = text(
-            f"SELECT (to_jsonb(t) - CAST(:leave AS text[]))::text FROM {table.name} t ORDER BY {table.key}"
+            f"SELECT (to_jsonb(t) - CAST(:leave AS text[]) || {_links(table.columns, 't')})::text"
+            f" FROM {table.name} t ORDER BY {table.key}"
         )
-        shown[table.name] = list((await tx.execute(statement, {"leave": leave})).scalars())
-        for column in table.columns:
-            if column.local:
-                unresolved = text(
-                    f"SELECT {table.key} FROM {table.name} WHERE {column.name} IS NULL ORDER BY 1"
-                )
-                shown[f"{table.name}.{column.name}"] = list((await tx.execute(unresolved)).scalars())
+        leave = ["id", "synced_at", "updated_at", "created_at"]
+        shown[table.name] = _without_arrivals((await tx.execute(statement, {"leave": leave})).scalars())
         for child in table.children:
-            leave = ["id", "updated_at", child.link, *(c.name for c in child.columns if c.local)]
             statement = text(
-                f"SELECT t.{table.key} || (to_jsonb(l) - CAST(:leave AS text[]))::text FROM {child.name} l"
-                f" JOIN {table.name} t ON t.id = l.{child.link} ORDER BY t.{table.key}, l.line_no"
+                f"SELECT t.{table.key} || (to_jsonb(l) - CAST(:leave AS text[]) || {_links(child.columns, 'l')})::text"
+                f" FROM {child.name} l JOIN {table.name} t ON t.id = l.{child.link} ORDER BY t.{table.key}, l.line_no"
             )
+            leave = ["id", "updated_at", child.link]
             shown[child.name] = list((await tx.execute(statement, {"leave": leave})).scalars())
     return shown
+
+
+_ARRIVED = re.compile(r"""(?<=[0-9a-f]{24}) \d{4}-[^"\\]*|(?<=\[)\\"\d{4}-[^"\\]*\\",(?=\{)""")
+"""The times of arrival in `zoho_versions`."""
+
+
+def _without_arrivals(rows: Iterable[str]) -> list[str]:
+    return [_ARRIVED.sub("", one) for one in rows]
+
+
+def _links(columns: Sequence[Column], alias: str) -> str:
+    """SQL: the local links of a row as a JSON object, each with the id of the record that it leads to."""
+    pairs = []
+    for column in columns:
+        if column.local and column.parent is not None:
+            parent_table = HANDLERS[column.parent].table
+            led_to = f"(SELECT {parent_table.key} FROM {parent_table.name} WHERE id = {alias}.{column.name})"
+            pairs.append(f"'{column.name}', {led_to}")
+    return f"jsonb_build_object({', '.join(pairs)})"

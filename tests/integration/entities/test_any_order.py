@@ -6,8 +6,9 @@ import asyncio
 import json
 import random
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -80,9 +81,10 @@ def history(chance: random.Random) -> list[Event]:
             dice = chance.random() if version else 1
             if dice < 0.2:
                 operation = Operation.DELETE
-                said = {ID_KEYS[kind]: key}
+                # The source sends the last record, or nothing but an answer.
+                said = said if dice < 0.1 else {ID_KEYS[kind]: key}
             elif dice < 0.5:
-                keep = {ID_KEYS[kind], "contact_type"}
+                keep = {ID_KEYS[kind]} | ({"contact_type"} if dice < 0.4 else set())
                 said = {name: value for name, value in said.items() if name in keep or chance.random() < 0.5}
             if chance.random() < 0.85:
                 hours, zone = chance.choice(ZONES)
@@ -92,15 +94,56 @@ def history(chance: random.Random) -> list[Event]:
             events.append(one._replace(attempts_max=ATTEMPTS_MAX))
             if chance.random() < 0.1:
                 events.append(events[-1]._replace(id=uuid.uuid4()))
-    return events
+    return numbered(events, chance)
+
+
+def numbered(events: list[Event], chance: random.Random) -> list[Event]:
+    """Give orders and payments numbers, which move and are swapped as at the source: never two of a kind at once."""
+    keys = {E.SALES_ORDER: "salesorder_number", E.PAYMENT: "payment_number"}
+    held: dict[tuple[EntityType, str], int] = {}
+    told: list[Event] = []
+    for one in sorted(events, key=stamp_of):
+        delivered = next((t for t in told if (t.key, t.created_at) == (one.key, one.created_at)), None)
+        if delivered is not None and delivered.entity is one.entity:
+            one = one._replace(payload=delivered.payload)
+        elif one.entity in keys and one.operation is not Operation.DELETE:
+            taken = {number for (kind, key), number in held.items() if kind is one.entity and key != one.key}
+            free = [number for number in range(PARENTS * 4) if number not in taken]
+            held[one.entity, one.key] = chance.choice(free[:3])
+            said = json.loads(one.payload) | {keys[one.entity]: f"N-{held[one.entity, one.key]}"}
+            one = one._replace(payload=json.dumps(said))
+        elif one.operation is Operation.DELETE:
+            held.pop((one.entity, one.key), None)
+        told.append(one)
+    return sorted(told, key=lambda one: one.created_at)
+
+
+def stamp_of(one: Event) -> datetime:
+    """When the record changed at the source."""
+    said = json.loads(one.payload).get("last_modified_time")
+    return datetime.strptime(said.replace("Z", "+0000"), "%Y-%m-%dT%H:%M:%S%z") if said else one.created_at
 
 
 def arriving(events: Sequence[Event], chance: random.Random) -> list[Event]:
-    """The same events in another order. Those without a stamp keep their time: it is their version."""
+    """The same events in another order. Those without a stamp keep their time: it is their version.
+
+    So do the turns of versions with one stamp: the one that arrives later is the newer one.
+    """
     stamped = [one for one in events if "last_modified_time" in json.loads(one.payload)]
     times = [one.created_at for one in stamped]
     chance.shuffle(times)
     moved = dict(zip([one.id for one in stamped], times, strict=True))
+    tied: dict[tuple[EntityType, str, datetime], list[Event]] = defaultdict(list)
+    for one in stamped:
+        tied[one.entity, one.key, stamp_of(one)].append(one)
+    for group in tied.values():
+        turns = sorted(moved[one.id] for one in group)
+        # Deliveries of one version at one time stay together.
+        firsts = dict.fromkeys(
+            (one.created_at, one.payload) for one in sorted(group, key=lambda x: x.created_at)
+        )
+        turn_of = dict(zip(firsts, turns, strict=False))
+        moved |= {one.id: turn_of[one.created_at, one.payload] for one in group}
     return [one._replace(created_at=moved.get(one.id, one.created_at)) for one in events]
 
 

@@ -126,12 +126,12 @@ async def test_a_part_of_a_contact_is_taken_where_the_contact_is(engine: AsyncEn
     part = {"contact_id": "1", "phone": "2", "last_modified_time": "2026-01-01T00:00:00Z"}
     async with engine.begin() as tx:
         (alone,) = await applied(tx, [event(CUSTOMER, part)])
-        assert (alone.outcome, alone.field) == (REFUSED, "contact_type")
+        assert (alone.outcome, alone.field, alone.parents) == (WAITING, "contact_type", ("1",))
         assert await row(tx, CUSTOMER, "1") is None
         assert await outcomes(tx, event(CUSTOMER, part), event(CUSTOMER, whole)) == [APPLIED, APPLIED]
         later = part | {"phone": "3", "last_modified_time": "2026-01-02T00:00:00Z"}
         assert await outcomes(tx, event(CUSTOMER, later)) == [APPLIED]
-        assert await outcomes(tx, event(EntityType.VENDOR, part)) == [REFUSED]
+        assert await outcomes(tx, event(EntityType.VENDOR, part)) == [WAITING]
         blank = await outcomes(tx, event(CUSTOMER, part | {"contact_type": ""}))
         stored = await row(tx, CUSTOMER, "1")
     assert blank == [REFUSED]

@@ -103,28 +103,41 @@ async def test_a_tombstone_before_its_create_holds_no_number(engine: AsyncEngine
         assert await outcomes(tx, event(ORDER, old, operation=Operation.DELETE)) == [APPLIED]
 
 
-async def test_a_delete_waits_for_nobody(engine: AsyncEngine) -> None:
-    """A record that is gone needs no parents: its tombstone must be there before anything else comes."""
+async def test_a_delete_does_not_wait_with_its_tombstone(engine: AsyncEngine) -> None:
+    """The record is deleted at once; only the references of its last version wait for their parents."""
+    gone = {"salesorder_id": "8", "customer_id": "5", "line_items": [{"item_id": "1"}]}
+    delete = event(ORDER, gone, operation=Operation.DELETE)
     async with engine.begin() as tx:
-        gone = {"salesorder_id": "8", "customer_id": "5", "line_items": [{"item_id": "1"}]}
-        assert await outcomes(tx, event(ORDER, gone, operation=Operation.DELETE)) == [APPLIED]
+        (result,) = await applied(tx, [delete])
+        assert (result.outcome, result.parents) == (WAITING, ("5", "1"))
         stored = await row(tx, ORDER, "8")
-    assert stored is not None
-    assert (stored["zoho_customer_id"], stored["customer_id"]) == ("5", None)
-
-
-async def test_a_tombstone_finds_its_parents_when_they_have_come(engine: AsyncEngine) -> None:
-    """The late create of a deleted record writes nothing new, but its references are found by then."""
-    last = {"salesorder_id": "8", "customer_id": "5", "last_modified_time": "2025-11-04T12:00:00Z"}
-    create = last | {"last_modified_time": "2025-11-04T11:00:00Z"}
-    async with engine.begin() as tx:
-        assert await outcomes(tx, event(ORDER, last, operation=Operation.DELETE)) == [APPLIED]
-        await applied(tx, [parent(CUSTOMER, "5")])
-        assert await outcomes(tx, event(ORDER, create)) == [SUPERSEDED]
+        assert stored is not None
+        assert (stored["zoho_deleted_at"] is not None, stored["customer_id"]) == (True, None)
+        await applied(tx, [parent(CUSTOMER, "5"), parent(PRODUCT, "1")])
+        assert await outcomes(tx, delete) == [APPLIED]
         stored, customer = await row(tx, ORDER, "8"), await row(tx, CUSTOMER, "5")
     assert stored is not None
     assert customer is not None
     assert stored["customer_id"] == customer["id"]
+
+
+async def test_a_part_that_restores_a_record_waits_for_the_parents_of_all_of_it(engine: AsyncEngine) -> None:
+    """It says nothing of the customer, but the deleted record that it restores does."""
+    last = {"salesorder_id": "8", "customer_id": "5", "last_modified_time": "2025-11-04T12:00:00Z"}
+    delete = event(ORDER, last, operation=Operation.DELETE)
+    part = event(
+        ORDER, {"salesorder_id": "8", "status": "open", "last_modified_time": "2025-11-04T12:30:00Z"}
+    )
+    async with engine.begin() as tx:
+        assert await outcomes(tx, delete) == [WAITING]
+        (result,) = await applied(tx, [part])
+        assert (result.outcome, result.parents) == (WAITING, ("5",))
+        await applied(tx, [parent(CUSTOMER, "5")])
+        assert await outcomes(tx, part) == [APPLIED]
+        stored, customer = await row(tx, ORDER, "8"), await row(tx, CUSTOMER, "5")
+    assert stored is not None
+    assert customer is not None
+    assert (stored["customer_id"], stored["zoho_deleted_at"]) == (customer["id"], None)
 
 
 async def test_only_a_delete_may_come_without_a_record(engine: AsyncEngine) -> None:

@@ -11,18 +11,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.entities.fold import Folded, RecordChange, Stored, digest, fold, shape
+from handlers.entities.digest import digest, shape
+from handlers.entities.fold import Folded, RecordChange, Stored, fold
 
 NOON = datetime(2025, 11, 4, 12, tzinfo=UTC)
 
 
-def change(minute: int, *, deleted: bool = False, **data: Any) -> RecordChange:
-    return RecordChange(data={"id": "1", **data}, stamp=NOON + timedelta(minutes=minute), deleted=deleted)
+def change(minute: int, *, deleted: bool = False, arrived: int = 0, **data: Any) -> RecordChange:
+    return RecordChange(
+        data={"id": "1", **data},
+        stamp=NOON + timedelta(minutes=minute),
+        deleted=deleted,
+        arrived=NOON + timedelta(hours=arrived),
+    )
 
 
 def stored(folded: Folded) -> Stored:
     return Stored(
-        stamp=folded.stamp, deleted_at=folded.deleted_at, data=folded.data, versions=folded.versions
+        stamp=folded.stamp,
+        arrived=folded.arrived,
+        deleted_at=folded.deleted_at,
+        data=folded.data,
+        versions=folded.versions,
+        tied=folded.tied,
     )
 
 
@@ -49,11 +60,45 @@ _CHANGES = st.lists(
 )
 
 
+SENT, PAID = {"status": "sent", "balance": 5}, {"status": "paid", "balance": 0}
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_of_two_versions_with_one_stamp_the_one_that_arrived_last_stays(number: int) -> None:
+    """Sent, then paid, within a second: paid, in whatever order and batches they are applied."""
+    sent, paid = change(0, arrived=1, number=number, **SENT), change(0, arrived=2, number=number, **PAID)
+    for order in ([sent, paid], [paid, sent]):
+        assert one_by_one(order).data["status"] == "paid"
+        assert fold(None, order).data["status"] == "paid"
+
+
+@pytest.mark.parametrize("batches", [(1, 1, 1), (2, 1), (1, 2), (3,)])
+def test_the_first_arrival_of_a_version_counts(batches: tuple[int, ...]) -> None:
+    """A webhook that is sent again says nothing new: what came between the two deliveries stays."""
+    history = [change(0, arrived=1, **SENT), change(0, arrived=2, **PAID), change(0, arrived=3, **SENT)]
+    outcomes = []
+    for order in itertools.permutations(history):
+        state, rest = None, list(order)
+        for size in batches:
+            state = stored(fold(state, rest[:size]))
+            rest = rest[size:]
+        outcomes.append(state)
+    assert all(state == outcomes[0] for state in outcomes)
+    assert outcomes[0] is not None
+    assert outcomes[0].data["status"] == "paid"
+    newer = stored(fold(outcomes[0], [change(1, arrived=4, **SENT)]))
+    assert (newer.data["status"], newer.versions, newer.tied) == ("sent", {}, {})
+
+
 @given(_CHANGES, st.randoms(use_true_random=False))
 def test_any_order_any_number_of_times_gives_the_same_record(
     changes: list[RecordChange], chance: Any
 ) -> None:
     """Partial payloads, equal stamps and deletes included: the history has one outcome."""
+    first = {}
+    for at, each in enumerate(changes):
+        first.setdefault((each.stamp, digest(each.data)), NOON + timedelta(hours=chance.choice([1, at])))
+    changes = [each._replace(arrived=first[each.stamp, digest(each.data)]) for each in changes]
     again = changes + [chance.choice(changes) for _ in range(3)]
     chance.shuffle(again)
     wanted = one_by_one(changes)

@@ -32,7 +32,7 @@ def wrapped(original: BaseException) -> DBAPIError:
         (asyncpg.InvalidCachedStatementError("x"), ErrorClass.CONNECTION),
         (asyncpg.ProtocolViolationError("x"), ErrorClass.CONNECTION),
         (asyncpg.ForeignKeyViolationError("x"), ErrorClass.MISSING_PARENT),
-        (asyncpg.UniqueViolationError("x"), ErrorClass.PERMANENT),
+        (asyncpg.UniqueViolationError("x"), ErrorClass.MISSING_PARENT),
         (asyncpg.NumericValueOutOfRangeError("x"), ErrorClass.PERMANENT),
         (asyncpg.UndefinedColumnError("timeout, connection reset, deadlock"), ErrorClass.PERMANENT),
     ],
