@@ -16,6 +16,10 @@ from handlers.queue.event import QUEUE_NAMES, EntityType, Event, event_of
 _SQL = queries(__name__)
 
 
+BATCH_BYTES_MAX = 3 * 1024 * 1024
+"""The payloads of a batch, as text. Parsed and mapped they take about twelve times as much memory."""
+
+
 async def claim(
     tx: AsyncConnection,
     *,
@@ -24,14 +28,51 @@ async def claim(
     lease_seconds: float,
     entities: Collection[EntityType] | None = None,
     ids: Sequence[UUID] | None = None,
+    bytes_max: int = BATCH_BYTES_MAX,
 ) -> list[Event]:
     """Lease up to *limit* due events to *owner*, oldest first, and return them as plain values.
 
     *entities* and *ids* narrow the choice. Commit at once: until then no other worker sees the lease.
-    A limit (`limits`) applies to every claim; events over the limit stay unchanged.
+    A limit (`limits`) applies to every claim; events over the limit stay unchanged. Where nothing else is due, it takes
+    a piece of a batch that lost its lease.
     """
     kinds = list(EntityType if entities is None else entities)
-    take = partial(_claim, tx, owner=owner, lease_seconds=lease_seconds, ids=ids)
+    take = partial(_claim, tx, owner=owner, lease_seconds=lease_seconds, ids=ids, bytes_max=bytes_max)
+    events = await _due(tx, take, kinds, limit)
+    if not events:
+        events = await claim_lost(
+            tx, owner=owner, limit=limit, lease_seconds=lease_seconds, entities=entities, ids=ids
+        )
+    return events
+
+
+async def claim_lost(
+    tx: AsyncConnection,
+    *,
+    owner: str,
+    limit: int,
+    lease_seconds: float,
+    entities: Collection[EntityType] | None = None,
+    ids: Sequence[UUID] | None = None,
+    bytes_max: int = BATCH_BYTES_MAX,
+) -> list[Event]:
+    """Lease one piece of a batch whose worker lost its lease, and nothing else; see `settle.expire_leases`."""
+    kinds = list(EntityType if entities is None else entities)
+    names = [QUEUE_NAMES[kind] for kind in kinds]
+    values = {"entities": names, "ids": None if ids is None else list(ids)}
+    piece = list((await tx.execute(_SQL["lost_piece"], values)).scalars())
+    if not piece:
+        return []
+    take = partial(
+        _claim, tx, owner=owner, lease_seconds=lease_seconds, ids=piece, bytes_max=bytes_max, lost=True
+    )
+    return await _due(tx, take, kinds, limit)
+
+
+async def _due(
+    tx: AsyncConnection, take: Callable[..., Awaitable[list[Event]]], kinds: list[EntityType], limit: int
+) -> list[Event]:
+    """The events that *take* claims, within the limits."""
     events = await take(kinds=kinds, limit=limit)
     if not events and await intake_room.limits_exist(tx):
         # Nothing is due, or a limit is in force. Only a worker that found no event reads the limits.
@@ -67,6 +108,8 @@ async def _claim(
     owner: str,
     lease_seconds: float,
     ids: Sequence[UUID] | None,
+    bytes_max: int,
+    lost: bool = False,
     within_limits: bool = False,
 ) -> list[Event]:
     """The statement. It takes nothing while a limit is in force that *within_limits* does not say is kept."""
@@ -78,6 +121,8 @@ async def _claim(
             "lease_seconds": lease_seconds,
             "entities": [QUEUE_NAMES[kind] for kind in kinds],
             "ids": None if ids is None else list(ids),
+            "bytes_max": bytes_max,
+            "lost": lost,
             "within_limits": within_limits,
         },
     )

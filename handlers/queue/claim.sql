@@ -1,5 +1,6 @@
 -- claim --
 -- Lease the oldest due events to :owner: due retries, then pending ones. With :ids only these are taken.
+-- At most :limit events, and no more than :bytes_max of payloads unless the first one alone is larger.
 WITH intake AS (
     -- Whether a limit is in force that the caller has not already kept, as :within_limits says.
     -- A statement that names a missing table cannot be planned, and databases without our ledger have none.
@@ -12,7 +13,8 @@ WITH intake AS (
     -- Due retries come first: a long backlog must not starve them.
     -- Twin of `fresh`: a test holds them equal except for status, order and limit. One CTE for both read up to 700
     -- times the buffers: with the status as a parameter, the planner could not choose an index.
-    SELECT q.id, q.entity_type, q.source_entity_id, q.created_at
+    SELECT q.id, q.entity_type, q.source_entity_id, q.created_at, pg_column_size(q.validated_payload) AS bytes,
+        pg_column_compression(q.validated_payload) IS NOT NULL AS is_packed
     FROM tds_sync_queue q
     LEFT JOIN LATERAL (
         -- The oldest event of the record that cannot be in this batch: nothing newer may be taken before it.
@@ -31,6 +33,7 @@ WITH intake AS (
                        -- What waits for a parent holds nothing back: a newer event may be what it waits for.
                        AND ((held.status = 'retry' AND held.next_retry_at > now()
                              AND held.error_code IS DISTINCT FROM 'missing_parent')
+                            OR (held.status = 'retry' AND held.locked_by = 'lost lease')
                             -- Pending events come after every retry, and after pending ones of a better priority.
                             OR (held.status = 'pending' AND (q.status = 'retry' OR held.priority > q.priority)))))
             -- OFFSET 0 keeps this a lookup in the index on records. With the LIMIT pushed down, the planner would walk
@@ -44,6 +47,8 @@ WITH intake AS (
       AND q.next_retry_at <= now()
       -- The lease is free: nobody has it, it has expired, or its holder has already written the result.
       AND (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
+      -- What lost its lease is only taken in the pieces into which its batch was divided.
+      AND (CAST(:lost AS boolean) OR q.locked_by IS DISTINCT FROM 'lost lease')
       -- Compared as text: a word that the ERP's enum does not have would be an error.
       AND q.entity_type::text = ANY (CAST(:entities AS text[]))
       AND (CAST(:ids AS uuid[]) IS NULL OR q.id = ANY (CAST(:ids AS uuid[])))
@@ -53,7 +58,8 @@ WITH intake AS (
     LIMIT CAST(:limit AS bigint)
     FOR UPDATE OF q SKIP LOCKED
 ), fresh AS (
-    SELECT q.id, q.entity_type, q.source_entity_id, q.created_at
+    SELECT q.id, q.entity_type, q.source_entity_id, q.created_at, pg_column_size(q.validated_payload) AS bytes,
+        pg_column_compression(q.validated_payload) IS NOT NULL AS is_packed
     FROM tds_sync_queue q
     LEFT JOIN LATERAL (
         SELECT e.created_at, e.id
@@ -67,6 +73,7 @@ WITH intake AS (
                    OR (CAST(:ids AS uuid[]) IS NULL
                        AND ((held.status = 'retry' AND held.next_retry_at > now()
                              AND held.error_code IS DISTINCT FROM 'missing_parent')
+                            OR (held.status = 'retry' AND held.locked_by = 'lost lease')
                             OR (held.status = 'pending' AND (q.status = 'retry' OR held.priority > q.priority)))))
             OFFSET 0
         ) e
@@ -75,6 +82,7 @@ WITH intake AS (
     ) first ON true
     WHERE q.status = 'pending'
       AND (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
+      AND (CAST(:lost AS boolean) OR q.locked_by IS DISTINCT FROM 'lost lease')
       AND q.entity_type::text = ANY (CAST(:entities AS text[]))
       AND (CAST(:ids AS uuid[]) IS NULL OR q.id = ANY (CAST(:ids AS uuid[])))
       AND (first.id IS NULL OR (q.created_at, q.id) <= (first.created_at, first.id))
@@ -84,9 +92,9 @@ WITH intake AS (
     LIMIT (SELECT CAST(:limit AS bigint) - count(*) FROM retries)
     FOR UPDATE OF q SKIP LOCKED
 ), locked AS (
-    SELECT id, entity_type, source_entity_id, created_at FROM retries
+    SELECT id, entity_type, source_entity_id, created_at, bytes, is_packed FROM retries
     UNION ALL
-    SELECT id, entity_type, source_entity_id, created_at FROM fresh
+    SELECT id, entity_type, source_entity_id, created_at, bytes, is_packed FROM fresh
 ), left_out AS (
     -- The oldest open event of each record that the batch does not have. It also sees events that another claim has
     -- locked and not committed yet. Looked up once for each record, which may have thousands of events.
@@ -110,10 +118,22 @@ WITH intake AS (
         LIMIT 1
     ) first
 ), mine AS (
-    SELECT l.id
+    SELECT l.id, l.created_at, l.bytes, l.is_packed,
+        -- A compressed payload is estimated here. Its text is not read for more events than will be taken.
+        sum(l.bytes * CASE WHEN l.is_packed THEN 4 ELSE 1 END) OVER (ORDER BY l.created_at, l.id) AS estimate
     FROM locked l
     LEFT JOIN left_out o ON o.entity_type = l.entity_type AND o.source_entity_id = l.source_entity_id
     WHERE o.id IS NULL OR (l.created_at, l.id) < (o.created_at, o.id)
+), sized AS (
+    SELECT m.id, sum(size.bytes) OVER (ORDER BY m.created_at, m.id) AS total,
+        row_number() OVER (ORDER BY m.created_at, m.id) AS place
+    FROM mine m
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN m.is_packed
+            THEN (SELECT octet_length(p.validated_payload::text) FROM tds_sync_queue p WHERE p.id = m.id)
+            ELSE m.bytes END AS bytes
+    ) size
+    WHERE m.estimate - m.bytes * CASE WHEN m.is_packed THEN 4 ELSE 1 END < CAST(:bytes_max AS bigint) * 2
 )
 UPDATE tds_sync_queue q
 SET status = 'processing',
@@ -122,6 +142,26 @@ SET status = 'processing',
     started_at = now(),
     attempt_count = q.attempt_count + 1
 -- An array instead of a join makes the planner use the primary key, whatever the statistics say.
-WHERE q.id = ANY (ARRAY(SELECT id FROM mine))
+-- Only the end of the batch is left out, so that nothing newer is taken before an older event of its record.
+WHERE q.id = ANY (ARRAY(SELECT id FROM sized WHERE total <= CAST(:bytes_max AS bigint) OR place = 1))
 RETURNING q.id, q.entity_type::text AS entity_type, q.source_entity_id, q.operation_type::text AS operation_type,
-    q.validated_payload::text AS payload, q.attempt_count, q.max_retry_attempts, q.created_at;
+    -- One character more than the handlers read (twice BODY_BYTES_MAX) is enough for them to refuse it.
+    CASE WHEN pg_column_size(q.validated_payload) < 65536 THEN q.validated_payload::text
+         ELSE left(q.validated_payload::text, 8 * 1024 * 1024 + 1) END AS payload, q.attempt_count, q.max_retry_attempts, q.created_at;
+
+-- lost_piece --
+-- The events of one piece of a batch that lost its lease: of the piece that lost it least often, then of the oldest.
+WITH waiting AS (
+    SELECT q.id, q.created_at, coalesce(q.processing_result -> 'lost' ->> 'piece', q.id::text) AS piece,
+        CASE WHEN jsonb_typeof(q.processing_result -> 'lost' -> 'times') = 'number'
+            THEN CAST(q.processing_result -> 'lost' ->> 'times' AS integer) ELSE 1 END AS times
+    FROM tds_sync_queue q
+    -- By the index on leases: this is read often, and mostly there are none.
+    WHERE q.locked_by = 'lost lease'
+      AND q.status = 'retry'
+      AND q.next_retry_at <= now()
+      AND q.entity_type::text = ANY (CAST(:entities AS text[]))
+      AND (CAST(:ids AS uuid[]) IS NULL OR q.id = ANY (CAST(:ids AS uuid[])))
+)
+SELECT w.id FROM waiting w
+WHERE w.piece = (SELECT piece FROM waiting ORDER BY times, created_at, id LIMIT 1);

@@ -25,8 +25,8 @@ from handlers.queue.event import (
     Status,
 )
 
-LEASES_LOST_MAX = 10
-"""An event that was in progress when so many leases expired is considered their cause."""
+LEASES_LOST_MAX = 5
+"""An event that was alone in its batch when so many leases expired is considered their cause."""
 
 WAIT_SECONDS_MAX = 600.0
 """How long an event waits for a parent of which no event is open. Its arrival still wakes it as a dead letter."""
@@ -119,8 +119,12 @@ async def release(tx: AsyncConnection, *, owner: str, ids: Sequence[UUID] | None
 
 
 async def expire_leases(tx: AsyncConnection, *, leases_lost_max: int = LEASES_LOST_MAX) -> dict[UUID, Status]:
-    """Take back events with an expired lease; the attempt counts. Returns their new status by id."""
-    rows = await tx.execute(_SQL["expire_leases"], {"lost_max": leases_lost_max})
+    """Take back events with an expired lease; no attempt counts. Returns their new status by id.
+
+    One event that kills its worker must not take its batch along: the events come back in pieces of a tenth, until the
+    cause is alone. Only that one becomes a dead letter, when it was alone *leases_lost_max* times.
+    """
+    rows = await tx.execute(_SQL["expire_leases"], {"alone_max": leases_lost_max})
     return {row.id: Status(row.status) for row in rows}
 
 

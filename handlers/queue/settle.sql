@@ -115,17 +115,19 @@ UPDATE tds_sync_queue q
 -- A planned retry time shows that the event was claimed as a retry.
 SET status = CAST(CASE WHEN q.next_retry_at IS NULL THEN 'pending' ELSE 'retry' END AS tds_event_status),
     attempt_count = greatest(q.attempt_count - 1, 0),
-    locked_by = NULL,
-    lock_expires_at = NULL,
+    -- What had lost its lease before stays in its piece.
+    locked_by = CASE WHEN q.error_code = 'lease_expired' AND q.next_retry_at IS NOT NULL THEN 'lost lease' END,
+    lock_expires_at = CASE WHEN q.error_code = 'lease_expired' AND q.next_retry_at IS NOT NULL THEN now() END,
     started_at = NULL
 WHERE q.status = 'processing' AND q.locked_by = :owner
   AND (CAST(:ids AS uuid[]) IS NULL OR q.id = ANY (CAST(:ids AS uuid[])))
 RETURNING q.id;
 
 -- expire_leases --
--- Take back events whose worker did not finish in time, with their attempt counted.
+-- Take back events whose worker did not finish in time, in pieces of a tenth of their batch. It costs no attempt.
 WITH lost AS (
-    SELECT q.id
+    SELECT q.id, q.locked_by, q.started_at, q.created_at,
+        CASE WHEN jsonb_typeof(q.processing_result) = 'object' THEN q.processing_result ELSE '{}' END AS result
     FROM tds_sync_queue q
     WHERE q.status = 'processing'
       AND (q.lock_expires_at <= now()
@@ -133,17 +135,40 @@ WITH lost AS (
            OR (q.locked_by IS NULL AND coalesce(q.started_at, q.created_at) <= now() - interval '1 hour'))
     ORDER BY q.id
     FOR UPDATE OF q SKIP LOCKED
+), batches AS (
+    -- One claim has one owner and one time.
+    SELECT l.id, l.result, concat(l.locked_by, ' ', extract(epoch FROM l.started_at)) AS lease,
+        count(*) OVER batch AS together,
+        row_number() OVER (batch ORDER BY l.created_at, l.id) - 1 AS place
+    FROM lost l
+    WINDOW batch AS (PARTITION BY l.locked_by, l.started_at)
+), pieces AS (
+    SELECT b.id, b.result, b.together,
+        b.lease || '/' || b.place / CAST(ceil(b.together / 10.0) AS bigint) AS piece,
+        1 + CASE WHEN jsonb_typeof(b.result -> 'lost' -> 'times') = 'number'
+            THEN CAST(b.result -> 'lost' ->> 'times' AS integer) ELSE 0 END AS times,
+        -- Only an event that was alone in its batch may be the cause.
+        CASE WHEN b.together = 1 THEN 1 ELSE 0 END
+            + CASE WHEN jsonb_typeof(b.result -> 'lost' -> 'alone') = 'number'
+                THEN CAST(b.result -> 'lost' ->> 'alone' AS integer) ELSE 0 END AS alone
+    FROM batches b
 )
 UPDATE tds_sync_queue q
--- An event that has cost several workers their lease is the likely cause, and becomes a dead letter.
-SET status = CAST(CASE WHEN q.attempt_count < CAST(:lost_max AS integer) THEN 'retry' ELSE 'dead_letter' END
+SET status = CAST(CASE WHEN p.alone < CAST(:alone_max AS integer) THEN 'retry' ELSE 'dead_letter' END
                   AS tds_event_status),
-    next_retry_at = CASE WHEN q.attempt_count < CAST(:lost_max AS integer) THEN now() END,
-    error_message = 'the lease of ' || coalesce(q.locked_by, 'a worker') || ' ran out before it was finished',
+    attempt_count = greatest(q.attempt_count - 1, 0),
+    next_retry_at = CASE WHEN p.alone < CAST(:alone_max AS integer) THEN now() END,
+    processing_result = p.result || jsonb_build_object('lost', jsonb_build_object(
+        'times', p.times, 'alone', p.alone, 'together', p.together, 'piece', p.piece)),
+    error_message = 'the lease of ' || coalesce(q.locked_by, 'a worker') || ' ran out before it was finished'
+        || CASE WHEN p.alone < CAST(:alone_max AS integer) THEN ''
+                ELSE ', for the ' || p.alone || 'th time with no other event in the batch' END,
     error_code = 'lease_expired',
-    locked_by = NULL,
-    lock_expires_at = NULL
-WHERE q.id = ANY (ARRAY(SELECT id FROM lost))
+    -- The lease is free, and marks the event: a claim takes it only with its piece.
+    locked_by = CASE WHEN p.alone < CAST(:alone_max AS integer) THEN 'lost lease' END,
+    lock_expires_at = CASE WHEN p.alone < CAST(:alone_max AS integer) THEN now() END
+FROM pieces p
+WHERE q.id = p.id
 RETURNING q.id, q.status::text AS status;
 
 -- refuse_unknown --

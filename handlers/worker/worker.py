@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -24,7 +25,7 @@ from handlers.database.transaction import transaction
 from handlers.entities.apply import apply_events
 from handlers.errors import ConnectionFault, DatabaseDown, Refused
 from handlers.queue import look, settle
-from handlers.queue.claim import claim
+from handlers.queue.claim import claim, claim_lost
 from handlers.queue.diagnose import diagnose
 from handlers.queue.event import SETTLED, EntityType
 from handlers.queue.look import EventState
@@ -96,6 +97,8 @@ class Worker:
         self._claim_size = batch_size
         """Events in one claim: fewer after a batch that took longer than its lease, or broke its connection."""
         self._suspects = Suspects()
+        self._lost_first = False
+        """Whether events that lost their lease are due before others: after maintenance, until none are left."""
         self._unfinished = 0
         """Steps that began and did not succeed: their events may still be leased to us."""
         self._maintenance_due = 0.0
@@ -197,15 +200,17 @@ class Worker:
 
     async def _claim_and_settle(self, limit: int, ids: Sequence[UUID] | None) -> int:
         began = time.perf_counter()
+        choice: dict[str, Any] = {
+            "owner": self.owner,
+            "limit": limit,
+            "lease_seconds": self._lease_seconds,
+            "entities": self._kinds,
+            "ids": ids,
+        }
         async with transaction(self._engine, raw_errors=True) as tx:
-            events = await claim(
-                tx,
-                owner=self.owner,
-                limit=limit,
-                lease_seconds=self._lease_seconds,
-                entities=self._kinds,
-                ids=ids,
-            )
+            events = await claim_lost(tx, **choice) if self._lost_first else []
+            self._lost_first = bool(events)
+            events = events or await claim(tx, **choice)
         if not events:
             return 0
         try:
@@ -259,6 +264,7 @@ class Worker:
             await self._heartbeat.beat(self.tally)
         if now >= self._maintenance_due:
             self._maintenance_due = now + min(30.0, self._lease_seconds / 2)
+            self._lost_first = True
             async with transaction(self._engine, raw_errors=True) as tx:
                 expired = await settle.expire_leases(tx)
                 unknown = await settle.refuse_unknown(tx)

@@ -195,24 +195,21 @@ class TestSettle:
             assert await settle.release(tx, owner="a") == {ids[1]}
         assert await bytes_of(engine, ids) == before
 
-    async def test_an_expired_lease_costs_its_attempt(self, engine: AsyncEngine) -> None:
-        """An event whose worker died is due at once, its attempt counted; a running lease stays."""
+    async def test_an_expired_lease_costs_no_attempt(self, engine: AsyncEngine) -> None:
+        """An event whose worker died is due at once; a running lease stays."""
         dead, alive = await event(engine, "1"), await event(engine, "2")
         await claim(engine)
         await change(engine, dead, lock_expires_at="sql:now()")
         async with engine.begin() as tx:
             assert await settle.expire_leases(tx) == {dead: Status.RETRY}
         now = await row(engine, dead)
-        assert (now["attempt_count"], now["error_code"], now["locked_by"]) == (1, "lease_expired", None)
+        assert (now["attempt_count"], now["error_code"], now["locked_by"]) == (
+            0,
+            "lease_expired",
+            "lost lease",
+        )
         assert [each.id for each in await claim(engine, "b")] == [dead]
         assert (await row(engine, alive))["locked_by"] == "a"
-
-    async def test_an_event_that_costs_every_worker_its_lease_is_buried(self, engine: AsyncEngine) -> None:
-        """An event in progress at the death of many workers is not retried forever."""
-        id_ = await event(engine, "1", status="processing", attempt_count=10, locked_by="a")
-        await change(engine, id_, lock_expires_at="sql:now()")
-        async with engine.begin() as tx:
-            assert await settle.expire_leases(tx) == {id_: Status.DEAD_LETTER}
 
     async def test_an_expiry_waits_for_nobody(self, engine: AsyncEngine) -> None:
         """A row that its worker is completing at this very moment is skipped, and then completed."""
