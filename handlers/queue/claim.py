@@ -69,6 +69,16 @@ async def claim_lost(
     return await _due(tx, take, kinds, limit)
 
 
+def is_full(events: Sequence[Event], limit: int) -> bool:
+    """Whether a claim of *limit* events ended at one of its bounds, so that there are probably more.
+
+    An event that is larger than a batch is no reason to work on several batches at once.
+    """
+    return len(events) >= limit or (
+        BATCH_BYTES_MAX // 2 <= sum(len(event.payload) for event in events) <= BATCH_BYTES_MAX
+    )
+
+
 async def _due(
     tx: AsyncConnection, take: Callable[..., Awaitable[list[Event]]], kinds: list[EntityType], limit: int
 ) -> list[Event]:

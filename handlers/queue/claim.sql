@@ -1,6 +1,5 @@
 -- claim --
 -- Lease the oldest due events to :owner: due retries, then pending ones. With :ids only these are taken.
--- At most :limit events, and no more than :bytes_max of payloads unless the first one alone is larger.
 WITH intake AS (
     -- Whether a limit is in force that the caller has not already kept, as :within_limits says.
     -- A statement that names a missing table cannot be planned, and databases without our ledger have none.
@@ -129,8 +128,9 @@ WITH intake AS (
         row_number() OVER (ORDER BY m.created_at, m.id) AS place
     FROM mine m
     CROSS JOIN LATERAL (
+        -- The empty path gives the payload uncompressed, without the cost of printing it.
         SELECT CASE WHEN m.is_packed
-            THEN (SELECT octet_length(p.validated_payload::text) FROM tds_sync_queue p WHERE p.id = m.id)
+            THEN (SELECT pg_column_size(p.validated_payload #> '{}') FROM tds_sync_queue p WHERE p.id = m.id)
             ELSE m.bytes END AS bytes
     ) size
     WHERE m.estimate - m.bytes * CASE WHEN m.is_packed THEN 4 ELSE 1 END < CAST(:bytes_max AS bigint) * 2
@@ -142,12 +142,14 @@ SET status = 'processing',
     started_at = now(),
     attempt_count = q.attempt_count + 1
 -- An array instead of a join makes the planner use the primary key, whatever the statistics say.
--- Only the end of the batch is left out, so that nothing newer is taken before an older event of its record.
+-- No more than :bytes_max of payloads, unless the first one alone is larger. Only the end of the batch is left out, so
+-- that nothing newer is taken before an older event of its record.
 WHERE q.id = ANY (ARRAY(SELECT id FROM sized WHERE total <= CAST(:bytes_max AS bigint) OR place = 1))
 RETURNING q.id, q.entity_type::text AS entity_type, q.source_entity_id, q.operation_type::text AS operation_type,
     -- One character more than the handlers read (twice BODY_BYTES_MAX) is enough for them to refuse it.
     CASE WHEN pg_column_size(q.validated_payload) < 65536 THEN q.validated_payload::text
-         ELSE left(q.validated_payload::text, 8 * 1024 * 1024 + 1) END AS payload, q.attempt_count, q.max_retry_attempts, q.created_at;
+         ELSE left(q.validated_payload::text, 8 * 1024 * 1024 + 1) END AS payload,
+    q.attempt_count, q.max_retry_attempts, q.created_at;
 
 -- lost_piece --
 -- The events of one piece of a batch that lost its lease: of the piece that lost it least often, then of the oldest.

@@ -25,7 +25,7 @@ from handlers.database.transaction import transaction
 from handlers.entities.apply import apply_events
 from handlers.errors import ConnectionFault, DatabaseDown, Refused
 from handlers.queue import look, settle
-from handlers.queue.claim import claim, claim_lost
+from handlers.queue.claim import claim, claim_lost, is_full
 from handlers.queue.diagnose import diagnose
 from handlers.queue.event import SETTLED, EntityType
 from handlers.queue.look import EventState
@@ -189,16 +189,16 @@ class Worker:
         limit = self._claim_size
         self._unfinished += 1
         try:
-            claimed = await self._claim_and_settle(limit, ids)
+            claimed, more = await self._claim_and_settle(limit, ids)
         except Exception as error:
             if is_connection_fault(error) or isinstance(root_of(error), TimeoutError):
                 # A statement_timeout, ours or the server's, may be shorter than such a batch takes.
                 self._claim_size = max(1, limit // 4)
             raise
         self._unfinished -= 1
-        return claimed, claimed >= limit
+        return claimed, more
 
-    async def _claim_and_settle(self, limit: int, ids: Sequence[UUID] | None) -> int:
+    async def _claim_and_settle(self, limit: int, ids: Sequence[UUID] | None) -> tuple[int, bool]:
         began = time.perf_counter()
         choice: dict[str, Any] = {
             "owner": self.owner,
@@ -212,7 +212,7 @@ class Worker:
             self._lost_first = bool(events)
             events = events or await claim(tx, **choice)
         if not events:
-            return 0
+            return 0, False
         try:
             tally = await self._settler.settle(events)
         except ConnectionFault as error:
@@ -223,7 +223,7 @@ class Worker:
         # Otherwise a batch that is too slow for its lease would fail again and again.
         self._claim_size = max(1, limit // 4) if tally["lost"] else min(self._batch_size, 2 * limit)
         log.info("%s of %d events in %.3f s", describe(tally), len(events), time.perf_counter() - began)
-        return len(events)
+        return len(events), is_full(events, limit)
 
     async def _settle_batches(self, stop: asyncio.Event) -> int:
         """Settle batches until one is not full, or maintenance is due. Returns the number of claimed events.
