@@ -103,6 +103,13 @@ async def ask(
         await asyncio.sleep(_POLL_SECONDS)
     if not run_options.json:
         console(plain=run_options.plain).print(f"release {run.id}: its controller has seen the {verb}")
+    return await follow_controller(database, environment, run, run_options)
+
+
+async def follow_controller(
+    database: AsyncEngine, environment: str, run: Release, run_options: RunOptions
+) -> int:
+    """Follow a release that another process carries, to its end or hold. Returns the exit code."""
     if run_options.detach:
         return ExitCode.GOOD
     out = None if run_options.json else console(plain=run_options.plain)

@@ -118,6 +118,8 @@ def rollback(
         question = f"roll {settings.name} back from {short(run.to_revision)} to {short(run.from_revision)}"
         if not yes and not run_options.json:
             typer.confirm(f"{question} ({reason})?", abort=True)
+        if run.phase is Phase.ROLLING_BACK and not take_over and await ask.is_carried(database, run):
+            return await ask.follow_controller(database, environment, run, run_options)
         running = run.phase in LIVE - {Phase.HELD, Phase.ROLLING_BACK}
         if running and not take_over and await ask.is_carried(database, run):
             # Of a running release the two differ in nothing else; an abort blames nothing.

@@ -17,7 +17,7 @@ from handlers.phases.measure import concluded, thresholds, traffic_counts
 from handlers.queue.look import outcomes_since
 from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import record_judgement
-from handlers.release.note import NextLook, PhaseNote
+from handlers.release.note import HeldBy, NextLook, PhaseNote
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from handlers.status.lines import age
 
@@ -108,7 +108,8 @@ async def look(core: Core, release: Release, window: Window) -> Look:
 async def conclude(core: Core, release: Release, window: Window) -> Conclusion:
     """Judge the watch by its last measurement. Too few events, or none, are inconclusive: a person decides.
 
-    So is an unhealthy host: the host itself may be the cause, so it is neither a pass nor a breach.
+    So is a host that is not healthy within the limit of a probe: the host itself may be the cause, so it is neither a
+    pass nor a breach, and is tried again.
     """
     judgement = await _judge(core, release, window)
     await record_judgement(core.database, release, judgement)
@@ -117,10 +118,16 @@ async def conclude(core: Core, release: Release, window: Window) -> Conclusion:
     measured = f"after {duration(window.watched_seconds)}"
     if window.set_ahead_seconds:
         measured += f" (the database's clock was set forward by {age(window.set_ahead_seconds)} meanwhile)"
-    unhealthy = [host for host in await health.look_once(core, release.to_revision) if not host.good]
-    if verdict is Verdict.PASS and unhealthy:
-        faults = "; ".join(f"{host.host}: {host.summary}" for host in unhealthy)
-        return Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=f"{measured}: {sentence}, but {faults}")
+    if verdict is Verdict.PASS:
+        proven = await health.until_healthy(
+            core, release.to_revision, on_look=probe.record_host_notes(core, release)
+        )
+        if proven.verdict is not Verdict.PASS:
+            return Conclusion(
+                verdict=Verdict.INCONCLUSIVE,
+                sentence=f"{measured}: {sentence}, but {proven.sentence}",
+                held_by=HeldBy.HOST,
+            )
     hint = (
         "; `runbook resume` watches again, `runbook rollback` rolls back"
         if verdict is Verdict.INCONCLUSIVE

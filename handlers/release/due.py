@@ -60,7 +60,7 @@ async def unfinished(bind: Bind, environment: str) -> Release:
     """The release of the environment that can be continued. Raises Refused when there is none."""
     found = await unfinished_releases(bind, environment)
     if not found:
-        raise Refused(f"no release of {environment} is held or running: there is nothing to resume")
+        raise Refused(f"no release of {environment} is held or running")
     return found[0]
 
 

@@ -17,31 +17,64 @@ SHORT = ("the watch took",)
 """A watch that is skipped is shorter than its window."""
 QUARANTINED = ("is in quarantine, although",)
 """A person who asks for a rollback blames the revision, unless the command says otherwise."""
+SPEED = 30.0
+"""So slow that a command comes in the phase in which it was given: a watch takes a minute."""
 CHANGED = ("activate", "probing", "canary", "draining", "watching")
 """Moments from which on a host has been changed."""
 
 DONE = [
-    *(Scenario(story="good", end="succeeded", asked=((at, "hold"),), then=("resume",)) for at in CHANGED),
-    *(Scenario(story="good", end="succeeded", asked=((at, "skip"),), expected=SHORT) for at in CHANGED[2:]),
-    *(Scenario(story="good", end="rolled_back", asked=((at, "abort"),)) for at in CHANGED),
     *(
-        Scenario(story="good", end="rolled_back", asked=((at, "rollback"),), expected=QUARANTINED)
+        Scenario(speed=SPEED, story="good", end="succeeded", asked=((at, "hold"),), then=("resume",))
+        for at in CHANGED
+    ),
+    *(
+        Scenario(speed=SPEED, story="good", end="succeeded", asked=((at, "skip"),), expected=SHORT)
+        for at in CHANGED[2:]
+    ),
+    *(Scenario(speed=SPEED, story="good", end="rolled_back", asked=((at, "abort"),)) for at in CHANGED),
+    *(
+        Scenario(
+            speed=SPEED, story="good", end="rolled_back", asked=((at, "rollback"),), expected=QUARANTINED
+        )
         for at in CHANGED
     ),
     # A host keeps the preparation waiting, so that nothing has changed yet.
     Scenario(
-        story="good", end="aborted", asked=(("prepare", "abort"),), faults=("host-away@prepare/web-2:12",)
+        speed=SPEED,
+        story="good",
+        end="aborted",
+        asked=(("prepare", "abort"),),
+        faults=("host-away@prepare/web-2:12",),
     ),
-    Scenario(story="failed-only", end="held", then=("hold",)),
-    Scenario(story="failed-only", end="succeeded", then=("skip",), expected=SHORT),
-    Scenario(story="failed-only", end="rolled_back", then=("abort",)),
-    Scenario(story="failed-only", end="rolled_back", then=("rollback",), expected=QUARANTINED),
-    Scenario(story="treacherous", end="rolled_back", asked=(("rolling_back", "rollback"),)),
+    Scenario(speed=SPEED, story="failed-only", end="held", then=("hold",)),
+    Scenario(speed=SPEED, story="failed-only", end="succeeded", then=("skip",), expected=SHORT),
+    Scenario(speed=SPEED, story="failed-only", end="rolled_back", then=("abort",)),
+    Scenario(speed=SPEED, story="failed-only", end="rolled_back", then=("rollback",), expected=QUARANTINED),
+    Scenario(
+        speed=SPEED,
+        story="treacherous",
+        end="rolled_back",
+        asked=(("rolling_back", "rollback"),),
+        faults=("host-away@rolling_back/web-2:20",),
+    ),
 ]
 REFUSED = [
-    *(Scenario(story="good", end="succeeded", asked=((at, "skip"),)) for at in CHANGED[:2]),
+    # A host that is away keeps the phase waiting until the command has come.
+    Scenario(
+        speed=SPEED,
+        story="good",
+        end="succeeded",
+        asked=(("prepare", "skip"),),
+        faults=("host-away@prepare/web-2:12",),
+    ),
     *(
-        Scenario(story="treacherous", end="rolled_back", asked=(("rolling_back", verb),))
+        Scenario(
+            speed=SPEED,
+            story="treacherous",
+            end="rolled_back",
+            asked=(("rolling_back", verb),),
+            faults=("host-away@rolling_back/web-2:20",),
+        )
         for verb in ("hold", "skip", "abort")
     ),
 ]

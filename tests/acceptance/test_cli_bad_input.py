@@ -74,7 +74,7 @@ def git(host: RehearsalHost, *words: str) -> None:
         (["release", "no-such-branch", "-e", "{e}"], "there is no revision 'no-such-branch'"),
         (["release", "{broken}", "-e", "{e}"], "which runs already"),
         (["lift", "{broken}", "-e", "{e}", "--by", "ops-b"], "matches no quarantined revision"),
-        (["resume", "-e", "{e}"], "there is nothing to resume"),
+        (["resume", "-e", "{e}"], "is held or running"),
         (["rollback", "-e", "{e}", "--reason", "a wish"], "has no release that could be rolled back"),
     ],
 )

@@ -14,9 +14,13 @@ from sqlalchemy.engine import make_url
 from flows.watch import watch_window
 from handlers.core import Core, open_core
 from handlers.environment.load import load_environment
+from handlers.phases import watch
 from handlers.release.ledger import releases
-from handlers.release.phase import Phase, Release, Verdict
+from handlers.release.note import HeldBy
+from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from handlers.status import snapshot
+from tests.integration.host.test_health import Web
+from tests.integration.queue.events import event
 from tests.integration.release.steps import deploying, plan_of
 from tests.integration.set_clock import set_clock
 
@@ -124,3 +128,28 @@ async def test_a_clock_that_is_behind_the_release_holds_it(file: str, database_u
     assert conclusion.verdict is Verdict.INCONCLUSIVE
     assert "the database's clock was set back: it is 27 min before the time" in conclusion.sentence
     assert took[0] < 2
+
+
+async def concluded(file: str, health_url: str) -> Conclusion:
+    """The conclusion of a watch in which one event was applied."""
+    text = Path(file).read_text(encoding="utf-8").replace("http://127.0.0.1:1/", health_url)
+    probe = "[probe]\nconsecutive = 2\ninterval_seconds = 0.05\nlimit_seconds = 1\nanswer_seconds = 0.5\n"
+    Path(file).write_text(f"{text}{probe}[gate]\noutcomes_min = 1\n", encoding="utf-8")
+    async with open_core(load_environment(file)) as core:
+        run = await watching(core)
+        await event(core.database, "1", status="completed", completed_at="sql:now()")
+        return await watch.conclude(core, run, await watch.begin(core, run))
+
+
+async def test_a_host_that_restarts_as_the_watch_ends_does_not_hold_the_release(file: str) -> None:
+    """It is proven as after a deploy: for some answers in a row, within the limit of a probe."""
+    async with Web() as web:
+        web.answers = lambda call: (200 if call > 3 else 503, {"revision": "a" * 40, "database": "ok"})
+        assert (await concluded(file, web.url)).verdict is Verdict.PASS
+
+
+async def test_a_host_that_is_away_as_the_watch_ends_holds_the_release_until_it_is_back(file: str) -> None:
+    """Neither a pass nor a breach; the hold is the host's, so that it goes on without a person."""
+    conclusion = await concluded(file, "http://127.0.0.1:1/")
+    assert (conclusion.verdict, conclusion.held_by) == (Verdict.INCONCLUSIVE, HeldBy.HOST)
+    assert "web-1: nothing listens at its health address" in conclusion.sentence
