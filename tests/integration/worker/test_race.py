@@ -193,7 +193,9 @@ async def come_to_rest(url: str, number: int, seconds: float) -> None:
             assert time.monotonic() < deadline, f"not settled in time: {found}"
             if not found.keys() - {"completed", "dead_letter", "later"}:
                 await connection.execute(
-                    "UPDATE tds_sync_queue SET next_retry_at = now() WHERE status = 'retry'"
+                    # As if the time in which a parent may still come were over.
+                    "UPDATE tds_sync_queue SET next_retry_at = now(), processing_result ="
+                    " coalesce(processing_result, '{}') || '{\"waiting_since\": 0}' WHERE status = 'retry'"
                     " AND error_code IN ('missing_parent', 'lease_expired')"
                 )
             await asyncio.sleep(0.1)
