@@ -139,16 +139,19 @@ def resolve(
         version for version, absent in pairs if not absent or (version.change.deleted and not deletes_wait)
     ]
     results: dict[UUID, Result] = {}
+    owned: dict[UUID, bool] = {}
     row: Row | None = None
     if ready:
         folded = merge_versions(ready, existing)
         row = _row(handler, ready, folded, existing)
         for at, version in enumerate(ready):
             results[version.event.id] = _result_of(handler, version, folded, at)
+            owned[version.event.id] = bool(folded.owned[at])
     for version, absent in pairs:
         id_ = version.event.id
         if absent and id_ in results:
-            if results[id_].outcome is Outcome.APPLIED:
+            # A newer delete may be stored already: what is left of this version still has no references.
+            if results[id_].outcome is Outcome.APPLIED or owned[id_]:
                 results[id_] = _waiting_result(absent)
         elif absent:
             folded = merge_versions([*ready, version], existing)

@@ -121,6 +121,22 @@ async def test_a_delete_does_not_wait_with_its_tombstone(engine: AsyncEngine) ->
     assert stored["customer_id"] == customer["id"]
 
 
+async def test_a_delete_that_comes_after_a_newer_one_waits_as_well(engine: AsyncEngine) -> None:
+    """The newer one says nothing but that the record is gone: its last version is still the older one's."""
+    said = {"salesorder_id": "8", "customer_id": "5", "last_modified_time": "2025-11-04T12:00:00Z"}
+    older = event(ORDER, said, operation=Operation.DELETE)
+    newer = {"salesorder_id": "8", "last_modified_time": "2025-11-04T13:00:00Z"}
+    async with engine.begin() as tx:
+        assert await outcomes(tx, event(ORDER, newer, operation=Operation.DELETE)) == [APPLIED]
+        assert await outcomes(tx, older) == [WAITING]
+        await applied(tx, [parent(CUSTOMER, "5")])
+        assert await outcomes(tx, older) == [SUPERSEDED]
+        stored, customer = await row(tx, ORDER, "8"), await row(tx, CUSTOMER, "5")
+    assert stored is not None
+    assert customer is not None
+    assert stored["customer_id"] == customer["id"]
+
+
 async def test_a_part_that_restores_a_record_waits_for_the_parents_of_all_of_it(engine: AsyncEngine) -> None:
     """It says nothing of the customer, but the deleted record that it restores does."""
     last = {"salesorder_id": "8", "customer_id": "5", "last_modified_time": "2025-11-04T12:00:00Z"}
