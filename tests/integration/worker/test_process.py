@@ -88,7 +88,7 @@ class TestKill:
     async def test_a_killed_worker_loses_nothing_and_repeats_nothing(
         self, engine: AsyncEngine, database_url: str
     ) -> None:
-        """SIGKILL in mid batch: no row of it stays, and after the lease another worker does it, as its first attempt."""
+        """SIGKILL in mid batch: no row of it stays. After the lease another worker does it, and no attempt is lost."""
         ids = await fill(engine, 20)
         async with process(database_url, seconds=0.3, batch=20, lease=2) as first:
             await until(lambda: _some_backend_sleeps(engine))
