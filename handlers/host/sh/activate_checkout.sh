@@ -27,7 +27,7 @@ if [ "$direction" = forward ] && [ "$from" != "$sha" ]; then
 fi
 note switching "$sha"
 switch() { git_here checkout --quiet --force --detach "$sha"; }
-if ! switch && ! { [ "$direction" = back ] && rm -f "$RUNBOOK_STATE/reserve" "$git_folder/index.lock" && switch; }; then
+if ! switch && ! { [ "$direction" = back ] && rm -rf "$RUNBOOK_STATE/reserve" "$git_folder/index.lock" && switch; }; then
     # Where no file has changed, the workers may run again.
     ! same_as "$tree" "$from" "$RUNBOOK_STATE/index" || rm -f "$switching"
     stop 81 "the switch of $tree to $sha failed (see above; $(free_space))"

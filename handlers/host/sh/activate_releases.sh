@@ -13,7 +13,7 @@ if [ "$direction" = forward ] && [ -n "$from" ] && [ "$from" != "$sha" ]; then
 fi
 rm -f "$base/current.next"
 ln -s "releases/$sha" "$base/current.next" ||
-    { rm -f "$RUNBOOK_STATE/reserve" && ln -s "releases/$sha" "$base/current.next"; } || stop 81 "cannot write to $base: nothing changed"
+    { rm -rf "$RUNBOOK_STATE/reserve" && ln -s "releases/$sha" "$base/current.next"; } || stop 81 "cannot write to $base: nothing changed"
 mv -fT "$base/current.next" "$base/current" 2>/dev/null || mv -fh "$base/current.next" "$base/current" ||
     stop 81 "cannot make $sha the current release"
 [ "$(readlink "$base/current")" = "releases/$sha" ] || stop 81 "$base/current does not point to $sha"

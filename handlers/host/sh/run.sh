@@ -6,16 +6,30 @@ state=$1 id=$2 token=$3 limit=$4 release=$5 mask=$6
 job=$state/jobs/$id
 
 # mkdir is the atomic test-and-set: either the runner starts, or a controller that gave up waiting seals it.
-mkdir "$job/begun" 2>/dev/null || exit 0
+# On a disk without inodes the reserve is freed for it.
+mkdir "$job/begun" 2>/dev/null || { [ ! -d "$job/begun" ] && rm -rf "$state/reserve" && mkdir "$job/begun" 2>/dev/null; } || exit 0
 
 write() { printf '%s\n' "$2" >"$1.tmp" && mv -f "$1.tmp" "$1"; }
 # For what must survive a power failure.
 write_durably() { printf '%s\n' "$2" >"$1.tmp" && { sync "$1.tmp" 2>/dev/null || sync; } && mv -f "$1.tmp" "$1"; }
 
+# Enough bytes for git's index of a large tree, and enough inodes for the folders of four operations and git's own files:
+# a rollback on a full disk frees them first.
+make_reserve() {
+    # An older version kept a file. If the folder cannot be made, another operation is faster, or the disk is full.
+    [ ! -f "$state/reserve" ] || rm -f "$state/reserve"
+    mkdir "$state/reserve" || return 0
+    dd if=/dev/zero of="$state/reserve/bytes" bs=4096 count=1024 || return 1
+    inode=0
+    while [ "$inode" -lt 100 ]; do
+        : >"$state/reserve/$inode" || return 1
+        inode=$((inode + 1))
+    done
+}
+
 finish() {
-    write_durably "$job/rc" "$1 $2" || { rm -f "$state/reserve" && write_durably "$job/rc" "$1 $2"; }
-    # Enough for git's index of a large tree: a rollback on a full disk frees it first.
-    [ -f "$state/reserve" ] || dd if=/dev/zero of="$state/reserve" bs=4096 count=1024 2>/dev/null || rm -f "$state/reserve"
+    write_durably "$job/rc" "$1 $2" || { rm -rf "$state/reserve" && write_durably "$job/rc" "$1 $2"; }
+    [ -d "$state/reserve" ] || make_reserve 2>/dev/null || rm -rf "$state/reserve"
     # A folder is needed only while a controller may repeat its operation. Fifty operations later none does.
     ls -1t "$state/jobs" | tail -n +51 | while read -r old; do
         [ -f "$state/jobs/$old/rc" ] && rm -rf "$state/jobs/$old"
@@ -24,7 +38,7 @@ finish() {
 }
 
 # On a full disk the reserve is freed for what a controller must be able to read.
-must_write() { write "$@" 2>/dev/null || { rm -f "$state/reserve"; write "$@"; }; }
+must_write() { write "$@" 2>/dev/null || { rm -rf "$state/reserve"; write "$@"; }; }
 
 read_boot
 read_process $$
@@ -61,7 +75,7 @@ read -r highest 2>/dev/null <"$state/token"
 case $highest in '' | *[!0-9]*) highest=0 ;; esac
 [ "$token" -lt "$highest" ] && finish fenced "$highest"
 [ "$token" -eq "$highest" ] || write_durably "$state/token" "$token" ||
-    { rm -f "$state/reserve"; write_durably "$state/token" "$token"; } || finish failed 74
+    { rm -rf "$state/reserve"; write_durably "$state/token" "$token"; } || finish failed 74
 [ -f "$job/cancelled" ] && finish cancelled 0
 
 # The work has its own session, so that it can be killed as a whole. It does not inherit the lock's descriptor: a daemon

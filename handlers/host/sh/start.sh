@@ -1,11 +1,11 @@
 # Start an operation detached from this connection, exactly once: only one mkdir of its folder succeeds. Prints `new` if
-# this call started it, else `old`. A reserve file is deleted on a full disk, so that a rollback can still start.
+# this call started it, else `old`. A reserve is deleted on a full disk, so that a rollback can still start.
 # $1 state directory, $2 operation id, $3 fencing token, $4 limit in seconds, $5 release id, $6 runner, $7 work
 mask=$(umask)
 umask 077
 jobs=$1/jobs
 job=$jobs/$2
-[ -d "$jobs" ] || mkdir -p "$jobs" 2>/dev/null || { rm -f "$1/reserve"; mkdir -p "$jobs"; } || exit 70
+[ -d "$jobs" ] || mkdir -p "$jobs" 2>/dev/null || { rm -rf "$1/reserve"; mkdir -p "$jobs"; } || exit 70
 started=old
 # A fenced operation never ran. With a token that is high enough now, it may run.
 if read -r word highest 2>/dev/null <"$job/rc" && [ "$word" = fenced ] && [ "$3" -ge "$highest" ]; then
@@ -27,6 +27,12 @@ if [ ! -d "$job" ]; then
         fi
     else
         rm -rf "$new"
+        # No other call was faster: there is no inode left.
+        [ -d "$job" ] || {
+            rm -rf "$1/reserve"
+            echo "cannot create $job: the disk is full" >&2
+            exit 70
+        }
     fi
 fi
 printf '%s\n' "$started"

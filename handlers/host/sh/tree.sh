@@ -17,7 +17,7 @@ write() { printf '%s\n' "$2" >"$1.tmp" && mv -f "$1.tmp" "$1"; }
 # restart: the reserve is freed first, and what cannot be written is said.
 note() {
     write "$RUNBOOK_STATE/$1" "$2" && return
-    rm -f "$RUNBOOK_STATE/reserve"
+    rm -rf "$RUNBOOK_STATE/reserve"
     write "$RUNBOOK_STATE/$1" "$2" && return
     [ "$direction" = back ] || stop 81 "cannot write to $RUNBOOK_STATE ($(free_space)): nothing changed"
     say "cannot write $1 to $RUNBOOK_STATE ($(free_space)); going on"

@@ -368,3 +368,14 @@ def test_the_result_is_a_plain_value() -> None:
     """What the ledger stores can be compared and copied."""
     result = OperationResult(id="x", outcome=OperationOutcome.DONE, exit_status=0, output="", sentence="")
     assert result.done
+
+
+async def test_a_full_disk_has_a_reserve_of_bytes_and_of_inodes(target: Target, shell: Shell) -> None:
+    """An operation keeps it; a rollback on a disk without free bytes or inodes needs both."""
+    await run_operation(shell, "r1-prepare-web-1-1", 1, Command("true"))
+    reserve = target.state() / "reserve"
+    deadline = monotonic() + 10
+    while not reserve.is_dir() or len(list(reserve.iterdir())) < 101:
+        assert monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert sum(path.stat().st_size for path in reserve.iterdir()) == 4 * 1024 * 1024
