@@ -84,6 +84,15 @@ async def test_numbers_end_where_they_are_at_the_source(engine: AsyncEngine, nam
     assert '"order_number": "A"' in str(outcomes[0]) or name == "in a ring"
 
 
+async def test_stored_records_swap_their_numbers_in_one_batch(engine: AsyncEngine) -> None:
+    """All numbers that move are freed before the first one is taken."""
+    ring = [order(key, number, 1) for key, number in zip("1234", "2341", strict=True)]
+    async with engine.begin() as tx:
+        await applied(tx, [order(key, key, 0) for key in "1234"])
+        assert {result.outcome for result in await applied(tx, ring)} == {APPLIED}
+        assert await numbers(tx) == {"1": "2", "2": "3", "3": "4", "4": "1"}
+
+
 async def test_a_number_that_another_record_has_is_waited_for(engine: AsyncEngine) -> None:
     """The row is written without it and gives up its own, the event names the other record and is woken by it."""
     async with engine.begin() as tx:
