@@ -198,7 +198,7 @@ def test_retries_and_fresh_events_are_claimed_by_the_same_rules() -> None:
     assert [line.strip() for line in retries if line not in fresh] == [
         "WHERE q.status = 'retry'",
         "AND q.next_retry_at <= now()",
-        "ORDER BY q.created_at, q.id",
+        "ORDER BY q.next_retry_at, q.created_at, q.id",
         "LIMIT CAST(:limit AS bigint)",
     ]
     assert [line.strip() for line in fresh if line not in retries] == [

@@ -46,8 +46,15 @@ where one is needed, and never change an existing row."""
 
 
 QUEUE = "tds_sync_queue"
-_QUEUE_INDEX = "ix_tds_sync_queue_waiting_for"
-"""The index by which a parent finds the events that wait for it. It is optional: without it, all of them are read."""
+_WAITING_INDEX = "ix_tds_sync_queue_waiting_for"
+_QUEUE_INDEXES = {
+    "ix_tds_sync_queue_pending": "(priority, created_at, id) WHERE status = 'pending'",
+    "ix_tds_sync_queue_retries": "(next_retry_at, created_at, id) WHERE status = 'retry'",
+    # By it a parent finds the events that wait for it.
+    _WAITING_INDEX: "USING gin ((processing_result -> 'parents')) WITH (fastupdate = off)"
+    " WHERE error_code = 'missing_parent'",
+}
+"""Partial indexes of the queue: without them a claim still works, and reads more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +120,7 @@ def ddl(catalog: Catalog, handlers: Handlers = HANDLERS) -> list[SchemaChange]:
                 )
         if wanted.link is not None and (name, wanted.link) not in catalog.indexed:
             changes.append(_index(catalog, name, f"ix_{name}_{wanted.link}", f"({wanted.link})"))
-    changes += _queue_index(catalog)
+    changes += _queue_indexes(catalog)
     for (table, column), value in catalog.duplicates.items():
         obstacles.append(
             f"{table}.{column} must be unique, but {value} is a duplicate: keep only one of its rows"
@@ -133,14 +140,16 @@ def _index(catalog: Catalog, table: str, name: str, on: str, unique: str = "") -
     )
 
 
-def _queue_index(catalog: Catalog) -> list[SchemaChange]:
-    """The only change of the queue: a partial index over events that wait for a parent, so that others pay little."""
+def _queue_indexes(catalog: Catalog) -> list[SchemaChange]:
+    """The only changes of the queue: partial indexes over the few events that are in a state."""
     result = catalog.tables.get(QUEUE, {}).get("processing_result")
-    possible = catalog.relations[QUEUE].kind == "r" and result is not None and result.type_name == "jsonb"
-    if not possible or catalog.index_is_valid.get(_QUEUE_INDEX):
+    if catalog.relations[QUEUE].kind != "r" or result is None:
         return []
-    on = "USING gin ((processing_result -> 'parents')) WITH (fastupdate = off) WHERE error_code = 'missing_parent'"
-    return [_index(catalog, QUEUE, _QUEUE_INDEX, on)]
+    return [
+        _index(catalog, QUEUE, name, on)
+        for name, on in _QUEUE_INDEXES.items()
+        if not catalog.index_is_valid.get(name) and (name != _WAITING_INDEX or result.type_name == "jsonb")
+    ]
 
 
 def _wanted(handlers: Handlers) -> Iterable[_WantedTable]:

@@ -38,6 +38,7 @@ async def claim(
     """
     kinds = list(EntityType if entities is None else entities)
     take = partial(_claim, tx, owner=owner, lease_seconds=lease_seconds, ids=ids, bytes_max=bytes_max)
+    await tx.execute(_SQL["in_order"])
     events = await _due(tx, take, kinds, limit)
     if not events:
         events = await claim_lost(

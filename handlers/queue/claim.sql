@@ -1,3 +1,8 @@
+-- in_order --
+-- Until the end of the transaction an index is walked in its order instead of sorting what the planner believes to be few.
+-- With statistics from before a burst a claim of one event read all of it.
+SELECT set_config('enable_sort', 'off', true);
+
 -- claim --
 -- Lease the oldest due events to :owner: due retries, then pending ones. With :ids only these are taken.
 WITH intake AS (
@@ -29,8 +34,9 @@ WITH intake AS (
                    OR (held.status = 'pending' AND held.lock_expires_at > now())
                    -- With :ids only leases of others count: the caller has chosen the events.
                    OR (CAST(:ids AS uuid[]) IS NULL
+                       -- Due retries are taken in the order of their time, by an index: of a record only the oldest.
                        -- What waits for a parent holds nothing back: a newer event may be what it waits for.
-                       AND ((held.status = 'retry' AND held.next_retry_at > now()
+                       AND ((held.status = 'retry' AND (q.status = 'retry' OR held.next_retry_at > now())
                              AND held.error_code IS DISTINCT FROM 'missing_parent')
                             OR (held.status = 'retry' AND held.locked_by = 'lost lease')
                             -- Pending events come after every retry, and after pending ones of a better priority.
@@ -39,7 +45,8 @@ WITH intake AS (
             -- another index until it finds the record.
             OFFSET 0
         ) e
-        ORDER BY e.created_at, e.id
+        -- The sum keeps the planner from an index in the order of time: it would walk that until it finds the record.
+        ORDER BY e.created_at + interval '0', e.id
         LIMIT 1
     ) first ON true
     WHERE q.status = 'retry'
@@ -53,7 +60,7 @@ WITH intake AS (
       AND (CAST(:ids AS uuid[]) IS NULL OR q.id = ANY (CAST(:ids AS uuid[])))
       AND (first.id IS NULL OR (q.created_at, q.id) <= (first.created_at, first.id))
       AND NOT (SELECT is_limited FROM intake)
-    ORDER BY q.created_at, q.id
+    ORDER BY q.next_retry_at, q.created_at, q.id
     LIMIT CAST(:limit AS bigint)
     FOR UPDATE OF q SKIP LOCKED
 ), fresh AS (
@@ -70,13 +77,13 @@ WITH intake AS (
               AND (held.status = 'processing'
                    OR (held.status = 'pending' AND held.lock_expires_at > now())
                    OR (CAST(:ids AS uuid[]) IS NULL
-                       AND ((held.status = 'retry' AND held.next_retry_at > now()
+                       AND ((held.status = 'retry' AND (q.status = 'retry' OR held.next_retry_at > now())
                              AND held.error_code IS DISTINCT FROM 'missing_parent')
                             OR (held.status = 'retry' AND held.locked_by = 'lost lease')
                             OR (held.status = 'pending' AND (q.status = 'retry' OR held.priority > q.priority)))))
             OFFSET 0
         ) e
-        ORDER BY e.created_at, e.id
+        ORDER BY e.created_at + interval '0', e.id
         LIMIT 1
     ) first ON true
     WHERE q.status = 'pending'
@@ -113,7 +120,7 @@ WITH intake AS (
               AND older.id NOT IN (SELECT id FROM locked)
             OFFSET 0
         ) e
-        ORDER BY e.created_at, e.id
+        ORDER BY e.created_at + interval '0', e.id
         LIMIT 1
     ) first
 ), mine AS (

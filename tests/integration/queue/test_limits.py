@@ -337,7 +337,7 @@ async def test_from_the_command_line(engine: AsyncEngine, database_url: str, tmp
 
 
 async def test_a_limit_costs_nothing_when_there_is_none(engine: AsyncEngine, database_url: str) -> None:
-    """A claim that finds work is one statement, as it was before there were limits."""
+    """A claim that finds work is a setting and one statement, as it was before there were limits."""
     await fill(engine, 3)
     await claim(engine, 1)
     from sqlalchemy import event as sqlalchemy_event
@@ -349,4 +349,4 @@ async def test_a_limit_costs_nothing_when_there_is_none(engine: AsyncEngine, dat
     async with engine.begin() as tx:
         tx.info["intake"] = True
         assert len(await claim_events(tx, owner="a", limit=1, lease_seconds=60)) == 1
-    assert len(statements) == 1
+    assert len(statements) == 2
