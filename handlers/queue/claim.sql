@@ -1,6 +1,6 @@
 -- in_order --
--- Until the end of the transaction an index is walked in its order instead of sorting what the planner believes to be few.
--- With statistics from before a burst a claim of one event read all of it.
+-- Until the end of the transaction the planner walks an index in its order instead of sorting.
+-- It would sort what it believes to be few: with statistics from before a burst, all of the burst.
 SELECT set_config('enable_sort', 'off', true);
 
 -- claim --
