@@ -37,6 +37,13 @@ _SENTENCES: dict[str, tuple[str, Callable[[Row[Any]], str]]] = {
             f"{row.scans} scans since the last statistics reset, and one more write for each event"
         ),
     ),
+    "missing_indexes": (
+        "index",
+        lambda row: (
+            f"{row.name} is missing: after a burst a claim may read the whole burst. `runbook db adopt` makes it "
+            "without blocking writes; it costs one write for each event"
+        ),
+    ),
     "stuck": (
         "stuck",
         lambda row: (
@@ -69,7 +76,7 @@ _SENTENCES: dict[str, tuple[str, Callable[[Row[Any]], str]]] = {
     ),
 }
 """Each query for problems: their kind, and the sentence about a row."""
-_NEEDS_LEDGER = frozenset({"silent_workers"})
+_NEEDS_LEDGER = frozenset({"missing_indexes", "silent_workers"})
 
 
 async def examine(database: AsyncEngine, environment: str | None = None) -> list[Problem]:

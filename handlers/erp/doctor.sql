@@ -23,6 +23,13 @@ WHERE NOT short.is_unique
 GROUP BY short.name, short.columns, short.bytes, short.scans
 ORDER BY short.name;
 
+-- missing_indexes --
+-- Indexes of `runbook db adopt` that the queue lacks, where workers of ours claim from it.
+SELECT wanted.name
+FROM (VALUES ('ix_tds_sync_queue_pending'), ('ix_tds_sync_queue_retries')) AS wanted (name)
+WHERE NOT EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = to_regclass(wanted.name) AND i.indisvalid)
+  AND EXISTS (SELECT FROM runbook.worker);
+
 -- stuck --
 -- Events that a worker began and none will finish: in processing without a lease, or with an expired one.
 SELECT count(*) AS events, min(started_at) AS oldest

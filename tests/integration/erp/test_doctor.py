@@ -88,3 +88,17 @@ async def test_lost_events_and_covered_indexes_are_reported(engine: AsyncEngine)
     async with engine.begin() as tx:
         await tx.execute(text("DROP SCHEMA runbook CASCADE"))
     assert len(await problems(engine, "ledger")) == 1
+
+
+async def test_an_index_that_a_claim_needs_is_named(engine: AsyncEngine) -> None:
+    """Where our workers claim: without the index of `db adopt` a burst makes each claim slow."""
+    assert [sentence for sentence in await problems(engine, "index") if "missing" in sentence] == []
+    async with engine.begin() as tx:
+        await tx.execute(text("DROP INDEX ix_tds_sync_queue_retries"))
+    assert [sentence for sentence in await problems(engine, "index") if "missing" in sentence] == []
+    async with engine.begin() as tx:
+        await tx.execute(
+            text("INSERT INTO runbook.worker (owner, host, pid, revision) VALUES ('w', 'h', 1, 'r')")
+        )
+    (sentence,) = [sentence for sentence in await problems(engine, "index") if "missing" in sentence]
+    assert sentence.startswith("ix_tds_sync_queue_retries is missing: after a burst")
