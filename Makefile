@@ -56,7 +56,7 @@ lock: ## Regenerate requirements.lock from pyproject.toml, in a temporary enviro
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && trap 'exit 1' INT TERM && \
 	$(PYTHON) -m venv "$$folder" && \
 	"$$folder/bin/python" -m pip --disable-pip-version-check install --quiet uv && \
-	"$$folder/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras \
+	"$$folder/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
 		--extra rehearsal --extra dev --output-file requirements.lock pyproject.toml
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
-from typing import TypeVar
+import signal
+import threading
+from collections.abc import Awaitable, Iterator
+from typing import Any, TypeVar
 
 from prefect.context import FlowRunContext
 
@@ -36,7 +38,31 @@ class Asked(Exception):
         """None for Cancel on the Prefect page."""
 
 
-async def until_asked(work: Awaitable[T], run: Release) -> T:
+@contextlib.contextmanager
+def sigterm() -> Iterator[asyncio.Future[None]]:
+    """A future that is done at SIGTERM, while a flow runs; otherwise it never is.
+
+    A worker ends a cancelled run with SIGTERM. Prefect's own handler raises an exception wherever the process is at
+    that moment, in any task: the cancel would be lost.
+    """
+    loop = asyncio.get_running_loop()
+    came: asyncio.Future[None] = loop.create_future()
+    if FlowRunContext.get() is None or threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def note() -> None:
+        if not came.done():
+            came.set_result(None)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(note))
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def until_asked(work: Awaitable[T], run: Release, terminated: asyncio.Future[None]) -> T:
     """The result of *work*. Raises Asked, with the work stopped, when a person asks for something.
 
     SIGTERM alone (a reboot, a worker that stops) asks for nothing: then the work is cancelled as usual.
@@ -44,9 +70,12 @@ async def until_asked(work: Awaitable[T], run: Release) -> T:
     running = asyncio.ensure_future(work)
     polls = [asyncio.ensure_future(_cancelled()), asyncio.ensure_future(_requested(run))]
     try:
-        await asyncio.wait({running, *polls}, return_when=asyncio.FIRST_COMPLETED)
+        awaited: set[asyncio.Future[Any]] = {running, *polls, terminated}
+        await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             return running.result()
+        if terminated.done():
+            raise asyncio.CancelledError("terminated by a signal")  # noqa: TRY301  Handled below, as every cancel.
         raise Asked(next((poll.result() for poll in polls if poll.done()), None))
     except asyncio.CancelledError:
         # The worker was faster than the poll.

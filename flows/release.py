@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from flows.asked import Asked, until_asked
+from flows.asked import Asked, sigterm, until_asked
 from flows.canary import prove
 from flows.drain import drain_all
 from flows.ending import CANCELLED_ON_PAGE, as_state, work
@@ -109,8 +110,9 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
         if not is_new and run.phase in STEPS and (sentence := await from_hosts.taken_back(run)):
             taken = Conclusion(verdict=Verdict.FAIL, sentence=sentence, blames_revision=False)
             run = await ledger.enter(run, Phase.ROLLING_BACK, taken)
-        while run.phase in STEPS:
-            run = await _run_phase(run, scope)
+        with sigterm() as terminated:
+            while run.phase in STEPS:
+                run = await _run_phase(run, scope, terminated)
         if run.phase is Phase.ROLLING_BACK:
             tried_before = locked.phase is Phase.ROLLBACK_FAILED
             run = await undo(run, keep_trying_seconds=RETRY_SECONDS if tried_before else None)
@@ -164,12 +166,12 @@ async def _refuse(run: Release, sentence: str) -> Release:
     return await ledger.enter(run, Phase.REFUSED, Conclusion(verdict=Verdict.FAIL, sentence=sentence))
 
 
-async def _run_phase(run: Release, scope: tuple[Phase, ...]) -> Release:
+async def _run_phase(run: Release, scope: tuple[Phase, ...], terminated: asyncio.Future[None]) -> Release:
     step, next_phase = STEPS[run.phase]
     if run.phase not in scope:
         return await ledger.enter(run, next_phase, await _skip_conclusion(run, next_phase, scope))
     try:
-        conclusion = await until_asked(_run_step(step, run), run)
+        conclusion = await until_asked(_run_step(step, run), run, terminated)
     except Asked as asked:
         return await _answered(run, next_phase, asked.request)
     match conclusion.verdict:

@@ -149,7 +149,7 @@ def resolve(
             owned[version.event.id] = bool(folded.owned[at])
     for version, absent in pairs:
         id_ = version.event.id
-        if absent and id_ in results:
+        if absent and id_ in owned:
             # A newer delete may be stored already: what is left of this version still has no references.
             if results[id_].outcome is Outcome.APPLIED or owned[id_]:
                 results[id_] = _waiting_result(absent)

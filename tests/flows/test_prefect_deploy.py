@@ -156,8 +156,21 @@ async def test_each_minute_somebody_looks_for_what_nobody_carries(project: Proje
         [schedule] = (await http.get(named)).raise_for_status().json()["schedules"]
         runs = (await http.post("/flow_runs/filter", json={})).raise_for_status().json()
     assert (schedule["active"], schedule["schedule"]["interval"]) == (True, 60)
+    assert await scheduled(project), "the server's scheduler has made no run of it"
     ended = [run["state"] for run in runs if run["state"]["name"] == "NothingDue"]
     assert any("half-written.toml is not valid TOML" in state["message"] for state in ended), runs
+
+
+async def scheduled(project: Project) -> list[Any]:
+    """The runs that the server's scheduler has made; it looks for new deployments each few seconds."""
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    async with httpx.AsyncClient(base_url=project.api_url, trust_env=False) as http:
+        for _ in range(600):
+            runs = (await http.post("/flow_runs/filter", json=wanted)).raise_for_status().json()
+            if made := [run for run in runs if run["auto_scheduled"]]:
+                return made
+            await asyncio.sleep(0.1)
+    return []
 
 
 @pytest.mark.timeout(900)

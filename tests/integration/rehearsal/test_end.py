@@ -27,6 +27,7 @@ from rehearsal.target import Target
 
 # Whoever runs the tests in the background made us ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 async def main():
     async with Target.create("empty", folder=Path(sys.argv[1]), keep="keep" in sys.argv) as target:
