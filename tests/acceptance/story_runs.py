@@ -19,7 +19,7 @@ CONCURRENT = 2
 """Stories that run concurrently: as many as a small machine has cores. It also tests that they do not interfere."""
 STORY_SECONDS = 280
 FAULTS: dict[str, tuple[str, ...]] = {
-    "empty": ("database-away@activate:2", "environment-torn@canary:1", "second-manager@watching"),
+    "empty": ("database-away@activate:2", "environment-torn@watching:1", "second-manager@watching"),
     "slow": ("controller-killed@rolling_back",),
     "sick": ("host-away@back-activate/web-1:4", "noisy-shell@activate/web-1"),
 }
