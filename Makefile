@@ -31,6 +31,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "installing the locked packages into $(VENV) (about a minute)"
 	@$(PIP) install --quiet --no-deps --require-hashes -r requirements.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(PIP) check >/dev/null || { $(PIP) check; echo "requirements.lock does not fit pyproject.toml: run make lock" >&2; exit 1; }
 	@touch $@
 
 check: $(READY) ## Check format, lint, strict types and the import contract

@@ -30,7 +30,10 @@ async def claim(
     ids: Sequence[UUID] | None = None,
     bytes_max: int = BATCH_BYTES_MAX,
 ) -> list[Event]:
-    """Lease up to *limit* due events to *owner*, oldest first, and return them as plain values.
+    """Lease up to *limit* due events to *owner*, and return them as plain values.
+
+    Due retries come first, in the order of their time, then pending events by priority and age; of a record always the
+    oldest.
 
     *entities* and *ids* narrow the choice. Commit at once: until then no other worker sees the lease.
     A limit (`limits`) applies to every claim; events over the limit stay unchanged. Where nothing else is due, it takes

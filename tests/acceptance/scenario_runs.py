@@ -94,11 +94,11 @@ class _Course:
         phase: str = rows[0]["phase"]
         return phase
 
-    async def command(self, verb: str) -> None:
-        """What a person types."""
+    async def command(self, typed: str) -> None:
+        """What a person types: a verb, and options of its own."""
         where = ("-e", self.place.environment, "--reason", "a test", "--json", "--without-prefect")
-        words = (*where, "--yes") if verb == "rollback" else where
-        self.commands[verb] = await self.place.command(verb, *words, seconds=LIMIT_SECONDS)
+        words = (*where, "--yes") if typed.startswith("rollback") else where
+        self.commands[typed] = await self.place.command(*typed.split(), *words, seconds=LIMIT_SECONDS)
 
 
 async def play(home: Path, scenario: Scenario, *, kill_at: str = "") -> ScenarioRun:

@@ -38,6 +38,7 @@ DONE = [
         )
         for at in CHANGED
     ),
+    Scenario(speed=SPEED, story="good", end="rolled_back", asked=(("draining", "rollback --no-quarantine"),)),
     # A host keeps the preparation waiting, so that nothing has changed yet.
     Scenario(
         speed=SPEED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -91,6 +92,22 @@ async def trials() -> dict[str, Any]:
             "slow": await too_slow(f"{where} slow"),
         }
 
+    @flow(name="terminated")
+    async def terminated() -> dict[str, Any]:
+        from flows.asked import sigterm
+
+        theirs = signal.getsignal(signal.SIGTERM)
+        with sigterm() as came:
+            # In the middle of other work, as a worker that ends a cancelled run does.
+            work = asyncio.create_task(busy())
+            await asyncio.wait_for(came, 10)
+            went_on = await work
+        return {"work": went_on, "handler": signal.getsignal(signal.SIGTERM) is theirs}
+
+    async def busy() -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "went on"
+
     @flow(name="trials")
     async def trial() -> dict[str, Any]:
         return await all_of("inside")
@@ -98,7 +115,12 @@ async def trials() -> dict[str, Any]:
     outside = await all_of("outside")
     async with get_client() as client:
         before = len(await client.read_task_runs()) + len(await client.read_flow_runs())
-    return {"outside": outside, "runs of outside": before, "inside": await trial()}
+    return {
+        "outside": outside,
+        "runs of outside": before,
+        "inside": await trial(),
+        "terminated": await terminated(),
+    }
 
 
 async def without_server(server: Any) -> dict[str, Any]:

@@ -74,6 +74,11 @@ def test_a_step_that_hangs_is_ended_once(results: dict[str, Any], place: str) ->
     assert results[place]["slow"] == "TimeoutError after 1"
 
 
+def test_a_signal_raises_nothing_in_the_middle_of_the_work(results: dict[str, Any]) -> None:
+    """SIGTERM is noted for the release to decide. Prefect's own handler would raise an error in whatever task runs."""
+    assert results["terminated"] == {"work": "went on", "handler": True}
+
+
 def test_outside_a_flow_prefect_is_not_called(results: dict[str, Any]) -> None:
     """No flow run, no task run: the plain call."""
     assert results["runs of outside"] == 0

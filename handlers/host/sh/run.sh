@@ -16,20 +16,23 @@ write_durably() { printf '%s\n' "$2" >"$1.tmp" && { sync "$1.tmp" 2>/dev/null ||
 # Enough bytes for git's index of a large tree, and enough inodes for the folders of four operations and git's own files:
 # a rollback on a full disk frees them first.
 make_reserve() {
-    # An older version kept a file. If the folder cannot be made, another operation is faster, or the disk is full.
-    [ ! -f "$state/reserve" ] || rm -f "$state/reserve"
-    mkdir "$state/reserve" || return 0
-    dd if=/dev/zero of="$state/reserve/bytes" bs=4096 count=1024 || return 1
+    new=$state/reserve.new
+    # Made beside its place: a reserve that a reboot cut short would look complete for ever.
+    rm -rf "$new"
+    mkdir "$new" && dd if=/dev/zero of="$new/bytes" bs=4096 count=1024 || return 1
     inode=0
     while [ "$inode" -lt 100 ]; do
-        : >"$state/reserve/$inode" || return 1
+        : >"$new/$inode" || return 1
         inode=$((inode + 1))
     done
+    # An older version kept a file.
+    [ ! -f "$state/reserve" ] || rm -f "$state/reserve"
+    [ -d "$state/reserve" ] || mv "$new" "$state/reserve"
 }
 
 finish() {
     write_durably "$job/rc" "$1 $2" || { rm -rf "$state/reserve" && write_durably "$job/rc" "$1 $2"; }
-    [ -d "$state/reserve" ] || make_reserve 2>/dev/null || rm -rf "$state/reserve"
+    [ -d "$state/reserve" ] || make_reserve 2>/dev/null || rm -rf "$state/reserve.new"
     # A folder is needed only while a controller may repeat its operation. Fifty operations later none does.
     ls -1t "$state/jobs" | tail -n +51 | while read -r old; do
         [ -f "$state/jobs/$old/rc" ] && rm -rf "$state/jobs/$old"

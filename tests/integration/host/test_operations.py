@@ -371,7 +371,11 @@ def test_the_result_is_a_plain_value() -> None:
 
 
 async def test_a_full_disk_has_a_reserve_of_bytes_and_of_inodes(target: Target, shell: Shell) -> None:
-    """An operation keeps it; a rollback on a disk without free bytes or inodes needs both."""
+    """An operation keeps it; a rollback on a disk without free bytes or inodes needs both.
+
+    What a reboot has left of one in the making is no reserve.
+    """
+    (target.state() / "reserve.new").mkdir(parents=True)
     await run_operation(shell, "r1-prepare-web-1-1", 1, Command("true"))
     reserve = target.state() / "reserve"
     deadline = monotonic() + 10
@@ -379,3 +383,4 @@ async def test_a_full_disk_has_a_reserve_of_bytes_and_of_inodes(target: Target, 
         assert monotonic() < deadline
         await asyncio.sleep(0.05)
     assert sum(path.stat().st_size for path in reserve.iterdir()) == 4 * 1024 * 1024
+    assert not (target.state() / "reserve.new").exists()

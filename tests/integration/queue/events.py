@@ -56,6 +56,17 @@ async def change(engine: AsyncEngine, id_: UUID, **columns: Any) -> None:
             await tx.execute(text(f"UPDATE tds_sync_queue SET {name} = {cast} WHERE id = :id"), values)
 
 
+def missing(id_: UUID, *parents: str) -> settle.Failure:
+    """What a worker records for an event whose *parents* are missing."""
+    return settle.Failure(
+        id=id_,
+        error_class=ErrorClass.MISSING_PARENT,
+        code="missing_parent",
+        message="waits",
+        parents=parents,
+    )
+
+
 async def wait_out(engine: AsyncEngine, id_: UUID, seconds: float = 3600) -> None:
     """Let *seconds* pass for an event that waits for a parent, so that it is due."""
     since = "sql:jsonb_set(processing_result, '{waiting_since}', to_jsonb(CAST("

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.queue import limits, settle, wake
 from handlers.queue.event import EntityType, ErrorClass, Status
 from handlers.worker.worker import Worker
-from tests.integration.queue.events import change, claim, event, row, wait_out
+from tests.integration.queue.events import change, claim, event, missing, row, wait_out
 from tests.integration.worker.steps import make_effect, statuses, worker
 
 E = EntityType
@@ -19,15 +19,9 @@ E = EntityType
 async def wait_for(engine: AsyncEngine, id_: UUID, *parents: str) -> Status:
     """Let a worker take the event, and find that *parents* are missing."""
     await claim(engine, "me", ids=[id_])
-    missing = settle.Failure(
-        id=id_,
-        error_class=ErrorClass.MISSING_PARENT,
-        code="missing_parent",
-        message="waits",
-        parents=parents,
-    )
     async with engine.begin() as tx:
-        return (await settle.retry_later(tx, owner="me", revision="r1", failures=[missing]))[id_]
+        failures = [missing(id_, *parents)]
+        return (await settle.retry_later(tx, owner="me", revision="r1", failures=failures))[id_]
 
 
 async def again(engine: AsyncEngine, id_: UUID, *parents: str, seconds: float = 3600) -> Status:

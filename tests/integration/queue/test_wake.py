@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.queue import insert, settle, wake
 from handlers.queue.claim import claim as claim_events
-from handlers.queue.event import EntityType, ErrorClass, Event
+from handlers.queue.event import EntityType, Event
 from handlers.worker.worker import Worker, new_owner
 from rehearsal.webhooks import payloads
-from tests.integration.queue.events import change, event, row
+from tests.integration.queue.events import change, event, missing, row
 
 
 async def claim(engine: AsyncEngine) -> list[Event]:
@@ -34,16 +34,11 @@ async def claim(engine: AsyncEngine) -> list[Event]:
 async def waiting(engine: AsyncEngine, key: str, *parents: str) -> UUID:
     """An invoice that a worker has put to wait for *parents* for an hour."""
     id_ = await event(engine, key, entity=EntityType.INVOICE)
-    failure = settle.Failure(
-        id=id_,
-        error_class=ErrorClass.MISSING_PARENT,
-        code="missing_parent",
-        message="waits",
-        parents=parents,
-    )
     async with engine.begin() as tx:
         await claim_events(tx, owner="a", limit=1, lease_seconds=60, ids=[id_])
-        await settle.retry_later(tx, owner="a", revision="r1", failures=[failure], base_seconds=3600)
+        await settle.retry_later(
+            tx, owner="a", revision="r1", failures=[missing(id_, *parents)], base_seconds=3600
+        )
     return id_
 
 
