@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from handlers.errors import ConnectionFault, DatabaseDown
 
@@ -38,6 +38,9 @@ FOREIGN_KEY_VIOLATION = "23503"
 NOT_PERMITTED = "42501"
 LOCK_TIMEOUT = ("55P03", "40P01")
 """A lock timeout, and a deadlock."""
+
+DRIVER_ERRORS = (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""Every error of a call to the database: SQLAlchemy passes on asyncpg's own errors while it connects."""
 
 _READ_ONLY = "25006"
 _LENGTH = 5

@@ -6,10 +6,9 @@ import asyncio
 import logging
 from typing import Any
 
-import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from handlers.database.sqlstate import DRIVER_ERRORS
 from handlers.queue.redrive import CHANNEL
 
 log = logging.getLogger(__name__)
@@ -22,7 +21,7 @@ async def listen(engine: AsyncEngine, wake: asyncio.Event) -> None:
     while True:
         try:
             await _listen(engine, wake)
-        except (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DRIVER_ERRORS as error:
             log.debug("not listening: %s", type(error).__name__)
         await asyncio.sleep(_RECONNECT_SECONDS)
 

@@ -118,6 +118,8 @@ class Injector:
                     task.cancel()
             watching.cancel()
             await asyncio.wait({watching, *tasks})
+            if not watching.cancelled():
+                self._world.wrong.append(f"the moments were not seen any more: {watching.exception()!r}")
 
     async def _inject(self, one: Injected) -> None:
         reached = await self._moments.reached(one.fault.moment)

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.queries import queries
+from handlers.database.sqlstate import DRIVER_ERRORS
 from rehearsal.faults.fault import Moment
 
 SQL = queries(__name__)
@@ -42,7 +42,7 @@ class Moments:
     async def watch(self) -> None:
         """Read until cancelled. While the database is away no moment comes."""
         while True:
-            with contextlib.suppress(OSError, SQLAlchemyError):
+            with contextlib.suppress(*DRIVER_ERRORS):
                 async with self._engine.connect() as plain:
                     connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
                     while True:

@@ -6,10 +6,10 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database.queries import queries
+from handlers.database.sqlstate import DRIVER_ERRORS
 from handlers.release.phase import Phase
 from rehearsal.commands import runbook
 from rehearsal.faults.inject import Injector
@@ -75,7 +75,7 @@ class Timer:
         try:
             async with self._engine.connect() as connection:
                 row = (await connection.execute(SQL["state"], {"release_id": self._world.release_id})).one()
-        except (OSError, SQLAlchemyError):
+        except DRIVER_ERRORS:
             return None
         return _State(phase=Phase(row.phase), is_locked=row.is_locked)
 

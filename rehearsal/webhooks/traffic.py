@@ -9,9 +9,9 @@ import random
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from handlers.database.sqlstate import DRIVER_ERRORS
 from rehearsal.webhooks import backlog, payloads
 from rehearsal.webhooks.backlog import Seed
 
@@ -51,7 +51,7 @@ async def traffic(
         event = webhook(number, chance)
         try:
             await send(engine, event)
-        except (OSError, SQLAlchemyError):
+        except DRIVER_ERRORS:
             continue
         sent += 1
         if received is not None:
