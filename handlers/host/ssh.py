@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import TypeVar
 
 import paramiko
@@ -21,21 +22,17 @@ from handlers.environment.model import Environment, Host
 from handlers.errors import OutcomeUnknown, Refused, Unreachable
 from handlers.host import connect
 from handlers.host.command import Command
+from handlers.host.framing import FROM_STDIN, between, framed, read
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-OUTPUT_MAX = 512 * 1024
-"""The bytes kept of each stream; of a longer one the first and the last half of them."""
 CONNECTING_MAX = 8
 """Connections opened at the same time: sshd drops unauthenticated ones beyond ten (MaxStartups)."""
 SESSIONS_MAX = 8
 """Commands at the same time on one connection: sshd allows ten (MaxSessions)."""
-_FROM_STDIN = """exec sh -c 's=$(cat); case $s in *"#runbook"*) eval "$s";; *) exit 97;; esac'"""
-"""The only argument of the login shell. The command itself comes over stdin, so no process list shows it. It is run
-only when its first line has arrived: a startup file may have read a part of it."""
-_LINES_TO_SPARE = 20
-"""Empty lines before the command, for startup files that read a line (`read`, a menu, a prompt for a project)."""
+_REFUSED_SECONDS = 0.1
+"""The pause before a refused session is asked for again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +54,10 @@ class CommandResult:
         return " ".join((self.stderr.strip() or self.stdout.strip()).split())[-400:]
 
 
+class _SessionRefusedError(Exception):
+    """The server refused one session; the connection and the commands on it are sound."""
+
+
 class Shell:
     """One host, reached by SSH. It connects on demand, again after a lost connection."""
 
@@ -67,6 +68,7 @@ class Shell:
         self._attempt: connect.Attempt | None = None
         self._connecting = asyncio.Lock()
         self._sessions = asyncio.Semaphore(SESSIONS_MAX)
+        self._talking = 0
         # Two readers for each session, and two more for connecting and closing.
         self._threads = ThreadPoolExecutor(2 * SESSIONS_MAX + 2, thread_name_prefix=f"ssh-{host.name}")
 
@@ -83,10 +85,12 @@ class Shell:
         limit = limit or self.environment.ssh.command_seconds
         async with self._sessions:
             transport = await self._connected()
-            channel = await self._session(transport)
+            channel = await self._session(transport, limit)
+            self._talking += 1
             try:
                 return await self._talk(transport, channel, command, limit)
             finally:
+                self._talking -= 1
                 channel.close()
 
     def close(self) -> None:
@@ -123,9 +127,13 @@ class Shell:
             return self._transport
 
     def _open(self, transport: paramiko.Transport) -> paramiko.Channel:
+        began = monotonic()
         try:
             return transport.open_session(timeout=self._connect_seconds)
         except (paramiko.SSHException, EOFError, OSError) as error:
+            # paramiko keeps one error for all channels: the second one refused at a time has no ChannelException.
+            if transport.is_active() and monotonic() - began < self._connect_seconds:
+                raise _SessionRefusedError(str(error)) from error
             # A frozen peer still answers at TCP level, so only this timeout detects it. Close it for the next call.
             transport.close()
             raise Unreachable(
@@ -139,16 +147,16 @@ class Shell:
         mark = f"--runbook-{secrets.token_hex(8)}--"
 
         def send() -> None:
-            channel.exec_command(_FROM_STDIN)
-            channel.sendall(_framed(command.script, mark).encode())
+            channel.exec_command(FROM_STDIN)
+            channel.sendall(framed(command.script, mark).encode())
             channel.shutdown_write()
 
         async def converse() -> CommandResult:
             await loop.run_in_executor(self._threads, send)
             # Read both streams to their end before the exit status: a full stream would block the command.
             stdout, stderr = await asyncio.gather(
-                loop.run_in_executor(self._threads, _read, channel.recv),
-                loop.run_in_executor(self._threads, _read, channel.recv_stderr),
+                loop.run_in_executor(self._threads, read, channel.recv),
+                loop.run_in_executor(self._threads, read, channel.recv_stderr),
             )
             status = await loop.run_in_executor(self._threads, channel.recv_exit_status)
             return CommandResult(exit_status=status, stdout=stdout, stderr=stderr)
@@ -178,7 +186,7 @@ class Shell:
                 f"commands; it ended with status {result.exit_status} and printed {result.summary[:200]!r}. "
                 "Its startup files (such as .bashrc) must not read input or exit when no terminal is attached"
             )
-        return replace(result, stdout=_between(result.stdout, mark), stderr=_between(result.stderr, mark))
+        return replace(result, stdout=between(result.stdout, mark), stderr=between(result.stderr, mark))
 
     def _lost(self, command: Command, what: str) -> Unreachable | OutcomeUnknown:
         sentence = f"{self._name}: `{_short(command)}` {what}"
@@ -188,7 +196,25 @@ class Shell:
             )
         return Unreachable(sentence)
 
-    async def _session(self, transport: paramiko.Transport) -> paramiko.Channel:
+    async def _session(self, transport: paramiko.Transport, limit: float) -> paramiko.Channel:
+        """A session of the connection. One that is refused waits for the other commands to end, up to *limit* seconds.
+
+        A server may allow fewer sessions than SESSIONS_MAX, and counts one until it has cleared it away.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            try:
+                return await self._opened(transport)
+            except _SessionRefusedError as error:
+                patience = limit if self._talking else self._connect_seconds
+                if loop.time() - began > patience:
+                    if not self._talking:
+                        transport.close()
+                    raise Unreachable(f"{self._name} does not open a session: {error}") from error
+            await asyncio.sleep(_REFUSED_SECONDS)
+
+    async def _opened(self, transport: paramiko.Transport) -> paramiko.Channel:
         work = asyncio.get_running_loop().run_in_executor(self._threads, self._open, transport)
         try:
             return await self._guarded(transport, work, self._connect_seconds + 1)
@@ -232,38 +258,6 @@ async def open_hosts(environment: Environment, *, connected: bool = True) -> Asy
                 if isinstance(outcome, BaseException):
                     raise outcome
         yield shells
-
-
-def _read(receive: Callable[[int], bytes]) -> str:
-    """Read a stream to its end. Of a long one the first and the last part are kept."""
-    half = OUTPUT_MAX // 2
-    head, tail, dropped = bytearray(), bytearray(), 0
-    while chunk := receive(65536):
-        room = half - len(head)
-        head += chunk[:room] if room > 0 else b""
-        tail += chunk[max(room, 0) :]
-        if len(tail) > 2 * half:
-            dropped += len(tail) - half
-            del tail[:-half]
-    if len(tail) > half:
-        dropped += len(tail) - half
-        del tail[:-half]
-    gap = f"\n… {dropped} bytes left out …\n".encode() if dropped else b""
-    return bytes(head + gap + tail).decode(errors="replace")
-
-
-def _framed(script: str, mark: str) -> str:
-    """*script* with *mark* before and after its output: startup files of the login shell may print as well."""
-    show = f"printf '%s\\n' {mark}; printf '%s\\n' {mark} >&2"
-    head = "\n" * _LINES_TO_SPARE + "#runbook"
-    return f"{head}\n{show}\n{script}\nrunbook_status=$?\n{show}\nexit $runbook_status\n"
-
-
-def _between(output: str, mark: str) -> str:
-    """What stands between two marks; after the first where the second is missing, because the script was killed."""
-    _, _, rest = output.partition(f"{mark}\n")
-    own, end, _ = rest.rpartition(mark)
-    return own if end else rest
 
 
 def _short(command: Command) -> str:

@@ -16,7 +16,8 @@ import pytest
 from handlers.environment.model import Environment
 from handlers.errors import OutcomeUnknown, Refused, Unreachable
 from handlers.host.command import Command
-from handlers.host.ssh import OUTPUT_MAX, Shell, open_hosts
+from handlers.host.framing import OUTPUT_MAX
+from handlers.host.ssh import Shell, open_hosts
 from rehearsal.hosts.sshd import SshdError, find_sshd, make_key
 from tests.integration.host.ssh_target import CLOSED_PORT, Target, open_host, serve
 
