@@ -20,6 +20,9 @@ WITH intake AS (
     SELECT q.id, q.entity_type, q.source_entity_id, q.created_at, pg_column_size(q.validated_payload) AS bytes,
         pg_column_compression(q.validated_payload) IS NOT NULL AS is_packed
     FROM tds_sync_queue q
+    -- One row, and a hundred to the planner: so it keeps the answer of the lookup below for each record (Memoize).
+    -- With statistics from before a burst it would look up each event of a record, and read all of them each time.
+    CROSS JOIN json_to_recordset('[{"once": true}]') AS memo (once boolean)
     LEFT JOIN LATERAL (
         -- The oldest event of the record that cannot be in this batch: nothing newer may be taken before it.
         -- Newer ones are not chosen at all. Chosen and then dropped, they could fill every batch and stall the queue.
@@ -27,7 +30,8 @@ WITH intake AS (
         FROM (
             SELECT held.created_at, held.id
             FROM tds_sync_queue held
-            WHERE held.entity_type = q.entity_type
+            WHERE memo.once
+              AND held.entity_type = q.entity_type
               AND held.source_entity_id = q.source_entity_id
               AND (held.status = 'processing'
                    -- The ERP's own workers take their lease before they set the status.
@@ -67,12 +71,14 @@ WITH intake AS (
     SELECT q.id, q.entity_type, q.source_entity_id, q.created_at, pg_column_size(q.validated_payload) AS bytes,
         pg_column_compression(q.validated_payload) IS NOT NULL AS is_packed
     FROM tds_sync_queue q
+    CROSS JOIN json_to_recordset('[{"once": true}]') AS memo (once boolean)
     LEFT JOIN LATERAL (
         SELECT e.created_at, e.id
         FROM (
             SELECT held.created_at, held.id
             FROM tds_sync_queue held
-            WHERE held.entity_type = q.entity_type
+            WHERE memo.once
+              AND held.entity_type = q.entity_type
               AND held.source_entity_id = q.source_entity_id
               AND (held.status = 'processing'
                    OR (held.status = 'pending' AND held.lock_expires_at > now())

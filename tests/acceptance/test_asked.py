@@ -100,7 +100,8 @@ async def test_a_release_is_held_and_then_its_watch_is_skipped(home: Path) -> No
     scenario = Scenario(
         story="good",
         end="succeeded",
-        # Asked while the hosts prepare: the deploy ends before it is held.
+        # Asked while the hosts prepare: the deploy ends before it is held. A host that is away makes it long enough.
+        faults=("host-away@prepare/web-2:6",),
         asked=(("prepare", "hold"), ("watching", "skip")),
         then=("resume",),
         expected=SHORT,

@@ -87,6 +87,36 @@ async def test_a_claim_after_a_burst_does_not_read_the_burst(
         assert await rows_read(tx) - before < (200 if adopted or status == "pending" else 20_000)
 
 
+@pytest.mark.parametrize(
+    "first", [{"status": "retry"}, {"status": "processing"}], ids=lambda first: first["status"]
+)
+@pytest.mark.parametrize("status", ["pending", "retry"])
+async def test_a_crowd_behind_one_event_is_passed_over_in_one_walk(
+    engine: AsyncEngine, status: str, first: dict[str, object]
+) -> None:
+    """Each event of the record is read twice, and not once for each other one; with statistics from before, too."""
+    await crowd(engine, 3000)
+    async with engine.begin() as tx:
+        await tx.execute(text("ALTER TABLE tds_sync_queue SET (autovacuum_enabled = off)"))
+        await tx.execute(text("UPDATE tds_sync_queue SET status = 'completed', source_entity_id = id::text"))
+        await tx.execute(text("ANALYZE tds_sync_queue"))
+        await tx.execute(
+            text(
+                "UPDATE tds_sync_queue SET source_entity_id = '1', status = CAST(:status AS tds_event_status),"
+                " next_retry_at = now() - interval '1 minute'"
+            ),
+            {"status": status},
+        )
+    oldest = await event(engine, "1", age=4000)
+    await change(engine, oldest, next_retry_at="sql:now() + interval '1 hour'", **first)
+    other = await event(engine, "2")
+    async with engine.begin() as tx:
+        before = await rows_read(tx)
+        [claimed] = await claim(tx, owner="me", limit=100, lease_seconds=60)
+        assert claimed.id == other
+        assert await rows_read(tx) - before < 5 * 3000
+
+
 async def test_retries_of_a_record_keep_their_order(engine: AsyncEngine) -> None:
     """They are taken by the time of their retry: the newer event of a record is not taken before the older one."""
     older, newer = await event(engine, "1", age=60), await event(engine, "1", age=30)

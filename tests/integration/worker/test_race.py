@@ -290,4 +290,9 @@ async def test_killed_workers_and_a_crashed_database_leave_what_one_worker_would
     expected = await once_in_order(alone, good + bad)
     assert expected["invoices"]
     assert expected["products"]
-    assert await contents(raced) == expected
+    found = await contents(raced)
+    # Only what differs: the whole of it is a page for each table.
+    assert {name: [row for row in found[name] if row not in rows] for name, rows in expected.items()} == {
+        name: [row for row in rows if row not in found[name]] for name, rows in expected.items()
+    }
+    assert found == expected
