@@ -138,28 +138,27 @@ def resolve(
     ready = [
         version for version, absent in pairs if not absent or (version.change.deleted and not deletes_wait)
     ]
+    ready_ids = {version.event.id for version in ready}
     results: dict[UUID, Result] = {}
-    owned: dict[UUID, bool] = {}
+    for version, absent in pairs:
+        if absent and version.event.id not in ready_ids:
+            if merge_versions([*ready, version], existing).owned[len(ready)]:
+                # It waits even for a deleted record, or if only the raw record would change: no value may be lost.
+                results[version.event.id] = _waiting_result(absent)
+            else:
+                # None of its values is left, but it still is one of the versions with its stamp.
+                ready.append(version)
     row: Row | None = None
     if ready:
         folded = merge_versions(ready, existing)
         row = _row(handler, ready, folded, existing)
+        absent_by_id = {version.event.id: absent for version, absent in pairs}
         for at, version in enumerate(ready):
-            results[version.event.id] = _result_of(handler, version, folded, at)
-            owned[version.event.id] = bool(folded.owned[at])
-    for version, absent in pairs:
-        id_ = version.event.id
-        if absent and id_ in owned:
+            id_ = version.event.id
+            results[id_] = _result_of(handler, version, folded, at)
             # A newer delete may be stored already: what is left of this version still has no references.
-            if results[id_].outcome is Outcome.APPLIED or owned[id_]:
-                results[id_] = _waiting_result(absent)
-        elif absent:
-            folded = merge_versions([*ready, version], existing)
-            if folded.owned[len(ready)]:
-                # It waits even for a deleted record, or if only the raw record would change: no value may be lost.
-                results[id_] = _waiting_result(absent)
-            else:
-                results[id_] = _result_of(handler, version, folded, len(ready))
+            if absent_by_id[id_] and (results[id_].outcome is Outcome.APPLIED or folded.owned[at]):
+                results[id_] = _waiting_result(absent_by_id[id_])
     return row, results
 
 

@@ -257,3 +257,37 @@ async def test_a_version_that_waits_is_not_overtaken_by_a_deletion(
             await alone.rollback()
         assert await after(tx, [gone, whole], [anew], [customer], [whole]) == expected
         assert await after(tx, [gone], [anew], [whole], [customer], [whole]) == expected
+
+
+@pytest.mark.parametrize("first", ["alone", "in one batch"])
+async def test_a_tied_version_whose_parents_are_missing_still_counts_as_arrived(
+    engine: AsyncEngine, first: str
+) -> None:
+    """It lost against one that arrived later. A second delivery of it, after its parents, changes nothing."""
+
+    def adjusted(item: str, minute: int) -> Event:
+        record = {"inventory_adjustment_id": "70", "line_items": [{"item_id": item, "quantity_adjusted": 1}]}
+        stamped = record | {"last_modified_time": "2025-11-04T09:00:00+0000"}
+        return event(E.STOCK_ADJUSTMENT, stamped, created_at=ARRIVED + timedelta(minutes=minute))
+
+    async def product(tx: AsyncConnection, item: str) -> None:
+        assert await outcomes(tx, event(E.PRODUCT, {"item_id": item})) == [Outcome.APPLIED]
+
+    lost, won, again = adjusted("2", 1), adjusted("1", 2), adjusted("2", 3)
+    async with engine.connect() as tx:
+        await product(tx, "1")
+        if first == "alone":
+            assert await outcomes(tx, won) == [Outcome.APPLIED]
+            assert await outcomes(tx, lost) == [Outcome.SUPERSEDED]
+        else:
+            assert await outcomes(tx, lost, won) == [Outcome.SUPERSEDED, Outcome.APPLIED]
+        await product(tx, "2")
+        assert await outcomes(tx, again) == [Outcome.SUPERSEDED]
+        stored = await tables(tx)
+        await tx.rollback()
+    async with engine.connect() as tx:
+        for item in ("1", "2"):
+            await product(tx, item)
+        for one in (lost, won, again):
+            await applied(tx, [one])
+        assert (await tables(tx))["stock_adjustments"] == stored["stock_adjustments"]
