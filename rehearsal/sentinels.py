@@ -84,7 +84,12 @@ def plant(host: RehearsalHost, remote: Remote, database_password: str) -> None:
     write_secret(host.folder / "hook-secret", database_password)
     config = host.repository / ".git" / "config"
     # Not by `git remote set-url`: its command line would be in the process list.
-    config.write_text(_ORIGIN.sub(rf"\1{remote.url}", config.read_text("utf-8")), "utf-8")
+    changed, number = _ORIGIN.subn(rf"\1{remote.url}", config.read_text("utf-8"))
+    if number != 1:
+        raise RuntimeError(
+            f"{config} has {number} addresses of an origin, not one: no secret was planted in it"
+        )
+    config.write_text(changed, "utf-8")
 
 
 HOOK = 'printf "connecting with %s\\\\n" "$(cat "$HOME/hook-secret")"'

@@ -54,6 +54,14 @@ class CommandResult:
         return " ".join((self.stderr.strip() or self.stdout.strip()).split())[-400:]
 
 
+def _says_more(record: logging.LogRecord) -> bool:
+    return "open FAILED" not in record.getMessage()
+
+
+# paramiko logs an ERROR for each refused channel. Here one is asked for again, and the last one is an error of ours.
+logging.getLogger("paramiko.transport").addFilter(_says_more)
+
+
 class _SessionRefusedError(Exception):
     """The server refused one session; the connection and the commands on it are sound."""
 

@@ -26,6 +26,7 @@ class Limited(asyncssh.SSHServer):
     def __init__(self, allowed: int) -> None:
         self.allowed = allowed
         self.refused = 0
+        self.is_full = asyncio.Event()
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """Remember the connection, which the test closes."""
@@ -41,6 +42,8 @@ class Limited(asyncssh.SSHServer):
             self.refused += 1
             raise asyncssh.ChannelOpenError(2, "open failed")
         self.allowed -= 1
+        if self.allowed == 0:
+            self.is_full.set()
         return asyncssh.SSHServerProcess(self._serve, None, 3, False)  # type: ignore[no-untyped-call]
 
     async def _serve(self, process: asyncssh.SSHServerProcess[str]) -> None:
@@ -75,12 +78,28 @@ async def limited(folder: Path, allowed: int, **ssh: float) -> AsyncIterator[tup
         yield shell, server
 
 
-async def test_a_refused_session_waits_for_the_others_and_cuts_none_of_them_off(tmp_path: Path) -> None:
-    """A server with two sessions serves twenty commands at once, on one connection."""
+async def test_a_refused_session_waits_for_the_others_and_cuts_none_of_them_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server with two sessions serves twenty commands at once, on one connection, and no log has an error."""
     async with limited(tmp_path, 2) as (shell, server):
         results = await asyncio.gather(*(shell.run(Command("echo", n)) for n in range(20)))
         assert [int(result.stdout) for result in results] == list(range(20))
         assert server.refused > 0
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_command_that_gets_no_session_in_time_leaves_the_others_alone(tmp_path: Path) -> None:
+    """Its own limit ends the waiting; nothing was sent, so that a retry is safe. The other command ends well."""
+    async with limited(tmp_path, 1) as (shell, server):
+        gate = tmp_path / "gate"
+        body = f"until [ -e '{gate}' ]; do sleep 0.05; done; echo done"
+        busy = asyncio.create_task(shell.run(Command.procedure(body, title="busy")))
+        await server.is_full.wait()
+        with pytest.raises(Unreachable, match="does not open a session"):
+            await shell.run(Command("true", changes=True), limit=0.5)
+        gate.touch()
+        assert (await busy).stdout == "done\n"
 
 
 async def test_a_server_that_opens_no_session_is_unreachable_in_bounded_time(tmp_path: Path) -> None:

@@ -44,6 +44,21 @@ async def crowd(engine: AsyncEngine, events: int) -> None:
         await autocommit.execute(text("ANALYZE tds_sync_queue"))
 
 
+async def burst(engine: AsyncEngine, status: str, key: str = "id::text") -> None:
+    """All events are open now and due, with statistics from when they were done; *key* is SQL for their records."""
+    async with engine.begin() as tx:
+        await tx.execute(text("ALTER TABLE tds_sync_queue SET (autovacuum_enabled = off)"))
+        await tx.execute(text("UPDATE tds_sync_queue SET status = 'completed', source_entity_id = id::text"))
+        await tx.execute(text("ANALYZE tds_sync_queue"))
+        await tx.execute(
+            text(
+                f"UPDATE tds_sync_queue SET source_entity_id = {key}, status = CAST(:status AS tds_event_status),"
+                " next_retry_at = CASE WHEN :status = 'retry' THEN now() - interval '1 minute' END"
+            ),
+            {"status": status},
+        )
+
+
 @pytest.mark.parametrize("held", [False, True])
 async def test_a_claim_reads_the_events_of_a_record_a_few_times_and_not_for_each(
     engine: AsyncEngine, held: bool
@@ -70,17 +85,7 @@ async def test_a_claim_after_a_burst_does_not_read_the_burst(
             for name in ("pending", "retries"):
                 await tx.execute(text(f"DROP INDEX ix_tds_sync_queue_{name}"))
     await crowd(engine, 3000)
-    async with engine.begin() as tx:
-        await tx.execute(text("ALTER TABLE tds_sync_queue SET (autovacuum_enabled = off)"))
-        await tx.execute(text("UPDATE tds_sync_queue SET status = 'completed', source_entity_id = id::text"))
-        await tx.execute(text("ANALYZE tds_sync_queue"))
-        await tx.execute(
-            text(
-                "UPDATE tds_sync_queue SET status = CAST(:status AS tds_event_status),"
-                " next_retry_at = CASE WHEN :status = 'retry' THEN now() - interval '1 minute' END"
-            ),
-            {"status": status},
-        )
+    await burst(engine, status)
     async with engine.begin() as tx:
         before = await rows_read(tx)
         assert len(await claim(tx, owner="me", limit=1, lease_seconds=60)) == 1
@@ -96,17 +101,7 @@ async def test_a_crowd_behind_one_event_is_passed_over_in_one_walk(
 ) -> None:
     """Each event of the record is read twice, and not once for each other one; with statistics from before, too."""
     await crowd(engine, 3000)
-    async with engine.begin() as tx:
-        await tx.execute(text("ALTER TABLE tds_sync_queue SET (autovacuum_enabled = off)"))
-        await tx.execute(text("UPDATE tds_sync_queue SET status = 'completed', source_entity_id = id::text"))
-        await tx.execute(text("ANALYZE tds_sync_queue"))
-        await tx.execute(
-            text(
-                "UPDATE tds_sync_queue SET source_entity_id = '1', status = CAST(:status AS tds_event_status),"
-                " next_retry_at = now() - interval '1 minute'"
-            ),
-            {"status": status},
-        )
+    await burst(engine, status, key="'1'")
     oldest = await event(engine, "1", age=4000)
     await change(engine, oldest, next_retry_at="sql:now() + interval '1 hour'", **first)
     other = await event(engine, "2")
