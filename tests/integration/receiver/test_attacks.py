@@ -215,6 +215,14 @@ class TestSlowness:
     ) -> None:
         """No request in progress is dropped for a new one."""
         monkeypatch.setattr(connection, "CONNECTIONS_MAX", 3)
+        begun = asyncio.Semaphore(0)
+        receive = connection.Connection.data_received
+
+        def received(self: connection.Connection, data: bytes) -> None:
+            receive(self, data)
+            begun.release()
+
+        monkeypatch.setattr(connection.Connection, "data_received", received)
         async with receiver(engine) as client:
             async with engine.begin() as tx:
                 await tx.execute(text("LOCK TABLE tds_inbox_events IN ACCESS EXCLUSIVE MODE"))
@@ -222,7 +230,9 @@ class TestSlowness:
                     asyncio.create_task(shout(port_of(client), call(item(n), b"Connection: close")))
                     for n in range(3)
                 ]
-                await asyncio.sleep(0.5)
+                # All three are in progress. The server gives up writing them after two seconds.
+                for _ in busy:
+                    await asyncio.wait_for(begun.acquire(), 10)
                 ((status, told),) = await shout(port_of(client), call(item(9)))
                 assert (status, told["status"]) == (503, "refused")
             assert [status for each in await asyncio.gather(*busy) for status, _ in each] == [200] * 3
