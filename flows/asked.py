@@ -91,7 +91,7 @@ async def until_asked(work: Awaitable[T], run: Release, terminated: asyncio.Futu
 def ends_step(request: Request, phase: Phase) -> bool:
     """Whether a request ends the running step at once.
 
-    A deploy is held after its end: in between, a host may stand with its workers stopped.
+    A deploy looks for a hold itself, before each group of hosts: broken off, it would leave workers stopped.
     """
     match request.verb:
         case Verb.HOLD:

@@ -36,7 +36,7 @@ RequiredReason = Annotated[str, typer.Option("--reason", help="One sentence for 
 def hold(
     environment: EnvironmentOption, reason: RequiredReason, *, by: ByOption = "", run_options: RunOptions
 ) -> int:
-    """Pause a release and leave everything as it is: a deploy after its end, everything else at once."""
+    """Pause a release and leave things as they are: a deploy before its next group of hosts, all else at once."""
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
         run = await _release(database, settings, Verb.HOLD)

@@ -7,22 +7,28 @@ from collections.abc import Sequence
 
 from handlers.core import Core
 from handlers.environment.model import Host
-from handlers.errors import Fenced
+from handlers.errors import Fenced, RunbookError
 from handlers.host.facts import inspect
 from handlers.host.fleet import roll_out
 from handlers.host.health import FleetHealth, until_healthy
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import FENCED, HostChange
 from handlers.phases.probe import blaming_for_database, record_host_notes
-from handlers.release.ledger import intents, releases
+from handlers.release.decisions import Verb
+from handlers.release.ledger import intents, releases, requests
 from handlers.release.ledger.intents import LedgerRecorder
-from handlers.release.note import PhaseNote
+from handlers.release.ledger.requests import Request
+from handlers.release.note import HeldBy, PhaseNote
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 
 
 async def deploy_release(core: Core, release: Release) -> Conclusion:
-    """Deploy the released revision: first on one host until it is healthy, then on the others."""
+    """Deploy the released revision: first on one host until it is healthy, then on the others.
+
+    A hold that a person asks for meanwhile takes effect before the next group of hosts. What has begun is finished.
+    """
     change = await _host_change(core, release)
+    asked: list[Request] = []
     async with open_hosts(core.environment) as shells:
         replaced = await _processes(shells, release.to_revision)
 
@@ -39,19 +45,35 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
             )
             return blaming_for_database(proven)
 
+        async def must_pause() -> bool:
+            asked[:] = await _holds(core, release)
+            return bool(asked)
+
         try:
-            rolled_out = await roll_out(shells, change, healthy)
+            rolled_out = await roll_out(shells, change, healthy, must_pause)
         except Fenced as error:
             return await _fenced(core, release, error)
     # An earlier attempt of this release may have changed a host that this one has not reached.
     touched = rolled_out.touched_hosts or await has_touched(core, release)
+    sentence = rolled_out.sentence
     return Conclusion(
         verdict=rolled_out.verdict,
-        sentence=rolled_out.sentence,
+        sentence=f"{asked[0].sentence}; {sentence}" if rolled_out.paused else sentence,
         touched_hosts=touched,
         blames_revision=rolled_out.blames_revision,
+        held_by=HeldBy.OPERATOR if rolled_out.paused else HeldBy.GATE,
         note=PhaseNote(changed=touched, steps=rolled_out.steps),
     )
+
+
+async def _holds(core: Core, release: Release) -> list[Request]:
+    """The open requests to hold the release. While the ledger is away there are none: the next intent waits for it."""
+    try:
+        return [
+            request for request in await requests.see(core.database, release) if request.verb is Verb.HOLD
+        ]
+    except RunbookError:
+        return []
 
 
 async def _fenced(core: Core, release: Release, error: Fenced) -> Conclusion:

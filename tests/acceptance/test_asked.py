@@ -96,13 +96,13 @@ def home() -> Iterator[Path]:
 
 
 async def test_a_release_is_held_and_then_its_watch_is_skipped(home: Path) -> None:
-    """The sample of what follows: its controller holds it after the deploy, and skips the watch by name."""
+    """The sample of what follows: it is held between two hosts, finished, and its watch is skipped by name."""
     scenario = Scenario(
         story="good",
         end="succeeded",
-        # Asked while the hosts prepare: the deploy ends before it is held. A host that is away makes it long enough.
-        faults=("host-away@prepare/web-2:6",),
-        asked=(("prepare", "hold"), ("watching", "skip")),
+        # Asked while the first host is switched. It is away, so that this takes long enough.
+        faults=("host-away@activate/web-1:6",),
+        asked=(("activate", "hold"), ("watching", "skip")),
         then=("resume",),
         expected=SHORT,
         speed=20,
@@ -117,7 +117,8 @@ async def test_a_release_is_held_and_then_its_watch_is_skipped(home: Path) -> No
     }, said
     held, skipped = (json.loads(run.commands[verb].stdout.splitlines()[-1]) for verb in ("hold", "skip"))
     assert held["outcome"] == "held"
-    assert "a test" in held["reason"]
+    assert "a test; 1 of 2 hosts are on" in held["reason"]
+    assert "the workers of all hosts run" in held["reason"]
     assert skipped["outcome"] == "succeeded"
     assert skipped["reason"].startswith("skipped: ")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,82 @@ async def test_an_unhealthy_first_host_keeps_the_others_from_the_revision(target
         assert conclusion.verdict is Verdict.FAIL
         assert "HTTP 503" in conclusion.sentence
         assert (target.head("web-1"), target.head("web-2")) == (sha, old)
+
+
+async def at_look(number: int, looks: list[int]) -> bool:
+    """Whether a person has asked for a pause: from the look with this number on."""
+    looks.append(number)
+    return len(looks) >= number
+
+
+@pytest.mark.parametrize(("number", "switched"), [(1, 0), (2, 0), (3, 1)])
+async def test_a_pause_begins_no_further_group_and_leaves_no_worker_stopped(
+    target: Target, number: int, switched: int
+) -> None:
+    """Before the workers stop, before the first group, and between two groups."""
+    sha, old, notes = target.commit("second"), target.head(), Notes()
+    before = [await pid(target, host, "tsh-erp-workers") for host in target.hosts]
+    async with shells_of(target) as shells:
+        paused = await roll_out(shells, change(sha, notes), always_healthy, partial(at_look, number, []))
+        assert (paused.verdict, paused.paused) == (Verdict.INCONCLUSIVE, True), paused.sentence
+        assert paused.touched_hosts is (number > 1)
+        assert [target.head(host) for host in target.hosts] == [sha if switched else old, old]
+        assert sum("activate" in operation for operation in notes.intended()) == switched
+        after = [await pid(target, host, "tsh-erp-workers") for host in target.hosts]
+        assert "0" not in after
+        assert (after == before) is (number == 1)
+        finished = await roll_out(shells, change(sha, notes, attempt=2), always_healthy)
+    assert finished.verdict is Verdict.PASS, finished.sentence
+    assert {target.head(host) for host in target.hosts} == {sha}
+    assert "0" not in [await pid(target, host, "tsh-erp-workers") for host in target.hosts]
+
+
+async def test_a_pause_finishes_the_switch_that_a_dead_controller_has_begun(target: Target) -> None:
+    """Its successor is asked to pause from the start: no tree stays half switched, and the next host is not begun."""
+    sha, old = target.commit("second"), target.head()
+    slow = deploy_keys(after_activate=['echo "$REVISION" >>"$HOME/hook"; sleep 1'])
+    async with shells_of(target, **slow) as shells:
+        first = asyncio.create_task(roll_out(shells, change(sha)))
+        async with asyncio.timeout(20):
+            while not (target.hosts["web-1"] / "hook").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+    async with shells_of(target, **slow) as shells:
+        paused = await roll_out(shells, change(sha, token=2), always_healthy, partial(at_look, 1, []))
+        state = await read_state(shells[0])
+    assert paused.paused, paused.sentence
+    assert (target.head("web-1"), target.head("web-2")) == (sha, old)
+    assert state is not None
+    assert state.operation == "r1-start-workers-web-1-1"
+    assert "0" not in [await pid(target, host, name) for host in target.hosts for name in UNITS]
+    assert (target.hosts["web-1"] / "hook").read_text() == f"{sha}\n"
+
+
+async def test_a_pause_that_comes_after_the_last_group_ends_with_the_deploy(target: Target) -> None:
+    """Nothing new would begin, so the deploy is complete and the next phase is held."""
+    sha = target.commit("second")
+    async with shells_of(target) as shells:
+        conclusion = await roll_out(shells, change(sha), always_healthy, partial(at_look, 4, []))
+    assert (conclusion.verdict, conclusion.paused) == (Verdict.PASS, False), conclusion.sentence
+    assert {target.head(host) for host in target.hosts} == {sha}
+
+
+async def test_workers_that_do_not_start_in_a_pause_fail_the_deploy(target: Target) -> None:
+    """A host without workers is not left to a person: the fleet goes back."""
+    sha = target.commit("second")
+
+    async def breaks() -> bool:
+        if await pid(target, "web-2", "tsh-erp-workers") != "0":
+            return False
+        (target.hosts["web-2"] / "units" / "tsh-erp-workers.service").unlink(missing_ok=True)
+        return True
+
+    async with shells_of(target) as shells:
+        conclusion = await roll_out(shells, change(sha), always_healthy, breaks)
+    assert (conclusion.verdict, conclusion.paused) == (Verdict.FAIL, False), conclusion.sentence
+    assert "start-workers-web-2" in conclusion.sentence
 
 
 async def test_workers_that_came_back_by_themselves_are_stopped_again(target: Target) -> None:
