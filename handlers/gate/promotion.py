@@ -1,0 +1,125 @@
+"""Promotion: what must be proven before a watch passes. Pending counts as failed here, the other way round.
+
+F(q) is the stake of a bet that the release fails less than q: healthy units let it grow. A release that fails in q or
+more reaches 1/b with a probability of at most b.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from handlers.gate.holds import Holds
+from handlers.gate.parameters import POOLED, Parameters
+from handlers.gate.units import Units
+
+GOOD_RATES = (0.005, 0.02, 0.05)
+RECORDS_FAILED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """The distinct records of the watch."""
+
+    good: int
+    units: int
+    bad_odds: float
+    """F at the bar for "bad"."""
+    mid_odds: float
+    """F at the bar for "tolerable"."""
+    rate: float | None
+    """The measured success without the worst window."""
+
+
+def proof(units: Units, holds: Holds) -> Proof:
+    """Count the records, and what they prove, without one window where that proves more."""
+    p, counts = units.parameters, units.distinct
+    keep = [0 if holds.outages and holds.masked(block) else 1 for block in range(len(counts.units))]
+    number, good, bad = (
+        [count * kept for count, kept in zip(column, keep, strict=True)]
+        for column in (counts.units, counts.good, counts.bad)
+    )
+    first, last = worst_window(bad, p.forgiven_blocks)
+    total, well, ill = sum(number), sum(good), sum(bad)
+    fewer, well_fewer = total - sum(number[first:last]), well - sum(good[first:last])
+    blocks = max(len(number), 1)
+    settled = well_fewer + ill - sum(bad[first:last])
+
+    def best(q: float) -> float:
+        return max(health_odds(well, total, q), health_odds(well_fewer, fewer, q) / blocks)
+
+    return Proof(
+        good=well,
+        units=total,
+        bad_odds=best(1 - p.bad),
+        mid_odds=best(1 - p.tolerable),
+        rate=well_fewer / settled if settled else None,
+    )
+
+
+def health_odds(good: int, units: int, q: float) -> float:
+    """F(q): the odds against "q or more of the records fail"."""
+    score = 0.0
+    for rate in GOOD_RATES:
+        if rate < q:
+            log = good * math.log((1 - rate) / (1 - q)) + (units - good) * math.log(rate / q)
+            score += math.exp(min(log, 700.0))
+    return score / len(GOOD_RATES)
+
+
+def worst_window(bad: Sequence[int], blocks: int) -> tuple[int, int]:
+    """The blocks in a row with the most failures."""
+    best, first = 0, 0
+    for start in range(len(bad)):
+        here = sum(bad[start : start + blocks])
+        if here > best:
+            best, first = here, start
+    return (first, first + blocks) if best else (0, 0)
+
+
+def clean_missing(seen: Proof, parameters: Parameters) -> int:
+    """How many more clean records would prove enough."""
+    for more in range(10_000):
+        good, units = seen.good + more, seen.units + more
+        if (
+            health_odds(good, units, 1 - parameters.bad) >= 1 / parameters.beta
+            and health_odds(good, units, 1 - parameters.tolerable) >= 1 / parameters.beta_mid
+        ):
+            return more
+    return 10_000
+
+
+def obstacles(
+    units: Units, holds: Holds, seen: Proof, doubts: dict[str, float], untaken: int
+) -> Iterator[str]:
+    """What stands in the way of a promotion, in the order in which a person would ask."""
+    p = units.parameters
+    if holds.by_person:
+        yield f"a person holds {_names(holds.by_person)}"
+    if holds.quotas:
+        yield f"the gate holds {_names(holds.quotas)}"
+    if holds.upstream_away:
+        yield "the upstream is away"
+    if untaken:
+        yield f"{untaken} items wait and no worker takes them"
+    if seen.bad_odds < 1 / p.beta or seen.mid_odds < 1 / p.beta_mid:
+        yield f"{seen.good} of {seen.units} records completed; {clean_missing(seen, p)} more clean ones are needed"
+    if seen.rate is not None and seen.rate < p.ok:
+        yield f"{seen.good} of {seen.units} records completed; {seen.rate:.1%} is below {p.ok:.0%}"
+    for stream, doubt in doubts.items():
+        yield f"{_name(stream)} is in doubt, odds {doubt:.0f}"
+    for entity, standing in units.standing.items():
+        failed, records = len(standing.failed), len(standing.failed | standing.completed)
+        if standing.failures and not standing.successes:
+            yield f"none of {records} records of {entity} completed"
+        elif failed >= RECORDS_FAILED and 2 * failed >= records:
+            yield f"{failed} of {records} records of {entity} failed when they last came"
+
+
+def _name(stream: str) -> str:
+    return "all types together" if stream == POOLED else f"type {stream}"
+
+
+def _names(streams: dict[str, float] | dict[str, int]) -> str:
+    return "everything" if POOLED in streams else ", ".join(sorted(streams))
