@@ -6,11 +6,12 @@ person held comes back the same way.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from handlers.gate.courses import Course
 from handlers.gate.parameters import POOLED, Parameters
-from handlers.gate.units import Course, Units
+from handlers.gate.units import Units
 
 START, FAILURE, SUCCESS = -0.86, 1.39, -0.17
 """The score of a stream that opens: log odds of a failing share of 20 % against 5 %."""
@@ -39,10 +40,19 @@ class Breaker:
     closed: dict[str, float] = field(default_factory=dict)
     """When the last hold of a stream ended. Suspicion begins anew there."""
     _seen: int = 0
+    """How many outcomes were read."""
 
     def hold(self, stream: str, at: float) -> None:
         """Hold *stream* to its probes."""
         self.held[stream] = Held(since=at, quota=self.parameters.probe)
+
+    def probes(self, stream: str) -> bool:
+        """Whether the stream is held to its probes."""
+        return stream in self.held and not self.held[stream].opening
+
+    def forget(self) -> None:
+        """The outcomes are counted again from the first: those until now are no news."""
+        self._seen = -1
 
     def since(self, stream: str) -> float:
         """From when on suspicion counts."""
@@ -50,11 +60,12 @@ class Breaker:
 
     def step(self, units: Units, suspects: Collection[str], now: float) -> None:
         """One look: what has ended since the last one, and who is suspicious."""
-        new, self._seen = units.outcomes[self._seen :], len(units.outcomes)
+        new = units.outcomes[self._seen :] if self._seen >= 0 else []
+        self._seen = len(units.outcomes)
         for stream, held in list(self.held.items()):
-            for _, course in new:
+            for course in new:
                 if stream in (POOLED, course.entity) and course.admitted >= held.since:
-                    held = _counted(held, course)
+                    held = _counted(held, course, news=units.is_news(course))
             self._move(stream, held, stream in suspects, now)
         for stream in suspects:
             if stream not in self.held:
@@ -77,8 +88,13 @@ class Breaker:
         else:
             self.held[stream] = held
 
-    def quotas(self, units: Units, types: Collection[str], now: float) -> dict[str, int]:
-        """How many items of each held stream may be admitted in the next ten seconds. That of all hides the others."""
+    def quotas(
+        self, units: Units, types: Collection[str], queued: Sequence[str], now: float
+    ) -> dict[str, int]:
+        """How many items of each held stream may be admitted in the next ten seconds.
+
+        *queued* are the types of what waits to be admitted, the oldest first.
+        """
         p = self.parameters
         quotas = {}
         for stream, held in self.held.items():
@@ -89,23 +105,34 @@ class Breaker:
                     for course in units.open.values()
                     if stream in (POOLED, course.entity) and _unanswered(course, p, now)
                 ]
+                if stream == POOLED:
+                    open_ = [course for course in open_ if course.waiting_since is None]
                 waits = any(course.waiting_since is not None for course in open_)
-                quotas[stream] = max(min(held.quota, (p.probe_waiting if waits else p.probe) - len(open_)), 0)
-        pooled = self.held.get(POOLED)
-        if pooled is not None and pooled.opening and len(quotas) > 1:
-            # It would admit more of a held type than its own quota: so each type gets one.
-            everything = quotas.pop(POOLED)
-            quotas = {entity: everything for entity in types} | quotas
+                unanswered = len({course.key for course in open_}) if waits else len(open_)
+                quotas[stream] = max(min(held.quota, (p.probe_waiting if waits else p.probe) - unanswered), 0)
+        if POOLED in quotas and len(quotas) > 1:
+            # It would hide the quotas of the held types. So each type gets one.
+            pooled = quotas.pop(POOLED)
+            if self.held[POOLED].opening:
+                return dict.fromkeys(types, pooled) | quotas
+            shared = dict.fromkeys(types, 0)
+            for entity in queued:
+                if pooled > 0 and shared[entity] < quotas.get(entity, pooled):
+                    shared[entity] += 1
+                    pooled -= 1
+            return shared
         return quotas
 
 
-def _counted(held: Held, course: Course) -> Held:
+def _counted(held: Held, course: Course, *, news: bool) -> Held:
     if course.good:
         return replace(held, clean=held.clean + 1, score=max(held.score + SUCCESS, START))
-    if course.known:
+    if not news:
         return held
     return replace(held, clean=0, score=held.score + FAILURE)
 
 
 def _unanswered(course: Course, parameters: Parameters, now: float) -> bool:
+    if course.waiting_since is not None:
+        return True
     return course.hard_at is None and now - course.admitted < parameters.stuck_s

@@ -56,6 +56,12 @@ class DayBefore:
         failing = 1.0 - before.ok
         return 0.0 if failing <= 1.0 - healthy + 1e-9 else wilson_upper(failing, before.units)
 
+    def has_fingerprints(self, stream: str) -> bool:
+        """Whether errors of the day before are known for the stream."""
+        if stream == POOLED:
+            return any(each.fingerprints for each in self.types.values())
+        return bool(self.of(stream).fingerprints)
+
     def p99(self, entity: str) -> float:
         """The age that one of a hundred completed items of the type exceeded; 0 if unknown."""
         latency = self.of(entity).latency_s

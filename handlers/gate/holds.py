@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from handlers.gate.parameters import POOLED, Parameters
 from handlers.gate.traffic import Fact, Item
 
+FOREVER = float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Untaken:
@@ -16,6 +18,7 @@ class Untaken:
     entity: str
     key: str
     free: float
+    """Since when."""
 
 
 @dataclass
@@ -28,16 +31,29 @@ class Holds:
     quotas: dict[str, int] = field(default_factory=dict)
     """What the gate itself lets through at present."""
     outages: list[tuple[float, float]] = field(default_factory=list)
-    """When the upstream was away, as its own probe says. The end of the last one may be open."""
-    stopped: float = 0.0
-    """How long a person held everything."""
-    queue: dict[str, Item] = field(default_factory=dict)
+    """When the upstream was away, as its own probe says."""
+    delays: list[float] = field(default_factory=list)
+    """How long what nobody held waited until a worker took it."""
+    _queue: dict[str, Item] = field(default_factory=dict)
+    _stopped: float = 0.0
+    """How long a person held everything, until the last release."""
+    _pauses: list[tuple[float, float]] = field(default_factory=list)
+    """When a person held anything, or the gate nearly everything: parents could not come."""
+    _probing: bool = False
+    """Whether the gate holds all types to their probes."""
     _open_since: dict[str, float] = field(default_factory=dict)
-    """Since when a stream is not held, or its quota is above zero."""
+    """Since when a person does not hold a stream, and its quota is above zero."""
+    _metered_since: dict[str, float] = field(default_factory=dict)
+    """Since when a stream has a quota above zero."""
     _taken: dict[str, float] = field(default_factory=dict)
     """When something of a stream was taken last."""
-    _newest: tuple[float, float] = (float("-inf"), 0.0)
+    _newest: tuple[float, float] = (-FOREVER, 0.0)
     """Of what was taken, the one that came in last: when it came in, and when it was taken."""
+    _read_until: float = -FOREVER
+
+    def follows(self, fact: Fact) -> bool:
+        """Whether *fact*, if it is late, can still be read."""
+        return bool(fact.item) or fact.at >= self._read_until
 
     def read(self, fact: Fact, item: Item | None) -> None:
         """One fact."""
@@ -46,85 +62,116 @@ class Holds:
             case "held":
                 self.by_person.setdefault(str(told["seg"]), at)
             case "released":
-                since = self.by_person.pop(str(told["seg"]), None)
-                if since is not None:
-                    self._open_since[str(told["seg"])] = at
-                    if told["seg"] == POOLED:
-                        self.stopped += at - max(since, 0.0)
+                self._release(str(told["seg"]), at)
             case "upstream":
                 self._upstream(at, up=bool(told.get("up")))
             case "intake":
+                self._probing = bool(told.get("probing"))
                 self._intake(at, {str(stream): int(quota) for stream, quota in told["quotas"].items()})
             case "queued" if item is not None and item.kind != "replay":
-                self.queue[fact.item] = item
+                if item.admitted is None or item.admitted > at:
+                    self._queue[fact.item] = item
             case "arrive" if item is not None:
-                self.queue.pop(fact.item, None)
-                self._taken[POOLED] = self._taken[item.entity] = at
-                came_in = item.came_in if item.came_in is not None else at
-                self._newest = max(self._newest, (came_in, at))
+                self._take(item, at)
+        if not fact.item:
+            self._read_until = max(self._read_until, at)
+            self._pause(at, bool(self.by_person) or self._probing)
+
+    def _take(self, item: Item, at: float) -> None:
+        self._queue.pop(item.id, None)
+        for stream in (POOLED, item.entity):
+            self._taken[stream] = max(self._taken.get(stream, at), at)
+        came_in = at if item.came_in is None else item.came_in
+        self._newest = max(self._newest, (came_in, at))
+        if not self.quotas and not self.by_person and came_in >= 0:
+            self.delays.append(at - came_in)
+
+    def _release(self, stream: str, at: float) -> None:
+        since = self.by_person.pop(stream, None)
+        if since is not None:
+            self._open_since[stream] = at
+            self._stopped += at - max(since, 0.0) if stream == POOLED else 0.0
 
     def _upstream(self, at: float, *, up: bool) -> None:
-        away = bool(self.outages) and self.outages[-1][1] == float("inf")
-        if up and away:
+        if up and self.upstream_away:
             self.outages[-1] = (self.outages[-1][0], at)
-        elif not up and not away:
-            self.outages.append((at, float("inf")))
+        elif not up and not self.upstream_away:
+            self.outages.append((at, FOREVER))
 
     def _intake(self, at: float, quotas: dict[str, int]) -> None:
         for stream in self.quotas.keys() | quotas.keys():
-            was, now = self.quotas.get(stream, 1), quotas.get(stream, 1)
-            if now > 0 and (was == 0 or (stream in self.quotas) != (stream in quotas)):
-                self._open_since[stream] = at
+            if self.quotas.get(stream) == 0 and quotas.get(stream, 1) > 0:
+                self._open_since[stream] = self._metered_since[stream] = at
+            elif stream not in self.quotas:
+                self._metered_since[stream] = at
         self.quotas = quotas
+
+    def _pause(self, at: float, pausing: bool) -> None:
+        paused = bool(self._pauses) and self._pauses[-1][1] == FOREVER
+        if pausing and not paused:
+            self._pauses.append((at, FOREVER))
+        elif paused and not pausing:
+            self._pauses[-1] = (self._pauses[-1][0], at)
+
+    def paused(self, since: float, until: float) -> float:
+        """How long between *since* and *until* parents could not come."""
+        return sum(
+            max(min(end, until) - max(begin, since), 0.0) for begin, end in self._pauses if end > since
+        )
 
     @property
     def upstream_away(self) -> bool:
         """Whether its probe says now that the upstream is away."""
-        return bool(self.outages) and self.outages[-1][1] == float("inf")
+        return bool(self.outages) and self.outages[-1][1] == FOREVER
 
     def watched(self, now: float) -> float:
         """How long the watch has lasted: not while a person held everything."""
         since = self.by_person.get(POOLED)
-        return now - self.stopped - (now - max(since, 0.0) if since is not None else 0.0)
+        return now - self._stopped - (now - max(since, 0.0) if since is not None else 0.0)
 
     def masked(self, block: int) -> bool:
         """Whether *block* lies within a confirmed outage or its margins."""
         p = self.parameters
         start, end = block * p.block_s, (block + 1) * p.block_s
         return any(
-            start < away_until + p.outage_margin_s and end > away - p.outage_margin_s
-            for away, away_until in self.outages
+            start < back + p.outage_margin_s and end > away - p.outage_margin_s for away, back in self.outages
         )
 
-    def untaken(self, now: float, age_s: float) -> Iterator[Untaken]:
-        """What has been free for longer than *age_s*, while nothing is taken or later ones are; a record once."""
-        if not self.queue or POOLED in self.by_person:
-            return
-        budget = dict(self.quotas)
-        records = set()
-        for item in sorted(self.queue.values(), key=lambda each: (each.came_in or 0.0, each.id)):
-            scope = POOLED if POOLED in budget else item.entity
-            if scope in budget:
-                if budget[scope] <= 0:
-                    continue
-                budget[scope] -= 1
-            if item.entity in self.by_person:
-                continue
-            free = self._free_since(item, held=scope in budget)
-            came_in, taken = self._newest
-            nothing = self._taken.get(POOLED, float("-inf")) < free
-            later = came_in > (item.came_in or 0.0) and taken >= free
-            if now - free > age_s and (nothing or later) and (item.entity, item.key) not in records:
-                records.add((item.entity, item.key))
-                yield Untaken(item.entity, item.key, free)
+    def queued(self) -> list[str]:
+        """The types of what waits to be admitted, the oldest first."""
+        return [item.entity for item in self._in_order()]
 
-    def _free_since(self, item: Item, *, held: bool) -> float:
-        """What nobody holds is free from its coming; of what the gate holds, the head of the queue."""
-        times = [
-            0.0,
-            item.came_in or 0.0,
-            *(self._open_since.get(each, 0.0) for each in (POOLED, item.entity)),
-        ]
-        if held:
-            times.append(self._taken.get(POOLED if POOLED in self.quotas else item.entity, 0.0))
-        return max(times)
+    def untaken(self, now: float, age_s: float) -> Iterator[Untaken]:
+        """What has been free for longer than *age_s*, while nothing is taken or later ones are. A record once."""
+        if POOLED in self.by_person:
+            return
+        ahead: dict[str, int] = {}
+        records: set[tuple[str, str]] = set()
+        for item in self._in_order():
+            scope = POOLED if POOLED in self.quotas else item.entity
+            place = ahead[scope] = ahead.get(scope, -1) + 1
+            record = (item.entity, item.key)
+            if item.entity in self.by_person or self.quotas.get(scope, 1) <= 0 or record in records:
+                continue
+            free = self._free_since(item, scope, place)
+            came_in, taken = self._newest
+            nothing = self._taken.get(POOLED, -FOREVER) < free
+            later = came_in > (item.came_in or 0.0) and taken >= free
+            if now - free > age_s and (nothing or later):
+                records.add(record)
+                yield Untaken(*record, free)
+
+    def _in_order(self) -> list[Item]:
+        return sorted(self._queue.values(), key=lambda each: (each.came_in or 0.0, each.id))
+
+    def _free_since(self, item: Item, scope: str, place: int) -> float:
+        """What nobody holds is free from its coming. Of a stream with a quota, that many become free in each tick."""
+        opened = (self._open_since.get(stream, 0.0) for stream in (POOLED, item.entity))
+        free = max(0.0, item.came_in or 0.0, *opened)
+        quota = self.quotas.get(scope)
+        if quota is None:
+            return free
+        later = place // quota * self.parameters.tick_s
+        if later:
+            free = max(free, self._metered_since[scope] + later)
+        return max(free, self._taken.get(scope, 0.0) + later)

@@ -12,17 +12,18 @@ hurts the release most, so that one blip of that length cannot cause a rollback.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 GAINS = (0.158, 0.368, 0.684, 0.968)
 """How far q1 lies between q and 1. With q = 5 % they are failure rates of 20, 40, 70 and 97 %."""
 WATCH_BLOCKS, GUARD_BLOCKS = 60, 2880
 NEGLIGIBLE = -45.0
-"""The logarithm below which a term no longer changes the sum."""
+"""A term whose logarithm is below this does not change the sum."""
+LARGEST = 700.0
 
 
 def onset_weight(block: int) -> float:
-    """How likely the fault begins in *block*, before anything was seen: half at the switch, a quarter in the watch."""
+    """How likely the fault begins in *block*, before anything is known: half at the switch, a quarter in the watch."""
     if block == 0:
         return 0.5
     if block <= WATCH_BLOCKS:
@@ -36,38 +37,42 @@ _WEIGHTS = tuple(onset_weight(block) for block in range(GUARD_BLOCKS + 1))
 def odds(units: Sequence[int], bad: Sequence[int], q: float, *, forgive: int = 0, first: int = 0) -> float:
     """E(q): the odds against "at most q of the units fail", from the counts of each block.
 
-    *forgive* blocks in a row are deleted where the evidence is greatest. *first* is the block at which looking began.
+    The *forgive* blocks in a row with the most evidence are deleted. *first* is the block at which looking began.
     """
-    failed = sum(bad[first:])
-    if not failed or q >= 1.0:
-        return min(1.0, sum(_WEIGHTS[: len(units) - first]))
-    return sum(_odds_for(units, bad, q, gain, forgive, first, failed) for gain in GAINS) / len(GAINS)
+    if q >= 1.0 or not any(bad[first:]):
+        return min(1.0, sum(_WEIGHTS[: max(len(units) - first, 0)]))
+    terms = (term for gain in GAINS for _, term in _terms(units[first:], bad[first:], q, gain, forgive))
+    return sum(terms) / len(GAINS)
 
 
-def _odds_for(  # noqa: PLR0917
-    units: Sequence[int], bad: Sequence[int], q: float, gain: float, forgive: int, first: int, failed: int
-) -> float:
-    """The same for one alternative: a sum over onsets, from the newest block back to the oldest."""
-    up = math.log((q + (1 - q) * gain) / q)
-    down = math.log(1 - gain)
-    total = since = window = worst = 0.0
-    before = failed
+def likely_onset(units: Sequence[int], bad: Sequence[int], q: float, *, forgive: int = 0) -> int:
+    """The block in which the fault began most likely: the largest term of the odds."""
+    terms = (
+        (term, block) for gain in GAINS for block, term in _terms(units, bad, q, gain, forgive) if term > 0
+    )
+    return max(terms, default=(0.0, 0))[1]
+
+
+def _terms(
+    units: Sequence[int], bad: Sequence[int], q: float, gain: float, forgive: int
+) -> Iterator[tuple[int, float]]:
+    """For one alternative: each onset with its weighted stake, from the newest to the oldest that matters."""
+    up, down = math.log((q + (1 - q) * gain) / q), math.log(1 - gain)
+    since = window = worst = 0.0
+    before = sum(bad)
     steps: list[float] = []
-    last = len(units) - 1
-    for block in range(last, first - 1, -1):
-        lost = bad[block]
-        step = lost * up + (units[block] - lost) * down
+    for block in range(len(units) - 1, -1, -1):
+        failed = bad[block]
+        step = failed * up + (units[block] - failed) * down
         since += step
-        before -= lost
+        before -= failed
         if forgive:
             steps.append(step)
-            window += step
-            if len(steps) > forgive:
-                window -= steps[-forgive - 1]
+            window += step - (steps[-forgive - 1] if len(steps) > forgive else 0.0)
             worst = max(worst, window)
-        onset = block - first
-        if onset <= GUARD_BLOCKS:
-            total += _WEIGHTS[onset] * math.exp(min(since - worst, 700.0))
-        if since - worst + before * up < NEGLIGIBLE:
-            break
-    return total
+        stake = since - worst
+        if block <= GUARD_BLOCKS:
+            yield block, _WEIGHTS[block] * math.exp(min(stake, LARGEST))
+        if stake + before * up < NEGLIGIBLE:
+            # Even if all that failed before had nothing good beside it, no older onset would count.
+            return

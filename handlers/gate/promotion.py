@@ -7,15 +7,16 @@ more reaches 1/b with a probability of at most b.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from handlers.gate.holds import Holds
 from handlers.gate.parameters import POOLED, Parameters
 from handlers.gate.units import Units
+from handlers.gate.weigh import Weighed
 
 GOOD_RATES = (0.005, 0.02, 0.05)
-RECORDS_FAILED = 3
+RECORDS_FAILED, NAMES_MAX = 3, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,35 +92,38 @@ def clean_missing(seen: Proof, parameters: Parameters) -> int:
 
 
 def obstacles(
-    units: Units, holds: Holds, seen: Proof, doubts: dict[str, float], untaken: int
+    units: Units, holds: Holds, seen: Proof, doubts: Sequence[Weighed], untaken: int
 ) -> Iterator[str]:
     """What stands in the way of a promotion, in the order in which a person would ask."""
     p = units.parameters
     if holds.by_person:
         yield f"a person holds {_names(holds.by_person)}"
-    if holds.quotas:
-        yield f"the gate holds {_names(holds.quotas)}"
     if holds.upstream_away:
-        yield "the upstream is away"
+        yield "the upstream is away: nothing is promoted until it answers"
     if untaken:
         yield f"{untaken} items wait and no worker takes them"
     if seen.bad_odds < 1 / p.beta or seen.mid_odds < 1 / p.beta_mid:
-        yield f"{seen.good} of {seen.units} records completed; {clean_missing(seen, p)} more clean ones are needed"
+        yield (
+            f"{seen.good} of {seen.units} records completed; {clean_missing(seen, p)} more clean ones are needed"
+        )
     if seen.rate is not None and seen.rate < p.ok:
-        yield f"{seen.good} of {seen.units} records completed; {seen.rate:.1%} is below {p.ok:.0%}"
-    for stream, doubt in doubts.items():
-        yield f"{_name(stream)} is in doubt, odds {doubt:.0f}"
+        yield f"{seen.rate:.1%} of {seen.units} records completed, below {p.ok:.0%}"
+    for doubt in doubts:
+        yield (
+            f"{_names([doubt.stream])}: odds {doubt.odds:.0f} against a healthy release, "
+            f"{doubt.threshold:.0f} roll back"
+        )
     for entity, standing in units.standing.items():
         failed, records = len(standing.failed), len(standing.failed | standing.completed)
         if standing.failures and not standing.successes:
-            yield f"none of {records} records of {entity} completed"
+            yield f"{entity}: none of {records} records completed"
         elif failed >= RECORDS_FAILED and 2 * failed >= records:
-            yield f"{failed} of {records} records of {entity} failed when they last came"
+            yield f"{entity}: {failed} of {records} records failed when they last came"
+    if holds.quotas:
+        yield f"the gate holds {_names(holds.quotas)} until its probes complete"
 
 
-def _name(stream: str) -> str:
-    return "all types together" if stream == POOLED else f"type {stream}"
-
-
-def _names(streams: dict[str, float] | dict[str, int]) -> str:
-    return "everything" if POOLED in streams else ", ".join(sorted(streams))
+def _names(streams: Collection[str]) -> str:
+    if POOLED in streams or len(streams) > NAMES_MAX:
+        return "all types"
+    return ", ".join(sorted(streams))

@@ -10,14 +10,34 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from handlers.gate.blocks import SOFT, Table, extend
+from handlers.gate.breaker import Breaker
 from handlers.gate.day_before import DayBefore
-from handlers.gate.holds import Untaken
+from handlers.gate.holds import Holds, Untaken
 from handlers.gate.odds import odds
 from handlers.gate.parameters import POOLED, Parameters
-from handlers.gate.units import BACKLOG_S, Course, Units
+from handlers.gate.units import BACKLOG_S, Units
+from handlers.gate.weigh import Scales
 
 STALLED_SHARES = (0.97, 0.5)
 SAMPLE, SAMPLE_MIN = 200, 20
+
+
+def suspects(units: Units, holds: Holds, scales: Scales, breaker: Breaker, now: float) -> list[str]:
+    """The streams whose intake should be held."""
+    p = units.parameters
+    free = list(holds.untaken(now, 0.0))
+    more = suspicious_items(units, [each for each in free if now - each.free > p.slow_s], now)
+    found = []
+    for stream in sorted({*units.tables, *more}):
+        q = null_boundary(units.before, p, stream)
+        value = suspicious_odds(units, stream, more.get(stream, ()), breaker.since(stream), q)
+        if value >= p.suspect / scales.share(stream):
+            found.append(stream)
+    backlog = max(backlog_odds(units, now), untaken_odds(units, holds, free, now))
+    if POOLED not in found and backlog >= p.backlog_odds:
+        found.append(POOLED)
+    return found
 
 
 def suspicious_items(
@@ -25,13 +45,15 @@ def suspicious_items(
 ) -> dict[str, list[tuple[int, int]]]:
     """By stream, what is open and slow, or waits: its block, and 1 if the block does not count it yet."""
     p, found = units.parameters, dict[str, list[tuple[int, int]]]()
-    slow = {entity: max(p.slow_s, units.before.p99(entity)) for entity in units.tables}
+    slow = {entity: max(p.slow_s, units.before.p99(entity)) for entity in units.tables if entity != POOLED}
     for course in units.open.values():
         if course.counted and course.bad_at is None:
             waits = course.waiting_since is not None
             if waits or now - course.clock > slow[course.entity]:
                 found.setdefault(course.entity, []).append((course.block, 0))
-                found.setdefault(POOLED, []).append((course.block, 0))
+                if not waits:
+                    # All types held would hold the parents as well that are waited for.
+                    found.setdefault(POOLED, []).append((course.block, 0))
     for item in untaken:
         for stream in (POOLED, item.entity):
             found.setdefault(stream, []).append((p.block(item.free), 1))
@@ -42,15 +64,18 @@ def suspicious_odds(
     units: Units, stream: str, more: Sequence[tuple[int, int]], since: float, q: float
 ) -> float:
     """E(q) of one stream since its last hold ended."""
-    p, table = units.parameters, units.tables[stream]
+    p, table = units.parameters, units.tables.get(stream) or Table()
     first = int(-(-since // p.block_s))
-    if not more and not any(table.soft[first:]):
+    soft = table.bad[SOFT]
+    if not more and not any(soft[first:]):
         return 0.0
-    counts, bad = list(table.units), list(table.soft)
+    counts, bad = list(table.units), list(soft)
+    for column in (counts, bad):
+        extend(column, max((block for block, _ in more), default=0))
     for block, uncounted in more:
         counts[block] += uncounted
         bad[block] += 1
-    return odds(counts, bad, q, first=min(first, len(counts)))
+    return odds(counts, bad, q, first=first)
 
 
 def null_boundary(before: DayBefore, parameters: Parameters, stream: str) -> float:
@@ -64,19 +89,36 @@ def backlog_odds(units: Units, now: float) -> float:
     took = sorted(units.took[-SAMPLE:])
     if len(took) < SAMPLE_MIN:
         return 0.0
-    recent = [course for course in units.recent if course.waiting_since is None]
+    ages = [
+        (course.admitted, None if course.settled else now - course.clock)
+        for course in units.recent
+        if course.waiting_since is None
+    ]
+    return _largest(ages, took, now)
+
+
+def untaken_odds(units: Units, holds: Holds, untaken: Sequence[Untaken], now: float) -> float:
+    """The same for what is free and not taken, against how long items waited for a worker before."""
+    delays = sorted(holds.delays[-SAMPLE:])
+    if len(delays) < SAMPLE_MIN or not untaken:
+        return 0.0
+    ages: list[tuple[float, float | None]] = [(each.free, now - each.free) for each in untaken]
+    return _largest([*ages, *((course.admitted, None) for course in units.recent)], delays, now)
+
+
+def _largest(ages: Sequence[tuple[float, float | None]], before: Sequence[float], now: float) -> float:
+    """The largest odds over three windows: when each item began, and its age if it is still open."""
     largest = 0.0
     for seconds in (BACKLOG_S / 3, BACKLOG_S * 2 / 3, BACKLOG_S):
-        window = [course for course in recent if now - course.admitted <= seconds]
+        window = [age for began, age in ages if now - began <= seconds]
         for share in STALLED_SHARES:
-            score = sum(_factor(course, took, share, now) for course in window)
+            score = sum(_factor(age, before, share) for age in window)
             largest = max(largest, math.exp(min(score, 700.0)))
     return largest
 
 
-def _factor(course: Course, took: Sequence[float], share: float, now: float) -> float:
-    if course.ended is not None or course.bad_at is not None:
+def _factor(age: float | None, before: Sequence[float], share: float) -> float:
+    if age is None:
         return math.log(1 - share)
-    longer = len(took) - bisect_right(took, now - course.clock)
-    still_open = (longer + 0.5) / (len(took) + 1)
+    still_open = (len(before) - bisect_right(before, age) + 0.5) / (len(before) + 1)
     return math.log((share + (1 - share) * still_open) / still_open)

@@ -1,19 +1,20 @@
 """What is known of the traffic: one row for each item, a person's holds, the upstream, and what the gate itself held.
 
-Rows are filled by events in any order, told once or many times. They can be stored, and give the same events back.
+Rows are filled by events that may be told in any order, once or many times. Stored rows give the same events back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+INTAKE = "intake"
 ORDER = (
     "upstream",
     "held",
     "released",
-    "intake",
+    INTAKE,
     "queued",
     "arrive",
     "attempt_failed",
@@ -27,11 +28,12 @@ _RANK = {kind: rank for rank, kind in enumerate(ORDER)}
 
 
 class Fact(NamedTuple):
-    """One thing that happened. Facts are compared by time, then by kind, then by item."""
+    """One thing that happened."""
 
     at: float
     rank: int
     item: str
+    """The id of the item; empty if it concerns none."""
     told: Mapping[str, Any]
 
     @property
@@ -40,7 +42,7 @@ class Fact(NamedTuple):
 
     @property
     def order(self) -> tuple[float, int, str, str]:
-        """A total order, so that nothing depends on the order of telling."""
+        """By time, then by kind, then by item: a total order, so that nothing depends on the order of telling."""
         return self.at, self.rank, self.item, repr(sorted(self.told.items()))
 
 
@@ -55,9 +57,11 @@ class Item:
     came_in: float | None = None
     admitted: float | None = None
     former: bool = False
+    """Whether a worker of the former revision took it."""
     attempts: list[tuple[float, bool, str | None]] = field(default_factory=list)
     """Attempts that failed: when, whether no retry cures the error, and its fingerprint."""
     waits: list[tuple[float, str]] = field(default_factory=list)
+    """When it began to wait, and for which parent."""
     woken: list[float] = field(default_factory=list)
     ended: float | None = None
     dead: bool = False
@@ -87,48 +91,51 @@ class Item:
 
 @dataclass
 class Traffic:
-    """All rows. `take` hands over what is new since the last time, in order."""
+    """All rows, and what of them has not been taken yet."""
 
     items: dict[str, Item] = field(default_factory=dict)
-    others: list[Fact] = field(default_factory=list)
+    others: dict[tuple[float, int, str, str], Fact] = field(default_factory=dict)
     """What concerns no item: upstream, holds, intake."""
     _new: list[Fact] = field(default_factory=list)
-    _taken_until: float = float("-inf")
 
     def observe(self, told: Mapping[str, Any]) -> None:
-        """Note one event. Kinds that are not known, and what is known already, are ignored."""
+        """Note one event. Kinds that are unknown, and what is known already, are ignored."""
         rank = _RANK.get(str(told.get("ev")))
         if rank is None:
             return
         fact = Fact(float(told["t"]), rank, str(told.get("id", "")), told)
-        if "id" not in told:
-            if fact.order not in {other.order for other in self.others if other.at == fact.at}:
-                self.others.append(fact)
+        if fact.item:
+            if self._is_new(fact):
                 self._new.append(fact)
-        elif self._is_new(fact):
+        elif fact.order not in self.others:
+            self.others[fact.order] = fact
             self._new.append(fact)
 
-    def _is_new(self, fact: Fact) -> bool:  # noqa: PLR0911
+    def take(self, now: float) -> list[Fact]:
+        """What has happened until *now* and was not taken before, in order."""
+        taken = sorted((fact for fact in self._new if _until(fact, now)), key=lambda fact: fact.order)
+        self._new = [fact for fact in self._new if not _until(fact, now)]
+        return taken
+
+    def until(self, now: float) -> list[Fact]:
+        """Everything that has happened until *now*, from the rows, in order."""
+        facts = [*self.others.values(), *(fact for item in self.items.values() for fact in _facts(item))]
+        return sorted((fact for fact in facts if _until(fact, now)), key=lambda fact: fact.order)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Everything as events, to be stored and observed again."""
+        yield from (dict(fact.told) for fact in self.others.values())
+        for item in self.items.values():
+            yield from item.events()
+
+    def _is_new(self, fact: Fact) -> bool:
         item = self.items.get(fact.item)
         if item is None:
             item = self.items[fact.item] = Item(fact.item)
         told, at = fact.told, fact.at
         match fact.kind:
-            case "queued":
-                new = item.came_in is None
-                item.came_in = at
-                _describe(item, told)
-                return new
-            case "arrive":
-                if item.admitted is not None:
-                    return False
-                came_in = told.get("arrived")
-                item.admitted, item.former = at, told.get("revision") == "former"
-                item.came_in = (
-                    item.came_in if item.came_in is not None else at if came_in is None else float(came_in)
-                )
-                _describe(item, told)
-                return True
+            case "queued" | "arrive":
+                return _comes(item, fact)
             case "attempt_failed":
                 return _append(item.attempts, (at, bool(told.get("hard")), told.get("fingerprint")))
             case "waits":
@@ -141,32 +148,29 @@ class Traffic:
         item.hard, item.fingerprint = bool(told.get("hard")), told.get("fingerprint")
         return True
 
-    def take(self) -> tuple[list[Fact], bool]:
-        """The facts since the last call in order, and whether all must be read again because one came late."""
-        new, self._new = self._new, []
-        if new and min(fact.at for fact in new) < self._taken_until:
-            new, again = self.all(), True
-        else:
-            again = False
-        if new:
-            self._taken_until = max(self._taken_until, *(fact.at for fact in new))
-        return sorted(new, key=lambda fact: fact.order), again
 
-    def all(self) -> list[Fact]:
-        """Every fact, from the rows."""
-        facts = list(self.others)
-        for item in self.items.values():
-            facts += [Fact(told["t"], _RANK[told["ev"]], item.id, told) for told in item.events()]
-        return facts
-
-    def rows(self) -> Iterable[dict[str, Any]]:
-        """Everything as events, to be stored and observed again."""
-        return (dict(fact.told) for fact in self.all())
+def _until(fact: Fact, now: float) -> bool:
+    # The quotas that a look sets hold from then on: the look itself does not see them.
+    return fact.at < now or (fact.at == now and fact.kind != INTAKE)
 
 
-def _describe(item: Item, told: Mapping[str, Any]) -> None:
-    item.entity, item.key = str(told["seg"]), str(told["key"])
-    item.kind = str(told.get("kind", "live"))
+def _facts(item: Item) -> Iterator[Fact]:
+    return (Fact(told["t"], _RANK[told["ev"]], item.id, told) for told in item.events())
+
+
+def _comes(item: Item, fact: Fact) -> bool:
+    told, queued = fact.told, fact.kind == "queued"
+    if (item.came_in if queued else item.admitted) is not None:
+        return False
+    item.entity, item.key, item.kind = str(told["seg"]), str(told["key"]), str(told.get("kind", "live"))
+    if queued:
+        item.came_in = fact.at
+        return True
+    came_in = told.get("arrived")
+    item.admitted, item.former = fact.at, told.get("revision") == "former"
+    if item.came_in is None:
+        item.came_in = fact.at if came_in is None else float(came_in)
+    return True
 
 
 def _append(known: list[Any], value: Any) -> bool:

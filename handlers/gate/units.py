@@ -6,155 +6,62 @@ failed counts again after ten minutes; until then its failures are one fact, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
+from handlers.gate.blocks import HARD, SOFT, WAITS, Distinct, Standing, Table
+from handlers.gate.courses import Course, Record
 from handlers.gate.day_before import DayBefore
 from handlers.gate.parameters import POOLED, Parameters
 from handlers.gate.traffic import Fact, Item
 
-SOFT, HARD, WAITS = "soft", "hard", "waits"
 BACKLOG_S = 30.0
 """How far back the backlog is looked at."""
 
 
-@dataclass(slots=True)
-class Course:
-    """One admitted item of the released revision, on its way."""
-
-    id: str
-    entity: str
-    key: str
-    live: bool
-    admitted: float
-    block: int
-    clock: float
-    """Since when it could complete: its admission, or when it was woken."""
-    counted: bool = False
-    promotes: bool = False
-    """Whether it is a unit of the promotion: a record once in ten minutes."""
-    waiting_since: float | None = None
-    parent: str = ""
-    ended: float | None = None
-    good: bool = False
-    bad_at: float | None = None
-    hard_at: float | None = None
-    waited_at: float | None = None
-    """When its wait became a failure."""
-    known: bool = False
-    """Whether the last error that it met is one that its type had the day before."""
-
-    def failed_by(self, now: float, parameters: Parameters) -> bool:
-        """Whether it has failed, as far as is known at *now*."""
-        if self.bad_at is not None:
-            return self.bad_at <= now
-        open_ = self.ended is None and self.waiting_since is None
-        return open_ and now - self.clock > parameters.deadline_s
-
-
-@dataclass(slots=True)
-class Record:
-    """What is remembered of one record."""
-
-    last: Course | None = None
-    """Its last unit."""
-    failed: Course | None = None
-    """The unit that failed, while the record has not recovered."""
-    promotion: Course | None = None
-
-
-@dataclass
-class Distinct:
-    """The units of the promotion by block: admitted, completed in time, and failed."""
-
-    units: list[int] = field(default_factory=list)
-    good: list[int] = field(default_factory=list)
-    bad: list[int] = field(default_factory=list)
-
-    def reach(self, block: int) -> None:
-        missing = block + 1 - len(self.units)
-        if missing > 0:
-            for counts in (self.units, self.good, self.bad):
-                counts.extend([0] * missing)
-
-
-@dataclass
-class Standing:
-    """How the records of a type stand: how each ended when it last came. Known errors stand for nothing."""
-
-    failed: set[str] = field(default_factory=set)
-    completed: set[str] = field(default_factory=set)
-    failures: int = 0
-    successes: int = 0
-
-    def note(self, key: str, good: bool) -> None:
-        self.failures += not good
-        self.successes += good
-        (self.failed if good else self.completed).discard(key)
-        (self.completed if good else self.failed).add(key)
-
-
-@dataclass
-class Table:
-    """The block table of one stream: units, and the bad ones by track."""
-
-    units: list[int] = field(default_factory=list)
-    soft: list[int] = field(default_factory=list)
-    hard: list[int] = field(default_factory=list)
-    waits: list[int] = field(default_factory=list)
-    changed: dict[str, int] = field(default_factory=lambda: {SOFT: 0, HARD: 0, WAITS: 0})
-    """How often the bad ones of a track grew: without that the odds cannot have grown."""
-
-    def track(self, name: str) -> list[int]:
-        return {SOFT: self.soft, HARD: self.hard, WAITS: self.waits}[name]
-
-    def reach(self, block: int) -> None:
-        """Make the table long enough for *block*."""
-        missing = block + 1 - len(self.units)
-        if missing > 0:
-            for counts in (self.units, self.soft, self.hard, self.waits):
-                counts.extend([0] * missing)
-
-    def add(self, block: int) -> None:
-        self.reach(block)
-        self.units[block] += 1
-
-    def mark(self, name: str, block: int) -> None:
-        self.track(name)[block] += 1
-        self.changed[name] += 1
-
-
 class Units:
-    """Reads the facts in the order of their times, and keeps the tables."""
+    """Reads facts about items in the order of their times, and keeps the tables."""
 
-    def __init__(self, parameters: Parameters, before: DayBefore) -> None:
+    def __init__(
+        self, parameters: Parameters, before: DayBefore, paused: Callable[[float, float], float]
+    ) -> None:
         self.parameters = parameters
         self.before = before
         self.tables: dict[str, Table] = {POOLED: Table()}
-        self.records: dict[tuple[str, str], Record] = {}
-        self.open: dict[str, Course] = {}
-        self.recent: list[Course] = []
-        """What was admitted lately, for the backlog."""
         self.distinct = Distinct()
         self.standing: dict[str, Standing] = {}
-        self.outcomes: list[tuple[float, Course]] = []
-        """What ended, failed for good or became late, in the order in which it was known."""
+        self.open: dict[str, Course] = {}
+        self.recent: list[Course] = []
+        """What was admitted in the last seconds."""
+        self.outcomes: list[Course] = []
+        """What completed or failed, in the order in which it became known."""
         self.took: list[float] = []
-        """How long the completed ones took."""
+        """How long each completed item took."""
         self.live = 0
-        self._missing: set[str] = set()
-        """The parents that were waited for too long, each counted once."""
+        """How many live items were admitted."""
         self.limit_wait = max(parameters.wait_min_s, parameters.wait_factor * (before.wait_p99_s or 0.0))
+        self._paused = paused
+        """How much of a time was held, so that nobody's parent could come."""
+        self._records: dict[tuple[str, str], Record] = {}
+        self._missing: set[str] = set()
+        """The parents that were waited for too long. Each counts once."""
+        self._read_until = float("-inf")
+
+    def follows(self, fact: Fact, item: Item) -> bool:
+        """Whether *fact*, if it is late, can still be read: nothing later was noted of its record."""
+        if fact.kind in {"waits", "woken"}:
+            return fact.at >= self._read_until
+        record = self._records.get((item.entity, item.key))
+        return record is None or fact.at >= record.touched
 
     def read(self, fact: Fact, item: Item) -> None:
         """One fact about an item. What the former revision took, and replays, are not evidence."""
-        if fact.kind == "arrive":
-            if not item.former and item.kind != "replay":
-                self._admit(item, fact.at)
-            return
+        if fact.kind == "arrive" and not item.former and item.kind != "replay":
+            self._admit(item, fact.at)
         course = self.open.get(fact.item)
         if course is None:
             return
+        self._touch(course, fact.at)
+        self._read_until = max(self._read_until, fact.at)
         match fact.kind:
             case "attempt_failed":
                 self._attempt(course, fact.at, bool(fact.told.get("hard")), fact.told.get("fingerprint"))
@@ -164,10 +71,11 @@ class Units:
             case "woken":
                 self._wake(course, fact.at)
             case "done" | "dead":
-                self._end(course, fact, item)
+                self._end(course, fact.at, item)
 
     def advance(self, now: float) -> None:
         """What time alone makes of the items that are open."""
+        self._read_until = max(self._read_until, now)
         self._age_waiting(now)
         for course in list(self.open.values()):
             self._age(course, now)
@@ -177,28 +85,29 @@ class Units:
         self.distinct.reach(block)
         self.recent = [course for course in self.recent if now - course.admitted <= BACKLOG_S]
 
+    def is_news(self, course: Course) -> bool:
+        """Whether its failure tells something. Of a type that failed before, only a new error does."""
+        if not self.before.failing_bound(course.entity, self.parameters.ok):
+            return True
+        return bool(self.before.of(course.entity).fingerprints) and not course.known
+
     def _admit(self, item: Item, at: float) -> None:
         p = self.parameters
         course = Course(item.id, item.entity, item.key, item.kind == "live", at, p.block(at), clock=at)
         self.open[item.id] = course
         self.recent.append(course)
         self.live += course.live
-        record = self.records.setdefault((item.entity, item.key), Record())
-        if record.failed is None and record.last is not None and record.last.failed_by(at, p):
-            record.failed = record.last
-        if record.failed is not None:
-            course.counted = at - record.failed.admitted >= p.unit_failed_s
-        else:
-            course.counted = record.last is None or at - record.last.admitted >= p.unit_s
-        if course.counted:
-            self._count(course)
-            record.last, record.failed = course, None
-        if record.promotion is None or at - record.promotion.admitted >= p.promotion_unit_s:
-            course.promotes, record.promotion = True, course
+        record = self._records.setdefault((item.entity, item.key), Record())
+        if record.counts(at, p):
+            self._count(course, record)
+        if record.promotion is None or at - record.promotion >= p.promotion_unit_s:
+            course.promotes, record.promotion = True, at
             self.distinct.reach(course.block)
             self.distinct.units[course.block] += 1
 
-    def _count(self, course: Course) -> None:
+    def _count(self, course: Course, record: Record) -> None:
+        course.counted = True
+        record.last, record.failed = course, None
         for table in self._tables(course):
             table.add(course.block)
 
@@ -214,95 +123,106 @@ class Units:
             self._age_waiting(at)
             course.waiting_since, course.clock = None, at
 
-    def _end(self, course: Course, fact: Fact, item: Item) -> None:
-        self._wake(course, fact.at)
-        self._age(course, fact.at)
-        course.ended = fact.at
+    def _end(self, course: Course, at: float, item: Item) -> None:
+        self._wake(course, at)
+        self._age(course, at)
+        course.ended = at
         del self.open[course.id]
-        record = self.records[course.entity, course.key]
-        if fact.kind == "done":
-            self.took.append(fact.at - course.clock)
+        record = self._records[course.entity, course.key]
+        if not item.dead:
+            self.took.append(at - course.clock)
             if course.bad_at is None:
-                self._complete(course, record, fact.at)
-        else:
-            course.known = self.before.knows(course.entity, item.fingerprint)
-            self._fail(course, fact.at)
-            if item.hard and not course.known:
-                self._harden(course, fact.at)
-            self._again(course, record, fact.at)
+                self._complete(course, record, at)
+            return
+        course.known = self.before.knows(course.entity, item.fingerprint)
+        self._fail(course, at)
+        if item.hard and not course.known:
+            self._harden(course, at)
+        self._again(course, record, at)
 
     def _complete(self, course: Course, record: Record, at: float) -> None:
         course.good = True
+        self.outcomes.append(course)
         self._stand(course, good=True)
         if course.promotes:
             self.distinct.good[course.block] += 1
-        self.outcomes.append((at, course))
-        if record.failed is None and record.last is not None and record.last.failed_by(at, self.parameters):
-            record.failed = record.last
+        record.note_failure(at, self.parameters)
         if not course.counted and record.failed is not None and course.admitted >= record.failed.admitted:
-            self._count(course)
-            record.last, record.failed = course, None
+            self._count(course, record)
 
     def _again(self, course: Course, record: Record, at: float) -> None:
-        """A record that failed and fails again later than any blip lasts: its first failure was no blip."""
+        """A record that failed, and fails again later than any blip lasts: its first failure was no blip."""
         first = record.failed
         if (
             first is not None
             and first is not course
             and course.admitted - first.admitted >= self.parameters.stuck_s
-            and not course.known
-            and not first.known
+            and not (course.known or first.known)
         ):
             self._harden(first, at)
 
-    def _age(self, course: Course, now: float) -> None:
-        p = self.parameters
-        if course.waiting_since is not None:
-            if course.waited_at is None and now - course.waiting_since > self.limit_wait:
-                course.waited_at = course.waiting_since + self.limit_wait
-                if course.counted and course.parent not in self._missing:
-                    self._missing.add(course.parent)
-                    self._mark(course, WAITS)
-            return
-        if course.bad_at is None and now - course.clock > p.deadline_s:
-            self._fail(course, course.clock + p.deadline_s)
-        if course.hard_at is None and now - course.clock > p.stuck_s and not course.known:
-            self._harden(course, course.clock + p.stuck_s)
-
     def _age_waiting(self, now: float) -> None:
-        """In the order in which they began to wait: of those that miss one parent the first counts."""
+        """In the order in which they began to wait: of those that miss one parent, the first counts."""
         waiting = [course for course in self.open.values() if course.waiting_since is not None]
         for course in sorted(waiting, key=lambda each: (each.waiting_since, each.admitted, each.id)):
             self._age(course, now)
 
-    def _stand(self, course: Course, *, good: bool) -> None:
-        self.standing.setdefault(course.entity, Standing()).note(course.key, good)
+    def _age(self, course: Course, now: float) -> None:
+        p = self.parameters
+        if course.waiting_since is not None:
+            self._age_wait(course, course.waiting_since, now)
+            return
+        age = now - course.clock
+        if course.bad_at is None and age > p.deadline_s:
+            self._fail(course, course.clock + p.deadline_s)
+        if course.hard_at is None and age > p.stuck_s and not course.known:
+            self._harden(course, course.clock + p.stuck_s)
+
+    def _age_wait(self, course: Course, since: float, now: float) -> None:
+        if course.waited_at is None and now - since - self._paused(since, now) > self.limit_wait:
+            course.waited_at = now
+            self._touch(course, now)
+            if course.counted and course.parent not in self._missing:
+                self._missing.add(course.parent)
+                self._mark(course, WAITS, self._tables(course))
 
     def _fail(self, course: Course, at: float) -> None:
-        if course.bad_at is None:
-            course.bad_at = at
-            self.outcomes.append((at, course))
-            if course.promotes:
-                self.distinct.bad[course.block] += 1
-            if not course.known:
-                self._stand(course, good=False)
-            if course.counted:
-                self._mark(course, SOFT)
+        if course.bad_at is not None:
+            return
+        course.bad_at = at
+        self._touch(course, at)
+        self.outcomes.append(course)
+        if course.promotes:
+            self.distinct.bad[course.block] += 1
+        if not course.known:
+            self._stand(course, good=False)
+        if course.counted:
+            self._mark(course, SOFT, self._tables(course))
 
     def _harden(self, course: Course, at: float) -> None:
-        if course.hard_at is None:
-            course.hard_at = at
-            if course.counted:
-                self._mark(course, HARD)
+        if course.hard_at is not None:
+            return
+        course.hard_at = at
+        self._touch(course, at)
+        if course.counted:
+            # A type that was below the bar before is no reason to go back for all: only its own stream weighs it.
+            better = self.before.of(course.entity).ok > self.parameters.bad
+            self._mark(course, HARD, self._tables(course, pooled=better))
 
-    def _mark(self, course: Course, track: str) -> None:
-        for table in self._tables(course):
+    def _touch(self, course: Course, at: float) -> None:
+        record = self._records[course.entity, course.key]
+        record.touched = max(record.touched, at)
+
+    def _stand(self, course: Course, *, good: bool) -> None:
+        self.standing.setdefault(course.entity, Standing()).note(course.key, good=good)
+
+    def _mark(self, course: Course, track: str, tables: Iterator[Table]) -> None:
+        for table in tables:
             table.mark(track, course.block)
 
-    def _tables(self, course: Course) -> Iterator[Table]:
-        yield self.tables[POOLED]
-        table = self.tables.get(course.entity)
-        if table is None:
-            table = self.tables[course.entity] = Table()
+    def _tables(self, course: Course, *, pooled: bool = True) -> Iterator[Table]:
+        if pooled:
+            yield self.tables[POOLED]
+        table = self.tables.setdefault(course.entity, Table())
         table.reach(course.block)
         yield table
