@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from handlers.gate.blocks import Distinct
 from handlers.gate.holds import Holds
 from handlers.gate.parameters import POOLED, Parameters
 from handlers.gate.units import Units
@@ -35,17 +36,12 @@ class Proof:
 
 def proof(units: Units, holds: Holds) -> Proof:
     """Count the records, and what they prove, without one window where that proves more."""
-    p, counts = units.parameters, units.distinct
-    keep = [0 if holds.outages and holds.masked(block) else 1 for block in range(len(counts.units))]
-    number, good, bad = (
-        [count * kept for count, kept in zip(column, keep, strict=True)]
-        for column in (counts.units, counts.good, counts.bad)
-    )
-    first, last = worst_window(bad, p.forgiven_blocks)
-    total, well, ill = sum(number), sum(good), sum(bad)
-    fewer, well_fewer = total - sum(number[first:last]), well - sum(good[first:last])
-    blocks = max(len(number), 1)
-    settled = well_fewer + ill - sum(bad[first:last])
+    p, counts = units.parameters, _unmasked(units.distinct, holds)
+    first, last = counts.worst_window(p.forgiven_blocks)
+    total, well, ill = counts.totals["units"], counts.totals["good"], counts.totals["bad"]
+    fewer, well_fewer = total - sum(counts.units[first:last]), well - sum(counts.good[first:last])
+    blocks = max(len(counts.units), 1)
+    settled = well_fewer + ill - sum(counts.bad[first:last])
 
     def best(q: float) -> float:
         return max(health_odds(well, total, q), health_odds(well_fewer, fewer, q) / blocks)
@@ -69,14 +65,17 @@ def health_odds(good: int, units: int, q: float) -> float:
     return score / len(GOOD_RATES)
 
 
-def worst_window(bad: Sequence[int], blocks: int) -> tuple[int, int]:
-    """The blocks in a row with the most failures."""
-    best, first = 0, 0
-    for start in range(len(bad)):
-        here = sum(bad[start : start + blocks])
-        if here > best:
-            best, first = here, start
-    return (first, first + blocks) if best else (0, 0)
+def _unmasked(counts: Distinct, holds: Holds) -> Distinct:
+    """The counts without what was admitted in an outage of the upstream."""
+    if not holds.outages:
+        return counts
+    left = Distinct()
+    for block in range(len(counts.units)):
+        if not holds.masked(block):
+            for name in left.totals:
+                left.count(name, block, counts.column(name)[block])
+    left.reach(len(counts.units) - 1)
+    return left
 
 
 def clean_missing(seen: Proof, parameters: Parameters) -> int:

@@ -16,7 +16,7 @@ from handlers.gate.day_before import DayBefore
 from handlers.gate.holds import Holds, Untaken
 from handlers.gate.parameters import POOLED, Parameters
 from handlers.gate.promotion import Proof, obstacles, proof
-from handlers.gate.suspicion import suspects
+from handlers.gate.suspicion import Suspicion
 from handlers.gate.traffic import Fact, Traffic
 from handlers.gate.units import Units
 from handlers.gate.values import Finding, Judgement
@@ -91,6 +91,7 @@ class Gate:
         self.holds = Holds(self.parameters)
         self.units = Units(self.parameters, self.before, self.holds.paused)
         self._scales = Scales(self.parameters, self.before, self.types)
+        self._suspicion = Suspicion(self._scales)
 
     def _read(self, now: float) -> None:
         for fact in self.traffic.take(now):
@@ -116,7 +117,9 @@ class Gate:
         for stream in self.holds.by_person:
             # What a person holds comes back as slowly as a new release.
             self.breaker.hold(stream, now)
-        self.breaker.step(self.units, suspects(self.units, self.holds, self._scales, self.breaker, now), now)
+        self.breaker.step(
+            self.units, self._suspicion.suspects(self.units, self.holds, self.breaker, now), now
+        )
         self._hold(now)
 
     def _hold(self, now: float) -> None:

@@ -23,21 +23,40 @@ STALLED_SHARES = (0.97, 0.5)
 SAMPLE, SAMPLE_MIN = 200, 20
 
 
-def suspects(units: Units, holds: Holds, scales: Scales, breaker: Breaker, now: float) -> list[str]:
-    """The streams whose intake should be held."""
-    p = units.parameters
-    free = list(holds.untaken(now, 0.0))
-    more = suspicious_items(units, [each for each in free if now - each.free > p.slow_s], now)
-    found = []
-    for stream in sorted({*units.tables, *more}):
-        q = null_boundary(units.before, p, stream)
-        value = suspicious_odds(units, stream, more.get(stream, ()), breaker.since(stream), q)
-        if value >= p.suspect / scales.share(stream):
-            found.append(stream)
-    backlog = max(backlog_odds(units, now), untaken_odds(units, holds, free, now))
-    if POOLED not in found and backlog >= p.backlog_odds:
-        found.append(POOLED)
-    return found
+class Suspicion:
+    """Finds the streams whose intake should be held, and remembers the odds of what has not changed."""
+
+    def __init__(self, scales: Scales) -> None:
+        self._scales = scales
+        self._cache: dict[str, tuple[float, int, float]] = {}
+
+    def suspects(self, units: Units, holds: Holds, breaker: Breaker, now: float) -> list[str]:
+        """The suspicious streams."""
+        p = units.parameters
+        free = list(holds.untaken(now, 0.0))
+        more = suspicious_items(units, [each for each in free if now - each.free > p.slow_s], now)
+        found = [
+            stream
+            for stream in sorted({*units.tables, *more})
+            if self._is_suspect(stream, units, more.get(stream, ()), breaker.since(stream))
+        ]
+        backlog = max(backlog_odds(units, now), untaken_odds(units, holds, free, now))
+        if POOLED not in found and backlog >= p.backlog_odds:
+            found.append(POOLED)
+        return found
+
+    def _is_suspect(self, stream: str, units: Units, more: Sequence[tuple[int, int]], since: float) -> bool:
+        threshold = units.parameters.suspect / self._scales.share(stream)
+        failures = units.tables[stream].failures[SOFT] if stream in units.tables else 0
+        began, seen, known = self._cache.get(stream, (since, 0, 0.0))
+        if not more and began == since and seen == failures and known < threshold:
+            # No new failure: the odds are at most what they were.
+            return False
+        q = null_boundary(units.before, units.parameters, stream)
+        value = suspicious_odds(units, stream, more, since, q)
+        if not more:
+            self._cache[stream] = (since, failures, value)
+        return value >= threshold
 
 
 def suspicious_items(

@@ -102,8 +102,7 @@ class Units:
             self._count(course, record)
         if record.promotion is None or at - record.promotion >= p.promotion_unit_s:
             course.promotes, record.promotion = True, at
-            self.distinct.reach(course.block)
-            self.distinct.units[course.block] += 1
+            self.distinct.count("units", course.block)
 
     def _count(self, course: Course, record: Record) -> None:
         course.counted = True
@@ -145,7 +144,7 @@ class Units:
         self.outcomes.append(course)
         self._stand(course, good=True)
         if course.promotes:
-            self.distinct.good[course.block] += 1
+            self.distinct.count("good", course.block)
         record.note_failure(at, self.parameters)
         if not course.counted and record.failed is not None and course.admitted >= record.failed.admitted:
             self._count(course, record)
@@ -193,7 +192,7 @@ class Units:
         self._touch(course, at)
         self.outcomes.append(course)
         if course.promotes:
-            self.distinct.bad[course.block] += 1
+            self.distinct.count("bad", course.block)
         if not course.known:
             self._stand(course, good=False)
         if course.counted:
