@@ -193,9 +193,19 @@ def inspect(deploy: Deploy, services: Services, sha: str | None = None, *, tree:
 
     *tree* is how local changes are found: by `content`, by git's `index`, or not at all (empty).
     """
-    body = _git_functions() + _service_functions(services) + script("process", "content", "inspect")
+    body = (
+        _git_functions()
+        + _service_functions(services)
+        + script("process", "content", "show_units", "inspect")
+    )
     values = (deploy.strategy, deploy.directory, state_directory(deploy), deploy.remote, sha or "", tree)
     return Command.procedure(body, *values, *services.web, *services.workers, title="inspect")
+
+
+def show_units(services: Services) -> Command:
+    """Prints the state and the main process of each unit; `inspect` prints much more, and asks git."""
+    body = _service_functions(services) + script("process", "show_units") + '\nshow_units "$@"\n'
+    return Command.procedure(body, *services.web, *services.workers, title="units")
 
 
 def clock() -> Command:

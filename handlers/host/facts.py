@@ -70,6 +70,8 @@ class HostFacts:
     state: HostState | None
     present: bool | None
     """Whether the requested revision is on the host; None when none was requested."""
+    running: tuple[str, ...] = ()
+    """The operations that hold or await the host's lock, by id."""
     denied: tuple[str, ...] = ()
     """The service commands that sudo refuses, such as `restart tsh-erp`; empty when they were not checked."""
 
@@ -119,14 +121,19 @@ async def inspect(
         remote_url=parts["remote"],
         free_bytes=int(parts["free"] or 0) * 1024,
         clock=_offset(shell, sent, received, parts.get("clock", ""), parts.get("clock_end", "")),
-        units=tuple(
-            _unit(name.removeprefix("unit "), text)
-            for name, text in parts.items()
-            if name.startswith("unit ")
-        ),
+        units=_units(parts),
         state=parse_state(parts["state"]),
+        running=tuple(parts["running"].split()),
         present=None if revision is None else parts["present"] == "yes",
     )
+
+
+async def unit_facts(shell: Shell) -> tuple[UnitFacts, ...]:
+    """The units of the host alone: a check of its health asks often. Raises TryAgain."""
+    result = await shell.run(commands.show_units(shell.environment.services))
+    if not result.good:
+        raise TryAgain(f"{shell.host.name} could not be inspected: {result.summary}")
+    return _units(_parts(result.stdout))
 
 
 async def clock(shell: Shell) -> Offset:
@@ -240,6 +247,11 @@ def _offset(shell: Shell, sent: float, received: float, first: str, last: str) -
         return offset(sent, received, reading(first), reading(last))
     except ValueError as error:
         raise TryAgain(f"the clock of {shell.host.name} could not be read: {error}") from error
+
+
+def _units(parts: dict[str, str]) -> tuple[UnitFacts, ...]:
+    units = ((name.removeprefix("unit "), text) for name, text in parts.items() if name.startswith("unit "))
+    return tuple(_unit(name, text) for name, text in units)
 
 
 def _unit(name: str, text: str) -> UnitFacts:

@@ -15,7 +15,7 @@ from handlers.core import Core
 from handlers.environment.model import Host, Probe
 from handlers.errors import RunbookError
 from handlers.host.answer import MISSING, ask, value_at, values_at
-from handlers.host.facts import inspect
+from handlers.host.facts import unit_facts
 from handlers.host.faults import (
     DatabaseFault,
     Evidence,
@@ -170,9 +170,10 @@ def runs(reported: object, revision: str) -> bool:
 
 
 async def _check(core: Core, host: Host, shell: Shell | None, expected: _Expected) -> HostHealth:
-    reported, faults = await _check_answer(core, host, expected)
-    if shell is not None:
-        faults += await _unit_faults(shell, expected)
+    (reported, faults), unit_faults = await asyncio.gather(
+        _check_answer(core, host, expected), _unit_faults(shell, expected)
+    )
+    faults += unit_faults
     good = not faults
     summary = ", ".join(faults) or f"healthy on {short(str(reported))}"
     revision = str(reported) if isinstance(reported, str | int) else None
@@ -246,16 +247,18 @@ def _worker_faults(content: object, probe: Probe, expected: _Expected) -> list[s
     return [f"workers on {', '.join(names)}"] if names else []
 
 
-async def _unit_faults(shell: Shell, expected: _Expected) -> list[str]:
+async def _unit_faults(shell: Shell | None, expected: _Expected) -> list[str]:
+    if shell is None:
+        return []
     services = shell.environment.services
     try:
-        facts = await inspect(shell, tree="")
+        units = await unit_facts(shell)
     except RunbookError as error:
         return [f"its units cannot be read: {error}"]
     wanted = {*services.web, *(services.workers if expected.workers else ())}
     replaced = expected.replaced.get(shell.host.name, {})
     faults = []
-    for unit in facts.units:
+    for unit in units:
         if unit.name in wanted and unit.active_state != "active":
             sentence = f"unit {unit.name} {unit.active_state}"
             faults.append(Evidence(sentence) if unit.name in services.web else sentence)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic
@@ -116,18 +116,14 @@ async def cancel(shell: Shell, operation_id: str) -> None:
     await _Operation(shell, commands.checked_id(operation_id), None).cancel()
 
 
-async def end_running(shell: Shell, *, keep: str, grace_seconds: float) -> tuple[str, ...]:
-    """End the operations of other controllers that hold or await the host's lock; returns their ids.
+async def end_running(shell: Shell, running: Sequence[str], *, keep: str, grace_seconds: float) -> None:
+    """End the *running* operations of other controllers, which hold or await the host's lock.
 
     Each has *grace_seconds* to end by itself. Those whose id begins with *keep* go on. Raises Unreachable.
     """
-    state = commands.state_directory(shell.environment.deploy)
-    script_ = script("process", "running")
-    listed = await shell.run(Command.procedure(script_, state, title="running"))
-    others = tuple(id_ for id_ in listed.stdout.split() if not id_.startswith(keep))
-    for id_ in others:
-        await _Operation(shell, commands.checked_id(id_), None).end_soon(grace_seconds)
-    return others
+    for id_ in running:
+        if not id_.startswith(keep):
+            await _Operation(shell, commands.checked_id(id_), None).end_soon(grace_seconds)
 
 
 async def ask(shell: Shell, operation_id: str) -> OperationResult:

@@ -154,20 +154,21 @@ class Shell:
         loop = asyncio.get_running_loop()
         mark = f"--runbook-{secrets.token_hex(8)}--"
 
-        def send() -> None:
+        def send_and_read() -> str:
             channel.exec_command(FROM_STDIN)
             channel.sendall(framed(command.script, mark).encode())
             channel.shutdown_write()
+            return read(channel.recv)
 
         async def converse() -> CommandResult:
-            await loop.run_in_executor(self._threads, send)
             # Read both streams to their end before the exit status: a full stream would block the command.
             stdout, stderr = await asyncio.gather(
-                loop.run_in_executor(self._threads, read, channel.recv),
+                loop.run_in_executor(self._threads, send_and_read),
                 loop.run_in_executor(self._threads, read, channel.recv_stderr),
             )
-            status = await loop.run_in_executor(self._threads, channel.recv_exit_status)
-            return CommandResult(exit_status=status, stdout=stdout, stderr=stderr)
+            if not channel.exit_status_ready():
+                await loop.run_in_executor(self._threads, channel.recv_exit_status)
+            return CommandResult(exit_status=channel.recv_exit_status(), stdout=stdout, stderr=stderr)
 
         try:
             result = await self._guarded(transport, asyncio.ensure_future(converse()), limit)

@@ -117,7 +117,8 @@ async def _place(
     web_runs = all(unit.active for unit in facts.units if unit.name in services.web)
     if restart or not (web_runs and _never_switched(facts, change, leaving)):
         # A hook or a unit of the deploy may hang, and would hold the host's lock until its time limit.
-        await end_running(shell, keep=f"{change.release}-back-", grace_seconds=GRACE_SECONDS)
+        keep = f"{change.release}-back-"
+        await end_running(shell, facts.running, keep=keep, grace_seconds=GRACE_SECONDS)
         prepared = await prepare(shell, change)
         if not prepared.done:
             return _failed(now, prepared, "nothing was switched and no worker stopped"), replaced

@@ -3,7 +3,6 @@
 # every file), index (believe git's index) or nothing, then the units
 strategy=$1 base=$2 state=$3 remote=$4 sha=$5 how=$6
 shift 6
-part() { printf '\001%s\n' "$1"; }
 part clock; date +%s.%N
 part free; df -Pk "$base" 2>/dev/null | awk 'NR == 2 { print $4 }'
 tree=$base folder=$base
@@ -47,15 +46,14 @@ part present
 if [ -n "$sha" ]; then
     git_here cat-file -e "$sha^{commit}" 2>/dev/null || [ -f "$base/releases/$sha/REVISION" ] && echo yes
 fi
+show_units "$@"
 part state; cat "$state/state.json" 2>/dev/null
-# A pid is used again, so the process is named with its start and the boot as well.
-read_boot
-for unit; do
-    part "unit $unit"
-    shown=$(service_show "$unit" 2>&1)
-    printf '%s\n' "$shown"
-    pid=${shown##*MainPID=} pid=${pid%%[!0-9]*}
-    [ "${pid:-0}" = 0 ] || { read_process "$pid"; printf 'Process=%s\n' "$boot $pid $start_time"; }
+# The operations that run or wait for the host's lock.
+part running
+for job in "$state"/jobs/*; do
+    [ -f "$job/pid" ] && [ ! -f "$job/rc" ] || continue
+    read -r pid since booted <"$job/pid"
+    [ "$boot" = "$booted" ] && alive "$pid" "$since" && printf '%s\n' "${job##*/}"
 done
 part clock_end; date +%s.%N
 exit 0

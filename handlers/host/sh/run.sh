@@ -34,7 +34,8 @@ finish() {
     write_durably "$job/rc" "$1 $2" || { rm -rf "$state/reserve" && write_durably "$job/rc" "$1 $2"; }
     [ -d "$state/reserve" ] || make_reserve 2>/dev/null || rm -rf "$state/reserve.new"
     # A folder is needed only while a controller may repeat its operation. Fifty operations later none does.
-    ls -1t "$state/jobs" | tail -n +51 | while read -r old; do
+    set -- "$state"/jobs/*
+    [ "$#" -le 50 ] || ls -1t "$state/jobs" | tail -n +51 | while read -r old; do
         [ -f "$state/jobs/$old/rc" ] && rm -rf "$state/jobs/$old"
     done
     exit 0

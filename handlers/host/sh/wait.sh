@@ -2,7 +2,7 @@
 # round trips.
 # $1 state directory, $2 operation id, $3 timeout in tenths of a second, $4 seal (its time to start is over) or look
 job=$1/jobs/$2
-waited=0
+waited=0 naps=0
 while :; do
     if [ -f "$job/rc" ]; then
         read -r end <"$job/rc"
@@ -34,8 +34,17 @@ while :; do
         state=starting
     fi
     [ "$waited" -ge "$3" ] && break
-    waited=$((waited + 1))
-    sleep 0.1
+    # Many operations take less than a tenth of a second, others take minutes.
+    if [ "$naps" -lt 5 ]; then
+        naps=$((naps + 1))
+        sleep 0.02
+    elif [ "$waited" -ge 10 ] && [ "$3" -ge $((waited + 3)) ]; then
+        waited=$((waited + 3))
+        sleep 0.3
+    else
+        waited=$((waited + 1))
+        sleep 0.1
+    fi
 done
 printf '%s\n' "$state"
 [ ! -f "$job/output" ] || tail -c 65536 "$job/output"
