@@ -21,6 +21,8 @@ class Kind(StrEnum):
     DATABASE_READONLY = "database-readonly"
     HOST_AWAY = "host-away"
     HOST_REFUSES = "host-refuses"
+    ANSWERS_LOST = "answers-lost"
+    LOGIN_REFUSED = "login-refused"
     HOST_REBOOT = "host-reboot"
     DISK_FULL = "disk-full"
     UNIT_HANGS = "unit-hangs"
@@ -70,6 +72,18 @@ KINDS: Mapping[Kind, About] = {
     ),
     Kind.HOST_REFUSES: About(
         what="SSH and health refuse connections; open ones are reset",
+        seconds=20,
+        on_host=True,
+        drawn=(2, 30),
+    ),
+    Kind.ANSWERS_LOST: About(
+        what="what is sent to the host arrives, and its answers get lost (a one-way partition)",
+        seconds=20,
+        on_host=True,
+        drawn=(2, 30),
+    ),
+    Kind.LOGIN_REFUSED: About(
+        what="the host does not accept the SSH key any more; open connections are reset",
         seconds=20,
         on_host=True,
         drawn=(2, 30),

@@ -43,6 +43,29 @@ async def refuses(world: World, fault: Fault, host: RehearsalHost) -> AsyncItera
 
 
 @asynccontextmanager
+async def answers_lost(world: World, fault: Fault, host: RehearsalHost) -> AsyncIterator[None]:
+    """Lose what the host answers: it does what it is told, and nobody hears of it."""
+    del fault
+    async with _cut(world, host, Cable.LOSES_ANSWERS):
+        yield
+
+
+@asynccontextmanager
+async def login_refused(world: World, fault: Fault, host: RehearsalHost) -> AsyncIterator[None]:
+    """Take our key off the host, and reset its connections: each one has to log in again."""
+    del fault
+    keys = host.door.authorized_keys
+    allowed = keys.read_text(encoding="utf-8")
+    keys.write_text("", encoding="utf-8")
+    try:
+        async with _cut(world, host, Cable.REFUSES):
+            pass
+        yield
+    finally:
+        keys.write_text(allowed, encoding="utf-8")
+
+
+@asynccontextmanager
 async def _cut(world: World, host: RehearsalHost, state: Cable) -> AsyncIterator[None]:
     network = world.target.network
     assert network is not None, "a target with faults has cables"

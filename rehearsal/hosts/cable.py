@@ -33,6 +33,7 @@ class Relay:
         self._fillers: list[socket.socket] = []
         self._accepting: asyncio.Task[None] | None = None
         self._moving = asyncio.Event()
+        self._answering = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -50,13 +51,20 @@ class Relay:
         self._fillers.clear()
         self._listener.listen(128)
         self._moving.set()
+        self._answering.set()
         if self._accepting is None:
             self._accepting = asyncio.create_task(self._accept(self._listener))
 
     async def hangs(self) -> None:
         """Answer nothing: open connections are silent, and new ones find no peer, as when packets are dropped."""
-        await self._stop_accepting()
+        await self.loses_answers()
         self._moving.clear()
+
+    async def loses_answers(self) -> None:
+        """Carry what is sent and no answer. New connections find no peer: the answer to their first packet is lost."""
+        await self._stop_accepting()
+        self._moving.set()
+        self._answering.clear()
         if self._listener is None:
             self._listener = _listen(self.port)
         # With its queue of connections full, the kernel drops every further attempt without an answer.
@@ -109,8 +117,8 @@ class Relay:
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._move(client, server))
-                both.create_task(self._move(server, client))
+                both.create_task(_move(client, server, self._moving))
+                both.create_task(_move(server, client, self._answering))
         except* OSError:
             pass
         finally:
@@ -118,13 +126,14 @@ class Relay:
             client.close()
             server.close()
 
-    async def _move(self, source: socket.socket, target: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while data := await loop.sock_recv(source, _CHUNK):
-            await self._moving.wait()
-            await loop.sock_sendall(target, data)
-        await self._moving.wait()
-        target.shutdown(socket.SHUT_WR)
+
+async def _move(source: socket.socket, target: socket.socket, works: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(source, _CHUNK):
+        await works.wait()
+        await loop.sock_sendall(target, data)
+    await works.wait()
+    target.shutdown(socket.SHUT_WR)
 
 
 def _listen(port: int) -> socket.socket:
@@ -152,7 +161,13 @@ async def serve(*, tied: bool) -> None:
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         name, state = line.split()
         for relay in cables[name]:
-            await {"works": relay.works, "hangs": relay.hangs, "refuses": relay.refuses}[state]()
+            states = {
+                "works": relay.works,
+                "hangs": relay.hangs,
+                "loses-answers": relay.loses_answers,
+                "refuses": relay.refuses,
+            }
+            await states[state]()
         print("done", flush=True)
     if not tied:
         await asyncio.Event().wait()

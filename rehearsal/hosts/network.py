@@ -22,6 +22,8 @@ class Cable(StrEnum):
     WORKS = "works"
     HANGS = "hangs"
     """Nothing is answered, and nothing is refused: a partition, or a host that lost its power."""
+    LOSES_ANSWERS = "loses-answers"
+    """What is sent arrives, and no answer comes back: a partition of one direction."""
     REFUSES = "refuses"
     """Connections are reset and refused: the host is up, but nothing serves on it."""
 

@@ -19,17 +19,21 @@ _CHUNK = 65536
 
 
 class _Server(asyncssh.SSHServer):
-    """Lets in one user with one key."""
+    """Lets in one user with one key. Its file is read at each login, as the real server does."""
 
-    def __init__(self, user: str, key: asyncssh.SSHKey) -> None:
+    def __init__(self, user: str, authorized_keys: str) -> None:
         self._user = user
-        self._key = key.public_data
+        self._authorized_keys = authorized_keys
 
     def public_key_auth_supported(self) -> bool:
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        return username == self._user and key.public_data == self._key
+        try:
+            allowed = asyncssh.read_public_key(self._authorized_keys)
+        except (OSError, asyncssh.KeyImportError):
+            return False
+        return username == self._user and key.public_data == allowed.public_data
 
 
 # As bash does for a command that comes over SSH.
@@ -119,11 +123,10 @@ async def _feed(process: asyncssh.SSHServerProcess[bytes], child: asyncio.subpro
         child.stdin.close()
 
 
-async def serve(*, host_key: str, client_key: str, user: str, tied: bool) -> None:
+async def serve(*, host_key: str, authorized_keys: str, user: str, tied: bool) -> None:
     """Serve on a free loopback port, print it, and go on until SIGTERM or, when *tied*, the end of stdin."""
-    key = asyncssh.read_public_key(client_key)
     server = await asyncssh.create_server(
-        lambda: _Server(user, key),
+        lambda: _Server(user, authorized_keys),
         "127.0.0.1",
         0,
         server_host_keys=[host_key],
@@ -146,7 +149,9 @@ async def serve(*, host_key: str, client_key: str, user: str, tied: bool) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host-key", required=True)
-    parser.add_argument("--client-key", required=True, help="the public half of the only key that is let in")
+    parser.add_argument(
+        "--authorized-keys", required=True, help="the public half of the only key that is let in"
+    )
     parser.add_argument("--user", required=True)
     parser.add_argument("--tied", action="store_true", help="end when standard input ends")
     options = parser.parse_args()

@@ -40,7 +40,7 @@ UsePAM no
 StrictModes no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
-AuthorizedKeysFile {client_key}.pub
+AuthorizedKeysFile {folder}/authorized_keys
 AllowUsers {user}
 MaxStartups 100
 ForceCommand {folder}/session
@@ -68,6 +68,8 @@ class Sshd:
     """The client's private key."""
     known_hosts_line: str
     process: subprocess.Popen[bytes]
+    authorized_keys: Path
+    """The keys that may log in. It is read at each login."""
 
     @classmethod
     async def start(
@@ -142,6 +144,7 @@ def start(
     make_key(folder / "host_key")
     if not key_file.exists():
         make_key(key_file)
+    shutil.copyfile(f"{key_file}.pub", folder / "authorized_keys")
     if kind == "openssh" or (kind is None and find_sshd()):
         try:
             return _start_openssh(folder, home, key_file, environment)
@@ -159,7 +162,13 @@ def _start_asyncssh(
         process = subprocess.Popen(
             [
                 *(sys.executable, "-P", str(_SERVER), "--host-key", str(folder / "host_key")),
-                *("--client-key", f"{key_file}.pub", "--user", user_name(), *(["--tied"] if tied else [])),
+                *(
+                    "--authorized-keys",
+                    str(folder / "authorized_keys"),
+                    "--user",
+                    user_name(),
+                    *(["--tied"] if tied else []),
+                ),
             ],
             stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -182,6 +191,7 @@ def _start_asyncssh(
         key_file=key_file,
         known_hosts_line=_known_hosts_line(folder, int(line)),
         process=process,
+        authorized_keys=folder / "authorized_keys",
     )
 
 
@@ -212,7 +222,7 @@ def _start_openssh_on(
     )
     session.chmod(0o755)
     config = folder / "sshd_config"
-    config.write_text(_CONFIG.format(port=port, folder=folder, client_key=key_file, user=user, sftp=sftp))
+    config.write_text(_CONFIG.format(port=port, folder=folder, user=user, sftp=sftp))
     log_file = folder / "server.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
@@ -230,6 +240,7 @@ def _start_openssh_on(
         key_file=key_file,
         known_hosts_line=_known_hosts_line(folder, port),
         process=process,
+        authorized_keys=folder / "authorized_keys",
     )
     try:
         asyncio.run(_prove(server))

@@ -64,7 +64,13 @@ def test_a_short_outage_in_every_phase_of_one_release_changes_nothing(
 
 
 @pytest.mark.parametrize(("story", "moment"), DIRECTIONS)
-@pytest.mark.parametrize("kind", ["host-away", "host-refuses", "host-reboot", "disk-full", "unit-hangs"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("host-away", "host-refuses", "answers-lost", "login-refused"),
+        *("host-reboot", "disk-full", "unit-hangs"),
+    ],
+)
 def test_a_broken_host_leaves_no_doubt(home: Path, kind: str, story: str, moment: str) -> None:
     """The release ends as without the fault or on the previous revision, and every host runs what the ledger says."""
     skip_if_impossible(Kind(kind))

@@ -73,6 +73,21 @@ async def test_a_cable_that_hangs_answers_nothing_and_loses_nothing(network: Net
         assert ask(new) == b"hello\n"
 
 
+async def test_a_cable_that_loses_answers_carries_what_is_sent(network: Network) -> None:
+    """An open connection hears nothing, though the host has answered; the answer comes when the cable is back."""
+    with connect(network) as client:
+        assert ask(client) == b"hello\n"
+        await network.set("web-1", Cable.LOSES_ANSWERS)
+        with pytest.raises(TimeoutError):
+            ask(client, PATIENCE)
+        with pytest.raises(TimeoutError):
+            connect(network, timeout=PATIENCE)
+        await network.set("web-1", Cable.WORKS)
+        client.settimeout(10)
+        assert client.recv(100) == b"hello\n"
+        assert ask(client) == b"hello\n"
+
+
 async def test_a_cable_that_refuses_resets_what_is_open(network: Network) -> None:
     """New connections are refused at once, open ones end, and the same port serves again afterwards."""
     with connect(network) as client:
