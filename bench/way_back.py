@@ -141,8 +141,9 @@ async def by_hand(target: Target, host: RehearsalHost, sha: str) -> None:
                 raise RuntimeError(f"{host.name} is not healthy")
             try:
                 answer = (await http.get(host.health_url)).json()
-                good = good + 1 if answer["revision"] == sha and answer["database"] == "ok" else 0
-            except (httpx.HTTPError, ValueError):
+                runs = answer["revision"] == sha and set(answer["workers"]["revisions"]) == {sha}
+                good = good + 1 if runs and answer["database"] == "ok" else 0
+            except (httpx.HTTPError, ValueError, KeyError):
                 good = 0
             if good < probe.consecutive:
                 await asyncio.sleep(probe.interval_seconds if good else 0.1)
