@@ -39,8 +39,6 @@ class Breaker:
     held: dict[str, Held] = field(default_factory=dict)
     closed: dict[str, float] = field(default_factory=dict)
     """When the last hold of a stream ended. Suspicion begins anew there."""
-    _seen: int = 0
-    """How many outcomes were read."""
 
     def hold(self, stream: str, at: float) -> None:
         """Hold *stream* to its probes."""
@@ -50,18 +48,13 @@ class Breaker:
         """Whether the stream is held to its probes."""
         return stream in self.held and not self.held[stream].opening
 
-    def forget(self) -> None:
-        """The outcomes are counted again from the first: those until now are no news."""
-        self._seen = -1
-
     def since(self, stream: str) -> float:
         """From when on suspicion counts."""
         return self.held[stream].since if stream in self.held else self.closed.get(stream, 0.0)
 
     def step(self, units: Units, suspects: Collection[str], now: float) -> None:
         """One look: what has ended since the last one, and who is suspicious."""
-        new = units.outcomes[self._seen :] if self._seen >= 0 else []
-        self._seen = len(units.outcomes)
+        new, units.outcomes = units.outcomes, []
         for stream, held in list(self.held.items()):
             for course in new:
                 if stream in (POOLED, course.entity) and course.admitted >= held.since:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -32,8 +33,8 @@ class Holds:
     """What the gate itself lets through at present."""
     outages: list[tuple[float, float]] = field(default_factory=list)
     """When the upstream was away, as its own probe says."""
-    delays: list[float] = field(default_factory=list)
-    """How long what nobody held waited until a worker took it."""
+    delays: deque[float] = field(default_factory=lambda: deque(maxlen=200))
+    """How long the last items that nobody held waited for a worker."""
     _queue: dict[str, Item] = field(default_factory=dict)
     _stopped: float = 0.0
     """How long a person held everything, until the last release."""

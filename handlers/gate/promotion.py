@@ -113,7 +113,7 @@ def obstacles(
             f"{doubt.threshold:.0f} roll back"
         )
     for entity, standing in units.standing.items():
-        failed, records = len(standing.failed), len(standing.failed | standing.completed)
+        failed, records = len(standing.failed), len(standing.failed) + len(standing.completed)
         if standing.failures and not standing.successes:
             yield f"{entity}: none of {records} records completed"
         elif failed >= RECORDS_FAILED and 2 * failed >= records:

@@ -32,6 +32,7 @@ class Gate:
         self.types = tuple(types)
         self.before = before or DayBefore()
         self.parameters = parameters or Parameters()
+        self._told = asdict(self.parameters)
         self.traffic = Traffic()
         self.breaker = Breaker(self.parameters)
         self._intake: dict[str, int] = {}
@@ -99,9 +100,9 @@ class Gate:
             if not self.holds.follows(fact) or (item is not None and not self.units.follows(fact, item)):
                 # It came too late to be read after the others: read all again, in order.
                 self._begin()
-                self.breaker.forget()
                 for every in self.traffic.until(now):
                     self._note(every)
+                self.units.outcomes.clear()
                 break
             self._note(fact)
         self.units.advance(now)
@@ -146,7 +147,7 @@ class Gate:
             "proof": asdict(seen) if seen is not None else None,
             "reasons": list(reasons),
             "held": {"by_person": sorted(self.holds.by_person), "by_gate": dict(self.holds.quotas)},
-            "parameters": asdict(self.parameters),
+            "parameters": dict(self._told),
         }
         return Judgement(finding=finding, sentence=sentence, inputs=inputs)
 

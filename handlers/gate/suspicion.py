@@ -20,7 +20,7 @@ from handlers.gate.units import BACKLOG_S, Units
 from handlers.gate.weigh import Scales
 
 STALLED_SHARES = (0.97, 0.5)
-SAMPLE, SAMPLE_MIN = 200, 20
+SAMPLE_MIN = 20
 
 
 class Suspicion:
@@ -105,7 +105,7 @@ def null_boundary(before: DayBefore, parameters: Parameters, stream: str) -> flo
 
 def backlog_odds(units: Units, now: float) -> float:
     """How much better a stall explains what is open than chance does. Needs twenty completions to compare with."""
-    took = sorted(units.took[-SAMPLE:])
+    took = sorted(units.took)
     if len(took) < SAMPLE_MIN:
         return 0.0
     ages = [
@@ -118,7 +118,7 @@ def backlog_odds(units: Units, now: float) -> float:
 
 def untaken_odds(units: Units, holds: Holds, untaken: Sequence[Untaken], now: float) -> float:
     """The same for what is free and not taken, against how long items waited for a worker before."""
-    delays = sorted(holds.delays[-SAMPLE:])
+    delays = sorted(holds.delays)
     if len(delays) < SAMPLE_MIN or not untaken:
         return 0.0
     ages: list[tuple[float, float | None]] = [(each.free, now - each.free) for each in untaken]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 INTAKE = "intake"
 ORDER = (
@@ -58,11 +60,11 @@ class Item:
     admitted: float | None = None
     former: bool = False
     """Whether a worker of the former revision took it."""
-    attempts: list[tuple[float, bool, str | None]] = field(default_factory=list)
+    attempts: tuple[tuple[float, bool, str | None], ...] = ()
     """Attempts that failed: when, whether no retry cures the error, and its fingerprint."""
-    waits: list[tuple[float, str]] = field(default_factory=list)
+    waits: tuple[tuple[float, str], ...] = ()
     """When it began to wait, and for which parent."""
-    woken: list[float] = field(default_factory=list)
+    woken: tuple[float, ...] = ()
     ended: float | None = None
     dead: bool = False
     hard: bool = False
@@ -137,11 +139,16 @@ class Traffic:
             case "queued" | "arrive":
                 return _comes(item, fact)
             case "attempt_failed":
-                return _append(item.attempts, (at, bool(told.get("hard")), told.get("fingerprint")))
+                attempt = (at, bool(told.get("hard")), told.get("fingerprint"))
+                new, item.attempts = attempt not in item.attempts, _with(item.attempts, attempt)
+                return new
             case "waits":
-                return _append(item.waits, (at, str(told.get("parent", ""))))
+                wait = (at, str(told.get("parent", "")))
+                new, item.waits = wait not in item.waits, _with(item.waits, wait)
+                return new
             case "woken":
-                return _append(item.woken, at)
+                new, item.woken = at not in item.woken, _with(item.woken, at)
+                return new
         if item.ended is not None:
             return False
         item.ended, item.dead = at, fact.kind == "dead"
@@ -173,8 +180,5 @@ def _comes(item: Item, fact: Fact) -> bool:
     return True
 
 
-def _append(known: list[Any], value: Any) -> bool:
-    if value in known:
-        return False
-    known.append(value)
-    return True
+def _with(known: tuple[T, ...], value: T) -> tuple[T, ...]:
+    return known if value in known else (*known, value)

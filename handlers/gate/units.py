@@ -6,6 +6,7 @@ failed counts again after ten minutes; until then its failures are one fact, and
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from handlers.gate.blocks import HARD, SOFT, WAITS, Distinct, Standing, Table
@@ -16,6 +17,8 @@ from handlers.gate.traffic import Fact, Item
 
 BACKLOG_S = 30.0
 """How far back the backlog is looked at."""
+SAMPLE = 200
+"""How many completions it is compared with."""
 
 
 class Units:
@@ -33,9 +36,9 @@ class Units:
         self.recent: list[Course] = []
         """What was admitted in the last seconds."""
         self.outcomes: list[Course] = []
-        """What completed or failed, in the order in which it became known."""
-        self.took: list[float] = []
-        """How long each completed item took."""
+        """What completed or failed since the breaker read it, in the order in which it became known."""
+        self.took: deque[float] = deque(maxlen=SAMPLE)
+        """How long the last completed items took."""
         self.live = 0
         """How many live items were admitted."""
         self.limit_wait = max(parameters.wait_min_s, parameters.wait_factor * (before.wait_p99_s or 0.0))
