@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 TYPES = {
@@ -65,7 +65,6 @@ class Shape:
     """random; failures_first: failures at once, successes at the deadline; failures_last: the reverse."""
     known: int = 0
     """So many records come again and again instead of new ones."""
-    before: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +142,7 @@ def header(shape: Shape) -> dict[str, Any]:
         "segments": [*TYPES],
         "deadline_s": DEADLINE,
         "watch_s": WATCH,
-        "baseline": {**baseline, **shape.before},
+        "baseline": baseline,
     }
 
 
