@@ -39,7 +39,8 @@ def odds(units: Sequence[int], bad: Sequence[int], q: float, *, forgive: int = 0
 
     The *forgive* blocks in a row with the most evidence are deleted. *first* is the block at which looking began.
     """
-    if q >= 1.0 or not any(bad[first:]):
+    if q >= 1.0:
+        # "All of them fail" cannot be refuted.
         return min(1.0, sum(_WEIGHTS[: max(len(units) - first, 0)]))
     terms = (term for gain in GAINS for _, term in _terms(units[first:], bad[first:], q, gain, forgive))
     return sum(terms) / len(GAINS)

@@ -27,8 +27,14 @@ class Gate:
     """Feed it events with `observe`, ask it with `decide`, and hold the intake to `throttled`."""
 
     def __init__(
-        self, types: Collection[str], before: DayBefore | None = None, parameters: Parameters | None = None
+        self,
+        types: Collection[str],
+        before: DayBefore | None = None,
+        parameters: Parameters | None = None,
+        *,
+        slow_start: bool = True,
     ) -> None:
+        """*slow_start*: whether the release begins with its intake held to probes."""
         self.types = tuple(types)
         self.before = before or DayBefore()
         self.parameters = parameters or Parameters()
@@ -37,8 +43,9 @@ class Gate:
         self.breaker = Breaker(self.parameters)
         self._intake: dict[str, int] = {}
         self._begin()
-        self.breaker.hold(POOLED, 0.0)
-        self._hold(0.0)
+        if slow_start:
+            self.breaker.hold(POOLED, 0.0)
+            self._hold(0.0)
 
     def observe(self, event: Mapping[str, Any]) -> None:
         """Note one event. Unknown kinds are ignored."""
@@ -160,8 +167,7 @@ def judge_rows(
     parameters: Parameters | None = None,
 ) -> Judgement:
     """The verdict from stored rows, in any order: the same that a gate gave that was told them as they came."""
-    gate = Gate(types, before, parameters)
-    gate.traffic = Traffic()
+    gate = Gate(types, before, parameters, slow_start=False)
     for row in rows:
         gate.observe(row)
     return gate.verdict(now)

@@ -47,10 +47,14 @@ class Units:
         self._records: dict[tuple[str, str], Record] = {}
         self._missing: set[str] = set()
         """The parents that were waited for too long. Each counts once."""
+        self._unplaced: set[str] = set()
+        """Items of which something was told before their admission."""
         self._read_until = float("-inf")
 
     def follows(self, fact: Fact, item: Item) -> bool:
         """Whether *fact*, if it is late, can still be read: nothing later was noted of its record."""
+        if fact.kind == "arrive" and fact.item in self._unplaced:
+            return False
         if fact.kind in {"waits", "woken"}:
             return fact.at >= self._read_until
         record = self._records.get((item.entity, item.key))
@@ -62,6 +66,8 @@ class Units:
             self._admit(item, fact.at)
         course = self.open.get(fact.item)
         if course is None:
+            if item.admitted is None:
+                self._unplaced.add(fact.item)
             return
         self._touch(course, fact.at)
         self._read_until = max(self._read_until, fact.at)
