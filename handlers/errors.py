@@ -56,6 +56,10 @@ class LoginRefused(Refused):
     """The database refused the login. A command ends; a running release waits, for a password may just be changed."""
 
 
+class KeyRefused(Refused):
+    """A host refused every SSH key. A check ends; an operation that has begun waits: the key may just be changed."""
+
+
 class Locked(Refused):
     """Another controller holds the lock of the environment. *release_id* is the release that it runs."""
 

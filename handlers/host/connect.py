@@ -17,7 +17,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 
 from handlers.environment.jump import jumps
 from handlers.environment.model import Host, Ssh
-from handlers.errors import Refused, Unreachable
+from handlers.errors import KeyRefused, Refused, Unreachable
 from handlers.host import host_key
 from handlers.host.keys import Identity, identities
 from handlers.host.known_hosts import known_hosts
@@ -229,7 +229,7 @@ class Attempt:
                     f"{hop.name}: after the key, login as {hop.user!r} needs {' or '.join(missing)} as well. "
                     "A release cannot answer: exempt this user from the second factor (AuthenticationMethods)"
                 )
-        raise Refused(
+        raise KeyRefused(
             f"{hop.name}: login as {hop.user!r} with {', '.join(tried)} was refused (ssh.user, "
             f"{'ssh.agent' if self._ssh.agent else 'ssh.key_file'}). Add its public key to that user's "
             f"authorized_keys, or set another key.{_said(transport)}"

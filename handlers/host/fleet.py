@@ -207,7 +207,7 @@ class _Journal:
         """The result: FAIL after any failure, else *verdict*. The sentence has the failures and *summary*."""
         return RollOut(
             verdict=Verdict.FAIL if self._failures else verdict,
-            sentence="; ".join([*self._failures, summary]),
+            sentence="; ".join([*(failure.rstrip(".") for failure in self._failures), summary]),
             steps={host: tuple(steps) for host, steps in self._steps.items()},
             touched_hosts=self.touched_hosts,
             blames_revision=self.blames_revision,

@@ -14,7 +14,7 @@ from enum import StrEnum
 from time import monotonic
 
 from handlers.environment.redact import known_secrets, redact_text
-from handlers.errors import Fenced, OutcomeUnknown, Unreachable
+from handlers.errors import Fenced, KeyRefused, OutcomeUnknown, Unreachable
 from handlers.host import commands
 from handlers.host.command import Command, Word
 from handlers.host.sh import script
@@ -78,9 +78,9 @@ async def run_operation(
 ) -> OperationResult:
     """Run *command* on the host exactly once under *operation_id*, and wait for its end.
 
-    *contact_seconds* is how long a host is waited for that cannot be reached (default: 10 s). The same id again
-    attaches. Raises Fenced when the host has obeyed a higher *token*. When this coroutine is
-    cancelled the operation continues; `cancel` ends it.
+    *contact_seconds* is how long a host is waited for that cannot be reached (default: 10 s), or that does not accept
+    our key (default: not at all, before it was sent). The same id again attaches. Raises Fenced when the host obeyed
+    a higher *token*. When it is cancelled the operation continues; `cancel` ends it.
     """
     limit = limit or shell.environment.ssh.operation_seconds
     operation = _Operation(shell, commands.checked_id(operation_id), on_poll)
@@ -94,7 +94,9 @@ async def run_operation(
         try:
             if result := await operation.poll(start):
                 return result
-        except (Unreachable, OutcomeUnknown) as error:
+        except (Unreachable, OutcomeUnknown, KeyRefused) as error:
+            if isinstance(error, KeyRefused) and not (sent or contact_seconds):
+                raise
             problem = str(error)
             log.warning("%s: %s", operation_id, problem)
             if isinstance(error, OutcomeUnknown) and not sent:
@@ -201,7 +203,7 @@ class _Operation:
             if result := self._parse(state, output):
                 return result
             problem = f"it is still {state}"
-        except (Unreachable, OutcomeUnknown) as error:
+        except (Unreachable, OutcomeUnknown, KeyRefused) as error:
             problem = str(error)
         sentence = f"outcome of {self._id} on {self._host} is unknown: {problem}"
         return _result(self._id, OperationOutcome.UNKNOWN, sentence=sentence)

@@ -13,7 +13,7 @@ from time import monotonic
 import pytest
 
 from handlers import errors
-from handlers.errors import LockLost
+from handlers.errors import KeyRefused, LockLost
 from handlers.host import operations
 from handlers.host.command import Command
 from handlers.host.operations import OperationOutcome, OperationResult, cancel, run_operation
@@ -114,6 +114,47 @@ async def test_a_cut_connection_loses_nothing(target: Target) -> None:
             result = await running
     assert result.done, result.sentence
     assert trace(target) == ["ran"]
+
+
+async def test_a_key_that_is_changed_meanwhile_is_waited_for(target: Target) -> None:
+    """The connection is lost and no login accepted: the operation goes on, and its outcome is read with the new key."""
+    keys = target.servers["web-1"].authorized_keys
+    allowed = keys.read_text()
+    async with Relay(target) as relay:
+        environment = target.environment()
+        host = environment.hosts[0].model_copy(update={"port": relay.port})
+        async with open_host(environment, host) as shell:
+            running = asyncio.create_task(run_operation(shell, "r1-x", 1, mark(seconds=0.5)))
+            await until((target.hosts["web-1"] / "trace").exists)
+            keys.write_text("")
+            relay.cut()
+            await until(lambda: trace(target))
+            assert not running.done()
+            keys.write_text(allowed)
+            result = await running
+    assert result.done, result.sentence
+    assert trace(target) == ["ran"]
+
+
+@pytest.mark.parametrize("seconds", [None, 1.0])
+async def test_a_key_that_is_refused_before_the_start_starts_nothing(
+    target: Target, seconds: float | None
+) -> None:
+    """At once, or after the time that a change of the fleet waits: the sentence names the key."""
+    target.servers["web-1"].authorized_keys.write_text("")
+    environment = target.environment()
+    shell = Shell(environment, environment.hosts[0])
+    try:
+        if seconds is None:
+            with pytest.raises(KeyRefused, match="authorized_keys"):
+                await run_operation(shell, "r1-x", 1, mark())
+        else:
+            result = await run_operation(shell, "r1-x", 1, mark(), contact_seconds=seconds)
+            assert result.outcome is OperationOutcome.UNREACHABLE
+            assert "authorized_keys" in result.sentence
+    finally:
+        shell.close()
+    assert trace(target) == []
 
 
 async def test_a_connection_that_is_cut_at_any_moment_never_runs_it_twice(target: Target) -> None:
