@@ -182,7 +182,12 @@ def test_a_lease_is_free_in_the_same_words_everywhere() -> None:
         for file in SQL
         if "locked_by IS NULL OR" in (sql := file.read_text(encoding="utf-8"))
     }
-    assert said == {"queue/claim.sql": 2, "queue/settle.sql": 1, "queue/redrive.sql": 1}
+    assert said == {
+        "queue/claim.sql": 2,
+        "queue/in_hand.sql": 1,
+        "queue/settle.sql": 1,
+        "queue/redrive.sql": 1,
+    }
     others = [
         query.text.replace(LEASE_IS_FREE, "") for file in SQL for query in queries(module_of(file)).values()
     ]
@@ -191,7 +196,7 @@ def test_a_lease_is_free_in_the_same_words_everywhere() -> None:
 
 def test_retries_and_fresh_events_are_claimed_by_the_same_rules() -> None:
     """The twins of the claim differ in the status that they look for and in their order, and in nothing else."""
-    sql = re.sub(r"^ *--.*\n", "", queries("handlers.queue.claim")["claim"].text, flags=re.MULTILINE)
+    sql = re.sub(r"^ *--.*\n", "", queries("handlers.queue.claim")["chosen"].text, flags=re.MULTILINE)
     twins = re.search(r"\), retries AS \((.*?)\n\), fresh AS \((.*?)\n\), locked AS", sql, re.DOTALL)
     assert twins is not None
     retries, fresh = twins[1].splitlines(), twins[2].splitlines()

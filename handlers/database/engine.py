@@ -119,14 +119,14 @@ def controller_engine(database: Database) -> AsyncEngine:
 
 
 def worker_engine(place: Place, *, lease_seconds: float = 300) -> AsyncEngine:
-    """The engine of one worker: a connection for each batch in progress, and one for LISTEN.
+    """The engine of one worker: a connection for each batch in progress, one to note them, and one for LISTEN.
 
     No pre-ping: for a single event it would be a third of all messages. On a lost connection the worker waits and
     retries, at any point.
     """
     settings = EngineSettings(
         application_name="tds-worker",
-        pool_size=3,
+        pool_size=4,
         pool_seconds=5,
         connect_seconds=5,
         statement_seconds=lease_seconds,

@@ -51,6 +51,13 @@ _SENTENCES: dict[str, tuple[str, Callable[[Row[Any]], str]]] = {
             f"(oldest since {row.oldest}): a `runbook worker` reclaims them, the ERP's own worker never does"
         ),
     ),
+    "left_in_hand": (
+        "stuck",
+        lambda row: (
+            f"{row.events} events are left from a worker that was killed (oldest since {row.oldest}): any running "
+            "`runbook worker` takes them back within seconds, so none is running"
+        ),
+    ),
     "side_by_side": (
         "side by side",
         lambda row: (
@@ -76,7 +83,7 @@ _SENTENCES: dict[str, tuple[str, Callable[[Row[Any]], str]]] = {
     ),
 }
 """Each query for problems: their kind, and the sentence about a row."""
-_NEEDS_LEDGER = frozenset({"missing_indexes", "silent_workers"})
+_NEEDS_LEDGER = frozenset({"missing_indexes", "left_in_hand", "silent_workers"})
 
 
 async def examine(database: AsyncEngine, environment: str | None = None) -> list[Problem]:

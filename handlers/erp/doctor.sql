@@ -37,6 +37,19 @@ FROM tds_sync_queue
 WHERE status = 'processing' AND (lock_expires_at IS NULL OR lock_expires_at <= now())
 HAVING count(*) > 0;
 
+-- left_in_hand --
+-- Events of a worker that was killed, which no other worker has taken back: nobody holds the lock of their batch.
+SELECT sum(cardinality(h.ids)) AS events, min(h.since) AS oldest
+FROM runbook.in_hand h
+WHERE h.since < now() - interval '1 minute'
+  AND NOT EXISTS (
+      SELECT FROM pg_locks l
+      WHERE l.locktype = 'advisory' AND l.objsubid = 1
+        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+        AND (l.classid::bigint << 32) | l.objid::bigint = h.batch
+  )
+HAVING count(*) > 0;
+
 -- side_by_side --
 -- Whether other workers still settle events of the last day while `runbook worker` does.
 SELECT events.theirs, events.ours, events.last_came

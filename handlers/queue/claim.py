@@ -1,19 +1,37 @@
-"""Leasing due events to a worker in one statement, within the limits of the queue."""
+"""Claiming due events in one statement, within the limits of the queue: by a lease, or by row locks alone.
+
+A lease is a committed change that every worker sees, the ERP's own too. Row locks cost no change of the queue, but they
+end with the transaction that applies the events: the worker claims that way while nothing is wrong (`docs/adr/0011`).
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from uuid import UUID
 
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
+from handlers.queue import in_hand
 from handlers.queue import room as intake_room
 from handlers.queue.event import QUEUE_NAMES, EntityType, Event, event_of
 
 _SQL = queries(__name__)
+
+
+def _statement(*parts: str) -> TextClause:
+    return text("\n".join(part if part not in _SQL else _SQL[part].text for part in parts))
+
+
+_LEASE = {
+    True: _statement("busy", "chosen", "lease", "event"),
+    False: _statement("nothing_busy", "chosen", "lease", "event"),
+}
+"""By whether batches in progress are noted in this database."""
+_LOCK = _statement("busy", "chosen", "SELECT", "event", "lock")
 
 
 BATCH_BYTES_MAX = 3 * 1024 * 1024
@@ -48,6 +66,36 @@ async def claim(
             tx, owner=owner, limit=limit, lease_seconds=lease_seconds, entities=entities, ids=ids
         )
     return events
+
+
+async def lock(
+    tx: AsyncConnection,
+    *,
+    batch: int,
+    limit: int,
+    entities: Collection[EntityType] | None = None,
+    bytes_max: int = BATCH_BYTES_MAX,
+) -> list[Event]:
+    """Lock up to *limit* due events for this transaction, in the order of `claim`. Nothing of them is changed.
+
+    *batch* is a number that no other batch has (`in_hand.new_batch`); before anything is done with the events, they are
+    to be noted under it. Returns nothing while a limit is in force, and no events that lost their lease: `claim` does.
+    Needs `in_hand.is_there`.
+    """
+    kinds = list(EntityType if entities is None else entities)
+    await in_hand.begin(tx, batch)
+    rows = await tx.execute(
+        _LOCK,
+        {
+            "limit": limit,
+            "entities": [QUEUE_NAMES[kind] for kind in kinds],
+            "ids": None,
+            "bytes_max": bytes_max,
+            "lost": False,
+            "within_limits": False,
+        },
+    )
+    return _in_order([event_of(row) for row in rows])
 
 
 async def claim_lost(
@@ -91,6 +139,10 @@ async def _due(
     if not events and await intake_room.limits_exist(tx):
         # Nothing is due, or a limit is in force. Only a worker that found no event reads the limits.
         events = await _claim_within(tx, take, kinds, limit)
+    return _in_order(events)
+
+
+def _in_order(events: Iterable[Event]) -> list[Event]:
     return sorted(events, key=lambda event: (event.created_at, event.id))
 
 
@@ -128,7 +180,7 @@ async def _claim(
 ) -> list[Event]:
     """The statement. It takes nothing while a limit is in force that *within_limits* does not say is kept."""
     rows = await tx.execute(
-        _SQL["claim"],
+        _LEASE[await in_hand.is_there(tx)],
         {
             "owner": owner,
             "limit": limit,

@@ -3,9 +3,17 @@
 -- It would sort what it believes to be few: with statistics from before a burst, all of the burst.
 SELECT set_config('enable_sort', 'off', true);
 
--- claim --
--- Lease the oldest due events to :owner: due retries, then pending ones. With :ids only these are taken.
-WITH intake AS (
+-- busy --
+-- The events of batches in progress (`in_hand`). Only those of leases can be seen in the queue itself.
+WITH busy AS (SELECT unnest(h.ids) AS id FROM runbook.in_hand h)
+
+-- nothing_busy --
+-- The same where there is no such table.
+WITH busy AS (SELECT CAST(NULL AS uuid) AS id WHERE false)
+
+-- chosen --
+-- The oldest due events: due retries, then pending ones. With :ids only these are taken.
+, intake AS (
     -- Whether a limit is in force that the caller has not already kept, as :within_limits says.
     -- A statement that names a missing table cannot be planned, and databases without our ledger have none.
     -- query_to_xml plans its text only when it runs, with the snapshot of this statement.
@@ -34,6 +42,7 @@ WITH intake AS (
               AND held.entity_type = q.entity_type
               AND held.source_entity_id = q.source_entity_id
               AND (held.status = 'processing'
+                   OR held.id IN (SELECT id FROM busy)
                    -- The ERP's own workers take their lease before they set the status.
                    OR (held.status = 'pending' AND held.lock_expires_at > now())
                    -- With :ids only leases of others count: the caller has chosen the events.
@@ -62,6 +71,7 @@ WITH intake AS (
       -- Compared as text: a word that the ERP's enum does not have would be an error.
       AND q.entity_type::text = ANY (CAST(:entities AS text[]))
       AND (CAST(:ids AS uuid[]) IS NULL OR q.id = ANY (CAST(:ids AS uuid[])))
+      AND q.id NOT IN (SELECT id FROM busy)
       AND (first.id IS NULL OR (q.created_at, q.id) <= (first.created_at, first.id))
       AND NOT (SELECT is_limited FROM intake)
     ORDER BY q.next_retry_at, q.created_at, q.id
@@ -81,6 +91,7 @@ WITH intake AS (
               AND held.entity_type = q.entity_type
               AND held.source_entity_id = q.source_entity_id
               AND (held.status = 'processing'
+                   OR held.id IN (SELECT id FROM busy)
                    OR (held.status = 'pending' AND held.lock_expires_at > now())
                    OR (CAST(:ids AS uuid[]) IS NULL
                        AND ((held.status = 'retry' AND (q.status = 'retry' OR held.next_retry_at > now())
@@ -97,6 +108,7 @@ WITH intake AS (
       AND (CAST(:lost AS boolean) OR q.locked_by IS DISTINCT FROM 'lost lease')
       AND q.entity_type::text = ANY (CAST(:entities AS text[]))
       AND (CAST(:ids AS uuid[]) IS NULL OR q.id = ANY (CAST(:ids AS uuid[])))
+      AND q.id NOT IN (SELECT id FROM busy)
       AND (first.id IS NULL OR (q.created_at, q.id) <= (first.created_at, first.id))
       AND NOT (SELECT is_limited FROM intake)
     -- The order of the queue's own index: priority 1 before 10. Receivers always write 5.
@@ -148,6 +160,9 @@ WITH intake AS (
     ) size
     WHERE m.estimate - m.bytes * CASE WHEN m.is_packed THEN 4 ELSE 1 END < CAST(:bytes_max AS bigint) * 2
 )
+
+-- lease --
+-- Lease the chosen events to :owner. Committed at once, so that every worker sees it.
 UPDATE tds_sync_queue q
 SET status = 'processing',
     locked_by = :owner,
@@ -158,11 +173,22 @@ SET status = 'processing',
 -- No more than :bytes_max of payloads, unless the first one alone is larger. Only the end of the batch is left out, so
 -- that nothing newer is taken before an older event of its record.
 WHERE q.id = ANY (ARRAY(SELECT id FROM sized WHERE total <= CAST(:bytes_max AS bigint) OR place = 1))
-RETURNING q.id, q.entity_type::text AS entity_type, q.source_entity_id, q.operation_type::text AS operation_type,
+RETURNING
+
+-- event --
+-- What a worker needs of an event.
+    q.id, q.entity_type::text AS entity_type, q.source_entity_id, q.operation_type::text AS operation_type,
     -- One character more than the handlers read (twice BODY_BYTES_MAX) is enough for them to refuse it.
     CASE WHEN pg_column_size(q.validated_payload) < 65536 THEN q.validated_payload::text
          ELSE left(q.validated_payload::text, 8 * 1024 * 1024 + 1) END AS payload,
-    q.attempt_count, q.max_retry_attempts, q.created_at;
+    q.attempt_count, q.max_retry_attempts, q.created_at
+
+-- lock --
+-- Take the chosen events by their row locks alone: they are the caller's until its transaction ends.
+FROM tds_sync_queue q
+WHERE q.id = ANY (ARRAY(SELECT id FROM sized WHERE total <= CAST(:bytes_max AS bigint) OR place = 1))
+  -- The statements that follow in this transaction are planned as usual.
+  AND (SELECT set_config('enable_sort', 'on', true)) = 'on';
 
 -- lost_piece --
 -- The events of one piece of a batch that lost its lease: of the piece that lost it least often, then of the oldest.

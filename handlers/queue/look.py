@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
@@ -13,6 +13,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
+from handlers.queue import in_hand
 from handlers.queue.diagnose import fingerprint
 from handlers.queue.event import ENTITY_TYPES, EntityType, Status
 
@@ -95,9 +96,19 @@ class OutcomeCount:
 
 
 async def states(tx: AsyncConnection, ids: Sequence[UUID]) -> list[EventState]:
-    """The states of the events *ids*, oldest first; an id that is not in the queue is left out."""
+    """The states of the events *ids*, oldest first; an id that is not in the queue is left out.
+
+    What a worker has in hand without a lease is in processing too.
+    """
+    held = await in_hand.among(tx, ids)
     rows = await tx.execute(_SQL["states"], {"ids": list(ids)})
-    return [EventState.from_row(row) for row in rows.mappings()]
+    found = [EventState.from_row(row) for row in rows.mappings()]
+    return [
+        replace(state, status=Status.PROCESSING)
+        if state.id in held and state.status in (Status.PENDING, Status.RETRY)
+        else state
+        for state in found
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +134,15 @@ async def dead_letters(tx: AsyncConnection) -> list[DeadLetter]:
 
 async def counts(tx: AsyncConnection) -> dict[Status, int]:
     """The number of events in each status; every status has a key, also with 0 events."""
+    held = await in_hand.counts(tx)
     rows = await tx.execute(_SQL["counts"])
-    return dict.fromkeys(Status, 0) | {Status(row.status): row.events for row in rows}
+    found = dict.fromkeys(Status, 0) | {Status(row.status): row.events for row in rows}
+    for status, number in held.items():
+        # Some of them may have been settled meanwhile.
+        moved = min(number, found[status])
+        found[status] -= moved
+        found[Status.PROCESSING] += moved
+    return found
 
 
 async def outcomes_since(

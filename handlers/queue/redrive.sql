@@ -32,7 +32,14 @@ ORDER BY f.id;
 
 -- restore --
 -- Put redriven events that have not come to rest back as the dead letters they were, to the last column.
--- Settled events, and those leased to a worker that may still be at work, are missing in the answer.
+-- Settled events, and those that a worker may still have in hand, are missing in the answer.
+WITH free AS (
+    -- What a worker has claimed by row locks is left to it.
+    SELECT q.id FROM tds_sync_queue q
+    WHERE q.id = ANY (CAST(:ids AS uuid[]))
+    ORDER BY q.id
+    FOR UPDATE OF q SKIP LOCKED
+)
 UPDATE tds_sync_queue q
 SET status = 'dead_letter',
     attempt_count = r.attempt_count,
@@ -53,6 +60,7 @@ FROM unnest(
 ) AS r (id, attempt_count, error_message, error_code, locked_by, lock_expires_at, next_retry_at, started_at,
         completed_at, target_entity_id, processing_result)
 WHERE q.id = r.id
+  AND q.id = ANY (ARRAY(SELECT id FROM free))
   AND q.status IN ('pending', 'retry', 'processing')
   -- A lease from before this time belongs to a worker that is gone.
   AND (q.started_at < CAST(:leased_before AS timestamptz)

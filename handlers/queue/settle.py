@@ -1,7 +1,9 @@
 """Changes of an event's status: one function for each, in the caller's transaction.
 
 Times are the database's own. A function with an *owner* is fenced: it changes only events leased to *owner*, and
-returns their ids. Priority follows the queue's own index, 1 before 10; receivers always write 5.
+returns their ids. With *lock_seconds* the events have no lease: the caller's transaction has locked their rows, and
+they keep a lease of so many seconds, which tells the ERP's own workers to leave them alone. Priority follows the
+queue's own index, 1 before 10; receivers always write 5.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from handlers.database.jsonable import clean
 from handlers.database.queries import queries
 from handlers.errors import TryAgain
+from handlers.queue import in_hand
 from handlers.queue.diagnose import fingerprint
 from handlers.queue.event import (
     ENTITY_TYPES,
@@ -56,7 +59,12 @@ class Failure:
 
 
 async def complete(
-    tx: AsyncConnection, *, owner: str, revision: str, results: Mapping[UUID, Result]
+    tx: AsyncConnection,
+    *,
+    owner: str,
+    revision: str,
+    results: Mapping[UUID, Result],
+    lock_seconds: float | None = None,
 ) -> set[UUID]:
     """Settle applied and superseded events as completed, in the transaction that wrote their rows.
 
@@ -76,6 +84,7 @@ async def complete(
             "ids": list(results),
             "targets": [result.target for result in results.values()],
             "results": [json_results[result.outcome, result.reason] for result in results.values()],
+            **_fence(lock_seconds),
         },
     )
     return set(rows.scalars())
@@ -90,13 +99,14 @@ async def retry_later(
     base_seconds: float = 120,
     cap_seconds: float = 3600,
     wait_seconds: float = WAIT_SECONDS_MAX,
+    lock_seconds: float | None = None,
 ) -> dict[UUID, Status]:
     """Schedule a retry of failed events, with backoff: 2, 4, 8 … minutes and jitter.
 
     An event without attempts left becomes a dead letter. A wait costs no attempt: it ends *wait_seconds* after the last
     open event of its parents has settled. Returns the new status of those that *owner* still held.
     """
-    values = _parameters(owner, revision, failures) | {
+    values = _parameters(owner, revision, failures, lock_seconds) | {
         "base_seconds": base_seconds,
         "cap_seconds": cap_seconds,
         "wait_seconds": wait_seconds,
@@ -106,24 +116,37 @@ async def retry_later(
     return {row.id: Status(row.status) for row in rows}
 
 
-async def bury(tx: AsyncConnection, *, owner: str, revision: str, failures: Sequence[Failure]) -> set[UUID]:
+async def bury(
+    tx: AsyncConnection,
+    *,
+    owner: str,
+    revision: str,
+    failures: Sequence[Failure],
+    lock_seconds: float | None = None,
+) -> set[UUID]:
     """Make events dead letters at once: no retry can help. Returns the ids that *owner* still held."""
-    rows = await tx.execute(_SQL["bury"], _parameters(owner, revision, failures))
+    rows = await tx.execute(_SQL["bury"], _parameters(owner, revision, failures, lock_seconds))
     return {row.id for row in rows}
 
 
 async def release(tx: AsyncConnection, *, owner: str, ids: Sequence[UUID] | None = None) -> set[UUID]:
-    """Release the leases of *owner*, or only those of *ids*, as if never claimed. Returns the released ids."""
+    """Release the leases of *owner*, or only those of *ids*, as if never claimed. Returns the released ids.
+
+    Without *ids*, *owner* has no batch in progress: what it had in hand without a lease is forgotten too.
+    """
+    if ids is None:
+        await in_hand.forget(tx, owner)
     rows = await tx.execute(_SQL["release"], {"owner": owner, "ids": None if ids is None else list(ids)})
     return {row.id for row in rows}
 
 
 async def expire_leases(tx: AsyncConnection, *, leases_lost_max: int = LEASES_LOST_MAX) -> dict[UUID, Status]:
-    """Take back events with an expired lease; no attempt counts. Returns their new status by id.
+    """Take back events with an expired lease, or of a killed worker; no attempt counts. Returns their new status by id.
 
     One event that kills its worker must not take its batch along: the events come back in pieces of a tenth, until the
     cause is alone. Only that one becomes a dead letter, when it was alone *leases_lost_max* times.
     """
+    await in_hand.take_back(tx)
     rows = await tx.execute(_SQL["expire_leases"], {"alone_max": leases_lost_max})
     return {row.id: Status(row.status) for row in rows}
 
@@ -134,9 +157,15 @@ async def refuse_unknown(tx: AsyncConnection) -> set[UUID]:
     return {row.id for row in rows}
 
 
-def _parameters(owner: str, revision: str, failures: Sequence[Failure]) -> dict[str, Any]:
+def _fence(lock_seconds: float | None) -> dict[str, Any]:
+    return {"leased": lock_seconds is None, "lease_seconds": lock_seconds}
+
+
+def _parameters(
+    owner: str, revision: str, failures: Sequence[Failure], lock_seconds: float | None
+) -> dict[str, Any]:
     """The failures as the array parameters of a statement."""
-    return {
+    return _fence(lock_seconds) | {
         "owner": owner,
         "ids": [failure.id for failure in failures],
         "messages": [clean(failure.message) for failure in failures],

@@ -5,6 +5,12 @@ WITH done AS (
     -- worker goes through a list of pending rows that it read earlier, and checks nothing but the lease.
     UPDATE tds_sync_queue q
     SET status = 'completed',
+        -- Without a lease this is the only change of the event: what its claim would have written comes with it.
+        locked_by = :owner,
+        lock_expires_at = CASE WHEN CAST(:leased AS boolean) THEN q.lock_expires_at
+            ELSE now() + make_interval(secs => CAST(:lease_seconds AS double precision)) END,
+        started_at = CASE WHEN CAST(:leased AS boolean) THEN q.started_at ELSE now() END,
+        attempt_count = q.attempt_count + CASE WHEN CAST(:leased AS boolean) THEN 0 ELSE 1 END,
         completed_at = clock_timestamp(),
         target_entity_id = r.target,
         processing_result = CAST(r.result AS jsonb),
@@ -14,7 +20,10 @@ WITH done AS (
     FROM unnest(CAST(:ids AS uuid[]), CAST(:targets AS text[]), CAST(:results AS text[])) AS r (id, target, result)
     -- coalesce hides the fence from indexes and statistics. Otherwise the planner expects one row, and compares all
     -- that :owner ever held with all of :ids.
-    WHERE q.id = r.id AND coalesce(q.status = 'processing' AND q.locked_by = :owner, false)
+    WHERE q.id = r.id
+      AND coalesce(CASE WHEN CAST(:leased AS boolean) THEN q.status = 'processing' AND q.locked_by = :owner
+                        -- The rows are locked by this transaction.
+                        ELSE q.status IN ('pending', 'retry') END, false)
     RETURNING q.id
 ), closed AS (
     -- An open row in the ERP's own dead letter table is closed with the event.
@@ -32,8 +41,12 @@ SELECT id FROM done;
 -- Let events wait before they are tried again. Without an attempt left, or after too long a wait, they are buried.
 UPDATE tds_sync_queue q
 SET status = CAST(CASE WHEN plan.is_over THEN 'dead_letter' ELSE 'retry' END AS tds_event_status),
-    -- A wait costs no attempt: the one that the claim counted is given back.
-    attempt_count = CASE WHEN r.waits THEN greatest(before.attempt_count - 1, 0) ELSE before.attempt_count END,
+    locked_by = :owner,
+    lock_expires_at = CASE WHEN CAST(:leased AS boolean) THEN q.lock_expires_at
+        ELSE now() + make_interval(secs => CAST(:lease_seconds AS double precision)) END,
+    started_at = CASE WHEN CAST(:leased AS boolean) THEN q.started_at ELSE now() END,
+    -- A wait costs no attempt.
+    attempt_count = CASE WHEN r.waits THEN greatest(attempt.number - 1, 0) ELSE attempt.number END,
     -- Exponential backoff with a cap. The jitter of a quarter keeps events from coming back all at once.
     next_retry_at = CASE WHEN NOT plan.is_over THEN least(plan.ends_at, now() + make_interval(secs =>
         (0.75 + 0.5 * random()) * least(
@@ -48,6 +61,10 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS te
         CAST(:waits AS boolean[])) AS r (id, result, message, code, waits)
 CROSS JOIN LATERAL (SELECT CAST(r.result AS jsonb) AS result) said
 JOIN tds_sync_queue before ON before.id = r.id
+CROSS JOIN LATERAL (
+    -- A lease has counted the attempt already.
+    SELECT before.attempt_count + CASE WHEN CAST(:leased AS boolean) THEN 0 ELSE 1 END AS number
+) attempt
 LEFT JOIN LATERAL (
     SELECT EXISTS (
         SELECT FROM jsonb_array_elements_text(said.result -> 'parents') AS parent (key)
@@ -66,7 +83,7 @@ LEFT JOIN LATERAL (
 ) parents ON true
 CROSS JOIN LATERAL (
     SELECT CASE
-            WHEN NOT r.waits THEN before.attempt_count
+            WHEN NOT r.waits THEN attempt.number
             WHEN jsonb_typeof(before.processing_result -> 'waits') = 'number'
                 THEN CAST(before.processing_result ->> 'waits' AS integer) + 1
             ELSE 1
@@ -91,13 +108,20 @@ CROSS JOIN LATERAL (
                 AND tried.since + make_interval(secs => CAST(:wait_seconds AS double precision)) <= now()
         END AS is_over
 ) plan
-WHERE q.id = r.id AND coalesce(q.status = 'processing' AND q.locked_by = :owner, false)
+WHERE q.id = r.id
+  AND coalesce(CASE WHEN CAST(:leased AS boolean) THEN q.status = 'processing' AND q.locked_by = :owner
+                    ELSE q.status IN ('pending', 'retry') END, false)
 RETURNING q.id, q.status::text AS status;
 
 -- bury --
 -- Make events dead letters, provided :owner still holds them.
 UPDATE tds_sync_queue q
 SET status = 'dead_letter',
+    locked_by = :owner,
+    lock_expires_at = CASE WHEN CAST(:leased AS boolean) THEN q.lock_expires_at
+        ELSE now() + make_interval(secs => CAST(:lease_seconds AS double precision)) END,
+    started_at = CASE WHEN CAST(:leased AS boolean) THEN q.started_at ELSE now() END,
+    attempt_count = q.attempt_count + CASE WHEN CAST(:leased AS boolean) THEN 0 ELSE 1 END,
     next_retry_at = NULL,
     -- Nothing was completed.
     completed_at = NULL,
@@ -106,7 +130,9 @@ SET status = 'dead_letter',
     error_code = r.code
 FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS text[]), CAST(:codes AS text[]))
      AS r (id, result, message, code)
-WHERE q.id = r.id AND coalesce(q.status = 'processing' AND q.locked_by = :owner, false)
+WHERE q.id = r.id
+  AND coalesce(CASE WHEN CAST(:leased AS boolean) THEN q.status = 'processing' AND q.locked_by = :owner
+                    ELSE q.status IN ('pending', 'retry') END, false)
 RETURNING q.id;
 
 -- release --

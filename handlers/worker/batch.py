@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import isqrt
@@ -13,13 +13,13 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.privileges import Need
-from handlers.database.sqlstate import NOT_ADOPTED, is_away, is_connection_fault, sqlstate
+from handlers.database.sqlstate import NOT_ADOPTED, sqlstate
 from handlers.database.transaction import transaction
-from handlers.errors import ConnectionFault, DatabaseDown
-from handlers.queue import settle, wake
+from handlers.queue import claim, in_hand, settle, wake
 from handlers.queue.diagnose import RowsRefused, diagnose
-from handlers.queue.event import DRAIN_ORDER, ErrorClass, Event, Outcome, Result, Status
+from handlers.queue.event import DRAIN_ORDER, EntityType, ErrorClass, Event, Outcome, Result, Status
 from handlers.queue.settle import Failure, LeaseLost
+from handlers.worker.connection_faults import raise_if_no_fault_of_an_event, raise_if_transaction_lost
 from handlers.worker.isolate import (
     BatchResult,
     Isolation,
@@ -53,11 +53,12 @@ class Settler:
     backoff_cap_seconds: float
     wait_seconds: float = settle.WAIT_SECONDS_MAX
     """How long an event waits for a parent of which no event is open."""
+    lease_seconds: float = 300
     needs: Sequence[Need] = ()
     """What this worker does with which table."""
 
     async def settle(self, events: Sequence[Event]) -> Tally:
-        """Apply and complete *events*.
+        """Apply and complete *events*, which are leased to us.
 
         Raises DatabaseDown when the connection is lost, ConnectionFault when it cannot be used, and Refused when a
         privilege or a column is missing. Nothing was changed then.
@@ -66,20 +67,65 @@ class Settler:
             async with transaction(self.engine, raw_errors=True) as tx:
                 done = await self._apply(tx, events)
         except Exception as error:  # one bad event must not stop the others
-            _raise_if_no_fault_of_an_event(error)
-            if sqlstate(error) in NOT_ADOPTED:
-                # What is missing for all events is not the fault of one.
-                await raise_if_denied(self.engine, self.needs)
-            log.info("a batch of %d events failed (%s): isolating", len(events), type(error).__name__)
-            # Without its traceback: it is a reference cycle through this frame, and keeps all rows of the batch.
-            reason = error.with_traceback(None)
+            return await self._settle_apart(events, await self._reason(events, error))
+        await self._wake(done)
+        return done.tally
+
+    async def claim_and_settle(
+        self, limit: int, kinds: Collection[EntityType] | None
+    ) -> tuple[Sequence[Event], Tally]:
+        """Claim up to *limit* events by row locks, and apply and complete them in the same transaction.
+
+        Without a lease each event is changed once. If that fails, the events are leased and settled as leased ones are.
+        Returns nothing where batches cannot be noted. Raises what `settle` raises.
+        """
+        batch = in_hand.new_batch()
+        events: Sequence[Event] = []
+        try:
+            async with transaction(self.engine, raw_errors=True) as tx:
+                if await in_hand.is_there(tx):
+                    events = await claim.lock(tx, batch=batch, limit=limit, entities=kinds)
+                if not events:
+                    return [], Counter()
+                await in_hand.note(self.engine, batch=batch, owner=self.owner, events=events)
+                done = await self._apply(tx, events, lock_seconds=self.lease_seconds)
+                await in_hand.done(tx, batch)
+        except Exception as error:  # one bad event must not stop the others
+            if not events:
+                raise
+            reason = await self._reason(events, error)
         else:
             await self._wake(done)
-            return done.tally
+            return events, done.tally
+        async with transaction(self.engine, raw_errors=True) as tx:
+            await in_hand.done(tx, batch)
+            # Another worker may have been faster with some of them.
+            events = await claim.claim(
+                tx,
+                owner=self.owner,
+                limit=limit,
+                lease_seconds=self.lease_seconds,
+                entities=kinds,
+                ids=[event.id for event in events],
+            )
+        return events, await self._settle_apart(events, reason) if events else Counter()
+
+    async def _reason(self, events: Sequence[Event], error: Exception) -> Exception:
+        """The error of a batch, if it can be the fault of one of its events; otherwise it is raised."""
+        raise_if_no_fault_of_an_event(error)
+        if sqlstate(error) in NOT_ADOPTED:
+            # What is missing for all events is not the fault of one.
+            await raise_if_denied(self.engine, self.needs)
+        log.info("a batch of %d events failed (%s): isolating", len(events), type(error).__name__)
+        # Without its traceback: it is a reference cycle through the caller's frame, and keeps all rows of the batch.
+        return error.with_traceback(None)
+
+    async def _settle_apart(self, events: Sequence[Event], reason: Exception) -> Tally:
+        """Settle each event of a batch that failed for *reason*: the good ones are completed, the bad ones recorded."""
         try:
             isolation = await self._isolate(events, reason)
         except Exception as error:
-            _raise_if_no_fault_of_an_event(error)
+            raise_if_no_fault_of_an_event(error)
             # Isolation failed too, as when only the commit is refused: all events get the same error.
             isolation = Isolation(failures=[failure(event, error) for event in events])
         tally = isolation.tally + await self._record(isolation)
@@ -105,7 +151,9 @@ class Settler:
         except Exception as error:
             log.info("waiting events were not woken: %s", diagnose(error).message)
 
-    async def _apply(self, tx: AsyncConnection, events: Sequence[Event]) -> BatchResult:
+    async def _apply(
+        self, tx: AsyncConnection, events: Sequence[Event], *, lock_seconds: float | None = None
+    ) -> BatchResult:
         """Write the rows of *events* and settle them. On an error the caller rolls back."""
         results = await self.apply(tx, events)
         unanswered = [event for event in events if event.id not in results]
@@ -117,9 +165,11 @@ class Settler:
             if results[event.id].outcome in (Outcome.APPLIED, Outcome.SUPERSEDED)
         }
         failures = [not_applied(event.id, results[event.id]) for event in events if event.id not in done]
-        completed = await settle.complete(tx, owner=self.owner, revision=self.revision, results=done)
+        completed = await settle.complete(
+            tx, owner=self.owner, revision=self.revision, results=done, lock_seconds=lock_seconds
+        )
         tally = Counter(results[id_].outcome.value for id_ in completed)
-        tally += await self._fail(tx, failures)
+        tally += await self._fail(tx, failures, lock_seconds=lock_seconds)
         if tally.total() != len(events):
             raise LeaseLost(f"lost the lease of {len(events) - tally.total()} of {len(events)} events")
         written = {
@@ -149,7 +199,7 @@ class Settler:
                     async with tx.begin_nested():
                         done = await self._apply(tx, remaining)
                 except Exception as error:  # perhaps other rows, hidden by the first error
-                    _raise_if_transaction_lost(tx, error)
+                    raise_if_transaction_lost(tx, error)
                     reason = error.with_traceback(None)
                 else:
                     isolation.add(done)
@@ -180,7 +230,7 @@ class Settler:
             async with tx.begin_nested():
                 done = await self._apply(tx, ready)
         except Exception as error:  # recorded below, with the event that caused it
-            _raise_if_transaction_lost(tx, error)
+            raise_if_transaction_lost(tx, error)
             if len(ready) == 1:
                 record_failure(ready[0], error, isolation)
                 return
@@ -202,13 +252,21 @@ class Settler:
         tally["lost"] = len(isolation.failures) + len(isolation.deferred) - tally.total()
         return +tally
 
-    async def _fail(self, tx: AsyncConnection, failures: Sequence[Failure]) -> Tally:
+    async def _fail(
+        self, tx: AsyncConnection, failures: Sequence[Failure], *, lock_seconds: float | None = None
+    ) -> Tally:
         """Bury permanent failures and schedule a retry of the others. Counts those that were still leased to us."""
         tally: Tally = Counter()
         permanent = [failed for failed in failures if failed.error_class is ErrorClass.PERMANENT]
         retried = [failed for failed in failures if failed.error_class is not ErrorClass.PERMANENT]
         if permanent:
-            buried = await settle.bury(tx, owner=self.owner, revision=self.revision, failures=permanent)
+            buried = await settle.bury(
+                tx,
+                owner=self.owner,
+                revision=self.revision,
+                failures=permanent,
+                lock_seconds=lock_seconds,
+            )
             tally[Status.DEAD_LETTER.value] += len(buried)
         if retried:
             statuses = await settle.retry_later(
@@ -219,6 +277,7 @@ class Settler:
                 base_seconds=self.backoff_seconds,
                 cap_seconds=self.backoff_cap_seconds,
                 wait_seconds=self.wait_seconds,
+                lock_seconds=lock_seconds,
             )
             tally += Counter(status.value for status in statuses.values())
         log_failures(failures)
@@ -231,18 +290,3 @@ def _lock_order(event: Event) -> tuple[int, str, datetime, UUID]:
     Without it, two workers that isolate bad events could deadlock.
     """
     return DRAIN_ORDER.index(event.entity), event.key, event.created_at, event.id
-
-
-def _raise_if_transaction_lost(tx: AsyncConnection, error: Exception) -> None:
-    """Raise when *error* means that the transaction cannot go on: DatabaseDown or ConnectionFault."""
-    if tx.invalidated:
-        raise DatabaseDown("the database connection was lost while a batch was applied") from error
-    _raise_if_no_fault_of_an_event(error)
-
-
-def _raise_if_no_fault_of_an_event(error: Exception) -> None:
-    """Raise DatabaseDown or ConnectionFault when *error* says nothing about the events of the batch."""
-    if is_away(error):
-        raise DatabaseDown("the database connection was lost while a batch was settled") from error
-    if is_connection_fault(error):
-        raise ConnectionFault("the database connection broke down while a batch was settled") from error

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from handlers.database.sqlstate import NEVER_OF_AN_EVENT, is_away, sqlstate
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from handlers.database.sqlstate import NEVER_OF_AN_EVENT, is_away, is_connection_fault, sqlstate
+from handlers.errors import ConnectionFault, DatabaseDown
 from handlers.queue.diagnose import diagnose
 from handlers.queue.event import ErrorClass, Event
 
@@ -16,6 +19,21 @@ _TIMES = 3
 def is_survivable(error: Exception) -> bool:
     """Whether a worker goes on after *error*, with a new connection and its events released."""
     return is_away(error) or diagnose(error).error_class in (ErrorClass.TRANSIENT, ErrorClass.CONNECTION)
+
+
+def raise_if_transaction_lost(tx: AsyncConnection, error: Exception) -> None:
+    """Raise when *error* means that the transaction cannot go on: DatabaseDown or ConnectionFault."""
+    if tx.invalidated:
+        raise DatabaseDown("the database connection was lost while a batch was applied") from error
+    raise_if_no_fault_of_an_event(error)
+
+
+def raise_if_no_fault_of_an_event(error: Exception) -> None:
+    """Raise DatabaseDown or ConnectionFault when *error* says nothing about the events of the batch."""
+    if is_away(error):
+        raise DatabaseDown("the database connection was lost while a batch was settled") from error
+    if is_connection_fault(error):
+        raise ConnectionFault("the database connection broke down while a batch was settled") from error
 
 
 class Suspects:

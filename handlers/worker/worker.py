@@ -11,32 +11,30 @@ import os
 import secrets
 import socket
 import time
-from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database.privileges import Need
-from handlers.database.sqlstate import NOT_ADOPTED, is_away, is_connection_fault, root_of, sqlstate
+from handlers.database.sqlstate import NOT_ADOPTED, is_away, is_connection_fault, sqlstate
 from handlers.database.transaction import transaction
 from handlers.entities.apply import apply_events
-from handlers.errors import ConnectionFault, DatabaseDown, Refused
+from handlers.errors import DatabaseDown, Refused
 from handlers.queue import look, settle
-from handlers.queue.claim import claim, claim_lost, is_full
 from handlers.queue.diagnose import diagnose
 from handlers.queue.event import SETTLED, EntityType
 from handlers.queue.look import EventState
 from handlers.queue.wake import wake_arrived
 from handlers.worker.batch import Apply, Settler
-from handlers.worker.connection_faults import Suspects, is_survivable
+from handlers.worker.connection_faults import is_survivable
 from handlers.worker.foreign import with_foreign_events
 from handlers.worker.heartbeat import Heartbeat
 from handlers.worker.isolate import Tally, describe
 from handlers.worker.listen import listen
 from handlers.worker.needs import raise_if_denied
+from handlers.worker.step import Stepper
 from handlers.worker.waiting import CANCEL_SECONDS, first_of, until_stopped
 
 log = logging.getLogger(__name__)
@@ -72,18 +70,14 @@ class Worker:
     ) -> None:
         self.owner = owner
         self.revision = revision
-        self.tally: Tally = Counter()
-        """The outcomes of all events so far."""
         self._engine = engine
-        self._batch_size = batch_size
         self._lease_seconds = lease_seconds
         self._poll_seconds = poll_seconds
         self._beat_seconds = beat_seconds
         self._grace_seconds = grace_seconds
-        self._kinds = kinds
         self._needs = needs
         self._may_work = False
-        self._settler = Settler(
+        settler = Settler(
             engine=engine,
             owner=owner,
             revision=revision,
@@ -91,18 +85,18 @@ class Worker:
             backoff_seconds=backoff_seconds,
             backoff_cap_seconds=backoff_cap_seconds,
             wait_seconds=wait_seconds,
+            lease_seconds=lease_seconds,
             needs=needs,
         )
+        self._stepper = Stepper(settler=settler, batch_size=batch_size, kinds=kinds)
         self._heartbeat = Heartbeat(engine=engine, owner=owner, revision=revision)
-        self._claim_size = batch_size
-        """Events in one claim: fewer after a batch that took longer than its lease, or broke its connection."""
-        self._suspects = Suspects()
-        self._lost_first = False
-        """Whether events that lost their lease are due before others: after maintenance, until none are left."""
-        self._unfinished = 0
-        """Steps that began and did not succeed: their events may still be leased to us."""
         self._maintenance_due = 0.0
         self._beat_due = 0.0
+
+    @property
+    def tally(self) -> Tally:
+        """The outcomes of all events so far."""
+        return self._stepper.tally
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until *stop* is set; then finish the current batch, or release it if that takes too long.
@@ -128,7 +122,7 @@ class Worker:
                         raise Refused(f"the queue cannot be used: {diagnose(error).message}") from error
                     if not is_survivable(error):
                         raise
-                    if is_connection_fault(error) and self._claim_size > 1:
+                    if is_connection_fault(error) and self._stepper.can_shrink:
                         pause = _PAUSE_FIRST_SECONDS  # The next batch is smaller.
                     log.warning("retrying in %.1f s: %s", pause, diagnose(error).message)
                     await first_of(pause, stop)
@@ -170,7 +164,7 @@ class Worker:
 
     async def step(self, *, ids: Sequence[UUID] | None = None) -> int:
         """Claim one batch and settle it. Returns the number of claimed events; 0 when none was due."""
-        claimed, _ = await self._step(ids)
+        claimed, _ = await self._stepper.step(ids)
         return claimed
 
     async def _step_or_release(self, ids: Sequence[UUID]) -> int:
@@ -184,54 +178,13 @@ class Worker:
             await self._release_leases()
             return 0
 
-    async def _step(self, ids: Sequence[UUID] | None = None) -> tuple[int, bool]:
-        """One step: the number of claimed events, and whether the batch was full."""
-        limit = self._claim_size
-        self._unfinished += 1
-        try:
-            claimed, more = await self._claim_and_settle(limit, ids)
-        except Exception as error:
-            if is_connection_fault(error) or isinstance(root_of(error), TimeoutError):
-                # A statement_timeout, ours or the server's, may be shorter than such a batch takes.
-                self._claim_size = max(1, limit // 4)
-            raise
-        self._unfinished -= 1
-        return claimed, more
-
-    async def _claim_and_settle(self, limit: int, ids: Sequence[UUID] | None) -> tuple[int, bool]:
-        began = time.perf_counter()
-        choice: dict[str, Any] = {
-            "owner": self.owner,
-            "limit": limit,
-            "lease_seconds": self._lease_seconds,
-            "entities": self._kinds,
-            "ids": ids,
-        }
-        async with transaction(self._engine, raw_errors=True) as tx:
-            events = await claim_lost(tx, **choice) if self._lost_first else []
-            self._lost_first = bool(events)
-            events = events or await claim(tx, **choice)
-        if not events:
-            return 0, False
-        try:
-            tally = await self._settler.settle(events)
-        except ConnectionFault as error:
-            if not self._suspects.is_to_blame(events, error):
-                raise
-            tally = await self._settler.blame(events[0], error)
-        self.tally += tally
-        # Otherwise a batch that is too slow for its lease would fail again and again.
-        self._claim_size = max(1, limit // 4) if tally["lost"] else min(self._batch_size, 2 * limit)
-        log.info("%s of %d events in %.3f s", describe(tally), len(events), time.perf_counter() - began)
-        return len(events), is_full(events, limit)
-
     async def _settle_batches(self, stop: asyncio.Event) -> int:
         """Settle batches until one is not full, or maintenance is due. Returns the number of claimed events.
 
         After a full batch, several run concurrently: this process parses payloads while the database stores rows.
-        Their leases separate them like two workers.
+        What each has claimed separates them like two workers.
         """
-        claimed_total, more = await self._step()
+        claimed_total, more = await self._stepper.step()
         if not more:
             return claimed_total
         until = min(self._beat_due, self._maintenance_due)
@@ -240,7 +193,7 @@ class Worker:
             """Settle one batch after the other."""
             total = 0
             while not stop.is_set() and time.monotonic() < until:
-                claimed, more = await self._step()
+                claimed, more = await self._stepper.step()
                 total += claimed
                 if not more:
                     break
@@ -257,28 +210,36 @@ class Worker:
     async def _maintain(self) -> None:
         """Release leases left by a lost connection, send the heartbeat, and expire the leases of dead workers."""
         now = time.monotonic()
-        if self._unfinished:
+        if self._stepper.unfinished:
             await self._release_leases()
         if now >= self._beat_due:
             self._beat_due = now + self._beat_seconds
             await self._heartbeat.beat(self.tally)
+            async with transaction(self._engine, raw_errors=True) as tx:
+                await self._stepper.look_around(tx)
+            await self._expire()
         if now >= self._maintenance_due:
             self._maintenance_due = now + min(30.0, self._lease_seconds / 2)
-            self._lost_first = True
+            await self._expire()
+            self._stepper.lost_first = True
             async with transaction(self._engine, raw_errors=True) as tx:
-                expired = await settle.expire_leases(tx)
                 unknown = await settle.refuse_unknown(tx)
                 # A worker that was killed after it applied a parent has not woken its children.
                 await wake_arrived(tx)
-            if expired or unknown:
-                log.warning(
-                    "%d leases expired, %d events of an unknown kind buried", len(expired), len(unknown)
-                )
+            if unknown:
+                log.warning("%d events of an unknown kind buried", len(unknown))
+
+    async def _expire(self) -> None:
+        async with transaction(self._engine, raw_errors=True) as tx:
+            expired = await settle.expire_leases(tx)
+        if expired:
+            self._stepper.lost_first = True
+            log.warning("%d events taken back from workers that are gone", len(expired))
 
     async def _release_leases(self) -> None:
         async with transaction(self._engine, raw_errors=True) as tx:
             released = await settle.release(tx, owner=self.owner)
-        self._unfinished = 0
+        self._stepper.unfinished = 0
         if released:
             log.warning("released %d events without counting an attempt", len(released))
 
@@ -286,7 +247,7 @@ class Worker:
         """Release our leases and record the clean shutdown. A lease that cannot be released now expires."""
         try:
             async with asyncio.timeout(_SHUTDOWN_SECONDS):
-                if self._unfinished:
+                if self._stepper.unfinished:
                     await self._release_leases()
                 await self._heartbeat.stop(self.tally)
         except Exception as error:  # the process ends in any case, and the lease expires

@@ -107,3 +107,9 @@ def failure(
 ) -> settle.Failure:
     """Why an event was not applied."""
     return settle.Failure(id=id_, error_class=error_class, code="X", message=message, sqlstate="40P01")
+
+
+async def without_notes(engine: AsyncEngine) -> None:
+    """As in a database with an older ledger: every batch is leased."""
+    async with engine.begin() as tx:
+        await tx.execute(text("DROP TABLE runbook.in_hand"))

@@ -15,7 +15,7 @@ from handlers.entities.apply import apply_events
 from handlers.queue import look
 from handlers.queue.event import Event, Result, Status
 from handlers.worker.worker import Worker, new_owner
-from tests.integration.queue.events import change, event, row
+from tests.integration.queue.events import change, event, row, without_notes
 
 LEASE_SECONDS = 2.0
 
@@ -83,6 +83,7 @@ async def test_a_worker_that_stands_still_keeps_no_record_from_the_others(
 
 async def test_after_a_lost_lease_less_is_taken_at_once(engine: AsyncEngine) -> None:
     """A batch that is too slow for its lease would be done in vain, again and again, until its events are dead."""
+    await without_notes(engine)
     ids = [await event(engine, str(n), age=200 - n) for n in range(100)]
     taken: list[int] = []
 

@@ -141,13 +141,13 @@ async def test_our_own_newer_events_are_no_strangers(engine: AsyncEngine) -> Non
     seen: list[int] = []
     older = await product(engine, "1", 1, age=60)
     one = worker(engine)
-    inner = one._settler.apply
+    inner = one._stepper.settler.apply
 
     async def counted(tx: Any, events: Any) -> Any:
         seen.append(len(events))
         return await inner(tx, events)
 
-    object.__setattr__(one._settler, "apply", counted)
+    object.__setattr__(one._stepper.settler, "apply", counted)
     await one.step()
     assert seen == [1]
     assert (await row(engine, older))["processing_result"]["outcome"] == "superseded"

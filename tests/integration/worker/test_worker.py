@@ -16,7 +16,7 @@ from handlers.errors import Refused
 from handlers.queue.event import EntityType, Event, Result, Status
 from handlers.queue.insert import insert_event
 from handlers.queue.redrive import redrive
-from tests.integration.queue.events import bytes_of, change, dead_letter, event, row
+from tests.integration.queue.events import bytes_of, change, dead_letter, event, row, without_notes
 from tests.integration.worker.steps import FAR, effects, make_effect, statuses, until, worker, write
 
 
@@ -29,6 +29,7 @@ async def effect(engine: AsyncEngine) -> None:
 class TestFence:
     async def test_a_lost_lease_undoes_the_rows(self, engine: AsyncEngine) -> None:
         """A worker that was too slow writes nothing, and the new owner's event is untouched."""
+        await without_notes(engine)
         id_ = await event(engine, "1")
 
         async def too_slow(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
@@ -44,6 +45,7 @@ class TestFence:
 
     async def test_one_lost_lease_does_not_undo_the_others(self, engine: AsyncEngine) -> None:
         """The events of a batch that are still ours complete; only the lost one's rows are undone."""
+        await without_notes(engine)
         ids = [await event(engine, str(n)) for n in range(6)]
 
         async def partly(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:

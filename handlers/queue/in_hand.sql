@@ -1,0 +1,83 @@
+-- is_there --
+-- Whether batches can be noted here. Workers also run on databases with an older ledger or none, or without the right.
+SELECT coalesce(
+    has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+    AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'DELETE')
+    -- A standby cannot read an unlogged table.
+    AND NOT pg_is_in_recovery(), false) AS there
+FROM (SELECT) one
+LEFT JOIN pg_namespace n ON n.nspname = 'runbook'
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'in_hand';
+
+-- begin --
+-- Hold the advisory lock of :batch until the end of the transaction: it shows that the batch is in progress.
+-- Until then the planner also walks an index in its order instead of sorting, as in claim.sql.
+SELECT pg_advisory_xact_lock(CAST(:batch AS bigint)), set_config('enable_sort', 'off', true);
+
+-- note --
+-- Say that :owner has these events in hand. Committed before anything is done with them.
+INSERT INTO runbook.in_hand (batch, owner, ids, bytes)
+VALUES (CAST(:batch AS bigint), :owner, CAST(:ids AS uuid[]), CAST(:bytes AS bigint));
+
+-- done --
+-- The batch ends with its transaction.
+DELETE FROM runbook.in_hand WHERE batch = CAST(:batch AS bigint);
+
+-- forget --
+-- What :owner had in hand went back when its connection was lost. Nobody was killed by it.
+DELETE FROM runbook.in_hand WHERE owner = :owner;
+
+-- left --
+-- Give the events of killed workers a lease that has run out: `expire_leases` then takes them back in pieces.
+WITH dead AS (
+    -- Without a transaction nobody holds the lock, and who gets it here is the only one to take the batch back.
+    DELETE FROM runbook.in_hand h WHERE pg_try_advisory_xact_lock(h.batch)
+    RETURNING h.owner, h.ids, h.since
+), free AS (
+    SELECT q.id, d.owner, d.since
+    FROM dead d
+    CROSS JOIN LATERAL unnest(d.ids) AS noted (id)
+    JOIN tds_sync_queue q ON q.id = noted.id
+    WHERE q.status IN ('pending', 'retry')
+      AND (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
+    FOR UPDATE OF q SKIP LOCKED
+)
+UPDATE tds_sync_queue q
+SET status = 'processing',
+    locked_by = f.owner,
+    lock_expires_at = now(),
+    started_at = f.since,
+    attempt_count = q.attempt_count + 1
+FROM free f
+WHERE q.id = f.id;
+
+-- others --
+-- Whether workers of another kind are at work: those whose names do not match :ours.
+SELECT EXISTS (
+    SELECT FROM tds_sync_queue q
+    WHERE q.status = 'processing' AND coalesce(q.locked_by, '') !~ CAST(:ours AS text)
+) OR EXISTS (
+    -- The last leases, which stay after the event is settled.
+    SELECT FROM (
+        SELECT q.locked_by FROM tds_sync_queue q
+        WHERE q.lock_expires_at > now()
+        ORDER BY q.lock_expires_at DESC LIMIT 200
+    ) last
+    WHERE last.locked_by !~ CAST(:ours AS text)
+) AS are_seen;
+
+-- counts --
+-- How many events are in hand, by the status that they still have in the queue.
+SELECT q.status::text AS status, count(*) AS events
+FROM runbook.in_hand h
+CROSS JOIN LATERAL unnest(h.ids) AS noted (id)
+JOIN tds_sync_queue q ON q.id = noted.id
+WHERE q.status IN ('pending', 'retry')
+GROUP BY q.status;
+
+-- of --
+-- Which of :ids are in hand.
+SELECT DISTINCT noted.id
+FROM runbook.in_hand h
+CROSS JOIN LATERAL unnest(h.ids) AS noted (id)
+WHERE noted.id = ANY (CAST(:ids AS uuid[]));
