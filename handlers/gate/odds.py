@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 GAINS = (0.158, 0.368, 0.684, 0.968)
 """How far q1 lies between q and 1. With q = 5 % they are failure rates of 20, 40, 70 and 97 %."""
@@ -32,6 +33,12 @@ def onset_weight(block: int) -> float:
 
 
 _WEIGHTS = tuple(onset_weight(block) for block in range(GUARD_BLOCKS + 1))
+_SUMS = tuple(accumulate(_WEIGHTS, initial=0.0))
+
+
+def onsets(first: int, end: int) -> float:
+    """The weight of the onsets from *first* to before *end*: what the odds can grow by without a failure."""
+    return _SUMS[min(end, len(_WEIGHTS))] - _SUMS[min(first, len(_WEIGHTS))]
 
 
 def odds(units: Sequence[int], bad: Sequence[int], q: float, *, forgive: int = 0, first: int = 0) -> float:
@@ -41,7 +48,7 @@ def odds(units: Sequence[int], bad: Sequence[int], q: float, *, forgive: int = 0
     """
     if q >= 1.0:
         # "All of them fail" cannot be refuted.
-        return min(1.0, sum(_WEIGHTS[: max(len(units) - first, 0)]))
+        return onsets(0, max(len(units) - first, 0))
     terms = (term for gain in GAINS for _, term in _terms(units[first:], bad[first:], q, gain, forgive))
     return sum(terms) / len(GAINS)
 

@@ -71,7 +71,7 @@ class Gate:
         weighed = self._scales.weigh(self.units, self.holds, untaken, now)
         breaches = [each for each in weighed if each.breach]
         if breaches:
-            worst = max(breaches, key=lambda each: each.ratio)
+            worst = max(breaches, key=lambda each: each.rank)
             part = 1 / (worst.threshold * self.parameters.alpha)
             sentence = sentences.breach(worst, self.parameters, part)
             return self._judgement(Finding.UNHEALTHY, sentence, now, worst)
@@ -80,7 +80,8 @@ class Gate:
     def _without_breach(
         self, now: float, weighed: Sequence[Weighed], untaken: Collection[Untaken]
     ) -> Judgement:
-        p, leading = self.parameters, max(weighed, key=lambda each: each.ratio, default=None)
+        p = self.parameters
+        leading = self._scales.leading(weighed, self.units, self.holds, untaken=untaken, now=now)
         if not self.units.live and not untaken:
             return self._judgement(Finding.NO_DATA, sentences.NO_DATA, now, leading)
         seen = proof(self.units, self.holds)

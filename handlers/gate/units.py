@@ -6,6 +6,8 @@ failed counts again after ten minutes; until then its failures are one fact, and
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -47,6 +49,8 @@ class Units:
         self._records: dict[tuple[str, str], Record] = {}
         self._missing: set[str] = set()
         """The parents that were waited for too long. Each counts once."""
+        self._clocks: list[tuple[float, str, float]] = []
+        """When which item is late or stuck, if it is still open with that clock."""
         self._unplaced: set[str] = set()
         """Items of which something was told before their admission."""
         self._read_until = float("-inf")
@@ -62,6 +66,7 @@ class Units:
 
     def read(self, fact: Fact, item: Item) -> None:
         """One fact about an item. What the former revision took, and replays, are not evidence."""
+        self._expire(fact.at)
         if fact.kind == "arrive" and not item.former and item.kind != "replay":
             self._admit(item, fact.at)
         course = self.open.get(fact.item)
@@ -85,9 +90,8 @@ class Units:
     def advance(self, now: float) -> None:
         """What time alone makes of the items that are open."""
         self._read_until = max(self._read_until, now)
+        self._expire(now)
         self._age_waiting(now)
-        for course in list(self.open.values()):
-            self._age(course, now)
         block = self.parameters.block(now)
         for table in self.tables.values():
             table.reach(block)
@@ -104,6 +108,7 @@ class Units:
         p = self.parameters
         course = Course(item.id, item.entity, item.key, item.kind == "live", at, p.block(at), clock=at)
         self.open[item.id] = course
+        self._start(course)
         self.recent.append(course)
         self.live += course.live
         record = self._records.setdefault((item.entity, item.key), Record())
@@ -130,10 +135,10 @@ class Units:
         if course.waiting_since is not None:
             self._age_waiting(at)
             course.waiting_since, course.clock = None, at
+            self._start(course)
 
     def _end(self, course: Course, at: float, item: Item) -> None:
         self._wake(course, at)
-        self._age(course, at)
         course.ended = at
         del self.open[course.id]
         record = self._records[course.entity, course.key]
@@ -169,30 +174,37 @@ class Units:
         ):
             self._harden(first, at)
 
+    def _start(self, course: Course) -> None:
+        """Set the clocks at which it is late, and stuck, if it has not ended."""
+        for after in (self.parameters.deadline_s, self.parameters.stuck_s):
+            heapq.heappush(self._clocks, (course.clock + after, course.id, course.clock))
+
+    def _expire(self, now: float) -> None:
+        """What time alone has made of the items before *now*, in order."""
+        while self._clocks and self._clocks[0][0] < now:
+            due, item, clock = heapq.heappop(self._clocks)
+            course = self.open.get(item)
+            if course is None or course.waiting_since is not None or course.clock != clock:
+                continue
+            self._fail(course, due)
+            if due - clock >= self.parameters.stuck_s and not course.known:
+                self._harden(course, due)
+            self._touch(course, math.nextafter(due, math.inf))
+
     def _age_waiting(self, now: float) -> None:
         """In the order in which they began to wait: of those that miss one parent, the first counts."""
         waiting = [course for course in self.open.values() if course.waiting_since is not None]
         for course in sorted(waiting, key=lambda each: (each.waiting_since, each.admitted, each.id)):
-            self._age(course, now)
+            since = course.waiting_since or 0.0
+            if course.waited_at is None and now - since - self._paused(since, now) > self.limit_wait:
+                course.waited_at = now
+                self._touch(course, math.nextafter(now, math.inf))
+                if course.counted and course.parent not in self._missing:
+                    self._missing.add(course.parent)
+                    self._mark(course, WAITS, self._tables(course))
 
-    def _age(self, course: Course, now: float) -> None:
-        p = self.parameters
-        if course.waiting_since is not None:
-            self._age_wait(course, course.waiting_since, now)
-            return
-        age = now - course.clock
-        if course.bad_at is None and age > p.deadline_s:
-            self._fail(course, course.clock + p.deadline_s)
-        if course.hard_at is None and age > p.stuck_s and not course.known:
-            self._harden(course, course.clock + p.stuck_s)
-
-    def _age_wait(self, course: Course, since: float, now: float) -> None:
-        if course.waited_at is None and now - since - self._paused(since, now) > self.limit_wait:
-            course.waited_at = now
-            self._touch(course, now)
-            if course.counted and course.parent not in self._missing:
-                self._missing.add(course.parent)
-                self._mark(course, WAITS, self._tables(course))
+    def _stand(self, course: Course, *, good: bool) -> None:
+        self.standing.setdefault(course.entity, Standing()).note(course.key, good=good)
 
     def _fail(self, course: Course, at: float) -> None:
         if course.bad_at is not None:
@@ -220,9 +232,6 @@ class Units:
     def _touch(self, course: Course, at: float) -> None:
         record = self._records[course.entity, course.key]
         record.touched = max(record.touched, at)
-
-    def _stand(self, course: Course, *, good: bool) -> None:
-        self.standing.setdefault(course.entity, Standing()).note(course.key, good=good)
 
     def _mark(self, course: Course, track: str, tables: Iterator[Table]) -> None:
         for table in tables:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from handlers.gate.blocks import HARD, SOFT, TRACKS, WAITS
 from handlers.gate.day_before import DayBefore
 from handlers.gate.holds import Holds, Untaken
-from handlers.gate.odds import odds
+from handlers.gate.odds import odds, onsets
 from handlers.gate.parameters import POOLED, Parameters
 from handlers.gate.units import Units
+
+ROUNDING = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class Weighed:
     q: float
     q_mid: float
     odds: float
-    """E(q). An upper bound where the table is empty: nothing has failed since it was computed."""
+    """E(q). An upper bound where `weigh` left the table empty: nothing has failed since it was computed."""
     odds_mid: float
     """E(q'); 0 where E(q) does not reach its threshold."""
     threshold: float
@@ -41,6 +43,11 @@ class Weighed:
     def ratio(self) -> float:
         """How near it is to a breach."""
         return self.odds / self.threshold
+
+    @property
+    def rank(self) -> tuple[float, str, str]:
+        """The order of what is nearest. Rounded, because sums differ in the last digit."""
+        return float(f"{self.ratio:.9g}"), self.stream, self.track
 
     def inputs(self) -> dict[str, Any]:
         """Everything that the arithmetic needs, for JSON: `weigh_again` makes the odds from it."""
@@ -78,7 +85,7 @@ class Scales:
         self.parameters = parameters
         self.before = before
         self.types = types
-        self._cache: dict[tuple[str, str], tuple[int, float]] = {}
+        self._cache: dict[tuple[str, str], tuple[int, int, float]] = {}
         self._boundaries: dict[tuple[str, str], tuple[float, float]] = {}
         self._outages: list[tuple[float, float]] = []
 
@@ -105,7 +112,7 @@ class Scales:
         self, stream: str, track: str, units: Units, holds: Holds, *, untaken: Collection[Untaken], now: float
     ) -> Weighed | None:
         p, table = self.parameters, units.tables.get(stream)
-        mine = [each for each in untaken if stream in (POOLED, each.entity)] if track != WAITS else []
+        mine = _of(stream, track, untaken)
         failures = table.failures[track] if table is not None else 0
         if not failures and not mine:
             return None
@@ -114,31 +121,56 @@ class Scales:
         forgive = p.forgiven_blocks if track == SOFT else 0
         q, q_mid = self._boundary(stream, track)
 
-        def weighed(value: float, mid: float, counts: tuple[Sequence[int], Sequence[int]]) -> Weighed:
-            return Weighed(
-                stream=stream,
-                track=track,
-                q=q,
-                q_mid=q_mid,
-                odds=value,
-                odds_mid=mid,
-                threshold=threshold,
-                threshold_mid=threshold_mid,
-                forgiven=forgive,
-                units=counts[0],
-                bad=counts[1],
-            )
-
-        seen, known = self._cache.get((stream, track), (0, 0.0))
-        if not mine and seen == failures and known < min(threshold, 2 * p.suspect / self.share(stream)):
-            # No new failure: the odds are at most what they were.
-            return weighed(known, 0.0, ((), ()))
-        counted = _counts(stream, track, units, holds, untaken=mine, now=now)
-        value = odds(*counted, q, forgive=forgive)
+        length = p.block(now) + 1
+        seen, then, value = self._cache.get((stream, track), (0, 0, 0.0))
+        known = value + onsets(then, length)
+        fresh = bool(mine) or seen != failures or known >= min(threshold, 2 * p.suspect / self.share(stream))
+        bare = Weighed(
+            stream=stream,
+            track=track,
+            q=q,
+            q_mid=q_mid,
+            odds=known,
+            odds_mid=0.0,
+            threshold=threshold,
+            threshold_mid=threshold_mid,
+            forgiven=forgive,
+        )
+        if not fresh:
+            # No new failure: the odds are at most what they were, and the weight of the onsets since then.
+            return bare
+        weighed = _exactly(bare, units, holds, mine, now)
         if not mine:
-            self._cache[stream, track] = (failures, value)
-        mid = odds(*counted, q_mid, forgive=forgive) if value >= threshold else 0.0
-        return weighed(value, mid, counted)
+            self._remember(weighed, units, now)
+        return weighed
+
+    def leading(
+        self,
+        weighed: Sequence[Weighed],
+        units: Units,
+        holds: Holds,
+        *,
+        untaken: Collection[Untaken],
+        now: float,
+    ) -> Weighed | None:
+        """What is nearest to a breach, with its odds at *now* and without its table."""
+        best: Weighed | None = None
+        for each in sorted(weighed, key=lambda one: one.ratio, reverse=True):
+            if best is not None and best.ratio > each.ratio * (1 + ROUNDING):
+                break
+            mine = _of(each.stream, each.track, untaken)
+            exact = each if each.units else _exactly(each, units, holds, mine, now)
+            if not mine:
+                self._remember(exact, units, now)
+            if best is None or exact.rank > best.rank:
+                best = exact
+        return replace(best, units=(), bad=()) if best is not None else None
+
+    def _remember(self, weighed: Weighed, units: Units, now: float) -> None:
+        """Keep odds that were computed from the table alone."""
+        stream, track = weighed.stream, weighed.track
+        failures, length = units.tables[stream].failures[track], self.parameters.block(now) + 1
+        self._cache[stream, track] = (failures, length, weighed.odds)
 
     def _boundary(self, stream: str, track: str) -> tuple[float, float]:
         """q and q': the two bars, moved to where the stream was the day before if it was worse."""
@@ -152,6 +184,21 @@ class Scales:
                 bound = 0.0
             self._boundaries[stream, track] = (max(1 - p.ok, bound), max(1 - p.tolerable, bound))
         return self._boundaries[stream, track]
+
+
+def _of(stream: str, track: str, untaken: Collection[Untaken]) -> list[Untaken]:
+    """What of the untaken belongs to a stream. It waits for no parent."""
+    return [each for each in untaken if stream in (POOLED, each.entity)] if track != WAITS else []
+
+
+def _exactly(
+    weighed: Weighed, units: Units, holds: Holds, untaken: Collection[Untaken], now: float
+) -> Weighed:
+    counts, bad = _counts(weighed.stream, weighed.track, units, holds, untaken=untaken, now=now)
+    value = odds(counts, bad, weighed.q, forgive=weighed.forgiven)
+    reached = value >= weighed.threshold
+    mid = odds(counts, bad, weighed.q_mid, forgive=weighed.forgiven) if reached else 0.0
+    return replace(weighed, odds=value, odds_mid=mid, units=counts, bad=bad)
 
 
 def _counts(
