@@ -57,8 +57,12 @@ async def backlog(
     *,
     status: str = "pending",
     existing: bool = False,
+    analyzed: bool = True,
 ) -> str:
-    """A copy of *template* with *work* in its queue; with *existing* every second product has a row already."""
+    """A copy of *template* with *work* in its queue; with *existing* every second product has a row already.
+
+    Without *analyzed* the planner knows nothing of the work, as right after a burst.
+    """
     url = await place.server.create_database(name, template=template)
     connection = await asyncpg.connect(url)
     try:
@@ -98,7 +102,8 @@ async def backlog(
                 " SELECT key, 'as it was', 'old', 1, '2025-01-01' FROM bench_source WHERE seq % 2 = 0"
             )
         await connection.execute("DROP TABLE bench_source")
-        await connection.execute("VACUUM (ANALYZE)")
+        if analyzed:
+            await connection.execute("VACUUM (ANALYZE)")
     finally:
         await connection.close()
     return name

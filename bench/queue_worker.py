@@ -172,6 +172,12 @@ async def size(bench: Bench) -> None:
     held = await bench.measure("the same beside an old snapshot", "small", [WORKER], small, snapshot=True)
     bench.compare(f"{small:,} beside an old snapshot", "without it", 0.9, ours=held.us, theirs=little.us)
 
+    await _load.backlog(bench.place, "burst", "base", _load.products(small), analyzed=False)
+    burst = await bench.measure("the same, statistics from before it", "burst", [WORKER], small)
+    bench.compare(
+        f"{small:,}, statistics from before it", "fresh statistics", 0.9, ours=burst.us, theirs=little.us
+    )
+
     before = _load.products(bench.history, first=10_000_000)
     await _load.backlog(bench.place, "history", "base", before, status="completed")
     await _load.backlog(bench.place, "behind", "history", _load.products(small))

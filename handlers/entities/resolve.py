@@ -53,7 +53,8 @@ class Row(NamedTuple):
     key: str
     mapped: Mapped
     folded: Folded
-    raw: tuple[str, str]
+    raw: tuple[str | None, str | None, str]
+    """The event that has the raw record, or its JSON text; and the path in it, as PostgreSQL writes a text array."""
     shape: str
     existing: StoredRow | None
     events: tuple[UUID, ...] = ()
@@ -203,7 +204,7 @@ def build(
             key=key,
             mapped=whole.mapped,
             folded=folded,
-            raw=whole.record.raw(),
+            raw=_raw(whole),
             shape=whole.shape,
             existing=existing,
             events=events,
@@ -212,11 +213,18 @@ def build(
         key=key,
         mapped=handler.map(MergedRecord(folded.data, folded.versions)),
         folded=folded,
-        raw=(dump(folded.data), "{}"),
+        raw=(None, dump(folded.data), "{}"),
         shape=shape(folded.data),
         existing=existing,
         events=events,
     )
+
+
+def _raw(version: MappedEvent) -> tuple[str | None, str | None, str]:
+    body, path = version.record.raw()
+    if version.event.is_queued and body is version.event.payload:
+        return str(version.event.id), None, path
+    return None, body, path
 
 
 def merge_versions(new_versions: Sequence[MappedEvent], existing: StoredRow | None) -> Folded:

@@ -25,11 +25,15 @@ SYNC_COLUMNS: tuple[tuple[str, str], ...] = (
 source, which keys come from older versions, a digest of the set of keys, and when its newest version first arrived
 (`updated_at` says when we last wrote the row)."""
 
-EXTRA = ("raw", "path", "stamp", "deleted", "versions", "shape", "arrived")
-"""Extra values of each row; the raw record is extracted from the event's text by its path."""
+EXTRA = ("event", "raw", "path", "stamp", "deleted", "versions", "shape", "arrived")
+"""Extra values of each row; the raw record is extracted by its path from the event's payload, or from a text."""
 
 _EXTRA_VALUES = (
-    "CAST(u.raw AS jsonb) #> CAST(u.path AS text[])",
+    # Copied inside the server where the queue has it. The empty path would unpack it, and it would be packed again.
+    "CASE WHEN u.event IS NULL THEN CAST(u.raw AS jsonb) #> CAST(u.path AS text[])"
+    " WHEN u.path = '{}' THEN (SELECT q.validated_payload FROM tds_sync_queue q WHERE q.id = CAST(u.event AS uuid))"
+    " ELSE (SELECT q.validated_payload #> CAST(u.path AS text[]) FROM tds_sync_queue q"
+    " WHERE q.id = CAST(u.event AS uuid)) END",
     "CAST(u.stamp AS timestamptz)",
     "CAST(u.deleted AS timestamptz)",
     "CAST(u.versions AS jsonb)",

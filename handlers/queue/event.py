@@ -98,11 +98,13 @@ class Event(NamedTuple):
     """Number of attempts so far, including this one."""
     attempts_max: int
     created_at: datetime
+    is_queued: bool = False
+    """Whether *payload* is what the queue holds under *id*, so that the server can copy it from there."""
 
 
 def event_of(row: Sequence[Any]) -> Event:
-    """An event from a row, by column position: looking up columns by name is slower."""
-    id_, entity, key, operation, payload, attempt, attempts_max, created_at = row
+    """An event from the first columns of a row, by position: looking up columns by name is slower."""
+    id_, entity, key, operation, payload, attempt, attempts_max, created_at, *_ = row
     return Event(
         id=id_,
         entity=ENTITY_TYPES[entity],
@@ -112,6 +114,7 @@ def event_of(row: Sequence[Any]) -> Event:
         attempt=attempt,
         attempts_max=attempts_max,
         created_at=created_at,
+        is_queued=True,
     )
 
 

@@ -56,5 +56,5 @@ async def _newer(tx: AsyncConnection, owner: str, events: Sequence[Event]) -> li
         if row.in_hand:
             record = f"{ENTITY_TYPES[row.entity_type].value} {row.source_entity_id}"
             raise RecordInUse(f"{row.locked_by} is applying a newer event of {record}")
-    events_by_id = {row.id: event_of(row[: len(Event._fields)]) for row in rows}
+    events_by_id = {row.id: event_of(row) for row in rows}
     return list(events_by_id.values())

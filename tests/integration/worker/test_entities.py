@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -136,3 +137,34 @@ async def test_an_event_is_found_by_each_of_its_parents_however_many(engine: Asy
     assert told["status"] == "retry"
     assert "and 2 more" in told["error_message"]
     assert told["processing_result"]["parents"] == [str(n) for n in range(7)]
+
+
+RECORD = {
+    "item_id": "9",
+    "name": "nine",
+    "rate": 12.50,
+    "note": 'a "quoted" {brace} ٣',
+    "tags": [1, {"a": None}],
+}
+BODIES = {
+    "flat": json.dumps(RECORD),
+    "wrapped": json.dumps({"item": RECORD}),
+    "JSON text in a field": json.dumps({"JSONString": json.dumps({"item": RECORD})}),
+    "JSON text as a body": json.dumps(json.dumps({"item": RECORD})),
+    "large enough to be compressed": json.dumps({"item": RECORD | {"description": "x" * 60_000}}),
+}
+
+
+@pytest.mark.parametrize("form", BODIES)
+async def test_the_raw_record_is_kept_whatever_the_form_of_its_body(engine: AsyncEngine, form: str) -> None:
+    """Copied inside the server from the queue where it is there as it is, sent where it is text in a text."""
+    wanted = RECORD | ({"description": "x" * 60_000} if "compressed" in form else {})
+    for version in (1, 2):
+        body = BODIES[form].replace("nine", f"nine {version}")
+        async with engine.begin() as tx:
+            await insert_event(tx, entity=EntityType.PRODUCT, key="9", payload_text=body)
+        await worker(engine).step()
+        async with engine.connect() as tx:
+            (kept,) = (await tx.execute(text("SELECT zoho_data::text FROM products"))).scalars()
+        assert json.loads(kept) == wanted | {"name": f"nine {version}"}
+        assert '"rate": 12.5' in kept
