@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.queue import look, settle
-from handlers.queue.claim import claim
-from handlers.queue.event import ErrorClass, Status
+from handlers.queue import in_hand, look, settle
+from handlers.queue.claim import claim, lock
+from handlers.queue.event import ErrorClass, Event, Status
 from tests.integration.queue.events import change, event
 
 
@@ -23,6 +24,18 @@ async def rows_read(tx: AsyncConnection) -> int:
         )
     )
     return int(found.scalar_one())
+
+
+async def by_lease(tx: AsyncConnection, limit: int) -> list[Event]:
+    return await claim(tx, owner="me", limit=limit, lease_seconds=60)
+
+
+async def by_lock(tx: AsyncConnection, limit: int) -> list[Event]:
+    return await lock(tx, batch=in_hand.new_batch(), limit=limit)
+
+
+Take = Callable[[AsyncConnection, int], Awaitable[list[Event]]]
+BOTH_WAYS = pytest.mark.parametrize("take", [by_lease, by_lock])
 
 
 async def crowd(engine: AsyncEngine, events: int) -> None:
@@ -74,10 +87,11 @@ async def test_a_claim_reads_the_events_of_a_record_a_few_times_and_not_for_each
         assert await rows_read(tx) < 20 * 1000
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("adopted", [True, False])
 @pytest.mark.parametrize("status", ["pending", "retry"])
 async def test_a_claim_after_a_burst_does_not_read_the_burst(
-    engine: AsyncEngine, status: str, adopted: bool
+    engine: AsyncEngine, status: str, adopted: bool, take: Take
 ) -> None:
     """With statistics from before it. Due retries need the index of `db adopt` for that."""
     if not adopted:
@@ -88,7 +102,7 @@ async def test_a_claim_after_a_burst_does_not_read_the_burst(
     await burst(engine, status)
     async with engine.begin() as tx:
         before = await rows_read(tx)
-        assert len(await claim(tx, owner="me", limit=1, lease_seconds=60)) == 1
+        assert len(await take(tx, 1)) == 1
         assert await rows_read(tx) - before < (200 if adopted or status == "pending" else 20_000)
 
 
@@ -96,8 +110,9 @@ async def test_a_claim_after_a_burst_does_not_read_the_burst(
     "first", [{"status": "retry"}, {"status": "processing"}], ids=lambda first: first["status"]
 )
 @pytest.mark.parametrize("status", ["pending", "retry"])
+@BOTH_WAYS
 async def test_a_crowd_behind_one_event_is_passed_over_in_one_walk(
-    engine: AsyncEngine, status: str, first: dict[str, object]
+    engine: AsyncEngine, status: str, first: dict[str, object], take: Take
 ) -> None:
     """Each event of the record is read twice, and not once for each other one; with statistics from before, too."""
     await crowd(engine, 3000)
@@ -107,7 +122,7 @@ async def test_a_crowd_behind_one_event_is_passed_over_in_one_walk(
     other = await event(engine, "2")
     async with engine.begin() as tx:
         before = await rows_read(tx)
-        [claimed] = await claim(tx, owner="me", limit=100, lease_seconds=60)
+        [claimed] = await take(tx, 100)
         assert claimed.id == other
         assert await rows_read(tx) - before < 5 * 3000
 
@@ -178,3 +193,16 @@ async def test_a_batch_full_of_what_must_wait_takes_what_it_waits_for(
     assert all(taken.index(first) < taken.index(second) for first, second in pairs)
     async with engine.connect() as tx:
         assert (await look.counts(tx))[Status.DEAD_LETTER] == 12
+
+
+async def test_a_crowd_in_the_hands_of_others_is_passed_over_in_one_walk(engine: AsyncEngine) -> None:
+    """Half of a thousand events of one record are in another's hand: the others wait, and cost two reads each."""
+    await crowd(engine, 1000)
+    async with engine.begin() as theirs:
+        batch = in_hand.new_batch()
+        held = await lock(theirs, batch=batch, limit=500)
+        await in_hand.note(engine, batch=batch, owner="other-1-0123abcd", events=held)
+        other = await event(engine, "2")
+        async with engine.begin() as tx:
+            assert [each.id for each in await by_lock(tx, 500)] == [other]
+            assert await rows_read(tx) < 5 * 1000
