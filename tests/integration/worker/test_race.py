@@ -139,13 +139,14 @@ class Crowd:
         self.alive[child.pid] = child
 
     async def kill_a_holder(self, chance: random.Random, seconds: float = 6) -> None:
-        """SIGKILL a worker that holds leases at this moment, and start another in its place."""
+        """SIGKILL a worker that has events at this moment, and start another in its place."""
         deadline = time.monotonic() + seconds
         connection = await asyncpg.connect(self.url)
         try:
             while time.monotonic() < deadline:
                 rows = await connection.fetch(
-                    "SELECT DISTINCT locked_by FROM tds_sync_queue WHERE status = 'processing'"
+                    "SELECT locked_by FROM tds_sync_queue WHERE status = 'processing'"
+                    " UNION SELECT owner FROM runbook.in_hand"
                 )
                 holders = [pid for row in rows if (pid := int(row[0].split("-")[-2])) in self.alive]
                 if holders:
