@@ -71,7 +71,7 @@ class Units:
             self._admit(item, fact.at)
         course = self.open.get(fact.item)
         if course is None:
-            if item.admitted is None:
+            if item.admitted is None and fact.kind != "queued":
                 self._unplaced.add(fact.item)
             return
         self._touch(course, fact.at)

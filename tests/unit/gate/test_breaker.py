@@ -33,6 +33,20 @@ def test_five_clean_probes_open_it_by_doubling() -> None:
     assert seen == [6, 12, 24, 48, 96, None, None, None, None]
 
 
+def test_probes_that_had_to_queue_open_it_as_well() -> None:
+    """That an item was queued before it was taken is no late fact: nothing is read again, no outcome lost."""
+    told = Told(slow_start=True)
+    items = [told.queued(at) for at in range(5)]
+    told.decide(10)
+    for item in items:
+        told.tell("arrive", 10, id=item, seg="PRODUCT", key=item, kind="live")
+        told.tell("done", 12, id=item)
+    units = told.gate.units
+    told.decide(20)
+    assert told.gate.throttled() == {"*": 6}
+    assert told.gate.units is units
+
+
 def test_a_failure_among_the_probes_begins_the_count_anew() -> None:
     """Four clean ones, one failure, four clean ones: still held."""
     told = Told(slow_start=True)
