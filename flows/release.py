@@ -19,11 +19,10 @@ from flows.ending import CANCELLED_ON_PAGE, as_state, work
 from flows.rollback import undo
 from flows.watch import watch_window
 from handlers.errors import (
+    LEDGER_AWAY,
     ConfigError,
-    DatabaseDown,
     Locked,
     LockLost,
-    LoginRefused,
     Refused,
     RunbookError,
     TryAgain,
@@ -224,7 +223,7 @@ async def _run_step(step: Step, run: Release) -> Conclusion:
         return await step(run)
     except LockLost:
         raise
-    except (DatabaseDown, LoginRefused) as error:
+    except LEDGER_AWAY as error:
         # Nothing is known against the revision, and no host is at fault.
         sentence = f"{run.phase} stopped because the database could not be used for minutes: {error}. "
         return Conclusion(

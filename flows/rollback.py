@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from flows.announce import announce
 from flows.ending import as_state, work
 from flows.way_back import until_back
-from handlers.errors import DatabaseDown, LockLost, RunbookError
+from handlers.errors import LEDGER_AWAY, LockLost, RunbookError
 from handlers.host.way_back import HostReturn
 from handlers.release.ledger.deferred import Unrecorded
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
@@ -87,7 +87,7 @@ async def undo(run: Release, *, keep_trying_seconds: float | None = None) -> Rel
         conclusion = await back.conclude(
             run, hosts, why=why, evidence_sentence=evidence, unrecorded=way.unrecorded
         )
-    except (LockLost, DatabaseDown):
+    except (LockLost, *LEDGER_AWAY):
         raise
     except RunbookError as error:
         sentence = f"the rollback could not be concluded: {error}; it was started because {why}"

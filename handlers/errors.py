@@ -56,6 +56,10 @@ class LoginRefused(Refused):
     """The database refused the login. A command ends; a running release waits, for a password may just be changed."""
 
 
+LEDGER_AWAY = (DatabaseDown, LoginRefused)
+"""What a running release waits for or goes on without: our database is never the fault of a revision or of a host."""
+
+
 class KeyRefused(Refused):
     """A host refused every SSH key. A check ends; an operation that has begun waits: the key may just be changed."""
 

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
 from prefect.tasks import Task
 
-from handlers.errors import DatabaseDown, LoginRefused, TryAgain
+from handlers.errors import LEDGER_AWAY, TryAgain
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,10 +25,6 @@ log = logging.getLogger(__name__)
 
 OUTAGE_PAUSES = (0.5, 1, 2, 4, 8, *(15.0,) * 39)
 """Ten minutes. Our database is never the fault of a release or of a host, so every step waits this long for it."""
-
-
-AWAY = (DatabaseDown, LoginRefused)
-"""A refused login is an outage for a running release: the password is being changed, and the file follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +61,7 @@ def step(policy: RetryPolicy) -> Callable[[Callable[P, Awaitable[T]]], Callable[
                 try:
                     async with asyncio.timeout(policy.limit_seconds):
                         return await function(*args, **kwargs)
-                except AWAY as error:
+                except LEDGER_AWAY as error:
                     log.warning("%s: waiting %g s for the database", error, pause)
                     await asyncio.sleep(pause)
             async with asyncio.timeout(policy.limit_seconds):
@@ -95,7 +91,7 @@ def step(policy: RetryPolicy) -> Callable[[Callable[P, Awaitable[T]]], Callable[
 async def _may_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     try:
         await state.result()
-    except AWAY:  # It has been waited for already.
+    except LEDGER_AWAY:  # It has been waited for already.
         return False
     except TryAgain:
         return True
@@ -110,7 +106,7 @@ async def _with_retries(
     for pause in policy.pauses:
         try:
             return await function(*args, **kwargs)
-        except AWAY:  # It has been waited for already.
+        except LEDGER_AWAY:  # It has been waited for already.
             raise
         except TryAgain as error:
             log.warning("%s: retrying in %s s", error, pause)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from flows.cli import follow
 from flows.cli.options import RunOptions
 from flows.cli.output import console, print_json
-from handlers.errors import DatabaseDown, ExitCode, Refused
+from handlers.errors import LEDGER_AWAY, ExitCode, Refused
 from handlers.release import due, lock, settings
 from handlers.release.ledger import records, releases
 from handlers.release.phase import LIVE, Phase, Release, exit_code
@@ -63,7 +63,7 @@ async def run_driver(
     except (KeyboardInterrupt, asyncio.CancelledError):
         message = f"detached; release {run.id} continues. Re-attach with: {reattach}"
         return _print_detached(run, message, json=run_options.json)
-    except DatabaseDown as error:
+    except LEDGER_AWAY as error:
         message = (
             f"the state of release {run.id} is unknown: {error}. When the database is back, run: {reattach}"
         )

@@ -16,7 +16,7 @@ from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.driver_log import read_end
-from handlers.errors import DatabaseDown, ExitCode, Refused, RunbookError
+from handlers.errors import LEDGER_AWAY, ExitCode, Refused, RunbookError
 from handlers.release.phase import FINISHED, Phase
 from handlers.state_folder import STATE, private_folder
 from handlers.status import snapshot
@@ -134,7 +134,7 @@ async def follow(
 async def _read_view(engine: AsyncEngine, environment: str, release: str) -> StatusView | None:
     try:
         return await snapshot.read(engine, environment, release)
-    except DatabaseDown:
+    except LEDGER_AWAY:
         # The driver decides what an outage means for the release; the view only waits until it is over.
         return None
 

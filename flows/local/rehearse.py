@@ -22,7 +22,7 @@ from flows.local.server import prefect_settings, temporary_server
 from flows.local.under_faults import UnderFaults
 from handlers.core import open_core
 from handlers.environment.load import load_environment
-from handlers.errors import DatabaseDown, Refused
+from handlers.errors import LEDGER_AWAY, Refused
 from handlers.phases.begin import record_release
 from handlers.phases.plan import make_plan
 from handlers.release.ledger import releases
@@ -165,6 +165,6 @@ async def _live_traffic(
 
 async def _has_entered(database: AsyncEngine, run: Release, phase: Phase) -> bool:
     """Whether the release has been in *phase*; False while the database is away."""
-    with contextlib.suppress(DatabaseDown):
+    with contextlib.suppress(*LEDGER_AWAY):
         return any(record.phase is phase for record in await releases.phase_records(database, run))
     return False

@@ -13,7 +13,7 @@ from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import follow
-from handlers.errors import DatabaseDown
+from handlers.errors import LEDGER_AWAY
 from handlers.release.ledger import releases
 from handlers.release.phase import Phase, Release
 from rehearsal.faults import controller
@@ -83,7 +83,7 @@ class UnderFaults:
         while True:
             try:
                 return await releases.get(database, self._run.id)
-            except DatabaseDown:
+            except LEDGER_AWAY:
                 # It has just been started again, and is still recovering.
                 await asyncio.sleep(0.5)
 

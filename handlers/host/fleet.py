@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from handlers.environment.model import Host
-from handlers.errors import DatabaseDown, LockLost, RunbookError, Unreachable
+from handlers.errors import DatabaseDown, LockLost, LoginRefused, RunbookError, Unreachable
 from handlers.host.facts import HostFacts, inspect
 from handlers.host.health import FleetHealth
 from handlers.host.operations import OperationOutcome, OperationResult, ask
@@ -189,7 +189,7 @@ class _Journal:
                         self.blames_revision = True
                     if outcome.done:
                         good.append(shell)
-                case LockLost() | DatabaseDown():
+                case LockLost() | DatabaseDown() | LoginRefused():
                     # The ledger being away says nothing about the host: the whole step is repeated when it is back.
                     raise outcome
                 case RunbookError():

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from handlers.core import Core
 from handlers.database import clock
-from handlers.errors import DatabaseDown, RunbookError
+from handlers.errors import LEDGER_AWAY, RunbookError
 from handlers.host import commands
 from handlers.host.ssh import Shell, open_hosts
 from handlers.queue.diagnose import fingerprint
@@ -66,7 +66,7 @@ async def extracts(core: Core, since: datetime) -> list[Extract]:
     try:
         async with asyncio.timeout(CLOCK_SECONDS):
             seconds = (await clock.now(core.database) - since).total_seconds()
-    except (DatabaseDown, TimeoutError):
+    except (*LEDGER_AWAY, TimeoutError):
         seconds = BEFORE_SECONDS
     async with open_hosts(core.environment, connected=False) as shells:
         return await _all(core, shells, seconds, 0)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from handlers.core import Core
-from handlers.errors import DatabaseDown, RunbookError
+from handlers.errors import LEDGER_AWAY, RunbookError
 from handlers.host.facts import inspect
 from handlers.host.ssh import Shell, open_hosts
 from handlers.release.ledger import releases
@@ -30,7 +30,7 @@ async def check(core: Core, release: Release) -> ArmedNote:
         log.error("the rollback is not armed on every host: %s", armed.sentence)
     try:
         await releases.note(core.database, release, PhaseNote(armed=armed))
-    except DatabaseDown as error:
+    except LEDGER_AWAY as error:
         # It is looked at again: nothing waits for a note.
         log.warning("the check of the rollback target could not be noted: %s", error)
     return armed

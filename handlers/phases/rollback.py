@@ -13,7 +13,7 @@ from datetime import datetime
 
 from handlers.core import Core
 from handlers.environment.model import Host
-from handlers.errors import DatabaseDown, RunbookError
+from handlers.errors import LEDGER_AWAY, RunbookError
 from handlers.host import way_back
 from handlers.host.facts import inspect
 from handlers.host.health import HostHealth, look_once, until_healthy
@@ -60,7 +60,7 @@ async def fleet(core: Core, release: Release) -> Fleet:
         async with asyncio.timeout(LEDGER_SECONDS):
             phases = await releases.phase_records(core.database, release)
         attempt = str(max(1, sum(record.phase is Phase.ROLLING_BACK for record in phases)))
-    except (DatabaseDown, TimeoutError):
+    except (*LEDGER_AWAY, TimeoutError):
         attempt = f"t{release.token}"
     return Fleet(
         hosts=tuple(HostReturn(host=host.name, attempt=attempt) for host in core.environment.hosts),
@@ -76,7 +76,7 @@ async def restore_first(core: Core, release: Release) -> None:
     try:
         async with asyncio.timeout(LEDGER_SECONDS):
             await restore_unsettled(core, release)
-    except (DatabaseDown, TimeoutError) as error:
+    except (*LEDGER_AWAY, TimeoutError) as error:
         log.warning("dead letters are restored at the end of the rollback: %s", error or "no answer")
 
 
@@ -283,5 +283,5 @@ async def _noted(core: Core, release: Release, note: PhaseNote) -> None:
     try:
         async with asyncio.timeout(LEDGER_SECONDS):
             await releases.note(core.database, release, note)
-    except (DatabaseDown, TimeoutError):
+    except (*LEDGER_AWAY, TimeoutError):
         log.warning("the progress of the rollback could not be recorded")

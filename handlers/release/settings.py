@@ -20,7 +20,7 @@ from handlers.database.transaction import Bind, transaction
 from handlers.environment import frozen, last_good
 from handlers.environment.load import load_environment
 from handlers.environment.model import Database, Environment
-from handlers.errors import ConfigError, DatabaseDown, Refused, RunbookError
+from handlers.errors import LEDGER_AWAY, ConfigError, Refused, RunbookError
 from handlers.release.phase import Phase, Release
 
 SQL = queries(__name__)
@@ -55,7 +55,7 @@ async def environment_of(release: Release) -> Environment:
     if known is None:
         try:
             known = _FROZEN[key] = await _read(release, now)
-        except DatabaseDown:
+        except LEDGER_AWAY:
             # A rollback that is decided goes on without the ledger.
             if release.id not in last_good.kept_settings(release.environment):
                 raise

@@ -58,11 +58,31 @@ async def readonly(world: World, fault: Fault, host: RehearsalHost) -> AsyncIter
         await _set(url, "off")
 
 
+@asynccontextmanager
+async def login_refused(world: World, fault: Fault, host: RehearsalHost) -> AsyncIterator[None]:
+    """Refuse the login of the ERP and of the runbook, and end their connections."""
+    del fault, host
+    url = world.target.server.url()
+    await _execute(url, "ALTER ROLE erp NOLOGIN", _OTHERS)
+    try:
+        yield
+    finally:
+        await _execute(url, "ALTER ROLE erp LOGIN")
+
+
 async def _set(url: str, value: str) -> None:
+    await _execute(
+        url,
+        f"ALTER SYSTEM SET default_transaction_read_only = {value}",
+        "SELECT pg_reload_conf()",
+        _OTHERS,
+    )
+
+
+async def _execute(url: str, *statements: str) -> None:
     connection = await asyncpg.connect(url, server_settings={"default_transaction_read_only": "off"})
     try:
-        await connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
-        await connection.execute("SELECT pg_reload_conf()")
-        await connection.execute(_OTHERS)
+        for statement in statements:
+            await connection.execute(statement)
     finally:
         await connection.close()

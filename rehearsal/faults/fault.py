@@ -19,6 +19,7 @@ class Kind(StrEnum):
     DATABASE_AWAY = "database-away"
     DATABASE_CRASH = "database-crash"
     DATABASE_READONLY = "database-readonly"
+    DATABASE_LOGIN = "database-login"
     HOST_AWAY = "host-away"
     HOST_REFUSES = "host-refuses"
     ANSWERS_LOST = "answers-lost"
@@ -64,6 +65,11 @@ KINDS: Mapping[Kind, About] = {
     Kind.DATABASE_READONLY: About(
         what="the database drops all connections and refuses writes (default_transaction_read_only), "
         "as in a failover",
+        seconds=8,
+        drawn=(1, 20),
+    ),
+    Kind.DATABASE_LOGIN: About(
+        what="the database drops all connections and refuses the login, as while its password is changed",
         seconds=8,
         drawn=(1, 20),
     ),

@@ -55,7 +55,7 @@ def test_a_database_outage_in_any_phase_changes_nothing(
 
 
 @pytest.mark.parametrize(("story", "moments"), [("good", (*FORWARD, *OPERATIONS)), ("treacherous", BACK)])
-@pytest.mark.parametrize("kind", ["database-away", "database-crash", "database-readonly"])
+@pytest.mark.parametrize("kind", ["database-away", "database-crash", "database-readonly", "database-login"])
 def test_a_short_outage_in_every_phase_of_one_release_changes_nothing(
     home: Path, kind: str, story: str, moments: tuple[str, ...]
 ) -> None:

@@ -14,7 +14,7 @@ from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.errors import DatabaseDown
+from handlers.errors import LEDGER_AWAY
 from handlers.release.ledger import intents
 from handlers.release.phase import Release
 
@@ -79,7 +79,7 @@ class DeferringRecorder:
                 while self.unrecorded:
                     await write(self.engine, self.release, self.unrecorded[:1])
                     del self.unrecorded[0]
-        except (DatabaseDown, TimeoutError) as error:
+        except (*LEDGER_AWAY, TimeoutError) as error:
             self._away_until = monotonic() + PAUSE_SECONDS
             log.warning("the ledger is told later: %s", error or "it does not answer")
 

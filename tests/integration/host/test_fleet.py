@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from handlers.environment.model import Host
-from handlers.errors import LockLost
+from handlers.errors import LockLost, LoginRefused
 from handlers.host.fleet import roll_out
 from handlers.host.health import FleetHealth
 from handlers.host.operations import OperationOutcome
@@ -218,6 +218,20 @@ async def test_workers_that_do_not_start_in_a_pause_fail_the_deploy(target: Targ
         conclusion = await roll_out(shells, change(sha), always_healthy, breaks)
     assert (conclusion.verdict, conclusion.paused) == (Verdict.FAIL, False), conclusion.sentence
     assert "start-workers-web-2" in conclusion.sentence
+
+
+class Refusing(Notes):
+    """A ledger whose login is refused once an operation is done."""
+
+    async def confirm(self, operation_id: str, outcome: str, exit_status: int | None, output: str) -> None:
+        raise LoginRefused("the password is being changed")
+
+
+async def test_a_ledger_that_refuses_the_login_is_not_the_fault_of_a_host(target: Target) -> None:
+    """The deploy is repeated when the login works, as after an outage; no host is called failed."""
+    async with shells_of(target) as shells:
+        with pytest.raises(LoginRefused):
+            await roll_out(shells, change(target.commit("second"), Refusing()))
 
 
 async def test_workers_that_came_back_by_themselves_are_stopped_again(target: Target) -> None:

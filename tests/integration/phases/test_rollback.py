@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from handlers.core import Core, open_core
 from handlers.environment.load import parse
+from handlers.errors import LoginRefused
 from handlers.host.health import until_healthy
 from handlers.host.way_back import HostReturn
 from handlers.phases import rollback
@@ -139,6 +141,21 @@ async def test_what_the_ledger_could_not_be_told_is_recorded_at_the_end(database
         # With its own time: who started workers when decides which leases are those of workers that are gone.
         assert 59 < (operations[1].started_at - operations[0].started_at).total_seconds() < 70
     assert found == [("back-web-1", "done", "switched"), ("back-web-2", None, "")]
+
+
+async def test_a_login_that_the_ledger_refuses_does_not_stop_the_way_back(database_url: str) -> None:
+    """While the password is changed, what the ledger cannot be told waits, as for a database that is away."""
+    wrong = make_url(database_url).set(password="changed").render_as_string(hide_password=False)
+    async with open_core(settings(wrong)) as refused, open_core(settings(database_url)) as core:
+        run = await rolling_back(core, blames=False)
+        with pytest.raises(LoginRefused):
+            await intents.operations(refused.database, run)
+        recorder = DeferringRecorder(engine=refused.database, release=run)
+        await recorder.intend("back-web-1", "web-1", "back-activate", "a command")
+        assert len(recorder.unrecorded) == 1
+        await rollback.restore_first(refused, run)
+        hosts = (await rollback.fleet(refused, run)).hosts
+    assert [host.attempt for host in hosts] == [f"t{run.token}"] * len(hosts)
 
 
 @pytest.mark.parametrize(
