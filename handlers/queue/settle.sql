@@ -13,7 +13,10 @@ WITH done AS (
         attempt_count = q.attempt_count + CASE WHEN CAST(:leased AS boolean) THEN 0 ELSE 1 END,
         completed_at = clock_timestamp(),
         target_entity_id = r.target,
-        processing_result = CAST(r.result AS jsonb),
+        -- What failed before stays told.
+        processing_result = CAST(r.result AS jsonb) || CASE WHEN q.processing_result ? 'attempts'
+            THEN jsonb_build_object('admitted', q.processing_result -> 'admitted',
+                                    'attempts', q.processing_result -> 'attempts') ELSE '{}' END,
         next_retry_at = NULL,
         error_message = NULL,
         error_code = NULL
@@ -53,7 +56,7 @@ SET status = CAST(CASE WHEN plan.is_over THEN 'dead_letter' ELSE 'retry' END AS 
             CAST(:cap_seconds AS double precision),
             CAST(:base_seconds AS double precision) * power(2, least(plan.times, 30) - 1)))) END,
     completed_at = NULL,
-    processing_result = said.result || CASE WHEN r.waits
+    processing_result = said.result || past.told || CASE WHEN r.waits
         THEN jsonb_build_object('waits', plan.times, 'waiting_since', extract(epoch FROM plan.since)) ELSE '{}' END,
     error_message = r.message,
     error_code = r.code
@@ -61,6 +64,19 @@ FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS te
         CAST(:waits AS boolean[])) AS r (id, result, message, code, waits)
 CROSS JOIN LATERAL (SELECT CAST(r.result AS jsonb) AS result) said
 JOIN tds_sync_queue before ON before.id = r.id
+CROSS JOIN LATERAL (
+    -- When a worker first took it, and the last ten attempts that failed: a later result does not hide them.
+    SELECT jsonb_build_object(
+        'admitted', coalesce(before.processing_result -> 'admitted',
+                             to_jsonb(CASE WHEN CAST(:leased AS boolean) THEN before.started_at ELSE now() END)),
+        'attempts', jsonb_path_query_array(
+            CASE WHEN jsonb_typeof(before.processing_result -> 'attempts') = 'array'
+                THEN before.processing_result -> 'attempts' ELSE '[]' END
+            || CASE WHEN r.waits THEN '[]' ELSE jsonb_build_array(jsonb_build_object(
+                'at', now(), 'class', said.result -> 'class', 'code', r.code,
+                'fingerprint', said.result -> 'fingerprint', 'revision', said.result -> 'revision')) END,
+            '$[last - 9 to last]')) AS told
+) past
 CROSS JOIN LATERAL (
     -- A lease has counted the attempt already.
     SELECT before.attempt_count + CASE WHEN CAST(:leased AS boolean) THEN 0 ELSE 1 END AS number
@@ -125,11 +141,22 @@ SET status = 'dead_letter',
     next_retry_at = NULL,
     -- Nothing was completed.
     completed_at = NULL,
-    processing_result = CAST(r.result AS jsonb),
+    -- As in `retry_later`: when a worker first took it, and the last ten attempts that failed.
+    processing_result = said.result || jsonb_build_object(
+        'admitted', coalesce(q.processing_result -> 'admitted',
+                             to_jsonb(CASE WHEN CAST(:leased AS boolean) THEN q.started_at ELSE now() END)),
+        'attempts', jsonb_path_query_array(
+            CASE WHEN jsonb_typeof(q.processing_result -> 'attempts') = 'array'
+                THEN q.processing_result -> 'attempts' ELSE '[]' END
+            || jsonb_build_array(jsonb_build_object(
+                'at', now(), 'class', said.result -> 'class', 'code', r.code,
+                'fingerprint', said.result -> 'fingerprint', 'revision', said.result -> 'revision')),
+            '$[last - 9 to last]')),
     error_message = r.message,
     error_code = r.code
 FROM unnest(CAST(:ids AS uuid[]), CAST(:results AS text[]), CAST(:messages AS text[]), CAST(:codes AS text[]))
      AS r (id, result, message, code)
+CROSS JOIN LATERAL (SELECT CAST(r.result AS jsonb) AS result) said
 WHERE q.id = r.id
   AND coalesce(CASE WHEN CAST(:leased AS boolean) THEN q.status = 'processing' AND q.locked_by = :owner
                     ELSE q.status IN ('pending', 'retry') END, false)

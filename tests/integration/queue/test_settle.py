@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -152,6 +153,46 @@ class TestSettle:
                 id_
             ]
 
+    async def test_what_failed_before_stays_told(self, engine: AsyncEngine) -> None:
+        """When it was first taken and the last ten failed attempts outlive retries, a wait and the completion."""
+        id_ = await event(engine, "1", max_retry_attempts=30)
+        missing = settle.Failure(
+            id=id_, error_class=ErrorClass.MISSING_PARENT, code="missing_parent", message="x"
+        )
+        firsts = []
+        for number in range(12):
+            await claim(engine)
+            firsts.append((await row(engine, id_))["started_at"])
+            async with engine.begin() as tx:
+                one = replace(failure(id_), code=f"E{number}")
+                await settle.retry_later(tx, owner="a", revision=f"r{number}", failures=[one])
+            await change(engine, id_, next_retry_at="sql:now()")
+        await claim(engine)
+        async with engine.begin() as tx:
+            await settle.retry_later(tx, owner="a", revision="r1", failures=[missing])
+        await change(engine, id_, next_retry_at="sql:now()")
+        await claim(engine)
+        assert await complete(engine, "a", [id_]) == {id_}
+        told = (await row(engine, id_))["processing_result"]
+        assert told["outcome"] == "applied"
+        assert datetime.fromisoformat(told["admitted"]) == firsts[0]
+        assert [attempt["code"] for attempt in told["attempts"]] == [f"E{number}" for number in range(2, 12)]
+        assert told["attempts"][-1].keys() == {"at", "class", "code", "fingerprint", "revision"}
+        assert told["attempts"][-1]["revision"] == "r11"
+
+    @pytest.mark.parametrize("junk", ["sql:'7'::jsonb", 'sql:\'{"attempts": 3, "admitted": null}\'::jsonb'])
+    async def test_what_others_stored_as_a_result_stops_nothing(self, engine: AsyncEngine, junk: str) -> None:
+        """The ERP's own workers may have stored any JSON: a failure and a completion still settle the event."""
+        ids = [await event(engine, str(n), processing_result=junk) for n in range(3)]
+        await claim(engine)
+        async with engine.begin() as tx:
+            await settle.retry_later(tx, owner="a", revision="r1", failures=[failure(ids[0])])
+            await settle.bury(tx, owner="a", revision="r1", failures=[failure(ids[1])])
+        assert await complete(engine, "a", [ids[2]]) == {ids[2]}
+        for id_ in ids[:2]:
+            told = (await row(engine, id_))["processing_result"]
+            assert [attempt["code"] for attempt in told["attempts"]] == ["X"]
+
     async def test_a_burial_keeps_all_that_is_known(self, engine: AsyncEngine) -> None:
         """A dead letter says class, field, SQLSTATE and fingerprint, and has no completion time."""
         id_ = await event(engine, "1")
@@ -170,7 +211,10 @@ class TestSettle:
         assert state.status is Status.DEAD_LETTER
         assert state.completed_at is None
         assert state.error_code == "C" * 50
-        assert state.processing_result == {
+        result = dict(state.processing_result or {})
+        assert [attempt["code"] for attempt in result.pop("attempts")] == ["C" * 50]
+        assert datetime.fromisoformat(result.pop("admitted")) == state.started_at
+        assert result == {
             "class": "permanent",
             "field": "line_items[2].rate",
             "sqlstate": "22P02",
