@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database.sqlstate import DRIVER_ERRORS
+from handlers.errors import LoginRefused
 from handlers.queue.redrive import CHANNEL
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ async def listen(engine: AsyncEngine, wake: asyncio.Event) -> None:
     while True:
         try:
             await _listen(engine, wake)
-        except DRIVER_ERRORS as error:
+        except (*DRIVER_ERRORS, LoginRefused) as error:
             log.debug("not listening: %s", type(error).__name__)
         await asyncio.sleep(_RECONNECT_SECONDS)
 

@@ -21,7 +21,7 @@ from handlers.database.privileges import Need
 from handlers.database.sqlstate import NOT_ADOPTED, is_away, is_connection_fault, sqlstate
 from handlers.database.transaction import transaction
 from handlers.entities.apply import apply_events
-from handlers.errors import DatabaseDown, Refused
+from handlers.errors import DatabaseDown, LoginRefused, Refused
 from handlers.queue import look, settle
 from handlers.queue.diagnose import diagnose
 from handlers.queue.event import SETTLED, EntityType
@@ -120,7 +120,8 @@ class Worker:
                 except Exception as error:
                     if sqlstate(error) in NOT_ADOPTED:
                         raise Refused(f"the queue cannot be used: {diagnose(error).message}") from error
-                    if not is_survivable(error):
+                    # A login that worked before is being changed: a worker that ended would be started too often.
+                    if not is_survivable(error) and not (self._may_work and isinstance(error, LoginRefused)):
                         raise
                     if is_connection_fault(error) and self._stepper.can_shrink:
                         pause = _PAUSE_FIRST_SECONDS  # The next batch is smaller.

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -22,10 +23,10 @@ from handlers.environment.model import Database
 from handlers.erp import doctor
 from handlers.erp.adopt import adopt
 from handlers.erp.controller_needs import CONTROLLER_NEEDS
-from handlers.errors import DatabaseDown, Refused
+from handlers.errors import DatabaseDown, LoginRefused, Refused
 from handlers.phases import synthetic
 from handlers.phases.database_checks import read_queue
-from handlers.queue import limits, look
+from handlers.queue import in_hand, limits, look
 from handlers.queue.event import EntityType, Status
 from handlers.queue.redrive import redrive
 from handlers.receiver.readiness import NEEDS as RECEIVER_NEEDS
@@ -36,7 +37,7 @@ from tests.integration.entities.events import example_records, parents_of
 from tests.integration.queue.events import event, row
 from tests.integration.receiver.calls import body, receiver
 from tests.integration.release.steps import deploying
-from tests.integration.worker.steps import statuses
+from tests.integration.worker.steps import statuses, until
 
 ROLES = Path(__file__).parents[3] / "docs" / "roles.sql"
 NAMES = ("tds_controller", "tds_worker", "tds_receiver")
@@ -117,6 +118,8 @@ async def test_the_documented_roles_run_the_parts_of_a_release(roles: Roles) -> 
             answer = await client.post(f"/webhooks/{kind.value}", content=content)
             assert answer.status_code == 200, (kind, answer.text)
     worker = worker_of(roles)
+    async with roles.worker.connect() as tx:
+        assert await in_hand.is_there(tx), "it may claim by row locks"
     await limits.limit(
         roles.controller, None, per_ten_seconds=100, seconds=60, by="test", reason="the least privileges"
     )
@@ -136,6 +139,47 @@ async def test_the_documented_roles_run_the_parts_of_a_release(roles: Roles) -> 
     assert await worker.step() == len(ids) + 1
     await worker._record_shutdown()
     assert await doctor.examine(roles.controller, "staging") is not None
+
+
+async def test_a_worker_waits_while_its_login_is_refused(
+    roles: Roles, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A password is being changed: a worker that ended each time would be started too often by its service manager."""
+    worker, stop = worker_of(roles), asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    try:
+        first = await event(roles.owner, "1")
+        await until(lambda: done(roles, first))
+        async with roles.owner.begin() as tx:
+            await tx.execute(text("ALTER ROLE tds_worker NOLOGIN"))
+            await tx.execute(
+                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tds_worker'")
+            )
+        second = await event(roles.owner, "2")
+        await until(lambda: told(caplog, "not permitted to log in"))
+        assert not running.done()
+        async with roles.owner.begin() as tx:
+            await tx.execute(text("ALTER ROLE tds_worker LOGIN"))
+        await until(lambda: done(roles, second), 20)
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 15)
+
+
+async def test_a_worker_whose_login_never_worked_says_so_and_ends(roles: Roles) -> None:
+    """It would wait for ever for a password that is simply wrong."""
+    async with roles.owner.begin() as tx:
+        await tx.execute(text("ALTER ROLE tds_worker NOLOGIN"))
+    with pytest.raises(LoginRefused, match="not permitted to log in"):
+        await worker_of(roles).run(asyncio.Event())
+
+
+async def done(roles: Roles, id_: UUID) -> bool:
+    return await statuses(roles.owner, [id_]) == [Status.COMPLETED]
+
+
+async def told(caplog: pytest.LogCaptureFixture, words: str) -> bool:
+    return any(words in record.getMessage() for record in caplog.records if record.name.endswith(".worker"))
 
 
 async def test_every_listed_privilege_is_named_when_it_is_missing(engine: AsyncEngine) -> None:
