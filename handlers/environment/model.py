@@ -214,7 +214,7 @@ class Gate(_Section):
     failures_min: Annotated[int, Field(ge=1)] = 3
     """Fewer failures than this never cause a rollback."""
     instant_errors: tuple[str, ...] = ("greenlet_spawn",)
-    """A failed event whose error contains one of these texts is an immediate breach."""
+    """One event with an error of this type or code, or that begins with these words, is an immediate breach."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -7,6 +7,7 @@ A judgement is a finding with one plain sentence that shows the numbers. It keep
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -158,8 +159,9 @@ def _judge_early(rule: str, measurement: Measurement, limits: Thresholds) -> Jud
             f"nothing could be measured: {measurement.source_down}",
         )
     for count in measurement.counts:
-        for error in count.errors:
-            if any(text in error for text in limits.instant_errors):
+        # Judgements that an older version stored have no kinds.
+        for error in count.kinds or count.errors:
+            if any(_is_of(name, error) for name in limits.instant_errors):
                 return _judgement(
                     rule,
                     measurement,
@@ -187,6 +189,19 @@ def _judge_early(rule: str, measurement: Measurement, limits: Thresholds) -> Jud
                 f"{_sum(count, of=True)}, below {limits.roll_back_percent:g} %{_before(measurement)}",
             )
     return None
+
+
+def _is_of(name: str, error: str) -> bool:
+    """Whether *error*, a code or the beginning of a text, is of the kind *name*.
+
+    It is its code, its type, or its first words. What stands further on may be a value of a payload.
+    """
+    begins = re.compile(rf"(?:[\w.]*\.)?{re.escape(name)}(?!\w)")
+    # After the type, once: `MissingGreenlet: greenlet_spawn has not been called`.
+    type_, _, words = error.partition(": ")
+    return begins.match(error) is not None or (
+        re.fullmatch(r"[\w.]*[A-Z][\w.]*", type_) is not None and begins.match(words) is not None
+    )
 
 
 def _reaches(count: Count, percent: float) -> bool:
@@ -235,7 +250,10 @@ def _shortened(text: str, length_max: int = 160) -> str:
 
 def _measurement(stored: Mapping[str, Any]) -> Measurement:
     return Measurement(
-        counts=tuple(Count(**{**count, "errors": tuple(count["errors"])}) for count in stored["counts"]),
+        counts=tuple(
+            Count(**{**count, "errors": tuple(count["errors"]), "kinds": tuple(count.get("kinds", ()))})
+            for count in stored["counts"]
+        ),
         source_down=stored["source_down"],
         baseline=Baseline(**stored["baseline"]) if stored["baseline"] else None,
     )

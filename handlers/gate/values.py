@@ -39,6 +39,8 @@ class Count:
     """Unfinished after the time limit: counts as failed, so that a stalled worker is a breach."""
     errors: tuple[str, ...] = ()
     """Samples of the failed events' error texts."""
+    kinds: tuple[str, ...] = ()
+    """The codes, and the beginnings of the texts, of every error since the release, of events in retry too."""
 
     def __post_init__(self) -> None:
         if min(self.completed, self.failed, self.open, self.late) < 0:
@@ -115,4 +117,4 @@ class Thresholds:
     failures_min: int = 3
     """Fewer failures than this never roll back."""
     instant_errors: tuple[str, ...] = ("greenlet_spawn",)
-    """A single failed event with one of these texts in its error is a breach."""
+    """One event with an error of this type or code, or that begins with these words, is a breach."""

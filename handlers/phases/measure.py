@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from handlers.environment.model import Environment
 from handlers.gate.values import Count, Finding, Judgement, Thresholds
+from handlers.queue.diagnose import fingerprint
 from handlers.queue.event import SETTLED, Status
 from handlers.queue.look import EventState, OutcomeCount
 from handlers.release.ledger.dead_letters import ReleaseEvent
@@ -39,6 +41,7 @@ def drain_counts(events: Sequence[ReleaseEvent], states: Sequence[EventState] = 
                 failed=sum(status in (Status.DEAD_LETTER, Status.FAILED) for status, _ in outcomes),
                 late=sum(status == "late" for status, _ in outcomes),
                 errors=tuple(error for _, error in outcomes if error)[:ERROR_SAMPLES_MAX],
+                kinds=_kinds(events, entity, states_by_id),
             )
         )
     return tuple(counts)
@@ -54,6 +57,7 @@ def traffic_counts(counts: Sequence[OutcomeCount]) -> tuple[Count, ...]:
             open=count.open,
             late=count.late,
             errors=count.error_samples[:ERROR_SAMPLES_MAX],
+            kinds=count.error_kinds,
         )
         for count in counts
     )
@@ -65,6 +69,19 @@ def concluded(judgement: Judgement, note: PhaseNote | None = None) -> Conclusion
         judgement.finding, Verdict.INCONCLUSIVE
     )
     return Conclusion(verdict=verdict, sentence=judgement.sentence, note=note or PhaseNote())
+
+
+def _kinds(events: Sequence[ReleaseEvent], entity: str, states: Mapping[UUID, EventState]) -> tuple[str, ...]:
+    """The codes, and the beginnings of the texts, of every error in the drain, of events in retry too."""
+    said: set[str] = set()
+    for event in events:
+        if event.entity_type == entity and event.batch is not None:
+            state = states.get(event.event_id)
+            if state is not None and state.status is not Status.COMPLETED:
+                said |= {state.error_code or "", fingerprint(state.error_message or "")[:80]}
+            elif event.settled_at and event.error:
+                said.add(fingerprint(event.error)[:80])
+    return tuple(sorted(said - {""}))
 
 
 def _outcome(event: ReleaseEvent, state: EventState | None) -> tuple[str, str | None]:

@@ -88,10 +88,12 @@ class OutcomeCount:
     """Not settled and too old: a worker is stalled, or the event is retried again and again."""
     error_samples: tuple[str, ...]
     """Distinct errors of the failed records, digits masked; at most fifty."""
+    error_kinds: tuple[str, ...]
+    """The codes, and the beginnings of the texts, of the errors of all events, of those in retry too."""
 
     @classmethod
     def from_row(cls, row: RowMapping) -> Self:
-        values = dict(row) | {"error_samples": tuple(row["error_samples"])}
+        values = dict(row) | {name: tuple(row[name]) for name in ("error_samples", "error_kinds")}
         return cls(**values, entity=ENTITY_TYPES.get(row["raw_type"]))
 
 

@@ -27,7 +27,7 @@ GROUP BY q.status;
 -- outcomes_since --
 -- What became of the events that arrived since :since, except :excluding, by kind of record.
 WITH arrived AS (
-    SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id, q.created_at, q.error_message,
+    SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id, q.created_at, q.error_message, q.error_code,
         q.status = 'completed' AS completed,
         q.status IN ('failed', 'dead_letter') AS failed
     FROM tds_sync_queue q
@@ -46,6 +46,14 @@ WITH arrived AS (
     FROM first f
 )
 SELECT j.raw_type,
+    -- Codes, and how the texts begin, of every event: no sample and no other error of a record hides one of them.
+    (SELECT coalesce(array_agg(DISTINCT kind.said), '{}')
+     FROM arrived a
+     CROSS JOIN LATERAL (VALUES
+         (a.error_code),
+         (left(regexp_replace(left(a.error_message, 300), '''[^'']*''|"[^"]*"|[0-9]+', '0', 'g'), 80))
+     ) AS kind (said)
+     WHERE a.raw_type = j.raw_type AND NOT a.completed AND kind.said IS NOT NULL) AS error_kinds,
     count(*) FILTER (WHERE j.completed) AS completed,
     count(*) FILTER (WHERE j.failed) AS failed,
     count(*) FILTER (WHERE NOT j.completed AND NOT j.failed AND NOT j.late) AS open,

@@ -179,6 +179,21 @@ class TestReading:
         )
         assert told.error_samples == ("no item 0",)
 
+    async def test_every_kind_of_error_is_told_also_of_events_in_retry(self, engine: AsyncEngine) -> None:
+        """Sixty other errors, a success of the same record before, and no failure yet: none of it hides a kind."""
+        for n in range(60):
+            await event(engine, f"{n}", age=50, status="dead_letter", error_message=f"{chr(65 + n)} broke")
+        await event(
+            engine, "0", age=40, status="retry", error_message="greenlet_spawn 'x' 17", error_code="xd2s"
+        )
+        await event(engine, "done", age=40, status="completed", error_message="over")
+        async with engine.connect() as tx:
+            (told,) = await look.outcomes_since(
+                tx, since=datetime.now(UTC) - timedelta(minutes=2), late_seconds=60
+            )
+        assert {"xd2s", "greenlet_spawn 0 0"} <= set(told.error_kinds)
+        assert len(told.error_kinds) == 62
+
     async def test_unfinished_events_are_late_at_their_age(self, engine: AsyncEngine) -> None:
         """Pending, in work or in retry: young ones are open, old ones are late."""
         for n, status in enumerate(("pending", "processing", "retry")):

@@ -161,6 +161,44 @@ def test_an_instant_error_acts_at_once(judged: Any) -> None:
     assert judged(products(completed=500, failed=1, errors=("timeout",))).finding is Finding.HEALTHY
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "greenlet_spawn has not been called; can't call await_only() here",
+        "MissingGreenlet: greenlet_spawn has not been called",
+        "sqlalchemy.exc.MissingGreenlet: greenlet_spawn has not been called",
+        "greenlet_spawn",
+    ],
+)
+def test_an_instant_error_is_told_by_its_code_its_type_or_its_first_words(error: str) -> None:
+    """As the ERP's workers store it, as ours do, and as a code; and it need not have ended in a failure."""
+    counted = products(completed=500, kinds=("timeout", "XX000", error))
+    assert watched(counted).finding is Finding.UNHEALTHY
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ValueError: could not convert string to float: 'greenlet_spawn'",
+        'reorder_level: must be a number, not "greenlet_spawn"',
+        "reorder_level: greenlet_spawn",
+        "Key (sku)=(greenlet_spawn) already exists.",
+        "greenlet_spawner is another word",
+        "",
+    ],
+)
+def test_a_value_of_a_payload_is_no_instant_error(error: str) -> None:
+    """A person can type anything into a field of the source: no text further on in an error acts."""
+    counted = products(completed=500, failed=1, errors=(error,), kinds=(error,))
+    assert watched(counted).finding is Finding.HEALTHY
+
+
+def test_an_error_among_many_others_is_not_hidden_by_samples() -> None:
+    """Five samples are shown; every kind is looked at."""
+    counted = products(completed=500, failed=9, errors=("timeout",) * 5, kinds=("57014", "greenlet_spawn x"))
+    assert watched(counted).finding is Finding.UNHEALTHY
+
+
 def test_the_sentence_of_a_breach_has_the_baseline() -> None:
     """A revision that was no better before the release is mentioned, and the rollback is still right."""
     judgement = watched(products(failed=9), baseline=Baseline(completed=0, failed=58))
@@ -320,12 +358,11 @@ def test_a_judgement_can_be_made_again_from_its_inputs(
 
 def test_stored_inputs_keep_their_keys() -> None:
     """Ledgers that exist have these keys: a judgement of an older program can be made again."""
+    bill = {"entity": "Bill", "completed": 0, "failed": 7, "open": 0, "late": 0, "errors": ["timeout"]}
     stored = {
         "rule": "batch",
         "seen": {
-            "counts": [
-                {"entity": "Bill", "completed": 0, "failed": 7, "open": 0, "late": 0, "errors": ["timeout"]}
-            ],
+            "counts": [bill | {"kinds": ["timeout"]}],
             "source_down": None,
             "baseline": {"completed": 5, "failed": 1},
         },
@@ -334,6 +371,9 @@ def test_stored_inputs_keep_their_keys() -> None:
     judgement = judge(**stored)
     assert judgement.finding is Finding.UNHEALTHY
     assert judgement.inputs == stored
+    # As an older version stored them.
+    stored["seen"]["counts"] = [bill]
+    assert judge(**stored).sentence == judgement.sentence
 
 
 def test_a_canary_can_be_judged_again_too() -> None:
