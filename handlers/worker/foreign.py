@@ -56,5 +56,6 @@ async def _newer(tx: AsyncConnection, owner: str, events: Sequence[Event]) -> li
         if row.in_hand:
             record = f"{ENTITY_TYPES[row.entity_type].value} {row.source_entity_id}"
             raise RecordInUse(f"{row.locked_by} is applying a newer event of {record}")
-    events_by_id = {row.id: event_of(row) for row in rows}
+    # Their rows are not locked by us: one that is removed from the queue at this moment could not be copied from there.
+    events_by_id = {row.id: event_of(row)._replace(is_queued=False) for row in rows}
     return list(events_by_id.values())

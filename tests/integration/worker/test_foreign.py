@@ -7,7 +7,7 @@ import contextlib
 import json
 import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,10 +15,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from handlers.entities.apply import apply_events
 from handlers.queue.claim import claim
-from handlers.queue.event import EntityType
+from handlers.queue.event import EntityType, Event, Result
 from handlers.queue.insert import insert_event
 from handlers.queue.redrive import redrive
 from handlers.worker.foreign import OWNER_PATTERN
@@ -78,6 +79,26 @@ async def test_what_an_old_worker_applied_is_not_overwritten_by_what_is_older(en
     await worker(engine).step()
     now = await row(engine, older)
     assert (now["status"], now["processing_result"]["outcome"]) == ("completed", "superseded")
+
+
+async def test_what_an_old_worker_applied_keeps_its_record_when_its_event_is_removed(
+    engine: AsyncEngine,
+) -> None:
+    """Nobody has locked that event: a purge of completed ones between the look and the write takes nothing away."""
+    newer = await product(engine, "1", 2, status="completed", completed_at="sql:now()")
+    await old_worker_writes(engine, "1", "v2")
+    await product(engine, "1", 1, age=60)
+
+    async def purge_first(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
+        if newer in [each.id for each in events]:
+            async with engine.begin() as other:
+                await other.execute(text("DELETE FROM tds_sync_queue WHERE id = :id"), {"id": newer})
+        return await apply_events(tx, events)
+
+    assert await worker(engine, apply=purge_first).step() == 1
+    async with engine.connect() as tx:
+        (name,) = (await tx.execute(text("SELECT zoho_data ->> 'name' FROM products"))).scalars()
+    assert name == "v2"
     assert await stored(engine, "1") == ("v2", AT + timedelta(minutes=2))
 
 
