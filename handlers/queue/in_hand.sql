@@ -39,6 +39,8 @@ WITH dead AS (
     CROSS JOIN LATERAL unnest(d.ids) AS noted (id)
     JOIN tds_sync_queue q ON q.id = noted.id
     WHERE q.status IN ('pending', 'retry')
+      -- A server that was stopped and started since has ended the batch itself: no event did, and all are free already.
+      AND d.since > pg_postmaster_start_time()
       AND (q.locked_by IS NULL OR q.lock_expires_at <= now() OR q.locked_by = q.processing_result ->> 'worker')
     FOR UPDATE OF q SKIP LOCKED
 )

@@ -150,6 +150,19 @@ async def test_a_killed_workers_batch_comes_back_in_pieces(engine: AsyncEngine) 
     assert set(await statuses(engine, ids)) == {Status.COMPLETED}
 
 
+async def test_a_server_that_was_restarted_leaves_no_suspects(engine: AsyncEngine) -> None:
+    """A clean stop keeps the notes, unlike a crash: it has ended the batches itself, and their events are free."""
+    ids = [await event(engine, str(n), age=100 - n) for n in range(3)]
+    await killed(engine)
+    await change_note(engine, "since = pg_postmaster_start_time() - interval '1 second'")
+    async with engine.begin() as tx:
+        assert await settle.expire_leases(tx) == {}
+    assert await notes(engine) == 0
+    now = await row(engine, ids[0])
+    assert (now["status"], now["locked_by"], now["processing_result"]) == ("pending", None, None)
+    assert await worker(engine, apply_events).step() == 3
+
+
 async def test_the_note_of_a_worker_that_lives_is_left_alone(engine: AsyncEngine) -> None:
     """However long it takes: its transaction holds the lock of its batch."""
     id_ = await event(engine, "1")
