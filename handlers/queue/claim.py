@@ -15,6 +15,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
+from handlers.errors import TryAgain
 from handlers.queue import in_hand
 from handlers.queue import room as intake_room
 from handlers.queue.event import QUEUE_NAMES, EntityType, Event, event_of
@@ -36,6 +37,17 @@ _LOCK = _statement("busy", "chosen", "SELECT", "event", "lock")
 
 BATCH_BYTES_MAX = 3 * 1024 * 1024
 """The payloads of a batch, as text. Parsed and mapped they take about twelve times as much memory."""
+
+
+class TooManyLocked(TryAgain):
+    """More events are locked than fit into a batch: the transaction must be rolled back, so that others can take them.
+
+    *fitting* are as many as fit.
+    """
+
+    def __init__(self, fitting: int) -> None:
+        super().__init__(f"only {fitting} events fit into a batch")
+        self.fitting = fitting
 
 
 async def claim(
@@ -80,21 +92,21 @@ async def lock(
 
     *batch* is a number that no other batch has (`in_hand.new_batch`); before anything is done with the events, they are
     to be noted under it. Returns nothing while a limit is in force, and no events that lost their lease: `claim` does.
-    Needs `in_hand.is_there`.
+    Raises TooManyLocked where *bytes_max* leaves some out. Needs `in_hand.is_there`.
     """
     kinds = list(EntityType if entities is None else entities)
     await in_hand.begin(tx, batch)
-    rows = await tx.execute(
-        _LOCK,
-        {
-            "limit": limit,
-            "entities": [QUEUE_NAMES[kind] for kind in kinds],
-            "ids": None,
-            "bytes_max": bytes_max,
-            "lost": False,
-            "within_limits": False,
-        },
-    )
+    values = {
+        "limit": limit,
+        "entities": [QUEUE_NAMES[kind] for kind in kinds],
+        "ids": None,
+        "bytes_max": bytes_max,
+        "lost": False,
+        "within_limits": False,
+    }
+    rows = (await tx.execute(_LOCK, values)).all()
+    if rows and rows[0].locked > len(rows):
+        raise TooManyLocked(len(rows))
     return _in_order([event_of(row) for row in rows])
 
 

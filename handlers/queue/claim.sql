@@ -185,6 +185,8 @@ RETURNING
 
 -- lock --
 -- Take the chosen events by their row locks alone: they are the caller's until its transaction ends.
+    -- Those that :bytes_max leaves out are locked as well, and nobody could take them until then.
+    , (SELECT count(*) FROM mine) AS locked
 FROM tds_sync_queue q
 WHERE q.id = ANY (ARRAY(SELECT id FROM sized WHERE total <= CAST(:bytes_max AS bigint) OR place = 1))
   -- The statements that follow in this transaction are planned as usual.

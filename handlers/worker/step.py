@@ -16,7 +16,7 @@ from handlers.database.sqlstate import is_connection_fault, root_of
 from handlers.database.transaction import transaction
 from handlers.errors import ConnectionFault
 from handlers.queue import in_hand
-from handlers.queue.claim import claim, claim_lost, is_full
+from handlers.queue.claim import TooManyLocked, claim, claim_lost, is_full
 from handlers.queue.event import EntityType, Event
 from handlers.worker.batch import Settler
 from handlers.worker.connection_faults import Suspects
@@ -50,11 +50,13 @@ class Stepper:
     """Whether events that lost their lease are due before others: after maintenance, until none are left."""
     _claim_size: int = field(init=False)
     """Events in one claim: fewer after a batch that took longer than its lease, or broke its connection."""
+    _lock_size: int = field(init=False)
+    """Events in one claim by row locks: as many as fit into the bytes of a batch. It grows with every batch."""
     _suspects: Suspects = field(default_factory=Suspects, init=False)
     _leased_until: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self._claim_size = self.batch_size
+        self._claim_size = self._lock_size = self.batch_size
 
     @property
     def can_shrink(self) -> bool:
@@ -69,6 +71,7 @@ class Stepper:
     async def step(self, ids: Sequence[UUID] | None = None) -> tuple[int, bool]:
         """Settle one batch: the number of its events, and whether it was full. With *ids* only of these."""
         limit = self._claim_size
+        full = min(limit, self._lock_size)
         self.unfinished += 1
         try:
             events = await self._settle_one(limit, ids)
@@ -79,7 +82,7 @@ class Stepper:
                 self._claim_size = max(1, limit // 4)
             raise
         self.unfinished -= 1
-        return len(events), is_full(events, limit)
+        return len(events), is_full(events, full)
 
     def _lease_for(self, seconds: float) -> None:
         self._leased_until = max(self._leased_until, time.monotonic() + seconds)
@@ -89,7 +92,7 @@ class Stepper:
         events: Sequence[Event] = []
         may_lock = ids is None and limit == self.batch_size and not self.lost_first
         if may_lock and began >= self._leased_until:
-            events, tally = await self.settler.claim_and_settle(limit, self.kinds)
+            events, tally = await self._lock_and_settle()
         if not events:
             events, tally = await self._lease_and_settle(limit, ids)
         if events:
@@ -98,6 +101,19 @@ class Stepper:
             self._claim_size = max(1, limit // 4) if tally["lost"] else min(self.batch_size, 2 * limit)
             log.info("%s of %d events in %.3f s", describe(tally), len(events), time.monotonic() - began)
         return events
+
+    async def _lock_and_settle(self) -> tuple[Sequence[Event], Tally]:
+        """Settle a batch of as many events as fit: no other is kept from the other workers meanwhile."""
+        while True:
+            limit = self._lock_size
+            try:
+                settled = await self.settler.claim_and_settle(limit, self.kinds)
+            except TooManyLocked as locked:
+                # With room for larger ones: a claim that locks too many is made again.
+                self._lock_size = max(1, locked.fitting * 3 // 4)
+            else:
+                self._lock_size = min(self.batch_size, limit + limit // 8 + 1)
+                return settled
 
     async def _lease_and_settle(
         self, limit: int, ids: Sequence[UUID] | None

@@ -122,6 +122,43 @@ async def test_a_record_in_hand_fills_no_batch_of_another(engine: AsyncEngine) -
         assert [each.id for each in taken] == [other]
 
 
+async def large(engine: AsyncEngine, key: str) -> UUID:
+    """A dead letter of 400 KB: seven of them fill a batch."""
+    id_ = await event(engine, key, status="dead_letter", error_message="x")
+    payload = "sql:validated_payload || jsonb_build_object('description', repeat('x', 400000))"
+    await change(engine, id_, validated_payload=payload)
+    return id_
+
+
+async def test_what_does_not_fit_into_a_batch_is_left_to_others(engine: AsyncEngine) -> None:
+    """Only what a worker has in hand is locked: another takes a batch of the rest, and a drain takes back the rest."""
+    ids = [await large(engine, str(n)) for n in range(20)]
+    async with engine.begin() as tx:
+        before = await redrive.redrive(tx, ids)
+    async with Stopped(engine), Stopped(engine):
+        async with engine.begin() as tx:
+            held = (await look.counts(tx))[Status.PROCESSING]
+            restored = await redrive.restore(tx, before)
+        assert held > 7
+        assert len(restored) == 20 - held
+    assert sorted(await statuses(engine, ids)) == [Status.COMPLETED] * held + [Status.DEAD_LETTER] * (
+        20 - held
+    )
+
+
+async def test_large_events_are_worked_off_in_batches_that_fit(engine: AsyncEngine) -> None:
+    """No event is left over, and none is applied twice, whatever the first try has locked."""
+    ids = [await large(engine, str(n)) for n in range(20)]
+    async with engine.begin() as tx:
+        await redrive.redrive(tx, ids)
+    one = worker(engine, apply_events)
+    taken = [await one.step() for _ in range(6)]
+    assert sum(taken) == 20
+    assert taken[-1] == 0
+    assert (one.tally["applied"], await notes(engine)) == (20, 0)
+    assert {(await row(engine, id_))["attempt_count"] for id_ in ids} == {1}
+
+
 async def test_a_drain_that_goes_back_leaves_alone_what_is_in_hand(engine: AsyncEngine) -> None:
     """A restore does not wait for the worker, and does not undo what it commits."""
     id_ = await event(engine, "1", status="dead_letter", error_message="x")
