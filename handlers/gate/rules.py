@@ -172,6 +172,7 @@ def _judge_early(rule: str, measurement: Measurement, limits: Thresholds) -> Jud
     total = measurement.total()
     if total.outcomes == 0:
         waiting = f", {total.open} still open" if total.open else ""
+        waiting += f" ({total.held} held by {total.held_by})" if total.held else ""
         return _judgement(
             rule,
             measurement,
@@ -219,7 +220,8 @@ def _sum(count: Count, *, of: bool = False) -> str:
     if count.late:
         parts.append(f"{count.late} unfinished for too long")
     if count.open:
-        parts.append(f"{count.open} still open")
+        held = f" ({count.held} held by {count.held_by})" if count.held else ""
+        parts.append(f"{count.open} still open{held}")
     return ", ".join(parts)
 
 

@@ -37,13 +37,16 @@ class Count:
     """Unfinished, and still within the time limit."""
     late: int = 0
     """Unfinished after the time limit: counts as failed, so that a stalled worker is a breach."""
+    held: int = 0
+    """Of the open ones, those that a limit of the queue holds: their time stands still."""
+    held_by: str = ""
     errors: tuple[str, ...] = ()
     """Samples of the failed events' error texts."""
     kinds: tuple[str, ...] = ()
     """The codes, and the beginnings of the texts, of every error since the release, of events in retry too."""
 
     def __post_init__(self) -> None:
-        if min(self.completed, self.failed, self.open, self.late) < 0:
+        if min(self.completed, self.failed, self.open, self.late, self.held) < 0:
             raise ValueError(f"a count of {self.entity} is below zero")
 
     @property
@@ -82,6 +85,8 @@ class Measurement:
             failed=sum(count.failed for count in self.counts),
             open=sum(count.open for count in self.counts),
             late=sum(count.late for count in self.counts),
+            held=sum(count.held for count in self.counts),
+            held_by=", ".join(sorted({count.held_by for count in self.counts} - {""})),
         )
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from uuid import UUID
 
 from handlers.core import Core
 from handlers.database.transaction import transaction
 from handlers.entities.apply import apply_events
-from handlers.queue import look
-from handlers.queue.event import SETTLED
+from handlers.queue import limits, look
+from handlers.queue.event import SETTLED, Status
 from handlers.queue.look import EventState
 from handlers.worker.worker import Worker, new_owner
+
+log = logging.getLogger(__name__)
 
 
 async def until_settled(
@@ -20,6 +23,7 @@ async def until_settled(
 ) -> list[EventState]:
     """Poll the events *ids* until all have settled or *limit_seconds* (real) have passed; returns their states.
 
+    While a limit of the queue holds one of them, the time stands still: it ends by itself, and is nobody's failure.
     In an environment without its own workers, this process applies the events.
     """
     if core.environment.execution == "inline":
@@ -29,9 +33,21 @@ async def until_settled(
         await worker.run_until_settled(ids, limit_seconds)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + limit_seconds
+    looked_at, told = loop.time(), ""
     while True:
         async with transaction(core.database) as tx:
             states = await look.states(tx, ids)
-        if all(state.status in SETTLED for state in states) or loop.time() >= deadline:
+            holder = (await limits.holds(tx)).holder({state.raw_type for state in _waiting(states)})
+        if holder and _waiting(states):
+            if holder != told:
+                log.info("the queue is held by %s: waiting", holder)
+            deadline += loop.time() - looked_at
+        told = holder
+        looked_at = loop.time()
+        if all(state.status in SETTLED for state in states) or looked_at >= deadline:
             return states
         await asyncio.sleep(poll_seconds)
+
+
+def _waiting(states: Sequence[EventState]) -> list[EventState]:
+    return [state for state in states if state.status in (Status.PENDING, Status.RETRY)]

@@ -56,6 +56,8 @@ def traffic_counts(counts: Sequence[OutcomeCount]) -> tuple[Count, ...]:
             failed=count.failed,
             open=count.open,
             late=count.late,
+            held=count.held,
+            held_by=count.held_by,
             errors=count.error_samples[:ERROR_SAMPLES_MAX],
             kinds=count.error_kinds,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from handlers.core import Core
 from handlers.database import clock
@@ -21,6 +21,8 @@ from handlers.release.note import HeldBy, NextLook, PhaseNote
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from handlers.status.lines import age
 
+_BACKLOG = timedelta(hours=1)
+"""So long before the switch an event may have come in: while the workers were stopped nobody took it."""
 SET_SECONDS = 5.0
 """A clock that gained more than this between two looks was set: no clock drifts that fast."""
 
@@ -30,7 +32,7 @@ class Window:
     """How long the watch lasts, how often it measures, and how much of it is over, in runbook seconds."""
 
     since: datetime
-    """Live events that arrived since then count: it is when the released workers started. The database's time."""
+    """Live events that were first taken since then count: it is when the released workers started, by the database."""
     seconds: float
     interval_seconds: float
     watched_seconds: float
@@ -174,6 +176,7 @@ async def _judge(core: Core, release: Release, window: Window) -> Judgement:
         counts = await outcomes_since(
             tx,
             since=window.since,
+            arrived_since=window.since - _BACKLOG,
             excluding=replayed,
             late_seconds=window.late_seconds(core.environment.watch.late_seconds),
         )

@@ -6,7 +6,8 @@ controller never stops the queue permanently.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self
 
@@ -85,6 +86,32 @@ async def limits(bind: Bind) -> list[Limit]:
         if not await limits_exist(tx):
             return []
         return [Limit.from_row(row) for row in (await tx.execute(_SQL["limits"])).mappings()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holds:
+    """The last limit of each type, in force or ended: the time until which it held events, and who set it."""
+
+    until: Mapping[str, datetime] = field(default_factory=dict)
+    """By the queue's name of the type; `*` is all types."""
+    held_by: Mapping[str, str] = field(default_factory=dict)
+    """Only of those in force."""
+
+    def holder(self, raw_types: Iterable[str]) -> str:
+        """Who holds one of these types now; empty when nobody does."""
+        return next((name for type_ in (ALL, *raw_types) if (name := self.held_by.get(type_))), "")
+
+
+async def holds(bind: Bind) -> Holds:
+    """What limits hold and held. Nothing if the ledger has no table of limits yet."""
+    async with transaction(bind) as tx:
+        if not await limits_exist(tx):
+            return Holds()
+        rows = (await tx.execute(_SQL["holds"])).all()
+    return Holds(
+        until={row.entity_type: row.until for row in rows},
+        held_by={row.entity_type: row.set_by for row in rows if row.in_force},
+    )
 
 
 async def _lift(bind: Bind, name: str | None) -> list[Limit]:

@@ -10,16 +10,28 @@ SET per_ten_seconds = excluded.per_ten_seconds, until = excluded.until, set_by =
 RETURNING entity_type, per_ten_seconds, until, set_by, reason, set_at;
 
 -- lift --
--- End a limit, or all of them where :entity is NULL. Only those that were in force are answered.
-WITH lifted AS (
-    DELETE FROM runbook.intake
-    WHERE CAST(:entity AS text) IS NULL OR entity_type = :entity
-    RETURNING entity_type, per_ten_seconds, until, set_by, reason, set_at
+-- End the limits in force, of :entity or all of them where it is NULL. The row stays: what was held is not late.
+WITH former AS (
+    SELECT entity_type, until
+    FROM runbook.intake
+    WHERE until > clock_timestamp() AND (CAST(:entity AS text) IS NULL OR entity_type = :entity)
+    ORDER BY entity_type
+    FOR UPDATE
+), lifted AS (
+    UPDATE runbook.intake i
+    SET until = clock_timestamp()
+    FROM former f
+    WHERE i.entity_type = f.entity_type
+    RETURNING i.entity_type, i.per_ten_seconds, f.until, i.set_by, i.reason, i.set_at
 )
 SELECT entity_type, per_ten_seconds, until, set_by, reason, set_at
 FROM lifted
-WHERE until > clock_timestamp()
 ORDER BY entity_type;
+
+-- holds --
+-- Every limit that was ever set, also when it has ended: of each type the last one.
+SELECT entity_type, until, set_by, until > clock_timestamp() AS in_force
+FROM runbook.intake;
 
 -- limits --
 -- The limits in force.

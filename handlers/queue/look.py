@@ -13,7 +13,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
-from handlers.queue import in_hand
+from handlers.queue import in_hand, limits
 from handlers.queue.diagnose import fingerprint
 from handlers.queue.event import ENTITY_TYPES, EntityType, Status
 
@@ -86,15 +86,19 @@ class OutcomeCount:
     """Not settled, and younger than the limit for late events."""
     late: int
     """Not settled and too old: a worker is stalled, or the event is retried again and again."""
+    held: int
+    """Of the open ones, those that a limit holds."""
+    held_by: str
+    """Who set that limit; empty without one."""
     error_samples: tuple[str, ...]
     """Distinct errors of the failed records, digits masked; at most fifty."""
     error_kinds: tuple[str, ...]
     """The codes, and the beginnings of the texts, of the errors of all events, of those in retry too."""
 
     @classmethod
-    def from_row(cls, row: RowMapping) -> Self:
+    def from_row(cls, row: RowMapping, held_by: str) -> Self:
         values = dict(row) | {name: tuple(row[name]) for name in ("error_samples", "error_kinds")}
-        return cls(**values, entity=ENTITY_TYPES.get(row["raw_type"]))
+        return cls(**values, held_by=held_by, entity=ENTITY_TYPES.get(row["raw_type"]))
 
 
 async def states(tx: AsyncConnection, ids: Sequence[UUID]) -> list[EventState]:
@@ -148,13 +152,33 @@ async def counts(tx: AsyncConnection) -> dict[Status, int]:
 
 
 async def outcomes_since(
-    tx: AsyncConnection, *, since: datetime, excluding: Sequence[UUID] = (), late_seconds: float
+    tx: AsyncConnection,
+    *,
+    since: datetime,
+    arrived_since: datetime | None = None,
+    excluding: Sequence[UUID] = (),
+    late_seconds: float,
 ) -> list[OutcomeCount]:
-    """Outcomes of live traffic since *since*, for each entity type. *excluding* are the replayed events."""
-    rows = await tx.execute(
-        _SQL["outcomes_since"], {"since": since, "excluding": list(excluding), "late_seconds": late_seconds}
-    )
-    return [OutcomeCount.from_row(row) for row in rows.mappings()]
+    """Outcomes of live traffic since *since*, for each entity type. *excluding* are the replayed events.
+
+    With *arrived_since* also of events that came before *since*, if no worker took them before. An event that waits for
+    a parent is late after three times as long. The time for which a limit of the queue held an event does not make it
+    late.
+    """
+    holds = await limits.holds(tx)
+    values = {
+        "since": since,
+        "arrived_since": arrived_since or since,
+        "excluding": list(excluding),
+        "late_seconds": late_seconds,
+        "held_types": list(holds.until),
+        "held_until": list(holds.until.values()),
+    }
+    rows = await tx.execute(_SQL["outcomes_since"], values)
+    return [
+        OutcomeCount.from_row(row, held_by=holds.holder([row["raw_type"]]) if row["held"] else "")
+        for row in rows.mappings()
+    ]
 
 
 def _object(text: str | None) -> dict[str, Any] | None:

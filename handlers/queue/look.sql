@@ -25,25 +25,43 @@ FROM tds_sync_queue q
 GROUP BY q.status;
 
 -- outcomes_since --
--- What became of the events that arrived since :since, except :excluding, by kind of record.
+-- What became of the events that were first taken since :since, except :excluding, by kind of record.
 WITH arrived AS (
     SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id, q.created_at, q.error_message, q.error_code,
-        q.status = 'completed' AS completed,
+        q.status = 'completed' AS completed, q.status IN ('pending', 'retry') AS waits,
+        q.status = 'retry' AND q.error_code = 'missing_parent' AS for_parent,
         q.status IN ('failed', 'dead_letter') AS failed
     FROM tds_sync_queue q
-    WHERE q.created_at >= CAST(:since AS timestamptz) AND q.id <> ALL (CAST(:excluding AS uuid[]))
+    WHERE q.created_at >= CAST(:arrived_since AS timestamptz) AND q.id <> ALL (CAST(:excluding AS uuid[]))
+      -- What a worker took before is no evidence about the time since. Ours keep when that was the first time.
+      AND (q.created_at >= CAST(:since AS timestamptz)
+           OR CASE WHEN q.processing_result ->> 'admitted' ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+[+]00:00$'
+                   THEN CAST(q.processing_result ->> 'admitted' AS timestamptz) >= CAST(:since AS timestamptz)
+                   -- A time in the future was written without a zone: it says nothing.
+                   ELSE coalesce(q.started_at BETWEEN CAST(:since AS timestamptz) AND clock_timestamp(),
+                                 q.status = 'pending') END)
 ), first AS (
     -- One row for each record, the first of its events that came to rest: repeated failures are one failure.
     SELECT DISTINCT ON (a.raw_type, a.source_entity_id)
-        a.raw_type, a.created_at, a.error_message, a.completed, a.failed
+        a.raw_type, a.created_at, a.error_message, a.completed, a.failed, a.waits, a.for_parent
     FROM arrived a
     ORDER BY a.raw_type, a.source_entity_id, (a.completed OR a.failed) DESC, a.created_at, a.id
 ), judged AS (
     SELECT f.raw_type, f.error_message, f.completed, f.failed,
+        f.waits AND coalesce(hold.until > clock_timestamp(), false) AS held,
         NOT f.completed AND NOT f.failed
-            AND f.created_at <= clock_timestamp() - make_interval(secs => CAST(:late_seconds AS double precision))
+            -- The time for which a limit held an event is nobody's fault.
+            AND greatest(f.created_at, CAST(:since AS timestamptz), CASE WHEN f.waits THEN hold.until END)
+                -- A parent may be on its way.
+                <= clock_timestamp() - make_interval(secs =>
+                    CAST(:late_seconds AS double precision) * CASE WHEN f.for_parent THEN 3 ELSE 1 END)
             AS late
     FROM first f
+    LEFT JOIN LATERAL (
+        SELECT max(h.until) AS until
+        FROM unnest(CAST(:held_types AS text[]), CAST(:held_until AS timestamptz[])) AS h (type, until)
+        WHERE h.type IN ('*', f.raw_type)
+    ) hold ON true
 )
 SELECT j.raw_type,
     -- Codes, and how the texts begin, of every event: no sample and no other error of a record hides one of them.
@@ -58,6 +76,7 @@ SELECT j.raw_type,
     count(*) FILTER (WHERE j.failed) AS failed,
     count(*) FILTER (WHERE NOT j.completed AND NOT j.failed AND NOT j.late) AS open,
     count(*) FILTER (WHERE j.late) AS late,
+    count(*) FILTER (WHERE j.held) AS held,
     -- Digits are masked, so that equal errors are equal texts.
     coalesce((array_agg(DISTINCT left(regexp_replace(j.error_message, '[0-9]+', '0', 'g'), 500))
               FILTER (WHERE j.failed AND j.error_message IS NOT NULL))[1:50], '{}') AS error_samples

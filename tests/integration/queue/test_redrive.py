@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.queue import look, settle
+from handlers.queue import limits, look, settle
 from handlers.queue.event import EntityType, Status
 from handlers.queue.insert import insert_event
 from handlers.queue.redrive import CHANNEL, BeforeRedrive, redrive, restore
@@ -204,6 +204,72 @@ class TestReading:
                 tx, since=datetime.now(UTC) - timedelta(minutes=2), late_seconds=60
             )
         assert (told.completed, told.failed, told.open, told.late) == (0, 0, 3, 3)
+
+    @pytest.mark.parametrize("limited", [None, EntityType.PRODUCT])
+    async def test_what_a_limit_holds_is_not_late(
+        self, engine: AsyncEngine, limited: EntityType | None
+    ) -> None:
+        """Neither while it is held nor right after; what no limit held, and what a worker has, is late as before."""
+        for status in ("pending", "retry", "processing"):
+            await event(engine, status, status=status, age=70)
+        await event(engine, "7", entity=EntityType.BILL, age=70)
+
+        async def told() -> dict[EntityType | None, tuple[int, int, int, str]]:
+            async with engine.connect() as tx:
+                counts = await look.outcomes_since(
+                    tx, since=datetime.now(UTC) - timedelta(minutes=2), late_seconds=60
+                )
+            return {count.entity: (count.open, count.held, count.late, count.held_by) for count in counts}
+
+        await limits.limit(engine, limited, per_ten_seconds=0, seconds=60, by="ops-b", reason="test")
+        bill = (0, 0, 1, "") if limited else (1, 1, 0, "ops-b")
+        assert await told() == {EntityType.PRODUCT: (2, 2, 1, "ops-b"), EntityType.BILL: bill}
+        assert [each.set_by for each in await limits.lift(engine, limited)] == ["ops-b"]
+        assert await limits.limits(engine) == []
+        bill = (0, 0, 1, "") if limited else (1, 0, 0, "")
+        assert await told() == {EntityType.PRODUCT: (2, 0, 1, ""), EntityType.BILL: bill}
+        async with engine.begin() as tx:
+            await tx.execute(
+                text(
+                    "UPDATE runbook.intake SET set_at = now() - interval '5 min', until = now() - interval '1 min'"
+                )
+            )
+        assert (await told())[EntityType.PRODUCT] == (0, 0, 3, "")
+
+    async def test_what_came_before_and_was_first_taken_since_counts(self, engine: AsyncEngine) -> None:
+        """The backlog of the deploy is the release's; what a worker took before is not, also when it fails again."""
+        since = datetime.now(UTC) - timedelta(seconds=100)
+        before, after = since - timedelta(seconds=9), since + timedelta(seconds=9)
+        admitted = "sql:jsonb_build_object('worker', 'w', 'admitted', CAST('{}' AS timestamptz))"
+        dead = {"age": 200, "status": "dead_letter", "started_at": after}
+        await event(engine, "taken since", **dead)
+        await event(engine, "first since", **dead, processing_result=admitted.format(after.isoformat()))
+        await event(engine, "first before", **dead, processing_result=admitted.format(before.isoformat()))
+        await event(engine, "junk", **dead, processing_result='sql:\'{"admitted": "soon"}\'::jsonb')
+        await event(engine, "taken before", **dead | {"started_at": before})
+        await event(engine, "a clock ahead", **dead | {"started_at": after + timedelta(hours=4)})
+        await event(engine, "nobody took it", age=200)
+        await event(engine, "too long ago", **dead | {"age": 4000})
+        async with engine.connect() as tx:
+            (told,) = await look.outcomes_since(
+                tx, since=since, arrived_since=since - timedelta(hours=1), late_seconds=60
+            )
+            (alone,) = await look.outcomes_since(tx, since=since - timedelta(seconds=150), late_seconds=60)
+        assert (told.failed, told.late, told.open) == (3, 1, 0)
+        assert (alone.failed, alone.late) == (6, 1)
+
+    async def test_what_waits_for_a_parent_is_late_after_three_times_as_long(
+        self, engine: AsyncEngine
+    ) -> None:
+        """Its parent may be on its way. Another retry is late as before."""
+        for age in (70, 170, 190):
+            await event(engine, f"{age}", age=age, status="retry", error_code="missing_parent")
+        await event(engine, "other", age=70, status="retry", error_code="57014")
+        async with engine.connect() as tx:
+            (told,) = await look.outcomes_since(
+                tx, since=datetime.now(UTC) - timedelta(minutes=5), late_seconds=60
+            )
+        assert (told.open, told.late) == (2, 2)
 
     async def test_replays_and_older_events_do_not_count(self, engine: AsyncEngine) -> None:
         """Live traffic is what arrived in the window, without what the drain sent back."""

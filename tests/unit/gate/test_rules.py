@@ -199,6 +199,17 @@ def test_an_error_among_many_others_is_not_hidden_by_samples() -> None:
     assert watched(counted).finding is Finding.UNHEALTHY
 
 
+@pytest.mark.parametrize("judged", [watched, drained])
+def test_what_a_limit_holds_is_named_and_nobodys_failure(judged: Any) -> None:
+    """A person holds the queue: the sentence says who, and nothing is rolled back or passed for it."""
+    judgement = judged(products(open=18, held=18, held_by="ops-b"))
+    assert judgement.finding is Finding.NO_DATA
+    assert "18 still open (18 held by ops-b)" in judgement.sentence
+    judgement = judged(products(completed=5, open=18, held=12, held_by="ops-b"))
+    assert judgement.finding is Finding.INCONCLUSIVE
+    assert "18 still open (12 held by ops-b)" in judgement.sentence
+
+
 def test_the_sentence_of_a_breach_has_the_baseline() -> None:
     """A revision that was no better before the release is mentioned, and the rollback is still right."""
     judgement = watched(products(failed=9), baseline=Baseline(completed=0, failed=58))
@@ -362,7 +373,7 @@ def test_stored_inputs_keep_their_keys() -> None:
     stored = {
         "rule": "batch",
         "seen": {
-            "counts": [bill | {"kinds": ["timeout"]}],
+            "counts": [bill | {"held": 0, "held_by": "", "kinds": ["timeout"]}],
             "source_down": None,
             "baseline": {"completed": 5, "failed": 1},
         },
