@@ -40,12 +40,26 @@ WITH arrived AS (
                    -- A time in the future was written without a zone: it says nothing.
                    ELSE coalesce(q.started_at BETWEEN CAST(:since AS timestamptz) AND clock_timestamp(),
                                  q.status = 'pending') END)
-), first AS (
-    -- One row for each record, the first of its events that came to rest: repeated failures are one failure.
-    SELECT DISTINCT ON (a.raw_type, a.source_entity_id)
-        a.raw_type, a.created_at, a.error_message, a.completed, a.failed, a.waits, a.for_parent
+), came AS (
+    -- The events of each record that came to rest, from the first and from the last one; then those that did not.
+    SELECT a.*,
+        row_number() OVER (
+            PARTITION BY a.raw_type, a.source_entity_id
+            ORDER BY (a.completed OR a.failed) DESC, a.created_at, a.id) AS from_first,
+        row_number() OVER (
+            PARTITION BY a.raw_type, a.source_entity_id
+            ORDER BY (a.completed OR a.failed) DESC, a.created_at DESC, a.id DESC) AS from_last
     FROM arrived a
-    ORDER BY a.raw_type, a.source_entity_id, (a.completed OR a.failed) DESC, a.created_at, a.id
+), first AS (
+    -- One row for each record, by the first event that came to rest: repeated failures are one failure.
+    -- A record that failed when it came last has failed too: an old success says nothing of how things stand.
+    SELECT f.raw_type, f.created_at, f.waits, f.for_parent,
+        f.completed AND NOT l.failed AS completed,
+        f.failed OR l.failed AS failed,
+        CASE WHEN l.failed THEN l.error_message ELSE f.error_message END AS error_message
+    FROM came f
+    JOIN came l ON l.raw_type = f.raw_type AND l.source_entity_id = f.source_entity_id AND l.from_last = 1
+    WHERE f.from_first = 1
 ), judged AS (
     SELECT f.raw_type, f.error_message, f.completed, f.failed,
         f.waits AND coalesce(hold.until > clock_timestamp(), false) AS held,

@@ -158,13 +158,15 @@ class TestReading:
         async with engine.connect() as tx:
             assert (await look.counts(tx))[Status.PENDING] == 1
 
-    async def test_a_record_counts_once_by_its_first_outcome(self, engine: AsyncEngine) -> None:
+    async def test_a_record_counts_once_and_a_late_success_hides_no_failure(
+        self, engine: AsyncEngine
+    ) -> None:
         """Ten failures of one record are one failure, and a late success does not hide it."""
         for n in range(3):
             await event(engine, "1", age=50 - n, status="dead_letter", error_message=f"no item {n}")
         await event(engine, "1", age=1, status="completed")
         await event(engine, "2", age=50, status="completed")
-        await event(engine, "2", age=1, status="dead_letter")
+        await event(engine, "2", age=1, status="completed")
         await event(engine, "3", age=50, status="failed")
         async with engine.connect() as tx:
             (told,) = await look.outcomes_since(
@@ -193,6 +195,21 @@ class TestReading:
             )
         assert {"xd2s", "greenlet_spawn 0 0"} <= set(told.error_kinds)
         assert len(told.error_kinds) == 62
+
+    async def test_an_old_success_does_not_hide_how_a_record_fails_now(self, engine: AsyncEngine) -> None:
+        """Known records succeed once, and then every webhook dies: the release kills them. A recovery is a success."""
+        for n in range(5):
+            await event(engine, f"{n}", age=50, status="completed")
+            await event(engine, f"{n}", age=20, status="dead_letter", error_message="now")
+            await event(engine, f"{n}", age=1)
+        for age, status in ((50, "completed"), (30, "dead_letter"), (10, "completed")):
+            await event(engine, "well again", age=age, status=status)
+        async with engine.connect() as tx:
+            (told,) = await look.outcomes_since(
+                tx, since=datetime.now(UTC) - timedelta(minutes=2), late_seconds=60
+            )
+        assert (told.completed, told.failed, told.open) == (1, 5, 0)
+        assert told.error_samples == ("now",)
 
     async def test_unfinished_events_are_late_at_their_age(self, engine: AsyncEngine) -> None:
         """Pending, in work or in retry: young ones are open, old ones are late."""
