@@ -107,13 +107,15 @@ class Stepper:
         while True:
             limit = self._lock_size
             try:
-                settled = await self.settler.claim_and_settle(limit, self.kinds)
+                events, tally = await self.settler.claim_and_settle(limit, self.kinds)
             except TooManyLocked as locked:
                 # With room for larger ones: a claim that locks too many is made again.
                 self._lock_size = max(1, locked.fitting * 3 // 4)
             else:
-                self._lock_size = min(self.batch_size, limit + limit // 8 + 1)
-                return settled
+                # Fast after a few large events, slowly where the next size may be too much.
+                is_large = is_full(events, limit + 1)
+                self._lock_size = min(self.batch_size, limit + limit // 8 + 1 if is_large else 2 * limit)
+                return events, tally
 
     async def _lease_and_settle(
         self, limit: int, ids: Sequence[UUID] | None

@@ -122,10 +122,10 @@ async def test_a_record_in_hand_fills_no_batch_of_another(engine: AsyncEngine) -
         assert [each.id for each in taken] == [other]
 
 
-async def large(engine: AsyncEngine, key: str) -> UUID:
+async def large(engine: AsyncEngine, key: str, size: int = 400_000) -> UUID:
     """A dead letter of 400 KB: seven of them fill a batch."""
-    id_ = await event(engine, key, status="dead_letter", error_message="x")
-    payload = "sql:validated_payload || jsonb_build_object('description', repeat('x', 400000))"
+    id_ = await event(engine, key, age=900, status="dead_letter", error_message="x")
+    payload = f"sql:validated_payload || jsonb_build_object('description', repeat('x', {size}))"
     await change(engine, id_, validated_payload=payload)
     return id_
 
@@ -157,6 +157,18 @@ async def test_large_events_are_worked_off_in_batches_that_fit(engine: AsyncEngi
     assert taken[-1] == 0
     assert (one.tally["applied"], await notes(engine)) == (20, 0)
     assert {(await row(engine, id_))["attempt_count"] for id_ in ids} == {1}
+
+
+async def test_one_large_event_makes_the_batches_after_it_small_for_a_short_time_only(
+    engine: AsyncEngine,
+) -> None:
+    """It is locked alone. Each batch after it may be twice as large as the last."""
+    async with engine.begin() as tx:
+        await redrive.redrive(tx, [await large(engine, "0", 4_000_000)])
+    for n in range(1, 31):
+        await event(engine, str(n))
+    one = worker(engine, apply_events)
+    assert [await one.step() for _ in range(6)] == [1, 2, 4, 8, 16, 0]
 
 
 async def test_a_drain_that_goes_back_leaves_alone_what_is_in_hand(engine: AsyncEngine) -> None:
