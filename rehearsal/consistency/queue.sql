@@ -12,8 +12,10 @@ GROUP BY event_id
 HAVING count(*) FILTER (WHERE after = 'completed') > 1 OR bool_or(before = 'completed');
 
 -- in_hand --
--- Events that a worker has not ended.
-SELECT id FROM tds_sync_queue WHERE status = 'processing';
+-- Events that a worker has not ended: with a lease, or without one, as of a killed worker that nobody took back.
+SELECT id FROM tds_sync_queue WHERE status = 'processing'
+UNION
+SELECT unnest(ids) FROM runbook.in_hand;
 
 -- undue --
 -- Planned dead letters that do not agree with what the release recorded about them, and what they are now.

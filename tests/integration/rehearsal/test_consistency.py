@@ -89,6 +89,11 @@ async def test_a_release_that_did_what_it_says_is_consistent(tx: AsyncConnection
             f"UPDATE tds_sync_queue SET status = 'processing' WHERE {ONE_LEFT}",
             "1 events are still in processing",
         ),
+        (
+            "INSERT INTO runbook.in_hand (batch, owner, ids, bytes)"
+            f" SELECT 1, 'killed-1-0123abcd', array_agg(id), 1 FROM tds_sync_queue WHERE {ONE_LEFT}",
+            "1 events are still in processing",
+        ),
         (f"UPDATE tds_sync_queue SET status = 'completed' WHERE {ONE_LEFT}", "was never sent to the workers"),
         (f"UPDATE tds_sync_queue SET attempt_count = 9 WHERE {ONE_LEFT}", "after 9 attempts"),
         (f"UPDATE tds_sync_queue SET error_code = '' WHERE {ONE_LEFT}", "was never sent to the workers"),
