@@ -171,6 +171,15 @@ def _judge_early(rule: str, measurement: Measurement, limits: Thresholds) -> Jud
                 )
     total = measurement.total()
     if total.outcomes == 0:
+        if total.known and not total.open:
+            return _judgement(
+                rule,
+                measurement,
+                limits,
+                Finding.INCONCLUSIVE,
+                f"{total.known} died again of what they had died of, and nothing else has settled: neither this "
+                "revision nor the former one cures it",
+            )
         waiting = f", {total.open} still open" if total.open else ""
         waiting += f" ({total.held} held by {total.held_by})" if total.held else ""
         return _judgement(
@@ -219,6 +228,8 @@ def _sum(count: Count, *, of: bool = False) -> str:
         parts.append(f"{count.failed} failed")
     if count.late:
         parts.append(f"{count.late} unfinished for too long")
+    if count.known:
+        parts.append(f"{count.known} died again of what they had died of")
     if count.open:
         held = f" ({count.held} held by {count.held_by})" if count.held else ""
         parts.append(f"{count.open} still open{held}")

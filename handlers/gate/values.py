@@ -40,13 +40,15 @@ class Count:
     held: int = 0
     """Of the open ones, those that a limit of the queue holds: their time stands still."""
     held_by: str = ""
+    known: int = 0
+    """Dead letters that died again of what they had died of: no news about this revision, so no outcome."""
     errors: tuple[str, ...] = ()
     """Samples of the failed events' error texts."""
     kinds: tuple[str, ...] = ()
     """The codes, and the beginnings of the texts, of every error since the release, of events in retry too."""
 
     def __post_init__(self) -> None:
-        if min(self.completed, self.failed, self.open, self.late, self.held) < 0:
+        if min(self.completed, self.failed, self.open, self.late, self.held, self.known) < 0:
             raise ValueError(f"a count of {self.entity} is below zero")
 
     @property
@@ -86,6 +88,7 @@ class Measurement:
             open=sum(count.open for count in self.counts),
             late=sum(count.late for count in self.counts),
             held=sum(count.held for count in self.counts),
+            known=sum(count.known for count in self.counts),
             held_by=", ".join(sorted({count.held_by for count in self.counts} - {""})),
         )
 

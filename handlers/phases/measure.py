@@ -39,6 +39,7 @@ def drain_counts(events: Sequence[ReleaseEvent], states: Sequence[EventState] = 
                 entity=entity,
                 completed=sum(status == Status.COMPLETED for status, _ in outcomes),
                 failed=sum(status in (Status.DEAD_LETTER, Status.FAILED) for status, _ in outcomes),
+                known=sum(status == "known" for status, _ in outcomes),
                 late=sum(status == "late" for status, _ in outcomes),
                 errors=tuple(error for _, error in outcomes if error)[:ERROR_SAMPLES_MAX],
                 kinds=_kinds(events, entity, states_by_id),
@@ -88,5 +89,10 @@ def _kinds(events: Sequence[ReleaseEvent], entity: str, states: Mapping[UUID, Ev
 
 def _outcome(event: ReleaseEvent, state: EventState | None) -> tuple[str, str | None]:
     if state is not None:
-        return (state.status, state.error_message) if state.status in SETTLED else ("late", None)
-    return (event.status or "", event.error) if event.settled_at else ("", None)
+        status, error = (state.status, state.error_message) if state.status in SETTLED else ("late", None)
+    else:
+        status, error = (event.status or "", event.error) if event.settled_at else ("", None)
+    former = event.former.get("error_message")
+    if error and former and status in (Status.DEAD_LETTER, Status.FAILED):
+        return ("known" if fingerprint(error) == fingerprint(former) else status), error
+    return status, error

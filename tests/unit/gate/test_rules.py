@@ -210,6 +210,25 @@ def test_what_a_limit_holds_is_named_and_nobodys_failure(judged: Any) -> None:
     assert "18 still open (12 held by ops-b)" in judgement.sentence
 
 
+def test_letters_that_die_of_what_they_had_died_of_are_no_news() -> None:
+    """Four hopeless letters among 54 good ones stop nothing; a new error among them is a breach as before."""
+    judgement = drained(products(completed=54, known=4))
+    assert judgement.finding is Finding.HEALTHY
+    assert "54 of 54 completed (100 %), 4 died again of what they had died of" in judgement.sentence
+    assert drained(products(completed=2, failed=3, known=4)).finding is Finding.UNHEALTHY
+    assert drained(products(completed=5, known=4, open=1)).finding is Finding.INCONCLUSIVE
+
+
+def test_nothing_but_the_former_errors_is_for_a_person_to_decide() -> None:
+    """The revision cures nothing, and the former one did not either: neither a pass nor a rollback."""
+    judgement = drained(products(known=9))
+    assert judgement.finding is Finding.INCONCLUSIVE
+    assert judgement.sentence.startswith(
+        "9 died again of what they had died of, and nothing else has settled"
+    )
+    assert len(judgement.sentence.split()) <= 25
+
+
 def test_the_sentence_of_a_breach_has_the_baseline() -> None:
     """A revision that was no better before the release is mentioned, and the rollback is still right."""
     judgement = watched(products(failed=9), baseline=Baseline(completed=0, failed=58))
@@ -373,7 +392,7 @@ def test_stored_inputs_keep_their_keys() -> None:
     stored = {
         "rule": "batch",
         "seen": {
-            "counts": [bill | {"held": 0, "held_by": "", "kinds": ["timeout"]}],
+            "counts": [bill | {"held": 0, "held_by": "", "known": 0, "kinds": ["timeout"]}],
             "source_down": None,
             "baseline": {"completed": 5, "failed": 1},
         },
