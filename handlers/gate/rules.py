@@ -177,8 +177,8 @@ def _judge_early(rule: str, measurement: Measurement, limits: Thresholds) -> Jud
                 measurement,
                 limits,
                 Finding.INCONCLUSIVE,
-                f"{total.known} died again of what they had died of, and nothing else has settled: neither this "
-                "revision nor the former one cures it",
+                f"{total.known} failed as before the release, and nothing else has settled: neither this revision nor "
+                "the former one cures it",
             )
         waiting = f", {total.open} still open" if total.open else ""
         waiting += f" ({total.held} held by {total.held_by})" if total.held else ""
@@ -229,7 +229,7 @@ def _sum(count: Count, *, of: bool = False) -> str:
     if count.late:
         parts.append(f"{count.late} unfinished for too long")
     if count.known:
-        parts.append(f"{count.known} died again of what they had died of")
+        parts.append(f"{count.known} failed as before the release")
     if count.open:
         held = f" ({count.held} held by {count.held_by})" if count.held else ""
         parts.append(f"{count.open} still open{held}")

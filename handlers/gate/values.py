@@ -41,7 +41,7 @@ class Count:
     """Of the open ones, those that a limit of the queue holds: their time stands still."""
     held_by: str = ""
     known: int = 0
-    """Dead letters that died again of what they had died of: no news about this revision, so no outcome."""
+    """Failures with an error from before the release, of the type or of the letter: no news, so no outcome."""
     errors: tuple[str, ...] = ()
     """Samples of the failed events' error texts."""
     kinds: tuple[str, ...] = ()

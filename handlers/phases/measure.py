@@ -15,6 +15,8 @@ from handlers.release.note import PhaseNote
 from handlers.release.phase import Conclusion, Verdict
 
 ERROR_SAMPLES_MAX = 5
+KNOWN_SHARE_MAX = 0.2
+"""An old error that more than this share of the records meets is not as it was: below 80 % is a breach."""
 
 
 def thresholds(environment: Environment) -> Thresholds:
@@ -49,12 +51,19 @@ def drain_counts(events: Sequence[ReleaseEvent], states: Sequence[EventState] = 
 
 
 def traffic_counts(counts: Sequence[OutcomeCount]) -> tuple[Count, ...]:
-    """Live traffic, one count for each type."""
+    """Live traffic, one count for each type.
+
+    A failure with an error that the type had before the release is no evidence against it, unless there are too many.
+    """
+    known = sum(count.known for count in counts)
+    settled = sum(count.completed + count.failed for count in counts)
+    is_no_news = known <= KNOWN_SHARE_MAX * settled
     return tuple(
         Count(
             entity=count.entity or count.raw_type,
             completed=count.completed,
-            failed=count.failed,
+            failed=count.failed - (count.known if is_no_news else 0),
+            known=count.known if is_no_news else 0,
             open=count.open,
             late=count.late,
             held=count.held,

@@ -14,7 +14,8 @@ from handlers.gate.values import Finding, Judgement, Measurement
 from handlers.host import health
 from handlers.phases import probe
 from handlers.phases.measure import concluded, thresholds, traffic_counts
-from handlers.queue.look import outcomes_since
+from handlers.queue.event import EntityType
+from handlers.queue.look import KnownError, known_errors, outcomes_since
 from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import record_judgement
 from handlers.release.note import HeldBy, NextLook, PhaseNote
@@ -39,6 +40,8 @@ class Window:
     """Measured, of this controller and of those before it. The time in which nobody watched does not count."""
     moment: Moment
     """The newest look."""
+    known: tuple[KnownError, ...] = ()
+    """What events had died of before the release."""
     set_ahead_seconds: float = 0.0
     """How far the database's clock was set forward while this controller watched; real seconds."""
     set_at: float | None = None
@@ -78,8 +81,19 @@ async def begin(core: Core, release: Release) -> Window:
     records = await releases.phase_records(core.database, release)
     watching = [record for record in records if record.phase is Phase.WATCHING]
     probing = [record for record in records if record.phase is Phase.PROBING]
+    deploying = [record for record in records if record.phase is Phase.DEPLOYING]
+    former = [
+        (EntityType(event.entity_type), event.former["error_message"])
+        for event in await dead_letters.events(core.database, release)
+        if event.former.get("error_message") and event.entity_type in list(EntityType)
+    ]
+    async with transaction(core.database) as tx:
+        known = await known_errors(
+            tx, before=(deploying or probing or watching)[-1].started_at, former=former
+        )
     limits = core.environment.watch
     window = Window(
+        known=known,
         since=(probing or watching)[-1].started_at,
         seconds=limits.window_seconds,
         interval_seconds=limits.interval_seconds,
@@ -179,6 +193,7 @@ async def _judge(core: Core, release: Release, window: Window) -> Judgement:
             arrived_since=window.since - _BACKLOG,
             excluding=replayed,
             late_seconds=window.late_seconds(core.environment.watch.late_seconds),
+            known=window.known,
         )
     baseline = (await releases.plan(core.database, release.id)).baseline
     return judge_watch(

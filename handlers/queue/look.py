@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from sqlalchemy import RowMapping
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from handlers.database.queries import queries
 from handlers.queue import in_hand, limits
 from handlers.queue.diagnose import fingerprint
-from handlers.queue.event import ENTITY_TYPES, EntityType, Status
+from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType, Status
 
 _SQL = queries(__name__)
 
@@ -86,6 +86,8 @@ class OutcomeCount:
     """Not settled, and younger than the limit for late events."""
     late: int
     """Not settled and too old: a worker is stalled, or the event is retried again and again."""
+    known: int
+    """Of the failed ones, those with an error that events of this type had before."""
     held: int
     """Of the open ones, those that a limit holds."""
     held_by: str
@@ -151,6 +153,26 @@ async def counts(tx: AsyncConnection) -> dict[Status, int]:
     return found
 
 
+class KnownError(NamedTuple):
+    """An error that events of a type died of before, with its values masked."""
+
+    type: str
+    error: str
+
+
+async def known_errors(
+    tx: AsyncConnection, *, before: datetime, former: Iterable[tuple[EntityType, str]] = ()
+) -> tuple[KnownError, ...]:
+    """What events died of in the day before *before*, and *former* errors, which a redrive has wiped."""
+    pairs = [(QUEUE_NAMES[entity], error) for entity, error in former]
+    values = {
+        "before": before,
+        "types": [name for name, _ in pairs],
+        "errors": [error for _, error in pairs],
+    }
+    return tuple(KnownError(*row) for row in await tx.execute(_SQL["known_errors"], values))
+
+
 async def outcomes_since(
     tx: AsyncConnection,
     *,
@@ -158,6 +180,7 @@ async def outcomes_since(
     arrived_since: datetime | None = None,
     excluding: Sequence[UUID] = (),
     late_seconds: float,
+    known: Sequence[KnownError] = (),
 ) -> list[OutcomeCount]:
     """Outcomes of live traffic since *since*, for each entity type. *excluding* are the replayed events.
 
@@ -171,6 +194,8 @@ async def outcomes_since(
         "arrived_since": arrived_since or since,
         "excluding": list(excluding),
         "late_seconds": late_seconds,
+        "known_types": [error.type for error in known],
+        "known_errors": [error.error for error in known],
         "held_types": list(holds.until),
         "held_until": list(holds.until.values()),
     }

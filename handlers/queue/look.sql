@@ -24,6 +24,20 @@ SELECT q.status::text AS status, count(*) AS events
 FROM tds_sync_queue q
 GROUP BY q.status;
 
+-- known_errors --
+-- What events of each type died of in the day before :before, with values masked, and the given former errors.
+SELECT DISTINCT known.type, regexp_replace(left(known.error, 300), '''[^'']*''|"[^"]*"|[0-9]+', '0', 'g') AS error
+FROM (
+    SELECT q.entity_type::text AS type, q.error_message AS error
+    FROM tds_sync_queue q
+    WHERE q.status IN ('failed', 'dead_letter')
+      AND q.created_at BETWEEN CAST(:before AS timestamptz) - interval '1 day' AND CAST(:before AS timestamptz)
+      AND q.started_at < CAST(:before AS timestamptz)
+    UNION ALL
+    SELECT f.type, f.error FROM unnest(CAST(:types AS text[]), CAST(:errors AS text[])) AS f (type, error)
+) known
+WHERE known.error <> '';
+
 -- outcomes_since --
 -- What became of the events that were first taken since :since, except :excluding, by kind of record.
 WITH arrived AS (
@@ -62,6 +76,12 @@ WITH arrived AS (
     WHERE f.from_first = 1
 ), judged AS (
     SELECT f.raw_type, f.error_message, f.completed, f.failed,
+        -- As in `known_errors`.
+        f.failed AND EXISTS (
+            SELECT FROM unnest(CAST(:known_types AS text[]), CAST(:known_errors AS text[])) AS k (type, error)
+            WHERE k.type = f.raw_type
+              AND k.error = regexp_replace(left(f.error_message, 300), '''[^'']*''|"[^"]*"|[0-9]+', '0', 'g')
+        ) AS known,
         f.waits AND coalesce(hold.until > clock_timestamp(), false) AS held,
         NOT f.completed AND NOT f.failed
             -- The time for which a limit held an event is nobody's fault.
@@ -91,6 +111,7 @@ SELECT j.raw_type,
     count(*) FILTER (WHERE NOT j.completed AND NOT j.failed AND NOT j.late) AS open,
     count(*) FILTER (WHERE j.late) AS late,
     count(*) FILTER (WHERE j.held) AS held,
+    count(*) FILTER (WHERE j.known) AS known,
     -- Digits are masked, so that equal errors are equal texts.
     coalesce((array_agg(DISTINCT left(regexp_replace(j.error_message, '[0-9]+', '0', 'g'), 500))
               FILTER (WHERE j.failed AND j.error_message IS NOT NULL))[1:50], '{}') AS error_samples

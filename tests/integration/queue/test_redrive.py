@@ -211,6 +211,32 @@ class TestReading:
         assert (told.completed, told.failed, told.open) == (1, 5, 0)
         assert told.error_samples == ("now",)
 
+    async def test_an_error_that_the_type_had_before_is_told_apart(self, engine: AsyncEngine) -> None:
+        """By its text without values, for its own type only, from the day before and from letters sent back."""
+        now = datetime.now(UTC)
+        since = now - timedelta(seconds=100)
+        dead = {"status": "dead_letter", "started_at": now - timedelta(seconds=300)}
+        await event(engine, "a", age=300, error_message="no vendor 'x' 1", **dead)
+        await event(engine, "b", age=300, error_message="after the switch", **dead | {"started_at": now})
+        await event(engine, "c", age=100_000, error_message="long ago", **dead)
+        bill = {"entity": EntityType.BILL, "age": 10, "status": "dead_letter", "started_at": now}
+        product = bill | {"entity": EntityType.PRODUCT}
+        for number, error in enumerate(
+            ("no vendor 'y' 22", "after the switch", "long ago", "of a letter 7", None)
+        ):
+            await event(engine, f"{number}", **product, error_message=error)
+        await event(engine, "z", **bill, error_message="no vendor 'x' 1")
+        async with engine.connect() as tx:
+            known = await look.known_errors(
+                tx, before=since, former=[(EntityType.PRODUCT, "of a letter 3"), (EntityType.BILL, "")]
+            )
+            counts = await look.outcomes_since(tx, since=since, late_seconds=60, known=known)
+        assert set(known) == {("product", "no vendor 0 0"), ("product", "of a letter 0")}
+        assert {count.entity: (count.failed, count.known) for count in counts} == {
+            EntityType.PRODUCT: (5, 2),
+            EntityType.BILL: (1, 0),
+        }
+
     async def test_unfinished_events_are_late_at_their_age(self, engine: AsyncEngine) -> None:
         """Pending, in work or in retry: young ones are open, old ones are late."""
         for n, status in enumerate(("pending", "processing", "retry")):

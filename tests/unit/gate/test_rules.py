@@ -214,7 +214,7 @@ def test_letters_that_die_of_what_they_had_died_of_are_no_news() -> None:
     """Four hopeless letters among 54 good ones stop nothing; a new error among them is a breach as before."""
     judgement = drained(products(completed=54, known=4))
     assert judgement.finding is Finding.HEALTHY
-    assert "54 of 54 completed (100 %), 4 died again of what they had died of" in judgement.sentence
+    assert "54 of 54 completed (100 %), 4 failed as before the release" in judgement.sentence
     assert drained(products(completed=2, failed=3, known=4)).finding is Finding.UNHEALTHY
     assert drained(products(completed=5, known=4, open=1)).finding is Finding.INCONCLUSIVE
 
@@ -223,9 +223,7 @@ def test_nothing_but_the_former_errors_is_for_a_person_to_decide() -> None:
     """The revision cures nothing, and the former one did not either: neither a pass nor a rollback."""
     judgement = drained(products(known=9))
     assert judgement.finding is Finding.INCONCLUSIVE
-    assert judgement.sentence.startswith(
-        "9 died again of what they had died of, and nothing else has settled"
-    )
+    assert judgement.sentence.startswith("9 failed as before the release, and nothing else has settled")
     assert len(judgement.sentence.split()) <= 25
 
 

@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from handlers.phases.measure import drain_counts
+from handlers.phases.measure import drain_counts, traffic_counts
 from handlers.queue.event import EntityType, Status
-from handlers.queue.look import EventState
+from handlers.queue.look import EventState, OutcomeCount
 from handlers.release.ledger.dead_letters import ReleaseEvent
 
 AT = datetime(2025, 11, 14, tzinfo=UTC)
@@ -79,3 +79,33 @@ def test_a_letter_of_the_current_batch_is_judged_by_its_state() -> None:
     (count,) = drain_counts([same, other, late], states)
     assert (count.known, count.failed, count.late) == (1, 1, 1)
     assert "22007" in count.kinds
+
+
+def live(entity: EntityType, completed: int, failed: int, known: int) -> OutcomeCount:
+    return OutcomeCount(
+        entity=entity,
+        raw_type=entity.value,
+        completed=completed,
+        failed=failed,
+        known=known,
+        open=0,
+        late=0,
+        held=0,
+        held_by="",
+        error_samples=(),
+        error_kinds=(),
+    )
+
+
+def test_bad_data_as_before_is_no_evidence() -> None:
+    """Three vendors with the error that vendors had before, among 54 good products: nothing is new."""
+    vendors, products = traffic_counts([live(EntityType.VENDOR, 0, 3, 3), live(EntityType.PRODUCT, 54, 1, 0)])
+    assert (vendors.bad, vendors.known, products.bad) == (0, 3, 1)
+
+
+def test_an_old_error_that_is_everywhere_is_evidence() -> None:
+    """Above a fifth of all records it is not as it was, for whatever reason."""
+    (counts,) = traffic_counts([live(EntityType.PRODUCT, 12, 8, 4)])
+    assert (counts.bad, counts.known) == (4, 4)
+    (counts,) = traffic_counts([live(EntityType.PRODUCT, 12, 8, 5)])
+    assert (counts.bad, counts.known) == (8, 0)
