@@ -28,18 +28,27 @@ source, which keys come from older versions, a digest of the set of keys, and wh
 EXTRA = ("event", "raw", "path", "stamp", "deleted", "versions", "shape", "arrived")
 """Extra values of each row; the raw record is extracted by its path from the event's payload, or from a text."""
 
-_EXTRA_VALUES = (
-    # Copied inside the server where the queue has it. The empty path would unpack it, and it would be packed again.
-    "CASE WHEN u.event IS NULL THEN CAST(u.raw AS jsonb) #> CAST(u.path AS text[])"
+_SENT = "CAST(u.raw AS jsonb) #> CAST(u.path AS text[])"
+_COPIED = (
+    # The empty path would unpack the record, and it would be packed again.
+    f"CASE WHEN u.event IS NULL THEN {_SENT}"
     " WHEN u.path = '{}' THEN (SELECT q.validated_payload FROM tds_sync_queue q WHERE q.id = CAST(u.event AS uuid))"
     " ELSE (SELECT q.validated_payload #> CAST(u.path AS text[]) FROM tds_sync_queue q"
-    " WHERE q.id = CAST(u.event AS uuid)) END",
-    "CAST(u.stamp AS timestamptz)",
-    "CAST(u.deleted AS timestamptz)",
-    "CAST(u.versions AS jsonb)",
-    "u.shape",
-    "CAST(u.arrived AS timestamptz)",
+    " WHERE q.id = CAST(u.event AS uuid)) END"
 )
+
+
+def _extra_values(*, copies: bool) -> tuple[str, ...]:
+    """The values of `SYNC_COLUMNS`. With *copies* a raw record is copied inside the server where the queue has it."""
+    return (
+        _COPIED if copies else _SENT,
+        "CAST(u.stamp AS timestamptz)",
+        "CAST(u.deleted AS timestamptz)",
+        "CAST(u.versions AS jsonb)",
+        "u.shape",
+        "CAST(u.arrived AS timestamptz)",
+    )
+
 
 NOW = text("SELECT now()")
 """The database's time, asked only for a stamp that may be in the future."""
@@ -67,13 +76,13 @@ def _sent(table: Table, missing: frozenset[int]) -> list[str]:
 
 
 @cache
-def insert(table: Table, missing: frozenset[int]) -> RowStatement:
+def insert(table: Table, missing: frozenset[int], *, copies: bool) -> RowStatement:
     """Insert new rows. A row that another worker inserted first is kept, and must be read again.
 
     Columns without a value in any row are not sent; they become NULL, not the ERP's default.
     """
     targets = [table.key, *(column.name for column in table.columns), *(name for name, _ in SYNC_COLUMNS)]
-    values = ["u.key", *_values(table, missing), *_EXTRA_VALUES]
+    values = ["u.key", *_values(table, missing), *_extra_values(copies=copies)]
     return RowStatement(
         sql=(
             f"INSERT INTO {table.name} ({', '.join(targets)}, updated_at)\n"
@@ -87,12 +96,15 @@ def insert(table: Table, missing: frozenset[int]) -> RowStatement:
 
 
 @cache
-def update(table: Table, missing: frozenset[int]) -> RowStatement:
+def update(table: Table, missing: frozenset[int], *, copies: bool) -> RowStatement:
     """Update rows that we have locked, except the columns that the record does not set."""
     values = _values(table)
     pairs = [
         *(f"{column.name} = {values[at]}" for at, column in enumerate(table.columns) if at not in missing),
-        *(f"{name} = {value}" for (name, _), value in zip(SYNC_COLUMNS, _EXTRA_VALUES, strict=True)),
+        *(
+            f"{name} = {value}"
+            for (name, _), value in zip(SYNC_COLUMNS, _extra_values(copies=copies), strict=True)
+        ),
     ]
     return RowStatement(
         sql=(
@@ -202,7 +214,10 @@ def project(table: Table) -> TextClause:
     values += [
         f"{value} AS {column.name}" for column, value in zip(table.columns, _values(table), strict=True)
     ]
-    values += [f"{value} AS {name}" for (name, _), value in zip(SYNC_COLUMNS, _EXTRA_VALUES, strict=True)]
+    values += [
+        f"{value} AS {name}"
+        for (name, _), value in zip(SYNC_COLUMNS, _extra_values(copies=False), strict=True)
+    ]
     return text(
         f"SELECT CAST(to_jsonb(r) AS text)\n"
         f"FROM (SELECT {', '.join(values)} FROM {unnest(names_of(table))}) r"

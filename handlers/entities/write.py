@@ -50,13 +50,20 @@ async def write(
         if row.existing is not None:
             groups[row.mapped.missing].append(row)
     writes = [
-        _row_write(handler, statements.update(handler.table, missing), group, ids, missing)
+        _row_write(
+            handler, statements.update(handler.table, missing, copies=_copies(group)), group, ids, missing
+        )
         for missing, group in groups.items()
     ]
     new = [row for row in rows if row.existing is None]
     if new:
         missing = frozenset.intersection(*(row.mapped.missing for row in new))
-        writes.insert(0, _row_write(handler, statements.insert(handler.table, missing), new, ids, missing))
+        writes.insert(
+            0,
+            _row_write(
+                handler, statements.insert(handler.table, missing, copies=_copies(new)), new, ids, missing
+            ),
+        )
     for at, row_write in enumerate(writes):
         written = await _execute(tx, handler, row_write, writes[at:], raise_taken=raise_taken, alone=alone)
         if written.returns_rows:
@@ -105,6 +112,11 @@ async def _execute(
         if not errors:
             raise
         raise RowsRefused(handler.entity, errors) from error
+
+
+def _copies(rows: Sequence[Row]) -> bool:
+    """Whether the queue has the raw record of one of *rows*."""
+    return any(event is not None for event, _, _ in (row.raw for row in rows))
 
 
 def _row_write(
