@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
+from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.sqlstate import (
@@ -16,6 +18,8 @@ from handlers.database.sqlstate import (
     sqlstate,
 )
 from handlers.errors import ConnectionFault, DatabaseDown, LoginRefused, Refused, RunbookError
+
+_RECHECK_SECONDS = 1.0
 
 Bind = AsyncEngine | AsyncConnection
 """Where a query runs: in a transaction of its own (an engine), or inside the caller's (a connection)."""
@@ -45,6 +49,19 @@ async def transaction(bind: Bind, *, raw_errors: bool = False) -> AsyncIterator[
                 # The pool must not give it out again.
                 await tx.invalidate()
             raise
+
+
+async def remembered_yes(tx: AsyncConnection, name: str, question: TextClause) -> bool:
+    """The answer to a yes-no *question* about this database. A yes is kept for the connection, a no for a second.
+
+    Workers ask with each batch, and a ledger may be upgraded while they run.
+    """
+    known = tx.info.get(name)
+    if known is True or (known is not None and time.monotonic() - known < _RECHECK_SECONDS):
+        return known is True
+    yes = bool((await tx.execute(question)).scalar_one())
+    tx.info[name] = yes or time.monotonic()
+    return yes
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from handlers.core import Core
+from handlers.database import clock
 from handlers.database.transaction import transaction
 from handlers.entities.apply import apply_events
 from handlers.queue import limits, look
@@ -27,18 +28,16 @@ async def until_settled(
     In an environment without its own workers, this process applies the events.
     """
     if core.environment.execution == "inline":
-        worker = Worker(
-            core.database, owner=new_owner(f"inline-{revision[:7]}"), revision=revision, apply=apply_events
-        )
-        await worker.run_until_settled(ids, limit_seconds)
+        await _apply(core, ids, limit_seconds, revision)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + limit_seconds
     looked_at, told = loop.time(), ""
     while True:
         async with transaction(core.database) as tx:
             states = await look.states(tx, ids)
-            holder = (await limits.holds(tx)).holder({state.raw_type for state in _waiting(states)})
-        if holder and _waiting(states):
+            waiting = {state.raw_type for state in _waiting(states)}
+            holder = (await limits.holds(tx)).holder(waiting) if waiting else ""
+        if holder:
             if holder != told:
                 log.info("the queue is held by %s: waiting", holder)
             deadline += loop.time() - looked_at
@@ -47,6 +46,20 @@ async def until_settled(
         if all(state.status in SETTLED for state in states) or looked_at >= deadline:
             return states
         await asyncio.sleep(poll_seconds)
+
+
+async def _apply(core: Core, ids: Sequence[UUID], limit_seconds: float, revision: str) -> None:
+    """Apply the events in this process, and again after a limit of the queue has held one of them meanwhile."""
+    worker = Worker(
+        core.database, owner=new_owner(f"inline-{revision[:7]}"), revision=revision, apply=apply_events
+    )
+    while True:
+        began = await clock.now(core.database)
+        states = await worker.run_until_settled(ids, limit_seconds)
+        waiting = {state.raw_type for state in _waiting(states)}
+        held_until = (await limits.holds(core.database)).until_of(waiting) if waiting else None
+        if held_until is None or held_until < began:
+            return
 
 
 def _waiting(states: Sequence[EventState]) -> list[EventState]:

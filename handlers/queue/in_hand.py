@@ -9,7 +9,6 @@ taken back in pieces (`settle.expire_leases`), so that one event that kills its 
 from __future__ import annotations
 
 import secrets
-import time
 from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
@@ -17,9 +16,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.database.queries import queries
+from handlers.database.transaction import remembered_yes
 from handlers.queue.event import Event, Status
-
-_RECHECK_SECONDS = 1.0
 
 _SQL = queries(__name__)
 
@@ -31,12 +29,7 @@ def new_batch() -> int:
 
 async def is_there(tx: AsyncConnection) -> bool:
     """Whether batches can be noted in this database. A yes is cached for the connection."""
-    known = tx.info.get("in_hand")
-    if known is True or (known is not None and time.monotonic() - known < _RECHECK_SECONDS):
-        return known is True
-    there = bool((await tx.execute(_SQL["is_there"])).scalar_one())
-    tx.info["in_hand"] = there or time.monotonic()
-    return there
+    return await remembered_yes(tx, "in_hand", _SQL["is_there"])
 
 
 async def begin(tx: AsyncConnection, batch: int) -> None:

@@ -101,6 +101,10 @@ class Holds:
         """Who holds one of these types now; empty when nobody does."""
         return next((name for type_ in (ALL, *raw_types) if (name := self.held_by.get(type_))), "")
 
+    def until_of(self, raw_types: Iterable[str]) -> datetime | None:
+        """Until when one of these types was or is held; None if it never was."""
+        return max((self.until[type_] for type_ in (ALL, *raw_types) if type_ in self.until), default=None)
+
 
 async def holds(bind: Bind) -> Holds:
     """What limits hold and held. Nothing if the ledger has no table of limits yet."""

@@ -6,18 +6,17 @@ together they never exceed it. Events over the limit stay pending and unchanged.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
+from handlers.database.transaction import remembered_yes
 from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
 
 ALL = "*"
 """The entity type in the table for a limit on all types together."""
-_RECHECK_SECONDS = 1.0
 
 _SQL = queries(__name__)
 
@@ -32,12 +31,7 @@ class Allowance:
 
 async def limits_exist(tx: AsyncConnection) -> bool:
     """Whether the database has the table of limits. A yes is cached for the connection."""
-    known = tx.info.get("intake")
-    if known is True or (known is not None and time.monotonic() - known < _RECHECK_SECONDS):
-        return known is True
-    exists = bool((await tx.execute(_SQL["limits_exist"])).scalar_one())
-    tx.info["intake"] = exists or time.monotonic()
-    return exists
+    return await remembered_yes(tx, "intake", _SQL["limits_exist"])
 
 
 async def allowance(tx: AsyncConnection) -> Allowance | None:

@@ -21,11 +21,14 @@ from tests.integration.queue.events import change, event
 LIMIT_SECONDS = 0.4
 
 
-async def followed(tmp_path: Path, database_url: str, id_: UUID) -> list[Status]:
+async def followed(
+    tmp_path: Path, database_url: str, id_: UUID, *, execution: str = "workers"
+) -> list[Status]:
     """The states when the following ends."""
     file = tmp_path / "watched.toml"
     url = make_url(database_url).render_as_string(hide_password=False)
-    file.write_text(FILE.format(url=url), encoding="utf-8")
+    text = FILE.format(url=url).replace("[database]", f'execution = "{execution}"\n[database]')
+    file.write_text(text, encoding="utf-8")
     async with open_core(load_environment(str(file))) as core:
         found = await until_settled(
             core, [id_], limit_seconds=LIMIT_SECONDS, poll_seconds=0.02, revision="a" * 40
@@ -67,6 +70,16 @@ async def test_a_limit_that_holds_something_else_gives_no_more_time(
     await limits.limit(engine, limited, per_ten_seconds=0, seconds=60, by="ops-b", reason="test")
     (status,) = await asyncio.wait_for(followed(tmp_path, database_url, id_), 20)
     assert status in (Status.PENDING, Status.PROCESSING)
+
+
+async def test_without_workers_of_its_own_the_event_is_applied_after_the_hold(
+    engine: AsyncEngine, database_url: str, tmp_path: Path
+) -> None:
+    """The hold outlasts the limit: this process, which applies the event, tries again when it may."""
+    id_ = await event(engine, "1")
+    await limits.limit(engine, None, per_ten_seconds=0, seconds=3 * LIMIT_SECONDS, by="ops-b", reason="test")
+    found = await asyncio.wait_for(followed(tmp_path, database_url, id_, execution="inline"), 20)
+    assert found == [Status.COMPLETED]
 
 
 async def test_a_hold_that_ends_gives_the_time_that_was_left(

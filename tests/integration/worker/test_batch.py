@@ -262,6 +262,25 @@ class TestBatch:
         told = await row(engine, id_)
         assert (told["status"], told["error_code"], told["attempt_count"]) == ("retry", "25P02", 1)
 
+    async def test_an_event_that_breaks_every_connection_is_blamed_in_batches_of_one(
+        self, engine: AsyncEngine
+    ) -> None:
+        """Such batches cannot become smaller: only that they are leased after the first fault finds the event."""
+
+        async def breaks(tx: AsyncConnection, events: Sequence[Event]) -> Mapping[UUID, Result]:
+            await tx.execute(text("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '25P02'; END $$"))
+            raise AssertionError
+
+        id_ = await event(engine, "1")
+        one = worker(engine, breaks, batch_size=1)
+        for _ in range(3):
+            with pytest.raises(ConnectionFault):
+                await one.step()
+            async with engine.begin() as tx:
+                await settle.release(tx, owner=one.owner)
+        await one.step()
+        assert (await row(engine, id_))["status"] == "retry"
+
     async def test_a_handler_cannot_commit_behind_the_workers_back(self, engine: AsyncEngine) -> None:
         """A handler that commits fails, and its event is not completed."""
 

@@ -212,6 +212,36 @@ async def test_a_server_that_was_restarted_leaves_no_suspects(engine: AsyncEngin
     assert await worker(engine, apply_events).step() == 3
 
 
+async def test_a_running_worker_takes_back_what_a_killed_one_had_at_its_next_heartbeat(
+    engine: AsyncEngine,
+) -> None:
+    """Not only when it starts, and not after the 300 seconds of a lease."""
+    stop = asyncio.Event()
+    one = worker(engine, apply_events, beat_seconds=0.2, poll_seconds=0.1)
+    running = asyncio.create_task(one.run(stop))
+    try:
+        first = await event(engine, "1")
+        await until(lambda: all_are(engine, [first], Status.COMPLETED))
+        # Given back by a transaction of its own, so that the running worker is not faster.
+        held = await event(engine, "2", status="failed")
+        batch = in_hand.new_batch()
+        async with engine.begin() as tx:
+            await tx.execute(
+                text(
+                    "INSERT INTO runbook.in_hand (batch, owner, ids, bytes) VALUES (:batch, 'dead', :ids, 1)"
+                ),
+                {"batch": batch, "ids": [held]},
+            )
+            await tx.execute(
+                text("UPDATE tds_sync_queue SET status = 'pending' WHERE id = :id"), {"id": held}
+            )
+        await until(lambda: all_are(engine, [held], Status.COMPLETED))
+    finally:
+        stop.set()
+        await running
+    assert await notes(engine) == 0
+
+
 async def test_the_note_of_a_worker_that_lives_is_left_alone(engine: AsyncEngine) -> None:
     """However long it takes: its transaction holds the lock of its batch."""
     id_ = await event(engine, "1")
