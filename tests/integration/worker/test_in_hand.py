@@ -15,7 +15,8 @@ from handlers.entities.apply import apply_events
 from handlers.erp import doctor
 from handlers.queue import in_hand, look, redrive, settle
 from handlers.queue.claim import claim, lock
-from handlers.queue.event import Event, Result, Status
+from handlers.queue.event import EntityType, Event, Result, Status
+from handlers.queue.insert import insert_event
 from handlers.worker.worker import Worker, new_owner
 from tests.integration.queue.events import change, event, row, without_notes
 from tests.integration.worker.steps import statuses, until, worker
@@ -222,18 +223,15 @@ async def test_a_running_worker_takes_back_what_a_killed_one_had_at_its_next_hea
     try:
         first = await event(engine, "1")
         await until(lambda: all_are(engine, [first], Status.COMPLETED))
-        # Given back by a transaction of its own, so that the running worker is not faster.
-        held = await event(engine, "2", status="failed")
-        batch = in_hand.new_batch()
+        # The event and its note come at once: the running worker cannot take it in between.
         async with engine.begin() as tx:
+            payload = '{"item_id": "2", "name": "two"}'
+            held = await insert_event(tx, entity=EntityType.PRODUCT, key="2", payload_text=payload)
             await tx.execute(
                 text(
                     "INSERT INTO runbook.in_hand (batch, owner, ids, bytes) VALUES (:batch, 'dead', :ids, 1)"
                 ),
-                {"batch": batch, "ids": [held]},
-            )
-            await tx.execute(
-                text("UPDATE tds_sync_queue SET status = 'pending' WHERE id = :id"), {"id": held}
+                {"batch": in_hand.new_batch(), "ids": [held]},
             )
         await until(lambda: all_are(engine, [held], Status.COMPLETED))
     finally:
