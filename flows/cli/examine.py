@@ -18,7 +18,7 @@ from handlers.environment.load import load_environment
 from handlers.environment.model import Environment
 from handlers.erp import doctor
 from handlers.errors import DatabaseDown, ExitCode, Refused
-from handlers.phases import plan
+from handlers.phases import plan, upstream_pause
 from handlers.release.ledger import releases
 from handlers.release.phase import Release
 from handlers.report import gather
@@ -83,10 +83,14 @@ def report_(
 
 @app.command("doctor")
 def doctor_(environment: EnvironmentOption, json: JsonOption = False) -> int:
-    """List problems of an environment: schema, redundant indexes, stuck events, releases that nobody carries."""
+    """List problems of an environment: schema, redundant indexes, stuck events, an upstream that is away,
+    releases that nobody carries."""
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
         findings = await doctor.examine(database, settings.name)
+        async with open_core(settings) as core:
+            if away := await upstream_pause.away(core):
+                findings.append(doctor.Problem(name="upstream", sentence=away))
         if json:
             print_json({"findings": findings})
         for finding in findings if not json else []:

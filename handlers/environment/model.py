@@ -223,6 +223,33 @@ class Gate(_Section):
         return self
 
 
+def _are_answers(statuses: tuple[int, ...]) -> tuple[int, ...]:
+    if refused := [status for status in statuses if status == 429 or not 200 <= status < 500]:
+        raise ValueError(
+            f"{refused[0]} cannot be expected: an answer is 200 to 499, and 429 says that it is busy"
+        )
+    return statuses
+
+
+class Upstream(_Section):
+    """The API that the ERP mirrors, asked by us: while it is away nothing is judged, and the drain pauses."""
+
+    url: Annotated[str, AfterValidator(_is_a_web_address)]
+    status: Annotated[
+        tuple[int, ...],
+        BeforeValidator(lambda v: (v,) if isinstance(v, int) else v),
+        Field(min_length=1),
+        AfterValidator(_are_answers),
+    ] = (200,)
+    """The statuses of a good answer. 401 is one where the address asks for a login that the probe does not have."""
+    interval_seconds: Seconds = 30
+    answer_seconds: Annotated[float, Field(gt=0, le=60)] = 5
+    failures: Annotated[int, Field(ge=1, le=10)] = 2
+    """The failed answers in a row after which it counts as away. One good answer ends that."""
+    pause_seconds_max: Seconds = 1800
+    """How long a drain waits for it. Then the release is held."""
+
+
 class Reports(_Section):
     """The folder of evidence and reports."""
 
@@ -245,6 +272,8 @@ class Environment(_Section):
     drain: Drain = Drain()
     watch: Watch = Watch()
     gate: Gate = Gate()
+    upstream: Upstream | None = None
+    """Without it nobody can tell an outage of the upstream from a bad release."""
     reports: Reports = Reports()
 
     @model_validator(mode="after")

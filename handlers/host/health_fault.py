@@ -1,4 +1,4 @@
-"""Why a health address gave no HTTP answer: one sentence for each kind of failure."""
+"""Why an address gave no HTTP answer: one sentence for each kind of failure."""
 
 from __future__ import annotations
 
@@ -23,34 +23,40 @@ _NOT_TLS = (
 
 
 _ASK_SECONDS = 1.0
+HEALTH_URL = "its health_url"
+"""What the sentences call the key of the environment file that the address comes from."""
+_ADDRESSES = {HEALTH_URL: "its health address"}
 
 
-async def connection_fault(error: Exception, url: str) -> str:
-    """The fault behind *error*. It may connect to the address once more, for a second, to name the reason."""
+async def connection_fault(error: Exception, url: str, *, key: str = HEALTH_URL) -> str:
+    """The fault behind *error*. It may connect to the address once more, for a second, to name the reason.
+
+    *key* is the key of the environment file that the address comes from.
+    """
     try:
         where = httpx.URL(url)
     except httpx.InvalidURL:
         where = httpx.URL("")
     if not where.host or where.scheme not in ("http", "https"):
-        return "its health_url is no http:// or https:// address"
-    return await _fault(error, where)
+        return f"{key} is no http:// or https:// address"
+    return await _fault(error, where, key)
 
 
-async def tls_fault(url: str) -> str:
+async def tls_fault(url: str, *, key: str = HEALTH_URL) -> str:
     """The fault of an http address where the server expects TLS; empty when it does not."""
     where = httpx.URL(url)
     speaks_tls = where.scheme == "http" and await _peer_certificate(where) is not None
-    return "it answers with TLS: its health_url must begin with https://" if speaks_tls else ""
+    return f"it answers with TLS: {key} must begin with https://" if speaks_tls else ""
 
 
-async def _fault(error: Exception, where: httpx.URL) -> str:
+async def _fault(error: Exception, where: httpx.URL, key: str) -> str:
     links = list(_links(error))
     for link in links:
         if isinstance(link, ssl.SSLCertVerificationError):
             return await _certificate_fault(link, where)
-        if (sentence := _network_fault(link, where)) is not None:
+        if (sentence := _network_fault(link, where, key)) is not None:
             return sentence
-    if fault := await tls_fault(str(where)):
+    if fault := await tls_fault(str(where), key=key):
         return fault
     if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
         return "its answer is not HTTP"
@@ -60,14 +66,14 @@ async def _fault(error: Exception, where: httpx.URL) -> str:
     return f"no answer ({str(error) or type(error).__name__})"
 
 
-def _network_fault(link: BaseException, where: httpx.URL) -> str | None:
+def _network_fault(link: BaseException, where: httpx.URL, key: str) -> str | None:
     """The fault that one link of the chain names, if it names one."""
     sentence = None
     match link:
         case ssl.SSLEOFError():
             pass
         case ssl.SSLError() if any(reason in (link.reason or "") for reason in _NOT_TLS):
-            sentence = "it answers without TLS: its health_url must begin with http://"
+            sentence = f"it answers without TLS: {key} must begin with http://"
         case ssl.SSLError():
             sentence = f"the TLS handshake failed ({link.reason or link})"
         case socket.gaierror() if link.errno == socket.EAI_AGAIN:
@@ -75,9 +81,9 @@ def _network_fault(link: BaseException, where: httpx.URL) -> str | None:
         case socket.gaierror():
             sentence = f"no such host name: {where.host}"
         case ConnectionRefusedError():
-            sentence = "nothing listens at its health address"
+            sentence = f"nothing listens at {_ADDRESSES.get(key, key)}"
         case OSError() if link.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-            sentence = "no route to its health address"
+            sentence = f"no route to {_ADDRESSES.get(key, key)}"
         case httpx.TimeoutException():
             sentence = "no answer in time"
         case _:

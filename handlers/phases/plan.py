@@ -17,6 +17,7 @@ from handlers.phases.database_checks import QueueSnapshot, database_checks, read
 from handlers.phases.host_checks import common_revision, host_checks, look_at
 from handlers.phases.measure import thresholds
 from handlers.phases.revision_checks import look_at_revision
+from handlers.phases.upstream_pause import check as upstream_check
 from handlers.queue.look import DeadLetter
 from handlers.release import left_behind, lock
 from handlers.release.ledger import records, releases
@@ -104,9 +105,10 @@ async def _inspect(core: Core, revision: str | None, *, deploys: bool) -> tuple[
     environment = core.environment
     inspection = _Inspection(at=await _now(core))
     async with open_hosts(environment, connected=False) as shells:
-        looks, queue = await asyncio.gather(
+        looks, queue, upstream = await asyncio.gather(
             look_at(core, shells),
             read_queue(core.database, inline=environment.execution == "inline"),
+            upstream_check(core),
         )
         for look in looks:
             inspection.checks += host_checks(environment, look, deploys=deploys)
@@ -123,6 +125,7 @@ async def _inspect(core: Core, revision: str | None, *, deploys: bool) -> tuple[
     hosts = {name: facts.clock for name, facts in inspection.facts.items()}
     inspection.checks += clock_checks({DATABASE: database, **hosts} if database is not None else hosts)
     inspection.checks += await database_checks(core, queue, inspection.current)
+    inspection.checks += [upstream] if upstream is not None else []
     if queue.problem is None:
         await _ledger_checks(core, inspection)
     return inspection, queue

@@ -22,7 +22,7 @@ from handlers.release.phase import FINISHED, LIVE, Phase, Release
 
 SQL = queries(__name__)
 RETRY_PAUSES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15))
-"""The pauses before a phase that our own error or an unreachable host held is tried again. Then a person decides."""
+"""The pauses before a phase that our own error, a host or an upstream held is tried again. Then a person decides."""
 ROLLBACK_PAUSES = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1))
 """The pauses before hosts that are not back are tried again; the last one repeats."""
 _ENDED = FINISHED - {Phase.ROLLBACK_FAILED}
@@ -30,6 +30,7 @@ _CAUSES = {
     HeldBy.RUNBOOK: "an error of the runbook",
     HeldBy.SETTINGS: "an environment file that cannot be used",
     HeldBy.HOST: "an unreachable host",
+    HeldBy.UPSTREAM: "an upstream that is away",
 }
 _HISTORY_MAX = 50
 SILENT_SECONDS = lock.TTL_SECONDS / 2
@@ -147,7 +148,7 @@ def _held(run: Release, records: Sequence[PhaseRecord], now: datetime) -> Care:
                 f"it is held since {_time(held_at)} because the database was away, and it answers again"
             )
             return Care(release=run, carried=False, since=held_at, due=True, sentence=sentence)
-        case HeldBy.RUNBOOK | HeldBy.SETTINGS | HeldBy.HOST:
+        case HeldBy.RUNBOOK | HeldBy.SETTINGS | HeldBy.HOST | HeldBy.UPSTREAM:
             tries = _times_held(records, by)
             cause = _CAUSES[by]
             if tries > len(RETRY_PAUSES):

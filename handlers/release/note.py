@@ -27,6 +27,8 @@ class HeldBy(StrEnum):
     """Our database was away for longer than a step waits."""
     HOST = "host"
     """A host could not be reached where a measurement needed it."""
+    UPSTREAM = "upstream"
+    """The upstream was away for longer than a drain waits."""
     SETTINGS = "settings"
     """The environment file, or a secret that it names, cannot be used."""
     RUNBOOK = "runbook"

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from handlers.core import open_core
 from handlers.environment.load import load_environment
-from handlers.environment.model import Environment
+from handlers.environment.model import Environment, Upstream
 from handlers.phases import drift
 from handlers.phases.begin import record_release
 from handlers.phases.plan import make_plan
@@ -20,6 +20,7 @@ from handlers.release.phase import Phase
 from handlers.release.planned import EVERYTHING, Check, Plan
 from rehearsal.target import Target
 from tests.integration.host.ssh_target import git
+from tests.integration.host.upstreams import upstream_server
 from tests.integration.set_clock import set_clock
 
 BY_HAND = (Phase.PROBING, Phase.WATCHING)
@@ -122,6 +123,21 @@ async def test_a_host_that_would_refuse_the_tree_is_named(target: Target) -> Non
         in_the_way.unlink()
     assert sentence.startswith("web-2: untracked files in")
     assert "reorder.py" in sentence
+
+
+async def test_an_upstream_that_is_away_is_a_warning(target: Target) -> None:
+    """The plan says so and what follows from it; the release may be planned before it is back."""
+    async with upstream_server(503, 503, 200) as server:
+        away = Upstream(url=server.url, interval_seconds=0.05)
+        place = environment(target).model_copy(update={"upstream": away})
+        plan, later = [await planned(target, place=place) for _ in range(2)]
+    assert (failed(plan), failed(later), warned(later)) == ([], [], [])
+    [warning] = warned(plan)
+    assert warning.name == "upstream"
+    assert warning.sentence.startswith(
+        f"127.0.0.1:{server.port} answers 503 instead of 200: while it is away"
+    )
+    assert any(check.name == "upstream" and "answers 200" in check.sentence for check in later.checks)
 
 
 async def test_a_stopped_unit_is_a_warning_for_a_release_only(target: Target) -> None:

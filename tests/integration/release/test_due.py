@@ -190,7 +190,7 @@ async def test_a_hold_that_a_person_took_over_is_the_persons(engine: AsyncEngine
     assert (care.carried, care.due) == (None, False)
 
 
-@pytest.mark.parametrize("by", [HeldBy.RUNBOOK, HeldBy.SETTINGS, HeldBy.HOST])
+@pytest.mark.parametrize("by", [HeldBy.RUNBOOK, HeldBy.SETTINGS, HeldBy.HOST, HeldBy.UPSTREAM])
 async def test_our_own_error_is_tried_again_a_few_times_with_growing_pauses(
     engine: AsyncEngine, by: HeldBy
 ) -> None:
