@@ -6,11 +6,13 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from handlers.environment.address import Address, parse
+from handlers.environment.around import Upstream
 from handlers.environment.jump import jumps
 from handlers.environment.references import Local, Secret, resolved
+from handlers.environment.section import Seconds, Section, is_a_web_address
 
 _UNIT = re.compile(r"^[A-Za-z0-9:_.@\-]+$")
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
@@ -19,13 +21,6 @@ NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 
 def _is_an_address(text: str) -> str:
     parse(text).raise_if_unusable()
-    return text
-
-
-def _is_a_web_address(text: str) -> str:
-    # The text is not shown: it may contain a password.
-    if not re.match(r"https?://[^/\s]", text):
-        raise ValueError("must begin with http:// or https:// and a host name")
     return text
 
 
@@ -44,16 +39,9 @@ def _pattern(pattern: re.Pattern[str], meaning: str) -> AfterValidator:
 
 
 Unit = Annotated[str, _pattern(_UNIT, "a unit name")]
-Seconds = Annotated[float, Field(gt=0, le=86_400 * 2)]
 
 
-class _Section(BaseModel):
-    """A table of the file: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class Database(_Section):
+class Database(Section):
     """The database with the queue, the ERP's tables and our ledger."""
 
     url: Annotated[
@@ -76,7 +64,7 @@ class Database(_Section):
         return self.address().shown()
 
 
-class Ssh(_Section):
+class Ssh(Section):
     """The SSH connection to the hosts."""
 
     user: str
@@ -101,13 +89,13 @@ class Ssh(_Section):
         return self
 
 
-class Host(_Section):
+class Host(Section):
     """One target host."""
 
     name: Annotated[str, _pattern(NAME, "a host's short name (small letters, digits, . _ -)")]
     address: str
     port: Annotated[int, Field(ge=1, le=65535)] = 22
-    health_url: Annotated[str, AfterValidator(_is_a_web_address)]
+    health_url: Annotated[str, AfterValidator(is_a_web_address)]
     """Address of this host's own health endpoint, not of a load balancer."""
     user: str | None = None
     """Overrides ssh.user for this host."""
@@ -117,7 +105,7 @@ class Host(_Section):
     """The name of this host in the known hosts file, if that is not its address."""
 
 
-class Deploy(_Section):
+class Deploy(Section):
     """How a revision is deployed to a host."""
 
     strategy: Literal["checkout", "releases"] = "checkout"
@@ -140,7 +128,7 @@ class Deploy(_Section):
     RUNBOOK_DIRECTION (forward or back), and must be idempotent."""
 
 
-class Services(_Section):
+class Services(Section):
     """The units on each host."""
 
     command: tuple[str, ...] = ("sudo", "-n", "systemctl")
@@ -157,7 +145,7 @@ class Services(_Section):
     the report. Empty: logs are not read."""
 
 
-class Probe(_Section):
+class Probe(Section):
     """What counts as a good health answer. Dotted names are paths into the JSON of the answer."""
 
     revision_field: str = "revision"
@@ -176,7 +164,7 @@ class Probe(_Section):
     """After this time without success, the probe has failed."""
 
 
-class Canary(_Section):
+class Canary(Section):
     """Proving the revision on exactly one dead letter."""
 
     limit_seconds: Seconds = 60
@@ -185,7 +173,7 @@ class Canary(_Section):
     """Compare the entity's row with the payload afterwards, in the columns of ours that the ERP's table has."""
 
 
-class Drain(_Section):
+class Drain(Section):
     """Redriving the other dead letters in growing batches."""
 
     batch_factor: Annotated[int, Field(ge=1, le=10)] = 2
@@ -195,7 +183,7 @@ class Drain(_Section):
     poll_seconds: Seconds = 0.5
 
 
-class Watch(_Section):
+class Watch(Section):
     """Watching live traffic after the drain."""
 
     window_seconds: Seconds = 1800
@@ -204,7 +192,7 @@ class Watch(_Section):
     """A live event that is unfinished at this age counts as failed: a stalled worker is a breach. Real seconds."""
 
 
-class Gate(_Section):
+class Gate(Section):
     """The thresholds of the gate. The runbook sets 95 and 80."""
 
     good_percent: Annotated[float, Field(gt=0, le=100)] = 95
@@ -223,40 +211,13 @@ class Gate(_Section):
         return self
 
 
-def _are_answers(statuses: tuple[int, ...]) -> tuple[int, ...]:
-    if refused := [status for status in statuses if status == 429 or not 200 <= status < 500]:
-        raise ValueError(
-            f"{refused[0]} cannot be expected: an answer is 200 to 499, and 429 says that it is busy"
-        )
-    return statuses
-
-
-class Upstream(_Section):
-    """The API that the ERP mirrors, asked by us: while it is away nothing is judged, and the drain pauses."""
-
-    url: Annotated[str, AfterValidator(_is_a_web_address)]
-    status: Annotated[
-        tuple[int, ...],
-        BeforeValidator(lambda v: (v,) if isinstance(v, int) else v),
-        Field(min_length=1),
-        AfterValidator(_are_answers),
-    ] = (200,)
-    """The statuses of a good answer. 401 is one where the address asks for a login that the probe does not have."""
-    interval_seconds: Seconds = 30
-    answer_seconds: Annotated[float, Field(gt=0, le=60)] = 5
-    failures: Annotated[int, Field(ge=1, le=10)] = 2
-    """The failed answers in a row after which it counts as away. One good answer ends that."""
-    pause_seconds_max: Seconds = 1800
-    """How long a drain waits for it. Then the release is held."""
-
-
-class Reports(_Section):
+class Reports(Section):
     """The folder of evidence and reports."""
 
     directory: Local = Path("~/.local/state/tds-runbook/reports")
 
 
-class Environment(_Section):
+class Environment(Section):
     """A place that releases go to."""
 
     name: Annotated[str, _pattern(NAME, "an environment's name (small letters, digits, . _ -)")]

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from handlers.core import Core
-from handlers.environment.model import Upstream
+from handlers.environment.around import Upstream
 from handlers.host.health_fault import connection_fault, tls_fault
 
 _KEY = "upstream.url"

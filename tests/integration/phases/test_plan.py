@@ -11,8 +11,9 @@ import pytest
 import pytest_asyncio
 
 from handlers.core import open_core
+from handlers.environment.around import Upstream
 from handlers.environment.load import load_environment
-from handlers.environment.model import Environment, Upstream
+from handlers.environment.model import Environment
 from handlers.phases import drift
 from handlers.phases.begin import record_release
 from handlers.phases.plan import make_plan
