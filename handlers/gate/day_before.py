@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 from handlers.gate.parameters import POOLED
 
@@ -34,6 +35,22 @@ class DayBefore:
     ok: float = 1.0
     types: Mapping[str, TypeBefore] = field(default_factory=dict)
     wait_p99_s: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the ledger."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """From the ledger. A key of another version is ignored."""
+        types = {}
+        for name, day in stored.get("types", {}).items():
+            values = {key: day[key] for key in ("units", "ok", "fingerprints", "waited") if key in day}
+            if latency := day.get("latency_s"):
+                values["latency_s"] = tuple(latency)
+            types[name] = TypeBefore(**values)
+        values = {key: stored[key] for key in ("units", "ok", "wait_p99_s") if key in stored}
+        return cls(types=types, **values)
 
     def of(self, stream: str) -> TypeBefore:
         """The day of one stream. Where only the whole was counted, it stands for each type."""
@@ -66,6 +83,11 @@ class DayBefore:
         """The age that one of a hundred completed items of the type exceeded; 0 if unknown."""
         latency = self.of(entity).latency_s
         return latency[2] if latency else 0.0
+
+
+def wilson_lower(share: float, n: int, z: float = Z_95) -> float:
+    """The lower end of Wilson's score interval: the smallest rate under which *share* of *n* is no surprise."""
+    return 1.0 - wilson_upper(1.0 - share, n, z) if n > 0 else 0.0
 
 
 def wilson_upper(share: float, n: int, z: float = Z_95) -> float:

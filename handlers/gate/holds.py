@@ -74,6 +74,9 @@ class Holds:
                     self._queue[fact.item] = item
             case "arrive" if item is not None:
                 self._take(item, at)
+            case "done" | "dead" | "gone":
+                # It may have ended without ever being taken.
+                self._queue.pop(fact.item, None)
         if not fact.item:
             self._read_until = max(self._read_until, at)
             self._pause(at, bool(self.by_person) or self._probing)

@@ -33,6 +33,8 @@ class Parameters:
     """An item that has not completed at this age has failed."""
     slow_s: float = 15.0
     """An item older than this, and than the p99 of its type, is suspicious."""
+    time_s: float = 5.0
+    """What a webhook may take. Only what takes longer can be slower than the day before."""
     blip_s: float = 120.0
     """A fault of at most this length is forgiven if a retry cures it."""
     block_s: float = 30.0

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from handlers.gate.blocks import Distinct
+from handlers.gate.day_before import wilson_lower
 from handlers.gate.holds import Holds
 from handlers.gate.parameters import POOLED, Parameters
 from handlers.gate.units import Units
@@ -18,6 +19,8 @@ from handlers.gate.weigh import Weighed
 
 GOOD_RATES = (0.005, 0.02, 0.05)
 RECORDS_FAILED, NAMES_MAX = 3, 3
+SLOW_SHARE = 0.05
+"""A release is slower than the one before if surely more than these take longer than 99 of 100 did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,8 @@ def obstacles(
             yield f"{entity}: none of {records} records completed"
         elif failed >= RECORDS_FAILED and 2 * failed >= records:
             yield f"{entity}: {failed} of {records} records failed when they last came"
+    if units.timed and wilson_lower(units.slower / units.timed, units.timed) > SLOW_SHARE:
+        yield f"{units.slower} of {units.timed} took longer than 99 of 100 did on the day before"
     if holds.quotas:
         yield f"the gate holds {_names(holds.quotas)} until its probes complete"
 

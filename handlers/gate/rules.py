@@ -161,7 +161,7 @@ def _judge_early(rule: str, measurement: Measurement, limits: Thresholds) -> Jud
     for count in measurement.counts:
         # Judgements that an older version stored have no kinds.
         for error in count.kinds or count.errors:
-            if any(_is_of(name, error) for name in limits.instant_errors):
+            if any(is_of(name, error) for name in limits.instant_errors):
                 return _judgement(
                     rule,
                     measurement,
@@ -201,7 +201,7 @@ def _judge_early(rule: str, measurement: Measurement, limits: Thresholds) -> Jud
     return None
 
 
-def _is_of(name: str, error: str) -> bool:
+def is_of(name: str, error: str) -> bool:
     """Whether *error*, a code or the beginning of a text, is of the kind *name*.
 
     It is its code, its type, or its first words. What stands further on may be a value of a payload.

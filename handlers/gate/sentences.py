@@ -35,6 +35,11 @@ def breach(weighed: Weighed, parameters: Parameters, part: float) -> str:
     )
 
 
+def instant(entity: str, error: str) -> str:
+    """Why one error is enough."""
+    return f"{entity}: {' '.join(error.split()[:14])}: one such error is a breach"
+
+
 def passed(seen: Proof, parameters: Parameters) -> str:
     """Why a release is promoted."""
     return (

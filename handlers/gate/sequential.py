@@ -47,13 +47,19 @@ class Gate:
             self.breaker.hold(POOLED, 0.0)
             self._hold(0.0)
 
+    def hold(self, streams: Iterable[str], at: float) -> None:
+        """Hold streams to their probes, as at the switch: a new controller goes on with what the last one held."""
+        for stream in streams:
+            self.breaker.hold(stream, at)
+        self._hold(at)
+
     def observe(self, event: Mapping[str, Any]) -> None:
         """Note one event. Unknown kinds are ignored."""
         self.traffic.observe(event)
 
-    def decide(self, now: float, source_down: str | None = None) -> Judgement:
+    def decide(self, now: float, source_down: str | None = None, *, left: float | None = None) -> Judgement:
         """The verdict at *now*, and the quotas until the next look."""
-        judgement = self.verdict(now, source_down)
+        judgement = self.verdict(now, source_down, left=left)
         if source_down is None:
             self._steer(now)
         return judgement
@@ -62,11 +68,18 @@ class Gate:
         """How many items of each held stream may be admitted in the next ten seconds. `*` is all together."""
         return dict(self._intake)
 
-    def verdict(self, now: float, source_down: str | None = None) -> Judgement:
-        """The verdict alone: a function of the facts until *now*, the parameters, and *now*."""
+    def verdict(
+        self, now: float, source_down: str | None = None, *, left: float | None = None
+    ) -> Judgement:
+        """The verdict alone: a function of the facts until *now*, the parameters, and *now*.
+
+        *left* is how much of the watch is left, where it did not begin at the switch.
+        """
         if source_down is not None:
             return self._judgement(Finding.SOURCE_DOWN, sentences.source_down(source_down), now)
         self._read(now)
+        if self.units.instant is not None:
+            return self._judgement(Finding.UNHEALTHY, sentences.instant(*self.units.instant), now)
         untaken = list(self.holds.untaken(now, self.parameters.deadline_s))
         weighed = self._scales.weigh(self.units, self.holds, untaken, now)
         breaches = [each for each in weighed if each.breach]
@@ -75,17 +88,18 @@ class Gate:
             part = 1 / (worst.threshold * self.parameters.alpha)
             sentence = sentences.breach(worst, self.parameters, part)
             return self._judgement(Finding.UNHEALTHY, sentence, now, worst)
-        return self._without_breach(now, weighed, untaken)
+        if left is None:
+            left = self.parameters.watch_s - self.holds.watched(now)
+        return self._without_breach(now, weighed, untaken, left)
 
     def _without_breach(
-        self, now: float, weighed: Sequence[Weighed], untaken: Collection[Untaken]
+        self, now: float, weighed: Sequence[Weighed], untaken: Collection[Untaken], left: float
     ) -> Judgement:
         p = self.parameters
         leading = self._scales.leading(weighed, self.units, self.holds, untaken=untaken, now=now)
         if not self.units.live and not untaken:
             return self._judgement(Finding.NO_DATA, sentences.NO_DATA, now, leading)
         seen = proof(self.units, self.holds)
-        left = p.watch_s - self.holds.watched(now)
         doubts = [each for each in weighed if each.odds * self._scales.share(each.stream) >= 2 * p.suspect]
         reasons = list(obstacles(self.units, self.holds, seen, doubts, len(untaken)))
         if left > 0:

@@ -20,10 +20,12 @@ ORDER = (
     "queued",
     "arrive",
     "attempt_failed",
+    "instant",
     "waits",
     "woken",
     "done",
     "dead",
+    "gone",
 )
 """The kinds of event, in the order in which events of one moment count."""
 _RANK = {kind: rank for rank, kind in enumerate(ORDER)}
@@ -65,8 +67,12 @@ class Item:
     waits: tuple[tuple[float, str], ...] = ()
     """When it began to wait, and for which parent."""
     woken: tuple[float, ...] = ()
+    instant: tuple[float, str] | None = None
+    """When it met an error that the environment names as a breach, and that error."""
     ended: float | None = None
     dead: bool = False
+    gone: bool = False
+    """It was taken out of the queue, by nobody of ours: it has no outcome."""
     hard: bool = False
     fingerprint: str | None = None
 
@@ -80,11 +86,15 @@ class Item:
             yield {"ev": "arrive", "t": self.admitted, "arrived": self.came_in, **about, **former}
         for at, hard, fingerprint in self.attempts:
             yield {"ev": "attempt_failed", "t": at, "id": self.id, "hard": hard, "fingerprint": fingerprint}
+        if self.instant is not None:
+            yield {"ev": "instant", "t": self.instant[0], "id": self.id, "error": self.instant[1]}
         for at, parent in self.waits:
             yield {"ev": "waits", "t": at, "id": self.id, "parent": parent}
         for at in self.woken:
             yield {"ev": "woken", "t": at, "id": self.id}
-        if self.ended is not None and self.dead:
+        if self.ended is not None and self.gone:
+            yield {"ev": "gone", "t": self.ended, "id": self.id}
+        elif self.ended is not None and self.dead:
             why = {"hard": self.hard, "fingerprint": self.fingerprint}
             yield {"ev": "dead", "t": self.ended, "id": self.id, **why}
         elif self.ended is not None:
@@ -142,6 +152,11 @@ class Traffic:
                 attempt = (at, bool(told.get("hard")), told.get("fingerprint"))
                 new, item.attempts = attempt not in item.attempts, _with(item.attempts, attempt)
                 return new
+            case "instant":
+                if item.instant is not None:
+                    return False
+                item.instant = (at, str(told.get("error", "")))
+                return True
             case "waits":
                 wait = (at, str(told.get("parent", "")))
                 new, item.waits = wait not in item.waits, _with(item.waits, wait)
@@ -151,7 +166,7 @@ class Traffic:
                 return new
         if item.ended is not None:
             return False
-        item.ended, item.dead = at, fact.kind == "dead"
+        item.ended, item.dead, item.gone = at, fact.kind == "dead", fact.kind == "gone"
         item.hard, item.fingerprint = bool(told.get("hard")), told.get("fingerprint")
         return True
 

@@ -43,6 +43,12 @@ class Units:
         """How long the last completed items took."""
         self.live = 0
         """How many live items were admitted."""
+        self.instant: tuple[str, str] | None = None
+        """The type and the first error of those that the environment names as a breach."""
+        self.timed = 0
+        """How many items completed whose type has a p99 of the day before, and did not wait for a parent."""
+        self.slower = 0
+        """How many of them took longer than that p99, and longer than a webhook may take."""
         self.limit_wait = max(parameters.wait_min_s, parameters.wait_factor * (before.wait_p99_s or 0.0))
         self._paused = paused
         """How much of a time was held, so that nobody's parent could come."""
@@ -67,6 +73,8 @@ class Units:
     def read(self, fact: Fact, item: Item) -> None:
         """One fact about an item. What the former revision took, and replays, are not evidence."""
         self._expire(fact.at)
+        if fact.kind == "done" and item.kind == "replay" and item.admitted is not None and not item.former:
+            self._replayed(item, item.admitted, fact.at)
         if fact.kind == "arrive" and not item.former and item.kind != "replay":
             self._admit(item, fact.at)
         course = self.open.get(fact.item)
@@ -79,11 +87,17 @@ class Units:
         match fact.kind:
             case "attempt_failed":
                 self._attempt(course, fact.at, bool(fact.told.get("hard")), fact.told.get("fingerprint"))
+            case "instant":
+                self.instant = self.instant or (course.entity, str(fact.told.get("error", "")))
             case "waits":
                 if course.waiting_since is None:
                     course.waiting_since, course.parent = fact.at, str(fact.told.get("parent", ""))
             case "woken":
                 self._wake(course, fact.at)
+            case "gone":
+                self._wake(course, fact.at)
+                course.ended = fact.at
+                del self.open[course.id]
             case "done" | "dead":
                 self._end(course, fact.at, item)
 
@@ -118,6 +132,22 @@ class Units:
             course.promotes, record.promotion = True, at
             self.distinct.count("units", course.block)
 
+    def _replayed(self, item: Item, admitted: float, at: float) -> None:
+        """That a dead letter now completes opens the intake: it may be the first thing that the release applies."""
+        self.outcomes.append(
+            Course(
+                item.id,
+                item.entity,
+                item.key,
+                live=False,
+                admitted=admitted,
+                block=self.parameters.block(admitted),
+                clock=admitted,
+                ended=at,
+                good=True,
+            )
+        )
+
     def _count(self, course: Course, record: Record) -> None:
         course.counted = True
         record.last, record.failed = course, None
@@ -143,7 +173,7 @@ class Units:
         del self.open[course.id]
         record = self._records[course.entity, course.key]
         if not item.dead:
-            self.took.append(at - course.clock)
+            self._time(course, item, at - course.clock)
             if course.bad_at is None:
                 self._complete(course, record, at)
             return
@@ -152,6 +182,13 @@ class Units:
         if item.hard and not course.known:
             self._harden(course, at)
         self._again(course, record, at)
+
+    def _time(self, course: Course, item: Item, took: float) -> None:
+        self.took.append(took)
+        p99 = self.before.p99(course.entity)
+        if p99 and not item.waits:
+            self.timed += 1
+            self.slower += took > max(p99, self.parameters.time_s)
 
     def _complete(self, course: Course, record: Record, at: float) -> None:
         course.good = True
