@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated
 
 from prefect import flow
@@ -13,6 +14,7 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from flows.asked import Asked, sigterm, until_asked
+from flows.beside import beside
 from flows.canary import prove
 from flows.drain import drain_all
 from flows.ending import CANCELLED_ON_PAGE, as_state, work
@@ -43,9 +45,9 @@ Step = Callable[[Release], Awaitable[Conclusion]]
 
 STEPS: dict[Phase, tuple[Step, Phase]] = {
     Phase.DEPLOYING: (deploy.deploy, Phase.PROBING),
-    Phase.PROBING: (probe.probe, Phase.CANARY),
-    Phase.CANARY: (prove, Phase.DRAINING),
-    Phase.DRAINING: (drain_all, Phase.WATCHING),
+    Phase.PROBING: (partial(beside, work=probe.probe), Phase.CANARY),
+    Phase.CANARY: (partial(beside, work=prove), Phase.DRAINING),
+    Phase.DRAINING: (partial(beside, work=drain_all), Phase.WATCHING),
     Phase.WATCHING: (watch_window, Phase.SUCCEEDED),
 }
 """The step of each phase, and the phase that follows when it passes."""

@@ -1,23 +1,21 @@
-"""The watch: measure and judge live traffic at each interval, for the environment's window."""
+"""The watch: judge live traffic for the environment's window."""
 
 from __future__ import annotations
 
-from handlers.core import Clock
 from handlers.release.phase import Conclusion, Release
-from tasks import watch
+from tasks import looking, watch
 
 
 async def watch_window(run: Release) -> Conclusion:
-    """Measure at every interval until the window has been watched or the gate finds a breach.
+    """Look every ten seconds until the window has been watched or the gate finds a breach.
 
     The progress is kept in the ledger, so a watch that was killed continues its window instead of starting again.
     """
-    clock = Clock(speed=run.speed)
-    window = await watch.begin(run)
-    while window.remaining_seconds > 0:
-        await clock.sleep(min(window.remaining_seconds, window.interval_seconds))
-        seen = await watch.look(run, window)
+    looker = await looking.begin(run)
+    window = await watch.begin(run, looker)
+    while not window.is_over:
+        seen = await watch.look(run, window, looker)
         if seen.ends:
             return seen.conclusion
         window = seen.window
-    return await watch.conclude(run, window)
+    return await watch.conclude(run, window, looker)

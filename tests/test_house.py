@@ -125,7 +125,11 @@ def test_defaults_in_the_reference_are_the_defaults() -> None:
     shown = load_environment(str(REFERENCE))
     for name in ("canary", "drain", "watch", "gate"):
         section = getattr(shown, name)
-        assert section == type(section)(), name
+        default = type(section)()
+        # A key without a default is computed: the reference shows what comes out.
+        computed = {key for key, value in default if value is None}
+        assert section.model_dump(exclude=computed) == default.model_dump(exclude=computed), name
+    assert shown.gate.tolerable == type(shown.gate)().tolerable
 
 
 @pytest.mark.parametrize("file", SQL, ids=module_of)

@@ -72,6 +72,15 @@ def sqlstate(error: BaseException) -> str | None:
     return None
 
 
+def is_of_content(code: str) -> bool:
+    """Whether *code* says that the values themselves were refused, which no retry changes.
+
+    Not what a parent, or a number that is given up, may still cure.
+    """
+    waits = (UNIQUE_VIOLATION, FOREIGN_KEY_VIOLATION)
+    return len(code) == _LENGTH and code.startswith(CONTENT) and code not in waits
+
+
 def is_away(error: BaseException) -> bool:
     """Whether *error* means that the database is unavailable: it must count neither as an attempt nor as a breach."""
     state = sqlstate(error)

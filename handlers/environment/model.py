@@ -195,8 +195,10 @@ class Watch(Section):
 class Gate(Section):
     """The thresholds of the gate. The runbook sets 95 and 80."""
 
-    good_percent: Annotated[float, Field(gt=0, le=100)] = 95
-    roll_back_percent: Annotated[float, Field(gt=0, le=100)] = 80
+    good_percent: Annotated[float, Field(gt=0, le=99.9)] = 95
+    roll_back_percent: Annotated[float, Field(gt=0, lt=100)] = 80
+    tolerable_percent: Annotated[float, Field(gt=0, lt=100)] | None = None
+    """Above it a release is hardly ever rolled back, and a person decides. None: a third of the way down."""
     outcomes_min: Annotated[int, Field(ge=1)] = 20
     """A watch with fewer outcomes than this never passes."""
     failures_min: Annotated[int, Field(ge=1)] = 3
@@ -206,9 +208,16 @@ class Gate(Section):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if self.roll_back_percent > self.good_percent:
-            raise ValueError("roll_back_percent must not be above good_percent")
+        if not self.roll_back_percent < self.tolerable < self.good_percent:
+            raise ValueError("must be roll_back_percent < tolerable_percent < good_percent")
         return self
+
+    @property
+    def tolerable(self) -> float:
+        """The percentage above which a person decides."""
+        if self.tolerable_percent is not None:
+            return self.tolerable_percent
+        return self.good_percent - (self.good_percent - self.roll_back_percent) / 3
 
 
 class Reports(Section):

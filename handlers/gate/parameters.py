@@ -41,6 +41,8 @@ class Parameters:
     watch_s: float = 1800.0
     guard_s: float = 86400.0
 
+    records_min: int = 1
+    """So many records at least must be seen for a pass. Twenty clean ones are needed in any case."""
     unit_s: float = 120.0
     """A record counts again after this time, and after `unit_failed_s` if it failed."""
     unit_failed_s: float = 600.0

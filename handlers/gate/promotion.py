@@ -108,6 +108,8 @@ def obstacles(
         yield (
             f"{seen.good} of {seen.units} records completed; {clean_missing(seen, p)} more clean ones are needed"
         )
+    if seen.units < p.records_min:
+        yield f"{seen.good} of {seen.units} records completed; the environment asks for {p.records_min}"
     if seen.rate is not None and seen.rate < p.ok:
         yield f"{seen.rate:.1%} of {seen.units} records completed, below {p.ok:.0%}"
     for doubt in doubts:

@@ -41,6 +41,8 @@ class Gate:
         self._told = asdict(self.parameters)
         self.traffic = Traffic()
         self.breaker = Breaker(self.parameters)
+        self.own: list[dict[str, Any]] = []
+        """The quotas that it set itself, as events, for whoever stores what it was told. They may be taken away."""
         self._intake: dict[str, int] = {}
         self._begin()
         if slow_start:
@@ -68,9 +70,7 @@ class Gate:
         """How many items of each held stream may be admitted in the next ten seconds. `*` is all together."""
         return dict(self._intake)
 
-    def verdict(
-        self, now: float, source_down: str | None = None, *, left: float | None = None
-    ) -> Judgement:
+    def verdict(self, now: float, source_down: str | None = None, *, left: float | None = None) -> Judgement:
         """The verdict alone: a function of the facts until *now*, the parameters, and *now*.
 
         *left* is how much of the watch is left, where it did not begin at the switch.
@@ -150,7 +150,9 @@ class Gate:
         if quotas != self._intake:
             self._intake = quotas
             probing = self.breaker.probes(POOLED)
-            self.traffic.observe({"ev": "intake", "t": now, "quotas": quotas, "probing": probing})
+            event = {"ev": "intake", "t": now, "quotas": quotas, "probing": probing}
+            self.own.append(event)
+            self.traffic.observe(event)
 
     def _judgement(
         self,

@@ -144,31 +144,7 @@ class Traffic:
         item = self.items.get(fact.item)
         if item is None:
             item = self.items[fact.item] = Item(fact.item)
-        told, at = fact.told, fact.at
-        match fact.kind:
-            case "queued" | "arrive":
-                return _comes(item, fact)
-            case "attempt_failed":
-                attempt = (at, bool(told.get("hard")), told.get("fingerprint"))
-                new, item.attempts = attempt not in item.attempts, _with(item.attempts, attempt)
-                return new
-            case "instant":
-                if item.instant is not None:
-                    return False
-                item.instant = (at, str(told.get("error", "")))
-                return True
-            case "waits":
-                wait = (at, str(told.get("parent", "")))
-                new, item.waits = wait not in item.waits, _with(item.waits, wait)
-                return new
-            case "woken":
-                new, item.woken = at not in item.woken, _with(item.woken, at)
-                return new
-        if item.ended is not None:
-            return False
-        item.ended, item.dead, item.gone = at, fact.kind == "dead", fact.kind == "gone"
-        item.hard, item.fingerprint = bool(told.get("hard")), told.get("fingerprint")
-        return True
+        return _comes(item, fact) if fact.kind in {"queued", "arrive"} else _happens(item, fact)
 
 
 def _until(fact: Fact, now: float) -> bool:
@@ -193,6 +169,28 @@ def _comes(item: Item, fact: Fact) -> bool:
     if item.came_in is None:
         item.came_in = fact.at if came_in is None else float(came_in)
     return True
+
+
+def _happens(item: Item, fact: Fact) -> bool:
+    told, at = fact.told, fact.at
+    match fact.kind:
+        case "attempt_failed":
+            attempt = (at, bool(told.get("hard")), told.get("fingerprint"))
+            new, item.attempts = attempt not in item.attempts, _with(item.attempts, attempt)
+        case "waits":
+            wait = (at, str(told.get("parent", "")))
+            new, item.waits = wait not in item.waits, _with(item.waits, wait)
+        case "woken":
+            new, item.woken = at not in item.woken, _with(item.woken, at)
+        case "instant":
+            new = item.instant is None
+            item.instant = item.instant or (at, str(told.get("error", "")))
+        case _:
+            new = item.ended is None
+            if new:
+                item.ended, item.dead, item.gone = at, fact.kind == "dead", fact.kind == "gone"
+                item.hard, item.fingerprint = bool(told.get("hard")), told.get("fingerprint")
+    return new
 
 
 def _with(known: tuple[T, ...], value: T) -> tuple[T, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,10 +18,12 @@ from handlers.database.transaction import transaction
 from handlers.erp import adopt
 from handlers.erp.controller_needs import CONTROLLER_NEEDS
 from handlers.errors import Refused, RunbookError
+from handlers.gate.day_before import DayBefore
 from handlers.gate.values import Baseline
 from handlers.host.health import runs
 from handlers.phases.clock_checks import CLOCKS_DIFFER_MAX_SECONDS
 from handlers.queue import diagnose, look
+from handlers.queue.changes import day_before
 from handlers.queue.event import ENTITY_TYPES
 from handlers.queue.look import DeadLetter
 from handlers.release.phase import short
@@ -31,7 +32,6 @@ from handlers.status.lines import age
 from handlers.worker.needs import needs as worker_needs
 
 SQL = queries(__name__)
-BASELINE_HOURS = 24
 SILENT_SECONDS_MAX = 24 * 3600.0
 SILENT_SECONDS_MIN, SILENT_FACTOR = 600.0, 5
 """The queue is silent for unusually long after so many times its usual pause, at least ten minutes, at most a day."""
@@ -48,7 +48,7 @@ class QueueSnapshot:
     counts: dict[str, int] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
     failed: dict[str, int] = field(default_factory=dict)
-    baseline: Baseline | None = None
+    day_before: DayBefore | None = None
     newest_seconds: float | None = None
     """The age of the newest event; None when there is none."""
     usual_seconds: float | None = None
@@ -56,6 +56,14 @@ class QueueSnapshot:
     problem: str | None = None
     obstacles: Obstacles = field(default_factory=Obstacles)
     """What our user may not do: a queue that row security hides would be an empty one."""
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """The outcomes of the day before: records, each once in ten minutes."""
+        if self.day_before is None:
+            return None
+        good = round(self.day_before.units * self.day_before.ok)
+        return Baseline(completed=good, failed=self.day_before.units - good)
 
 
 async def read_queue(database: AsyncEngine, *, inline: bool = False) -> QueueSnapshot:
@@ -76,8 +84,8 @@ async def read_queue(database: AsyncEngine, *, inline: bool = False) -> QueueSna
                 _failed_kind(row.raw_type, row.error_code, row.error_message)
                 for row in await tx.execute(SQL["failed"])
             )
-            since = await clock.now(tx) - timedelta(hours=BASELINE_HOURS)
-            outcomes = await look.outcomes_since(tx, since=since, late_seconds=BASELINE_HOURS * 3600)
+            letters = [(letter.entity or letter.raw_type, letter.error_message or "") for letter in dead]
+            before = await day_before(tx, await clock.now(tx), letters)
             intake = (await tx.execute(SQL["intake"])).one()
     except RunbookError as error:
         return QueueSnapshot(problem=str(error))
@@ -90,10 +98,7 @@ async def read_queue(database: AsyncEngine, *, inline: bool = False) -> QueueSna
         counts={str(status): count for status, count in counts.items()},
         dead=dead,
         failed=dict(failed),
-        baseline=Baseline(
-            completed=sum(count.completed for count in outcomes),
-            failed=sum(count.failed for count in outcomes),
-        ),
+        day_before=before,
         newest_seconds=intake.newest_seconds,
         usual_seconds=intake.usual_seconds if intake.pauses >= PAUSES_MIN else None,
         obstacles=found,

@@ -21,7 +21,7 @@ KNOWN_SHARE_MAX = 0.2
 
 def thresholds(environment: Environment) -> Thresholds:
     """The environment's thresholds, as the gate takes them."""
-    return Thresholds(**environment.gate.model_dump())
+    return Thresholds(**environment.gate.model_dump(exclude={"tolerable_percent"}))
 
 
 def drain_counts(events: Sequence[ReleaseEvent], states: Sequence[EventState] = ()) -> tuple[Count, ...]:

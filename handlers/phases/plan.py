@@ -86,6 +86,7 @@ async def make_plan(
         checks=tuple(inspection.checks),
         thresholds=thresholds(environment),
         baseline=queue.baseline,
+        day_before=queue.day_before,
         seconds_expected=expected_seconds(environment, scope, len(events)),
         steps=steps(environment, scope, len(events), inspection.wanted or inspection.current),
         left_by=left_by,

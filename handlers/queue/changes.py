@@ -17,6 +17,7 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
+from handlers.database.sqlstate import is_of_content
 from handlers.gate.day_before import DayBefore, TypeBefore
 from handlers.queue import in_hand
 from handlers.queue.diagnose import fingerprint
@@ -173,11 +174,18 @@ def _is_attempt(stored: object) -> bool:
         return False
 
 
+def _is_hard(said: object, code: str | None) -> bool:
+    """Whether no retry cures an error. Of the ERP's own workers only a SQLSTATE tells."""
+    if said is not None:
+        return said == ErrorClass.PERMANENT
+    return is_of_content(code or "")
+
+
 def _last(row: Row[Any], result: Mapping[str, Any]) -> Attempt:
     masked = result["fingerprint"]
     return Attempt(
         at=row.started_at or row.created_at,
-        hard=result["class"] == ErrorClass.PERMANENT,
+        hard=_is_hard(result["class"], row.code),
         code=row.code or "",
         fingerprint=masked if isinstance(masked, str) else fingerprint(row.error or ""),
         revision=result["revision"] if isinstance(result["revision"], str) else None,

@@ -58,8 +58,7 @@ LEFT JOIN runbook.worker w ON w.owner = coalesce(hand.owner, q.locked_by)
 ORDER BY q.created_at, q.id;
 
 -- day_before --
--- The last :rows_max events that came in the day before :until and were taken before it, by type.
--- A unit is a record, once in ten minutes. What a worker has not ended says nothing.
+-- The last :rows_max events of the day before :until, by type. A unit is a record, once in ten minutes.
 WITH came AS (
     SELECT q.entity_type::text AS raw_type, q.source_entity_id AS key, q.status::text AS status, q.created_at,
         q.started_at, q.completed_at, q.attempt_count, q.error_message, q.error_code,
@@ -89,7 +88,8 @@ WITH came AS (
     FROM ended e
     ORDER BY e.raw_type, e.key, e.tenth, e.created_at
 )
-SELECT u.raw_type, count(*) AS units, count(*) FILTER (WHERE u.good) AS good, count(*) FILTER (WHERE u.waited) AS waited,
+SELECT u.raw_type, count(*) AS units, count(*) FILTER (WHERE u.good) AS good,
+    count(*) FILTER (WHERE u.waited) AS waited,
     percentile_cont(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY u.seconds) FILTER (WHERE u.good AND NOT u.waited)
         AS latency,
     array_agg(u.seconds) FILTER (WHERE u.good AND u.waited) AS waits,

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from handlers.environment.model import Environment
+from handlers.gate.day_before import DayBefore
 from handlers.gate.values import Baseline, Thresholds
 from handlers.queue.event import DRAIN_ORDER, EntityType
 from handlers.queue.look import DeadLetter
@@ -99,6 +100,8 @@ class Plan:
     baseline: Baseline | None
     """The outcomes of live events in the 24 h before."""
     seconds_expected: float
+    day_before: DayBefore | None = None
+    """The 24 hours before, by type: what was wrong then is no evidence against the release."""
     steps: tuple[str, ...] = field(default=())
     left_by: str = ""
     """Only dead letters left behind by this release are planned; empty: all that can be drained."""
@@ -140,7 +143,10 @@ class Plan:
 
     def as_json(self) -> dict[str, object]:
         """The JSON for the ledger."""
-        return {**asdict(self), "good": self.good, "hash": self.hash}
+        values = {**asdict(self), "good": self.good, "hash": self.hash}
+        if self.day_before is None:  # A plan of an older ledger stays as it is.
+            del values["day_before"]
+        return values
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Plan:
@@ -166,6 +172,7 @@ class Plan:
             thresholds=_thresholds(get("thresholds") or {}),
             baseline=Baseline(**known_fields(Baseline, baseline)) if baseline else None,
             seconds_expected=get("seconds_expected") or 0.0,
+            day_before=DayBefore.from_json(before) if (before := get("day_before")) else None,
             steps=tuple(get("steps") or ()),
             left_by=get("left_by") or "",
             settings=get("settings") or {},

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
 import pytest
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.watch import watch_window
 from handlers.core import Core, open_core
 from handlers.environment.load import load_environment
-from handlers.phases import watch
-from handlers.release.ledger import dead_letters, releases
+from handlers.phases import looking, watch
+from handlers.release.ledger import releases
 from handlers.release.note import HeldBy
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from handlers.status import snapshot
@@ -132,14 +132,18 @@ async def test_a_clock_that_is_behind_the_release_holds_it(file: str, database_u
 
 
 async def concluded(file: str, health_url: str) -> Conclusion:
-    """The conclusion of a watch in which one event was applied."""
+    """The conclusion of a watch in which enough events were applied."""
     text = Path(file).read_text(encoding="utf-8").replace("http://127.0.0.1:1/", health_url)
     probe = "[probe]\nconsecutive = 2\ninterval_seconds = 0.05\nlimit_seconds = 1\nanswer_seconds = 0.5\n"
-    Path(file).write_text(f"{text}{probe}[gate]\noutcomes_min = 1\n", encoding="utf-8")
+    Path(file).write_text(f"{text}{probe}", encoding="utf-8")
     async with open_core(load_environment(file)) as core:
         run = await watching(core)
-        await event(core.database, "1", status="completed", completed_at="sql:now()")
-        return await watch.conclude(core, run, await watch.begin(core, run))
+        for number in range(25):
+            await event(core.database, f"{number}", status="completed", completed_at="sql:now()")
+        looker = await looking.begin(core, run)
+        window = await watch.begin(core, run, looker)
+        over = replace(window, watched_seconds=window.seconds)
+        return await watch.conclude(core, run, over, looker)
 
 
 async def test_a_host_that_restarts_as_the_watch_ends_does_not_hold_the_release(file: str) -> None:
@@ -154,55 +158,3 @@ async def test_a_host_that_is_away_as_the_watch_ends_holds_the_release_until_it_
     conclusion = await concluded(file, "http://127.0.0.1:1/")
     assert (conclusion.verdict, conclusion.held_by) == (Verdict.INCONCLUSIVE, HeldBy.HOST)
     assert "web-1: nothing listens at its health address" in conclusion.sentence
-
-
-async def judged(core: Core, run: Release) -> str:
-    """The sentence of one look at the watch."""
-    window = await watch.begin(core, run)
-    return (await watch.look(core, run, window)).conclusion.sentence
-
-
-async def test_the_backlog_of_the_deploy_counts(file: str, engine: AsyncEngine) -> None:
-    """It came in while the workers were stopped, and the released ones are the first to take it: all of it dies."""
-    async with open_core(load_environment(file)) as core:
-        run = await watching(core)
-        for number in range(9):
-            await event(engine, f"{number}", age=60, status="dead_letter", started_at="sql:clock_timestamp()")
-        sentence = await judged(core, run)
-    assert "0 of 9 completed (0 %), 9 failed" in sentence
-
-
-async def test_an_error_from_before_the_release_is_no_evidence(file: str, engine: AsyncEngine) -> None:
-    """Three records with bad data as before, among others that are well; a new error counts."""
-    before = {"age": 600, "started_at": "sql:now() - interval '10 minutes'"}
-    await event(engine, "old", status="dead_letter", error_message="no vendor 'x' 1", **before)
-    async with open_core(load_environment(file)) as core:
-        run = await watching(core)
-        for number in range(17):
-            await event(engine, f"{number}", status="completed")
-        for number in range(3):
-            await event(
-                engine, f"bad {number}", status="dead_letter", error_message=f"no vendor 'y' {number}"
-            )
-        assert "17 of 17 completed (100 %), 3 failed as before the release" in await judged(core, run)
-        for number in range(3):
-            await event(engine, f"new {number}", status="dead_letter", error_message="another")
-        assert "17 of 20 completed (85 %), 3 failed, 3 failed as before" in await judged(core, run)
-
-
-async def test_an_error_that_a_letter_had_before_it_was_sent_back_is_known(
-    file: str, engine: AsyncEngine
-) -> None:
-    """The queue has forgotten it; the ledger has it."""
-    async with open_core(load_environment(file)) as core:
-        run = await watching(core)
-        letter = await event(engine, "letter", age=600, status="completed")
-        async with core.database.begin() as tx:
-            await dead_letters.plan_events(core.database, run, [(1, letter, "Product", "letter")])
-            await tx.exec_driver_sql(
-                'UPDATE runbook.release_event SET former = \'{"error_message": "of a letter 3"}\''
-            )
-        for number in range(9):
-            await event(engine, f"{number}", status="completed")
-        await event(engine, "live", status="dead_letter", error_message="of a letter 8")
-        assert "9 of 9 completed (100 %), 1 failed as before the release" in await judged(core, run)

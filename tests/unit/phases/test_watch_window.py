@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from handlers.database.clock import Moment
+from handlers.gate.values import Finding
 from handlers.phases.watch import Window, duration
 
 BEGAN = datetime(2026, 1, 2, 3, 0, tzinfo=UTC)
@@ -62,13 +63,20 @@ def test_the_progress_of_an_earlier_controller_counts() -> None:
     assert window(watched_seconds=1700.0).continued(at(60, 60), 1).watched_seconds == 1760
 
 
-def test_after_a_jump_forward_no_open_event_is_late_too_early() -> None:
-    """Events look 27 min older all at once. For one limit of time the limit is longer; then they are late indeed."""
-    jumped = watched(at(60, 60), at(70, 70 + 1620))
-    assert jumped.late_seconds(60) == pytest.approx(60 + 1620)
-    assert jumped.continued(at(120, 120 + 1620), 1).late_seconds(60) == pytest.approx(60 + 1620)
-    assert jumped.continued(at(131, 131 + 1620), 1).late_seconds(60) == 60
-    assert watched(at(60, 60), at(120, 124)).late_seconds(60) == 60
+def test_what_a_person_holds_is_no_part_of_the_watch() -> None:
+    """Nothing was watched while nothing came through."""
+    held = window(watched_seconds=600.0).continued(at(60, 60), 1, counts=False)
+    assert held.watched_seconds == 600
+    assert held.continued(at(120, 120), 1).watched_seconds == 660
+
+
+def test_an_undecided_watch_goes_on_for_a_third_of_its_time() -> None:
+    """Where live events come. Without one, or with a finding, it ends when its time is over."""
+    over = {"watched_seconds": 1801.0}
+    assert not window(finding=Finding.INCONCLUSIVE, **over).is_over
+    assert window(finding=Finding.INCONCLUSIVE, watched_seconds=2401.0).is_over
+    assert all(window(finding=finding, **over).is_over for finding in (Finding.NO_DATA, Finding.HEALTHY))
+    assert not window(finding=Finding.HEALTHY, watched_seconds=1799.0).is_over
 
 
 @pytest.mark.parametrize(

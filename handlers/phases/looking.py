@@ -1,0 +1,272 @@
+"""One look of the gate at live traffic: read what is new in the queue, judge, hold or open the intake, record it all.
+
+Looks go on from the switch to the end of the watch, beside canary and drain, and while a release is held. Each is in
+the ledger with what the gate was told, so that a later controller goes on from there and anybody can judge again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from handlers.core import Core
+from handlers.database import clock
+from handlers.database.clock import Moment
+from handlers.database.transaction import transaction
+from handlers.environment.model import Environment
+from handlers.errors import LEDGER_AWAY
+from handlers.gate.day_before import DayBefore
+from handlers.gate.parameters import POOLED, Parameters
+from handlers.gate.sequential import Gate
+from handlers.gate.values import Finding, Judgement
+from handlers.phases.facts import Fact, Facts, Timeline
+from handlers.phases.measure import concluded
+from handlers.queue import limits
+from handlers.queue.changes import changes
+from handlers.queue.event import EntityType
+from handlers.release.ledger import dead_letters, intents, records, releases
+from handlers.release.ledger.intents import OperationRecord
+from handlers.release.ledger.records import JudgementRecord
+from handlers.release.ledger.releases import PhaseRecord
+from handlers.release.note import PhaseNote
+from handlers.release.phase import Conclusion, Phase, Release
+
+log = logging.getLogger(__name__)
+
+RULE = "sequential"
+READ_AGAIN = timedelta(seconds=120)
+"""So far back every look reads: a transaction that was long under way shows what it did with the time of its start."""
+SET_SECONDS = 5.0
+"""A clock that gained more than this between two looks was set: no clock drifts that fast."""
+MACHINE_SECONDS, SLOW_MACHINE_SECONDS, TICK_MACHINE_SECONDS = 5.0, 1.0, 0.5
+"""No age counts, and no look comes, sooner than this, in real seconds: a machine is no faster in a rehearsal."""
+
+
+def parameters(environment: Environment, speed: float) -> Parameters:
+    """The numbers of the gate for an environment, in runbook seconds. *speed* is how many of them a real one has."""
+    bars, watch = environment.gate, environment.watch
+
+    def at_least(seconds: float, real: float) -> float:
+        return seconds if speed <= 1 else max(seconds, real * speed)
+
+    defaults = Parameters()
+    return Parameters(
+        ok=bars.good_percent / 100,
+        tolerable=bars.tolerable / 100,
+        bad=bars.roll_back_percent / 100,
+        deadline_s=at_least(watch.late_seconds, MACHINE_SECONDS),
+        slow_s=at_least(min(defaults.slow_s, watch.late_seconds / 4), SLOW_MACHINE_SECONDS),
+        tick_s=at_least(defaults.tick_s, TICK_MACHINE_SECONDS),
+        watch_s=watch.window_seconds,
+        records_min=bars.outcomes_min,
+    )
+
+
+class Looker:
+    """Judges one release, look by look, in one process. `begin` makes it from the ledger."""
+
+    def __init__(
+        self, gate: Gate, facts: Facts, moment: Moment, *, begin: Mapping[str, Any] | None, name: str
+    ) -> None:
+        self.gate = gate
+        self.facts = facts
+        self.moment = moment
+        """The newest look, by both clocks."""
+        self._read_until = moment.database if begin is None else facts.timeline.switched_at
+        self.name = name
+        """Under which it holds the intake."""
+        self.judgement: Judgement | None = None
+        """The newest one."""
+        self._begin = begin
+        """What the first look stores: with it the others can be judged again."""
+        self._unstored: list[Fact] = []
+        self._away_since: float | None = None
+        """The last look before the database was away."""
+        self._held: dict[str, str] = {}
+        """Who holds what, by stream: people, not the gate."""
+        self._stopped: set[str] = set()
+        """What they let nothing through of."""
+        self._shifts: list[tuple[str, float]] = []
+
+    @property
+    def now(self) -> float:
+        """When the newest look was, in runbook seconds since the switch."""
+        return self.facts.timeline.at(self.moment.database)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether a person stops everything: such a time is no part of a watch."""
+        return POOLED in self._stopped
+
+    def resume(self, looks: Sequence[JudgementRecord], now: float) -> None:
+        """Go on from stored looks. What the gate held then begins anew with its probes."""
+        quotas: Mapping[str, int] = {}
+        for each in looks:
+            for since, seconds in each.inputs.get("shifts", ()):
+                self.facts.timeline.shift(datetime.fromisoformat(since), seconds)
+            for fact in each.inputs["facts"]:
+                self.gate.observe(fact)
+                self.facts.remember(fact)
+                match fact["ev"]:
+                    case "intake":
+                        quotas = fact["quotas"]
+                    case "held":
+                        self._held[fact["seg"]] = fact["by"]
+                    case "released":
+                        self._held.pop(fact["seg"], None)
+        self.gate.hold(quotas, now)
+
+    async def look(self, core: Core, release: Release, *, left: float, steers: bool = True) -> Judgement:
+        """Look once. *left* is how much of the watch is left; without *steers* the intake stays as it is.
+
+        Raises DatabaseDown when the database does not answer. What comes in around that time is no evidence.
+        """
+        try:
+            judgement = await self._look(core, release, left, steers=steers)
+        except LEDGER_AWAY:
+            self._away_since = self.now if self._away_since is None else self._away_since
+            raise
+        self._away_since = None
+        self.judgement = judgement
+        return judgement
+
+    async def _look(self, core: Core, release: Release, left: float, *, steers: bool) -> Judgement:
+        moment = await clock.moment(core.database)
+        self._measure(moment)
+        before, now = self.now, self.facts.timeline.at(moment.database)
+        async with transaction(core.database) as tx:
+            since = min(self._read_until, moment.database) - READ_AGAIN
+            found = await changes(tx, since=since, open_=self.facts.open())
+            in_force = await limits.limits(tx)
+        self._tell(self._holds(in_force, now))
+        if self._away_since is not None:
+            # Nobody could apply anything then, so what was under way says nothing about the release.
+            away = {"ev": "upstream", "t": self._away_since, "up": False}
+            self._tell([away, {"ev": "upstream", "t": now, "up": True}])
+        self._tell(self.facts.of(found, now))
+        self.facts.forget(before - 2 * READ_AGAIN.total_seconds() * self.facts.timeline.speed)
+        judgement = self.gate.decide(now, left=left) if steers else self.gate.verdict(now, left=left)
+        if steers:
+            await self._steer(core, now)
+        await self._record(core, release, judgement, left)
+        self.moment, self._read_until = moment, moment.database
+        return judgement
+
+    def _measure(self, moment: Moment) -> None:
+        """Note that the database's clock was set, so that nothing looks older or younger than it is."""
+        elapsed = moment.since(self.moment)
+        if abs(elapsed.set_ahead_seconds) > SET_SECONDS:
+            ahead = elapsed.set_ahead_seconds
+            since = moment.database if ahead < 0 else self.moment.database + timedelta(seconds=SET_SECONDS)
+            self.facts.timeline.shift(min(since, moment.database), ahead)
+            self._shifts.append((min(since, moment.database).isoformat(), ahead))
+            log.warning("the database's clock was set by %.0f s", ahead)
+
+    def _tell(self, facts: Sequence[Fact]) -> None:
+        for fact in facts:
+            self.gate.observe(fact)
+        self._unstored += facts
+
+    def _holds(self, in_force: Sequence[limits.Limit], now: float) -> list[Fact]:
+        """What people hold, and what they do not hold any more."""
+        held = {limit.entity or POOLED: limit.set_by for limit in in_force if limit.set_by != self.name}
+        facts: list[Fact] = [
+            {"ev": "held", "t": now, "seg": stream, "by": by}
+            for stream, by in held.items()
+            if stream not in self._held
+        ]
+        facts += [{"ev": "released", "t": now, "seg": stream} for stream in self._held if stream not in held]
+        self._held = {str(stream): by for stream, by in held.items()}
+        self._stopped = {
+            str(limit.entity or POOLED)
+            for limit in in_force
+            if limit.set_by != self.name and not limit.per_ten_seconds
+        }
+        return facts
+
+    async def _steer(self, core: Core, now: float) -> None:
+        """Hold the intake to what the gate lets through."""
+
+    async def _record(self, core: Core, release: Release, judgement: Judgement, left: float) -> None:
+        """Record the look with everything that the gate was told since the last one that could be recorded."""
+        self._unstored += self.gate.own
+        self.gate.own.clear()
+        more = {"left": left, "source_down": None, "facts": self._unstored, "shifts": self._shifts}
+        inputs = judgement.inputs | more | ({"begin": self._begin} if self._begin is not None else {})
+        await records.record_judgement(core.database, release, replace(judgement, inputs=inputs))
+        self._unstored, self._shifts, self._begin = [], [], None
+
+
+async def begin(core: Core, release: Release) -> Looker:
+    """The looker of a release. It goes on from what is stored of earlier looks."""
+    plan = await releases.plan(core.database, release.id)
+    stored = await records.judgements(core.database, release)
+    looks = [each for each in stored if each.inputs.get("rule") == RULE]
+    switched = switched_at(
+        await releases.phase_records(core.database, release), await intents.operations(core.database, release)
+    )
+    moment = await clock.moment(core.database)
+    timeline = Timeline(switched_at=switched or moment.database, speed=release.speed)
+    before, numbers = plan.day_before or DayBefore(), parameters(core.environment, release.speed)
+    types = [str(entity) for entity in EntityType]
+    deploys = release.from_revision != release.to_revision
+    gate = Gate(types, before, numbers, slow_start=deploys and not looks)
+    facts = Facts(
+        timeline=timeline,
+        revision=release.to_revision,
+        replays={each.event_id for each in await dead_letters.events(core.database, release)},
+        instant_errors=core.environment.gate.instant_errors,
+        queue_counts=core.environment.execution == "workers",
+    )
+    looker = Looker(
+        gate,
+        facts,
+        moment if not looks else _moment_of(looks[-1], moment),
+        begin=None if looks else {"types": types, "before": before.as_json(), "parameters": asdict(numbers)},
+        name=throttle_name(release.id),
+    )
+    looker.resume(looks, timeline.at(moment.database))
+    return looker
+
+
+async def until_breach(core: Core, release: Release, looker: Looker) -> Conclusion:
+    """Look every ten runbook seconds beside a phase; returns when the gate finds a breach, and at no other time."""
+    while True:
+        judgement = await looker.look(core, release, left=looker.gate.parameters.watch_s)
+        await releases.note(core.database, release, PhaseNote(looked=judgement.sentence))
+        if judgement.finding is Finding.UNHEALTHY:
+            return concluded(judgement, PhaseNote(finding=judgement.finding))
+        await core.clock.sleep(looker.gate.parameters.tick_s)
+
+
+async def open_intake(core: Core, release: Release) -> None:
+    """Give the intake free, whatever the gate held."""
+
+
+def throttle_name(release_id: str) -> str:
+    """The name under which the gate of a release holds the intake."""
+    return f"the gate of release {release_id}"
+
+
+def switched_at(phases: Sequence[PhaseRecord], operations: Sequence[OperationRecord]) -> datetime | None:
+    """When the released workers started: as the ledger says, the first command that started them.
+
+    Without workers it is the first switch of a host; where nothing was deployed, the start of the first phase.
+    """
+    for kind in ("start-workers", "activate"):
+        times = [
+            each.started_at for each in operations if each.kind == kind and each.phase is Phase.DEPLOYING
+        ]
+        if times:
+            return min(times)
+    times = [each.started_at for each in phases if each.phase not in (Phase.PLANNED, Phase.APPROVED)]
+    return min(times, default=None)
+
+
+def _moment_of(look: JudgementRecord, moment: Moment) -> Moment:
+    """The moment of a stored look. The time since then is not measured, so the database's clock tells it."""
+    gone = (moment.database - look.taken_at).total_seconds()
+    return Moment(monotonic=moment.monotonic - gone, database=look.taken_at)
