@@ -91,8 +91,8 @@ async def lock(
     """Lock up to *limit* due events for this transaction, in the order of `claim`. Nothing of them is changed.
 
     *batch* is a number that no other batch has (`in_hand.new_batch`); before anything is done with the events, they are
-    to be noted under it. Returns nothing while a limit is in force, and no events that lost their lease: `claim` does.
-    Raises TooManyLocked where *bytes_max* leaves some out. Needs `in_hand.is_there`.
+    to be noted under it. Returns nothing while one of *entities* is limited, and no events that lost their
+    lease: `claim` does. Raises TooManyLocked where *bytes_max* leaves some out. Needs `in_hand.is_there`.
     """
     kinds = list(EntityType if entities is None else entities)
     await in_hand.begin(tx, batch)
@@ -102,7 +102,7 @@ async def lock(
         "ids": None,
         "bytes_max": bytes_max,
         "lost": False,
-        "within_limits": False,
+        "kept": [],
     }
     rows = (await tx.execute(_LOCK, values)).all()
     if rows and rows[0].locked > len(rows):
@@ -173,8 +173,8 @@ async def _claim_within(
     ):
         number = min(group_limit, remaining - len(events))
         if group and number > 0:
-            events += await take(kinds=group, limit=number, within_limits=True)
-    await intake_room.take(tx, Counter(event.entity for event in events))
+            events += await take(kinds=group, limit=number, kept=allowance.locked)
+    await intake_room.take(tx, Counter(event.entity for event in events), allowance.locked)
     return events
 
 
@@ -188,9 +188,9 @@ async def _claim(
     ids: Sequence[UUID] | None,
     bytes_max: int,
     lost: bool = False,
-    within_limits: bool = False,
+    kept: Sequence[str] = (),
 ) -> list[Event]:
-    """The statement. It takes nothing while a limit is in force that *within_limits* does not say is kept."""
+    """The statement. It takes nothing while one of *kinds* has a limit that is not among those *kept* by the caller."""
     rows = await tx.execute(
         _LEASE[await in_hand.is_there(tx)],
         {
@@ -201,7 +201,7 @@ async def _claim(
             "ids": None if ids is None else list(ids),
             "bytes_max": bytes_max,
             "lost": lost,
-            "within_limits": within_limits,
+            "kept": list(kept),
         },
     )
     return [event_of(row) for row in rows]

@@ -14,12 +14,16 @@ WITH busy AS (SELECT CAST(NULL AS uuid) AS id WHERE false)
 -- chosen --
 -- The oldest due events: due retries, then pending ones. With :ids only these are taken.
 , intake AS (
-    -- Whether a limit is in force that the caller has not already kept, as :within_limits says.
+    -- Whether a limit is in force for one of :entities that is not among those that the caller keeps.
     -- A statement that names a missing table cannot be planned, and databases without our ledger have none.
     -- query_to_xml plans its text only when it runs, with the snapshot of this statement.
     SELECT CASE
-        WHEN CAST(:within_limits AS boolean) OR to_regclass('runbook.intake') IS NULL THEN false
-        ELSE query_to_xml('SELECT FROM runbook.intake WHERE until > now() LIMIT 1', false, true, '')::text <> ''
+        WHEN to_regclass('runbook.intake') IS NULL THEN false
+        ELSE query_to_xml(format(
+            'SELECT FROM runbook.intake WHERE until > now()'
+            ' AND entity_type = ANY (%L) AND entity_type <> ALL (%L) LIMIT 1',
+            array_append(CAST(:entities AS text[]), '*'), CAST(:kept AS text[])
+        ), false, true, '')::text <> ''
     END AS is_limited
 ), retries AS (
     -- Due retries come first: a long backlog must not starve them.

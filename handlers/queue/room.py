@@ -7,6 +7,7 @@ together they never exceed it. Events over the limit stay pending and unchanged.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,6 +28,20 @@ class Allowance:
 
     total: int | None
     by_type: dict[EntityType, int]
+    locked: tuple[str, ...] = ()
+    """The names of the limits in the table. They are locked until the transaction ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InForce:
+    """The limits in force, as a worker needs them between two claims."""
+
+    everything: bool = False
+    """Whether all types together are limited."""
+    kinds: frozenset[EntityType] = frozenset()
+    """The types that have a limit of their own."""
+    window_seconds: float | None = None
+    """The shortest time over which one of them counts; None without a limit."""
 
 
 async def limits_exist(tx: AsyncConnection) -> bool:
@@ -34,20 +49,36 @@ async def limits_exist(tx: AsyncConnection) -> bool:
     return await remembered_yes(tx, "intake", _SQL["limits_exist"])
 
 
+async def in_force(tx: AsyncConnection) -> InForce:
+    """The limits in force, without locking them. None of them if the database has no table of limits."""
+    if not await limits_exist(tx):
+        return InForce()
+    rows = (await tx.execute(_SQL["in_force"])).all()
+    names = {row.entity_type for row in rows}
+    return InForce(
+        everything=ALL in names,
+        kinds=frozenset(ENTITY_TYPES[name] for name in names & ENTITY_TYPES.keys()),
+        window_seconds=min((row.window_seconds for row in rows), default=None),
+    )
+
+
 async def allowance(tx: AsyncConnection) -> Allowance | None:
     """The allowance under the limits in force, locked by this transaction; None without a limit."""
-    if not (await tx.execute(_SQL["lock_limits"])).all():
+    locked = (await tx.execute(_SQL["lock_limits"])).scalars().all()
+    if not locked:
         return None
-    rows = (await tx.execute(_SQL["room"])).all()
+    rows = (await tx.execute(_SQL["room"], {"locked": list(locked)})).all()
     remaining = {row.entity_type: int(row.room) for row in rows}
     return Allowance(
         total=remaining.get(ALL),
         by_type={ENTITY_TYPES[name]: number for name, number in remaining.items() if name in ENTITY_TYPES},
+        locked=tuple(locked),
     )
 
 
-async def take(tx: AsyncConnection, taken: Counter[EntityType]) -> None:
-    """Count *taken* against the limits that `allowance` has locked."""
-    if taken:
-        numbers = {QUEUE_NAMES[kind]: number for kind, number in taken.items()} | {ALL: taken.total()}
+async def take(tx: AsyncConnection, taken: Counter[EntityType], locked: Collection[str]) -> None:
+    """Count *taken* against the limits that `allowance` has *locked*, and against no other: that could deadlock."""
+    numbers = {QUEUE_NAMES[kind]: number for kind, number in taken.items()} | {ALL: taken.total()}
+    numbers = {name: number for name, number in numbers.items() if number and name in locked}
+    if numbers:
         await tx.execute(_SQL["take"], {"entities": list(numbers), "numbers": list(numbers.values())})

@@ -18,6 +18,7 @@ from handlers.errors import ConnectionFault
 from handlers.queue import in_hand
 from handlers.queue.claim import TooManyLocked, claim, claim_lost, is_full
 from handlers.queue.event import EntityType, Event
+from handlers.queue.room import InForce, in_force
 from handlers.worker.batch import Settler
 from handlers.worker.connection_faults import Suspects
 from handlers.worker.foreign import OWNER_PATTERN
@@ -29,6 +30,8 @@ _OTHERS_SECONDS = 600.0
 """So long after workers of another kind were seen every batch is leased: one of them may be about to take an event."""
 _FAULT_SECONDS = 60.0
 """So long after a fault every batch is leased: whose fault it was is found with leases only."""
+_LIMITED_SECONDS = 1.0
+"""So often a worker that is busy with other types looks whether a limited one has room."""
 
 
 @dataclass(kw_only=True)
@@ -36,7 +39,8 @@ class Stepper:
     """Claims and settles the batches of one worker.
 
     While nothing is wrong a batch is claimed by row locks. It is leased where that could harm: beside workers that may
-    change an event which they read before, after a fault, within a limit, and for what killed a worker before.
+    change an event which they read before, after a fault, within a limit, and for what killed a worker before. Types
+    without a limit are not slowed down by the limit of another.
     """
 
     settler: Settler
@@ -54,6 +58,9 @@ class Stepper:
     """Events in one claim by row locks: as many as fit into the bytes of a batch. It grows with every batch."""
     _suspects: Suspects = field(default_factory=Suspects, init=False)
     _leased_until: float = field(default=0.0, init=False)
+    _limited: InForce = field(default_factory=InForce, init=False)
+    """The limits in force, when the last lease looked."""
+    _limited_due: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self._claim_size = self._lock_size = self.batch_size
@@ -62,6 +69,11 @@ class Stepper:
     def can_shrink(self) -> bool:
         """Whether the next batch can be smaller than this one."""
         return self._claim_size > 1
+
+    @property
+    def limit_window_seconds(self) -> float | None:
+        """The time after which a limit lets more events through; None without a limit."""
+        return self._limited.window_seconds
 
     async def look_around(self, tx: AsyncConnection) -> None:
         """See whether workers of another kind are at work on this queue."""
@@ -91,10 +103,10 @@ class Stepper:
         began = time.monotonic()
         events: Sequence[Event] = []
         may_lock = ids is None and limit == self.batch_size and not self.lost_first
-        if may_lock and began >= self._leased_until:
-            events, tally = await self._lock_and_settle()
+        if may_lock and began >= self._leased_until and not self._limited.everything:
+            events, tally = await self._lock_and_settle_free(began)
         if not events:
-            events, tally = await self._lease_and_settle(limit, ids)
+            events, tally = await self._lease_and_settle(limit, ids, self.kinds)
         if events:
             self.tally += tally
             # Otherwise a batch that is too slow for its lease would fail again and again.
@@ -102,12 +114,25 @@ class Stepper:
             log.info("%s of %d events in %.3f s", describe(tally), len(events), time.monotonic() - began)
         return events
 
-    async def _lock_and_settle(self) -> tuple[Sequence[Event], Tally]:
+    async def _lock_and_settle_free(self, now: float) -> tuple[Sequence[Event], Tally]:
+        """Settle a batch of the types without a limit, and now and then what the limits of the others let through."""
+        limited = self._limited.kinds
+        if not limited:
+            return await self._lock_and_settle(self.kinds)
+        kinds = frozenset(EntityType if self.kinds is None else self.kinds)
+        if now >= self._limited_due:
+            self._limited_due = now + min(_LIMITED_SECONDS, self._limited.window_seconds or _LIMITED_SECONDS)
+            events, tally = await self._lease_and_settle(self.batch_size, None, kinds & limited)
+            if events:
+                return events, tally
+        return await self._lock_and_settle(kinds - limited)
+
+    async def _lock_and_settle(self, kinds: Collection[EntityType] | None) -> tuple[Sequence[Event], Tally]:
         """Settle a batch of as many events as fit: no other is kept from the other workers meanwhile."""
         while True:
             limit = self._lock_size
             try:
-                events, tally = await self.settler.claim_and_settle(limit, self.kinds)
+                events, tally = await self.settler.claim_and_settle(limit, kinds)
             except TooManyLocked as locked:
                 # With room for larger ones: a claim that locks too many is made again.
                 self._lock_size = max(1, locked.fitting * 3 // 4)
@@ -118,19 +143,20 @@ class Stepper:
                 return events, tally
 
     async def _lease_and_settle(
-        self, limit: int, ids: Sequence[UUID] | None
+        self, limit: int, ids: Sequence[UUID] | None, kinds: Collection[EntityType] | None
     ) -> tuple[Sequence[Event], Tally]:
         choice: dict[str, Any] = {
             "owner": self.settler.owner,
             "limit": limit,
             "lease_seconds": self.settler.lease_seconds,
-            "entities": self.kinds,
+            "entities": kinds,
             "ids": ids,
         }
         async with transaction(self.settler.engine, raw_errors=True) as tx:
             events = await claim_lost(tx, **choice) if self.lost_first else []
             self.lost_first = bool(events)
             events = events or await claim(tx, **choice)
+            self._limited = await in_force(tx)
         if not events:
             return [], Counter()
         try:

@@ -43,6 +43,7 @@ _PAUSE_FIRST_SECONDS, _PAUSE_MAX_SECONDS = 0.2, 10.0
 """The backoff of the connection attempts while the database is down."""
 _SHUTDOWN_SECONDS = 2.0
 """Together with the grace of six seconds and `CANCEL_SECONDS`, a stop takes less than ten."""
+_POLL_MIN_SECONDS = 0.05
 _LANES = 2
 """Concurrent batches under load: one is parsed while the database works for the other."""
 
@@ -130,7 +131,9 @@ class Worker:
                     pause = min(2 * pause, _PAUSE_MAX_SECONDS)
                     continue
                 if not worked:
-                    await first_of(self._poll_seconds, stop, wake)
+                    # In a rehearsal a limit may let more through several times a second.
+                    window = self._stepper.limit_window_seconds or self._poll_seconds
+                    await first_of(min(self._poll_seconds, max(window, _POLL_MIN_SECONDS)), stop, wake)
         finally:
             listener.cancel()
             await asyncio.wait({listener}, timeout=CANCEL_SECONDS)
