@@ -48,7 +48,7 @@ def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
         for (entity, code, error), count in sorted(groups.items()):
             console().print(f"{count:>8} dead: {entity}, {code or 'no code'}: {error[:120]}")
         for limit in limits:
-            console().print(f"limited to {_limit_line(limit)}")
+            console().print(f"limited to {limit.sentence}")
         return ExitCode.GOOD
 
     return asyncio.run(execute())
@@ -91,7 +91,7 @@ def limit(
                 by=set_by,
                 reason=reason,
             )
-        print_json(new_limit) if json else console().print(f"limited to {_limit_line(new_limit)}")
+        print_json(new_limit) if json else console().print(f"limited to {new_limit.sentence}")
         return ExitCode.GOOD
 
     return asyncio.run(execute())
@@ -105,7 +105,7 @@ def unlimit(
     ] = "",
     json: JsonOption = False,
 ) -> int:
-    """Remove the limits of the queue."""
+    """Remove the limits of the queue. The gate of a release sets its own again at its next look."""
     entity_type = parse_entity(entity) if entity else None
 
     async def execute() -> int:
@@ -120,16 +120,10 @@ def unlimit(
             print_json({"lifted": lifted, "left": remaining})
         else:
             console().print(f"removed {len(lifted)} limits" if lifted else "there was no such limit")
+            if any(limit.is_of_a_gate for limit in lifted):
+                console().print("a gate sets its limit again at its next look, while its release is judged")
             for limit in remaining:
-                console().print(f"still limited to {_limit_line(limit)}")
+                console().print(f"still limited to {limit.sentence}")
         return ExitCode.GOOD
 
     return asyncio.run(execute())
-
-
-def _limit_line(limit: queue_limits.Limit) -> str:
-    scope = f"of {limit.entity}" if limit.entity else "of all types together"
-    return (
-        f"{limit.per_ten_seconds} events {scope} in 10 s until {limit.until:%H:%M:%S} UTC, "
-        f"by {limit.set_by}: {limit.reason}"
-    )

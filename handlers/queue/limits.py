@@ -1,7 +1,7 @@
 """Throttling the queue: at most so many events of one type, or of all, in ten seconds.
 
 An inconclusive measurement then costs only a few events. Every limit expires by the database's clock, so that a dead
-controller never stops the queue permanently.
+controller never stops the queue permanently. These are the limits of people; `throttle` sets those of a gate.
 """
 
 from __future__ import annotations
@@ -12,16 +12,22 @@ from datetime import datetime
 from typing import Self
 
 from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.jsonable import clean
 from handlers.database.queries import queries
-from handlers.database.transaction import Bind, transaction
+from handlers.database.transaction import Bind, remembered_yes, transaction
 from handlers.errors import Refused
 from handlers.queue import redrive
 from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
 from handlers.queue.room import ALL, limits_exist
 
 SECONDS_MAX = 24 * 3600.0
+WINDOW_SECONDS = 10.0
+"""The time over which the limit of a person counts."""
+INT_MAX = 2**31 - 1
+GATE = "gate of "
+"""How the name of a gate begins. Nobody else may use such a name."""
 
 _SQL = queries(__name__)
 
@@ -38,6 +44,22 @@ class Limit:
     """A release, or the operator's name."""
     reason: str
     set_at: datetime
+    window_seconds: float = WINDOW_SECONDS
+    """The real time over which it counts: less than ten seconds only for a gate in a rehearsal."""
+
+    @property
+    def is_of_a_gate(self) -> bool:
+        """Whether a gate has set it, which sets it again at its next look after it was lifted."""
+        return self.set_by.startswith(GATE)
+
+    @property
+    def sentence(self) -> str:
+        """The limit as a line for people."""
+        scope = f"of {self.entity}" if self.entity else "of all types together"
+        return (
+            f"{self.per_ten_seconds} events {scope} in {self.window_seconds:.3g} s until {self.until:%H:%M:%S} UTC, "
+            f"by {self.set_by}: {self.reason}"
+        )
 
     @classmethod
     def from_row(cls, row: RowMapping) -> Self:
@@ -50,8 +72,8 @@ async def limit(
 ) -> Limit:
     """Let workers claim at most *per_ten_seconds* events of *entity*, or of all types if it is None.
 
-    The limit expires after *seconds* and replaces the existing limit of that type; 0 stops the queue. Raises Refused
-    when a number is out of range.
+    The limit expires after *seconds* and replaces the existing limit of that type, a gate's too; 0 stops the queue.
+    Raises Refused when a number or the name is out of range.
     """
     if per_ten_seconds < 0:
         raise Refused(f"a limit must be 0 or more events, not {per_ten_seconds}; 0 stops the queue")
@@ -59,15 +81,25 @@ async def limit(
         raise Refused(
             f"a limit must last between 0 and {SECONDS_MAX:.0f} seconds, not {seconds:g}; set it again to extend it"
         )
+    if by.startswith(GATE):
+        raise Refused(f"a name that begins with {GATE!r} is for the gate of a release: use your own")
     values = {
         "entity": _name(entity),
-        "per_ten_seconds": min(per_ten_seconds, 2**31 - 1),
+        "per_ten_seconds": min(per_ten_seconds, INT_MAX),
         "seconds": seconds,
         "by": clean(by),
         "reason": clean(reason),
     }
     async with transaction(bind) as tx:
-        return Limit.from_row((await tx.execute(_SQL["limit"], values)).mappings().one())
+        new_limit = Limit.from_row((await tx.execute(_SQL["limit"], values)).mappings().one())
+        if await windows_exist(tx):
+            await tx.execute(_SQL["reset_window"], values)
+    return new_limit
+
+
+async def windows_exist(tx: AsyncConnection) -> bool:
+    """Whether a limit may count over less than ten seconds in this database. A yes is cached for the connection."""
+    return await remembered_yes(tx, "intake_window", _SQL["windows_exist"])
 
 
 async def lift(bind: Bind, entity: EntityType | None) -> list[Limit]:
@@ -85,7 +117,8 @@ async def limits(bind: Bind) -> list[Limit]:
     async with transaction(bind) as tx:
         if not await limits_exist(tx):
             return []
-        return [Limit.from_row(row) for row in (await tx.execute(_SQL["limits"])).mappings()]
+        rows = (await tx.execute(_SQL["limits"], {"names": [ALL, *ENTITY_TYPES]})).mappings()
+        return [Limit.from_row(row) for row in rows]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,17 @@ SET per_ten_seconds = excluded.per_ten_seconds, until = excluded.until, set_by =
     reason = excluded.reason, set_at = excluded.set_at
 RETURNING entity_type, per_ten_seconds, until, set_by, reason, set_at;
 
+-- windows_exist --
+-- Whether a limit may have a window of its own; a ledger of an older version has no such column.
+SELECT EXISTS (
+    SELECT FROM pg_attribute
+    WHERE attrelid = to_regclass('runbook.intake') AND attname = 'window_seconds' AND NOT attisdropped
+) AS there;
+
+-- reset_window --
+-- The limit of a person counts over ten seconds, also where it replaces one of a gate that counted over less.
+UPDATE runbook.intake SET window_seconds = DEFAULT WHERE entity_type = :entity;
+
 -- lift --
 -- End the limits in force, of :entity or all of them where it is NULL. The row stays: what was held is not late.
 WITH former AS (
@@ -34,8 +45,10 @@ SELECT entity_type, until, set_by, until > clock_timestamp() AS in_force
 FROM runbook.intake;
 
 -- limits --
--- The limits in force.
-SELECT entity_type, per_ten_seconds, until, set_by, reason, set_at
-FROM runbook.intake
-WHERE until > clock_timestamp()
-ORDER BY entity_type;
+-- The limits in force, of the types that workers know.
+SELECT i.entity_type, i.per_ten_seconds, i.until, i.set_by, i.reason, i.set_at,
+    -- By its name in a JSON object: a ledger of an older version has no such column.
+    coalesce(CAST(to_jsonb(i) ->> 'window_seconds' AS double precision), 10) AS window_seconds
+FROM runbook.intake i
+WHERE i.until > clock_timestamp() AND i.entity_type = ANY (CAST(:names AS text[]))
+ORDER BY i.entity_type;

@@ -68,6 +68,7 @@ def _blocks(view: StatusView, width: int) -> list[_Block]:
     blocks += [
         (_ESSENTIAL, _labelled(host.name, _returned(host), width)) for host in view.returns if not host.back
     ]
+    blocks += [(_USEFUL, _labelled("Limited", limit.sentence, width)) for limit in view.limits]
     blocks += [(_USEFUL, _labelled("Differs", difference, width)) for difference in view.differences]
     blocks += [(_RANKS[step.state], _step(step, width)) for step in view.steps]
     if view.batches:

@@ -17,6 +17,7 @@ from handlers.database.transaction import transaction
 from handlers.environment import frozen
 from handlers.environment.load import load_environment
 from handlers.errors import ConfigError, Refused
+from handlers.queue.limits import limits
 from handlers.release import due, journal, left_behind, lock
 from handlers.release.due import Care
 from handlers.release.ledger import dead_letters, releases
@@ -111,6 +112,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         uncarried_since=care.since,
         care=care.sentence,
         due=care.due,
+        limits=tuple(await limits(tx)) if release.phase in LIVE else (),
         steps=_steps(release, records),
         batches=tuple(await dead_letters.batches(tx, release)),
         events_planned=progress.planned,

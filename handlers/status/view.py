@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from handlers.database.jsonable import as_plain
+from handlers.queue.limits import Limit
 from handlers.release.ledger.dead_letters import Batch
 from handlers.release.left_behind import LeftBehind
 from handlers.release.lock import Holder
@@ -104,6 +105,8 @@ class StatusView:
     """Who carries it, or since when nobody does and why."""
     due: bool = False
     """Whether `runbook resume --due` takes it up now."""
+    limits: tuple[Limit, ...] = ()
+    """What limits the intake of the queue now: the gate of the release, or a person."""
     steps: tuple[StepView, ...] = ()
     batches: tuple[Batch, ...] = ()
     events_planned: int = 0

@@ -14,6 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from handlers.errors import Refused
 from handlers.gate import rules
 from handlers.gate.values import Count, Measurement, Thresholds
+from handlers.queue import limits
+from handlers.queue.event import EntityType
+from handlers.queue.throttle import gate_of, throttle
 from handlers.release import lock
 from handlers.release.ledger import records, releases
 from handlers.release.ledger.intents import LedgerRecorder
@@ -53,6 +56,20 @@ async def test_an_environment_without_a_release_says_so(engine: AsyncEngine) -> 
     view = await read(engine, "staging")
     assert view.release is None
     assert lines(view) == ["staging: no release yet"]
+
+
+async def test_the_view_says_what_limits_the_queue(engine: AsyncEngine) -> None:
+    """The limit of the gate and of a person, with name, quota and end; not any more when it is lifted."""
+    release = await watching(engine)
+    held = {"seconds": 60, "tick_seconds": 10, "reason": "3 of 3 failed"}
+    await throttle(engine, {EntityType.INVOICE: 3}, by=gate_of(release.id), **held)
+    await limits.limit(engine, None, per_ten_seconds=50, seconds=60, by="ops-a", reason="slow disk")
+    shown = " ".join(" ".join(lines(await read(engine, release.environment))).split())
+    assert "Limited 50 events of all types together in 10 s until" in shown
+    assert f"by ops-a: slow disk Limited 3 events of {EntityType.INVOICE} in 10 s until" in shown
+    assert f"by gate of release {release.id}: 3 of 3 failed" in shown
+    await limits.lift_all(engine)
+    assert (await read(engine, release.environment)).limits == ()
 
 
 async def test_the_view_says_why_and_what_comes_next(engine: AsyncEngine) -> None:
