@@ -24,6 +24,12 @@ def _is_an_address(text: str) -> str:
     return text
 
 
+def _is_a_log_file(text: str) -> str:
+    if not re.match(r"(?:/|~/)[^\x00-\x1f]*[^/\x00-\x1f]$", text):
+        raise ValueError(f"{text!r} is no path of a file: it must begin with / or ~/")
+    return text
+
+
 def _are_jump_hosts(text: str) -> str:
     jumps(text)
     return text
@@ -143,6 +149,8 @@ class Services(Section):
     )  # fmt: skip
     """Prints the last {lines} lines that {unit} logged between {since} and {until} (Unix seconds), for the evidence and
     the report. Empty: logs are not read."""
+    log_files: tuple[Annotated[str, AfterValidator(_is_a_log_file)], ...] = ()
+    """Log files on each host that are read as well for new errors; `~/` is the SSH user's home on the host."""
 
 
 class Probe(Section):

@@ -174,20 +174,6 @@ done"""
     return Command.procedure(body, *(word for call in calls for word in call), title="denied")
 
 
-def logs(services: Services, unit: str, since_seconds: int, until_seconds: int, lines: int) -> Command:
-    """Prints the last lines of a unit's log between two ages, with the configured command.
-
-    The host itself makes Unix times of the ages, by the clock that its logs are written with.
-    """
-    values = {"{unit}": quote(unit), "{lines}": str(lines), "{since}": '"$since"', "{until}": '"$until"'}
-    words = []
-    for word in services.logs:
-        parts = re.split(r"(\{(?:unit|lines|since|until)\})", word)
-        words.append("".join(values.get(part) or (quote(part) if part else "") for part in parts) or "''")
-    body = f"now=$(date +%s) since=$((now - $1)) until=$((now - $2))\n{' '.join(words)}"
-    return Command.procedure(body, since_seconds, until_seconds, unit, title="logs")
-
-
 def inspect(deploy: Deploy, services: Services, sha: str | None = None, *, tree: str = "index") -> Command:
     """Prints the state of a host in one call; changes nothing. `facts` parses it.
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from handlers.core import Core
 from handlers.database import clock
 from handlers.errors import LEDGER_AWAY, RunbookError
-from handlers.host import commands
+from handlers.host import log_commands
 from handlers.host.ssh import Shell, open_hosts
 from handlers.queue.diagnose import fingerprint
 
@@ -103,7 +103,7 @@ async def _all(core: Core, shells: list[Shell], since: float, until: float) -> l
 
 async def _extract(shell: Shell, unit: str, since: float, until: float) -> Extract:
     services, host = shell.environment.services, shell.host.name
-    command = commands.logs(services, unit, math.ceil(since), math.floor(until) - 1, LINES_MAX)
+    command = log_commands.logs(services, unit, math.ceil(since), math.floor(until) - 1, LINES_MAX)
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
             result = await shell.run(command)
@@ -116,11 +116,16 @@ async def _extract(shell: Shell, unit: str, since: float, until: float) -> Extra
     return Extract(host=host, unit=unit, text=text, problem="" if text else result.stderr.strip()[-400:])
 
 
+def error_in(line: str) -> str | None:
+    """The fingerprint of an error in a line of a log; None when the line is none."""
+    message = _JOURNAL.sub("", line)
+    return fingerprint(message) if _ERROR.search(message) else None
+
+
 def _errors(text: str) -> Iterator[str]:
     for line in text.splitlines():
-        message = _JOURNAL.sub("", line)
-        if _ERROR.search(message):
-            yield fingerprint(message)
+        if (error := error_in(line)) is not None:
+            yield error
 
 
 def _grouped(extracts: list[Extract], known: set[str] | None) -> list[LogError]:
