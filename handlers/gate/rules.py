@@ -7,11 +7,12 @@ A judgement is a finding with one plain sentence that shows the numbers. It keep
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from handlers.gate.drain_rules import judge_stored_drain
+from handlers.gate.phrases import before, is_of, lists, shortened
 from handlers.gate.values import (
     Baseline,
     CanaryMeasurement,
@@ -29,6 +30,8 @@ def judge(*, rule: str, seen: Mapping[str, Any], limits: Mapping[str, Any]) -> J
     *seen* is the measurement: the parameters are named like the keys that ledgers store. Raises ValueError for an
     unknown rule.
     """
+    if rule == "drain":
+        return judge_stored_drain(seen, limits)
     thresholds = Thresholds(**{**limits, "instant_errors": tuple(limits["instant_errors"])})
     match rule:
         case "canary":
@@ -56,7 +59,7 @@ def _canary(measurement: CanaryMeasurement) -> tuple[Finding, str]:
     if measurement.status == "failed":
         return (
             Finding.UNHEALTHY,
-            f"{what} failed after {took}: {_shortened(measurement.error) or 'no error text'}",
+            f"{what} failed after {took}: {shortened(measurement.error) or 'no error text'}",
         )
     if measurement.status != "completed":
         if measurement.seconds < measurement.limit_seconds:
@@ -90,7 +93,10 @@ def _canary_fault(measurement: CanaryMeasurement) -> str:
 
 
 def judge_batch(measurement: Measurement, limits: Thresholds) -> Judgement:
-    """Judge the drain so far. Inconclusive is no breach: the drain continues, but its batches do not grow."""
+    """Judge a drain as older versions did, from stored inputs: a replay counts like a live event.
+
+    Inconclusive is no breach: the drain continues, but its batches do not grow.
+    """
     total = measurement.total()
     early = _judge_early("batch", measurement, limits)
     if early is not None:
@@ -167,7 +173,7 @@ def _judge_early(rule: str, measurement: Measurement, limits: Thresholds) -> Jud
                     measurement,
                     limits,
                     Finding.UNHEALTHY,
-                    f"{count.entity}: {_shortened(error)}: one such error is a breach{_before(measurement)}",
+                    f"{count.entity}: {shortened(error)}: one such error is a breach{before(measurement.baseline)}",
                 )
     total = measurement.total()
     if total.outcomes == 0:
@@ -196,22 +202,9 @@ def _judge_early(rule: str, measurement: Measurement, limits: Thresholds) -> Jud
                 measurement,
                 limits,
                 Finding.UNHEALTHY,
-                f"{_sum(count, of=True)}, below {limits.roll_back_percent:g} %{_before(measurement)}",
+                f"{_sum(count, of=True)}, below {limits.roll_back_percent:g} %{before(measurement.baseline)}",
             )
     return None
-
-
-def is_of(name: str, error: str) -> bool:
-    """Whether *error*, a code or the beginning of a text, is of the kind *name*.
-
-    It is its code, its type, or its first words. What stands further on may be a value of a payload.
-    """
-    begins = re.compile(rf"(?:[\w.]*\.)?{re.escape(name)}(?!\w)")
-    # After the type, once: `MissingGreenlet: greenlet_spawn has not been called`.
-    type_, _, words = error.partition(": ")
-    return begins.match(error) is not None or (
-        re.fullmatch(r"[\w.]*[A-Z][\w.]*", type_) is not None and begins.match(words) is not None
-    )
 
 
 def _reaches(count: Count, percent: float) -> bool:
@@ -242,23 +235,10 @@ def _why_no_breach(total: Count, limits: Thresholds) -> str:
     return f"at or above {limits.roll_back_percent:g} %, a person decides"
 
 
-def _before(measurement: Measurement) -> str:
-    """The baseline in words. A rollback to a revision that was no better is right, but people should know it."""
-    if measurement.baseline is None or measurement.baseline.completed + measurement.baseline.failed == 0:
-        return ""
-    count = Count(entity="", completed=measurement.baseline.completed, failed=measurement.baseline.failed)
-    return f"; before the release {count.completed} of {count.outcomes} completed"
-
-
 def _same(worker_revision: str, wanted_revision: str) -> bool:
     """Whether two commits are equal as far as both are known: a worker may report only the first digits."""
     digits = min(len(worker_revision), len(wanted_revision))
     return digits >= 7 and worker_revision[:digits] == wanted_revision[:digits]
-
-
-def _shortened(text: str, length_max: int = 160) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= length_max else line[: length_max - 1] + "…"
 
 
 def _measurement(stored: Mapping[str, Any]) -> Measurement:
@@ -279,14 +259,5 @@ def _judgement(
     finding: Finding,
     sentence: str,
 ) -> Judgement:
-    inputs = {"rule": rule, "seen": _lists(asdict(measurement)), "limits": _lists(asdict(limits))}
+    inputs = {"rule": rule, "seen": lists(asdict(measurement)), "limits": lists(asdict(limits))}
     return Judgement(finding=finding, sentence=sentence, inputs=inputs)
-
-
-def _lists(value: Any) -> Any:
-    """*value* with lists instead of tuples, as in JSON, so that stored and new inputs are equal."""
-    if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_lists(item) for item in value]
-    return value

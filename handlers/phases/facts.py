@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from handlers.gate.rules import is_of
+from handlers.gate.phrases import is_of
 from handlers.queue.changes import Attempt, Change
 from handlers.queue.event import Status
 
