@@ -1,26 +1,34 @@
-"""The drain: it redrives exactly the planned dead letters, first one of each type, then growing batches."""
+"""The drain: it redrives exactly the planned dead letters, first one of each type, then growing batches.
+
+What fails again is set aside: the other letters of that type or error stay dead letters, and the drain goes on.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from handlers.core import Core
 from handlers.database.transaction import transaction
-from handlers.gate.rules import judge_batch
-from handlers.gate.values import Finding, Measurement
+from handlers.gate.drain_rules import judge_drain
+from handlers.gate.letters import DrainMeasurement
+from handlers.gate.staged import set_aside
 from handlers.phases.follow import until_settled
-from handlers.phases.measure import concluded, drain_counts, thresholds
+from handlers.phases.measure import concluded, drain_limits
+from handlers.phases.replays import Chosen, Progress, next_letters, progress
 from handlers.queue import look
+from handlers.queue.event import SETTLED
+from handlers.queue.look import EventState
 from handlers.queue.redrive import BeforeRedrive, redrive, restore
 from handlers.release.ledger import dead_letters, records, releases
-from handlers.release.ledger.dead_letters import Batch, ReleaseEvent
 from handlers.release.note import PhaseNote
 from handlers.release.phase import Conclusion, Release, Verdict
 
 
 async def next_batch(core: Core, release: Release) -> int | None:
-    """Redrive the next batch and return its number; None when no planned dead letter is left.
+    """Redrive the next batch and return its number; None when no planned dead letter is left or all are set aside.
 
     After a restart, the batch that has not settled comes first. Planned events that are not dead letters now were
     redriven elsewhere and are skipped.
@@ -30,15 +38,10 @@ async def next_batch(core: Core, release: Release) -> int | None:
         if batch.number > 0 and batch.settled_at is None:
             return batch.number
     async with transaction(core.database) as tx:
-        undrained = await dead_letters.undrained(tx, release)
-        dead_ids = {letter.id for letter in await look.dead_letters(tx)}
-        available = [event for event in undrained if event.event_id in dead_ids]
-        if not available:
+        chosen = await _choose(core, tx, await progress(tx, release))
+        if not chosen.letters:
             return None
-        chosen = _choose(available, batches, core.environment.drain.batch_factor)
-        previous_values = await redrive(
-            tx, [event.event_id for event in chosen[: core.environment.drain.batch_size_max]]
-        )
+        previous_values = await redrive(tx, [UUID(letter.id) for letter in chosen.letters])
         number = max((batch.number for batch in batches), default=0) + 1
         await dead_letters.record_batch(tx, release, number, previous_values)
     return number
@@ -55,40 +58,38 @@ async def settle(core: Core, release: Release, number: int) -> Conclusion:
         poll_seconds=limits.poll_seconds,
         revision=release.to_revision,
     )
-    judgement = judge_batch(
-        Measurement(
-            counts=drain_counts(await dead_letters.events(core.database, release), states),
-            baseline=(await releases.plan(core.database, release.id)).baseline,
-        ),
-        thresholds(core.environment),
-    )
+    await _settle_late(core, release)
+    async with transaction(core.database) as tx:
+        measurement = (await progress(tx, release, judged=number, states=states)).measurement()
+    judgement = judge_drain(measurement, drain_limits(core.environment))
     await records.record_judgement(core.database, release, judgement)
     await dead_letters.settle_batch(
         core.database, release, number, states=states, finding=judgement.finding, sentence=judgement.sentence
     )
-    return concluded(judgement, PhaseNote(batch=number))
+    note = PhaseNote(batch=number, set_aside=_reasons(core, measurement))
+    await releases.note(
+        core.database, release, PhaseNote(looked=judgement.sentence, set_aside=note.set_aside)
+    )
+    return concluded(judgement, note)
 
 
 async def conclude(core: Core, release: Release) -> Conclusion:
-    """Judge the whole drain once no planned dead letter is left."""
+    """Judge the whole drain once no planned dead letter is left that may be redriven."""
+    await _settle_late(core, release)
+    async with transaction(core.database) as tx:
+        so_far = await progress(tx, release)
+        orphaned = (await _choose(core, tx, so_far)).orphaned
     events = await dead_letters.events(core.database, release)
-    drained = [event for event in events if event.batch is not None]
-    if not drained:
+    left = sum(event.batch is None for event in events)
+    if left == len(events):
         return Conclusion(verdict=Verdict.PASS, sentence="no dead letter to drain")
-    judgement = judge_batch(
-        Measurement(
-            counts=drain_counts(events), baseline=(await releases.plan(core.database, release.id)).baseline
-        ),
-        thresholds(core.environment),
-    )
-    sizes = " ".join(
-        str(batch.size) for batch in await dead_letters.batches(core.database, release) if batch.number > 0
-    )
-    conclusion = concluded(judgement)
+    measurement = so_far.measurement(orphaned)
+    conclusion = concluded(judge_drain(measurement, drain_limits(core.environment)))
+    batches = sum(batch.number > 0 for batch in so_far.batches)
     return Conclusion(
         verdict=conclusion.verdict,
-        sentence=f"{conclusion.sentence}; batches {sizes}" if sizes else conclusion.sentence,
-        note=PhaseNote(drained=len(drained), left=len(events) - len(drained)),
+        sentence=f"{conclusion.sentence}; {batches} batches" if batches else conclusion.sentence,
+        note=PhaseNote(drained=len(events) - left, left=left, set_aside=_reasons(core, measurement)),
     )
 
 
@@ -105,16 +106,42 @@ async def restore_unsettled(core: Core, release: Release, *, leased_before: date
         return await dead_letters.mark_returned(tx, release, restored)
 
 
-def _choose(available: list[ReleaseEvent], batches: list[Batch], factor: int) -> list[ReleaseEvent]:
-    """First one event of each type: success of one type proves nothing about another. After a healthy batch the
-    next is *factor* times as large.
-    """
-    drains = [batch for batch in batches if batch.number > 0]
-    if not drains:
-        first: dict[str, ReleaseEvent] = {}
-        for event in available:
-            first.setdefault(event.entity_type, event)
-        return list(first.values())
-    last = drains[-1]
-    size = last.size * factor if last.finding is Finding.HEALTHY else last.size
-    return available[:size]
+async def _choose(core: Core, tx: AsyncConnection, so_far: Progress) -> Chosen:
+    """The letters of the next batch."""
+    settings = core.environment.drain
+    return await next_letters(
+        tx,
+        so_far,
+        drain_limits(core.environment),
+        factor=settings.batch_factor,
+        size_max=settings.batch_size_max,
+    )
+
+
+def _reasons(core: Core, measurement: DrainMeasurement) -> dict[str, int]:
+    """How many letters are set aside, by reason."""
+    found = set_aside(measurement.groups, drain_limits(core.environment))
+    return {each.reason: each.letters for each in found}
+
+
+async def _settle_late(core: Core, release: Release) -> None:
+    """Record the end of letters that were still open when their batch was judged."""
+    events = await dead_letters.events(core.database, release)
+    for batch in await dead_letters.batches(core.database, release):
+        late = [event for event in events if event.batch == batch.number and event.settled_at is None]
+        if batch.settled_at is None or not late or batch.finding is None:
+            continue
+        async with transaction(core.database) as tx:
+            ids = [event.event_id for event in events if event.batch == batch.number]
+            states: list[EventState] = await look.states(tx, ids)
+        if any(
+            state.status in SETTLED and state.id in {event.event_id for event in late} for state in states
+        ):
+            await dead_letters.settle_batch(
+                core.database,
+                release,
+                batch.number,
+                states=states,
+                finding=batch.finding,
+                sentence=batch.sentence,
+            )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from uuid import UUID
+from collections.abc import Sequence
 
 from handlers.environment.model import Environment
+from handlers.gate.parameters import Parameters
+from handlers.gate.staged import DrainLimits
 from handlers.gate.values import Count, Finding, Judgement, Thresholds
-from handlers.queue.diagnose import fingerprint
-from handlers.queue.event import SETTLED, Status
-from handlers.queue.look import EventState, OutcomeCount
-from handlers.release.ledger.dead_letters import ReleaseEvent
+from handlers.queue.event import EntityType
+from handlers.queue.look import OutcomeCount
 from handlers.release.note import PhaseNote
 from handlers.release.phase import Conclusion, Verdict
 
@@ -24,30 +23,26 @@ def thresholds(environment: Environment) -> Thresholds:
     return Thresholds(**environment.gate.model_dump(exclude={"tolerable_percent"}))
 
 
-def drain_counts(events: Sequence[ReleaseEvent], states: Sequence[EventState] = ()) -> tuple[Count, ...]:
-    """The drain so far, one count for each type. *states* are the events of the current batch after its time limit:
-    those that are still open are late.
-    """
-    states_by_id = {state.id: state for state in states}
-    counts = []
-    for entity in sorted({event.entity_type for event in events if event.batch is not None}):
-        outcomes = [
-            _outcome(event, states_by_id.get(event.event_id))
-            for event in events
-            if event.entity_type == entity
-        ]
-        counts.append(
-            Count(
-                entity=entity,
-                completed=sum(status == Status.COMPLETED for status, _ in outcomes),
-                failed=sum(status in (Status.DEAD_LETTER, Status.FAILED) for status, _ in outcomes),
-                known=sum(status == "known" for status, _ in outcomes),
-                late=sum(status == "late" for status, _ in outcomes),
-                errors=tuple(error for _, error in outcomes if error)[:ERROR_SAMPLES_MAX],
-                kinds=_kinds(events, entity, states_by_id),
-            )
-        )
-    return tuple(counts)
+def drain_limits(environment: Environment) -> DrainLimits:
+    """The limits of the drain: those of the sequential gate, with the environment's bars where they are lower."""
+    gate, numbers = environment.gate, Parameters()
+    return DrainLimits(
+        q=max(_failing(numbers.ok), _failing(gate.good_percent / 100)),
+        q_mid=max(_failing(numbers.tolerable), _failing(gate.tolerable / 100)),
+        alpha=numbers.alpha,
+        alpha_mid=numbers.alpha_mid,
+        pooled_share=numbers.pooled_share,
+        track_share=numbers.hard_share,
+        types=len(EntityType),
+        failures_min=gate.failures_min,
+        aside_max=_failing(gate.roll_back_percent / 100),
+        instant_errors=gate.instant_errors,
+    )
+
+
+def _failing(good: float) -> float:
+    """The share that fails if *good* is the share that does not; rounded, so that 95 % leave exactly 5 %."""
+    return round(1 - good, 9)
 
 
 def traffic_counts(counts: Sequence[OutcomeCount]) -> tuple[Count, ...]:
@@ -81,27 +76,3 @@ def concluded(judgement: Judgement, note: PhaseNote | None = None) -> Conclusion
         judgement.finding, Verdict.INCONCLUSIVE
     )
     return Conclusion(verdict=verdict, sentence=judgement.sentence, note=note or PhaseNote())
-
-
-def _kinds(events: Sequence[ReleaseEvent], entity: str, states: Mapping[UUID, EventState]) -> tuple[str, ...]:
-    """The codes, and the beginnings of the texts, of every error in the drain, of events in retry too."""
-    said: set[str] = set()
-    for event in events:
-        if event.entity_type == entity and event.batch is not None:
-            state = states.get(event.event_id)
-            if state is not None and state.status is not Status.COMPLETED:
-                said |= {state.error_code or "", fingerprint(state.error_message or "")[:80]}
-            elif event.settled_at and event.error:
-                said.add(fingerprint(event.error)[:80])
-    return tuple(sorted(said - {""}))
-
-
-def _outcome(event: ReleaseEvent, state: EventState | None) -> tuple[str, str | None]:
-    if state is not None:
-        status, error = (state.status, state.error_message) if state.status in SETTLED else ("late", None)
-    else:
-        status, error = (event.status or "", event.error) if event.settled_at else ("", None)
-    former = event.former.get("error_message")
-    if error and former and status in (Status.DEAD_LETTER, Status.FAILED):
-        return ("known" if fingerprint(error) == fingerprint(former) else status), error
-    return status, error

@@ -165,6 +165,8 @@ class PhaseNote:
     drained: int | None = None
     left: int | None = None
     """The number of planned dead letters that were not drained."""
+    set_aside: dict[str, int] | None = None
+    """Of those left, the letters that the drain has set aside so far, counted by reason."""
     blames_revision: bool | None = None
     """Of the phase before a rollback: whether its failure is evidence against the revision. None in older ledgers."""
     held_by: HeldBy | None = None

@@ -238,7 +238,7 @@ def steps(
         Phase.PROBING: f"probe: {environment.probe.consecutive} good answers in a row with {target} from each host",
         Phase.CANARY: "canary: send one dead letter to the deployed workers and follow it until it settles",
         Phase.DRAINING: f"drain: redrive the other dead letters ({max(0, events - 1)}), one of each type first, "
-        "then growing batches",
+        "then growing batches; what fails again is set aside",
         Phase.WATCHING: f"watch: measure live traffic for {environment.watch.window_seconds / 60:g} min, every "
         f"{environment.watch.interval_seconds:g} s",
     }

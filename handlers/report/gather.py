@@ -107,13 +107,16 @@ async def _dead_letters(tx: AsyncConnection, release: Release) -> dict[str, Any]
         by_type[ENTITY_TYPES.get(row.entity_type, row.entity_type)][row.fate] = row.events
         totals[row.fate] += row.events
     plan = await releases.plan(tx, release.id)
+    aside = releases.set_aside(await releases.phase_records(tx, release))
+    unexplained = totals["left"] > sum(aside.values())
     return {
         "planned": sum(totals.values()),
         "drained": totals["completed"] + totals["failed"] + totals["open"],
         **totals,
         "by_type": by_type,
-        "set_aside": plan.set_aside,
-        "why_left": f"{release.phase}: {release.reason}" if totals["left"] else "",
+        # First what no plan contains, then what the drain has left.
+        "set_aside": {**plan.set_aside, **aside},
+        "why_left": f"{release.phase}: {release.reason}" if unexplained else "",
     }
 
 

@@ -73,7 +73,8 @@ def _blocks(view: StatusView, width: int) -> list[_Block]:
     blocks += [(_RANKS[step.state], _step(step, width)) for step in view.steps]
     if view.batches:
         sizes = " ".join(str(batch.size) for batch in view.batches)
-        events = f"{view.events_settled} of {view.events_planned} settled, batches {sizes}"
+        aside = f", {view.events_set_aside} set aside" if view.events_set_aside else ""
+        events = f"{view.events_settled} of {view.events_planned} settled{aside}, batches {sizes}"
         blocks.append((_USEFUL, _labelled("Events", events, width)))
     if view.findings:
         findings = ", ".join(f"{count} {finding}" for finding, count in sorted(view.findings.items()))

@@ -117,6 +117,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         batches=tuple(await dead_letters.batches(tx, release)),
         events_planned=progress.planned,
         events_settled=progress.settled,
+        events_set_aside=sum(releases.set_aside(records).values()),
         differences=_differences(release, await stored_settings(tx, release)),
         findings=dict(Counter(str(record.finding) for record in judgement_records)),
         taken_back=_taken_back(release, records),

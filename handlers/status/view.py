@@ -111,6 +111,8 @@ class StatusView:
     batches: tuple[Batch, ...] = ()
     events_planned: int = 0
     events_settled: int = 0
+    events_set_aside: int = 0
+    """Planned dead letters that the drain has left as they are, because others like them failed again."""
     differences: tuple[str, ...] = ()
     """How the environment file differs from the settings that the release keeps, one sentence for each."""
     findings: dict[str, int] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -199,6 +200,12 @@ async def phase_records(bind: Bind, release: Release) -> list[PhaseRecord]:
     async with transaction(bind) as tx:
         rows = await tx.execute(SQL["phase_records"], {"release_id": release.id})
         return [PhaseRecord.from_row(row) for row in rows]
+
+
+def set_aside(records: Iterable[PhaseRecord]) -> dict[str, int]:
+    """The letters that the drain has set aside, counted by reason; empty when it has not begun or set none aside."""
+    notes = [record.note.set_aside for record in records if record.phase is Phase.DRAINING]
+    return next((note for note in reversed(notes) if note is not None), {})
 
 
 async def _detail(tx: AsyncConnection, note: PhaseNote) -> str:
