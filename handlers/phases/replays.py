@@ -41,7 +41,6 @@ class Progress:
     """The records of the letters that are left, by the letters' ids."""
     failed_records: frozenset[Record]
     """The records of which a replay did not complete."""
-    planned: int
 
     def measurement(self, orphaned: Sequence[Letter] = ()) -> DrainMeasurement:
         """For the gate."""
@@ -108,7 +107,6 @@ async def progress(
         ),
         records={str(event.event_id): (event.entity_type, event.source_entity_id) for event in left},
         failed_records=frozenset(failed_records),
-        planned=len(events),
     )
 
 
@@ -129,6 +127,8 @@ async def next_letters(
     later: list[Letter] = []
     together: set[Record] = set()
     for start in range(0, len(so_far.left), READ_AT_ONCE):
+        if len(chosen) >= size_max:
+            break
         part = [letter for letter in so_far.left[start : start + READ_AT_ONCE] if rooms.fits(letter)]
         parents = await _parents(tx, part, records)
         for letter in part:

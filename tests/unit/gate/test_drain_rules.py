@@ -146,6 +146,13 @@ def test_the_environments_smallest_number_of_failures_counts() -> None:
     assert judged(group(failed=6), limits=limits).finding is Finding.UNHEALTHY
 
 
+def test_a_release_between_the_bars_is_not_rolled_back() -> None:
+    """40 of 300 are surely more than 5 %, and not surely more than 10 %: a person looks."""
+    assert judged(group(failed=40, completed=260)).finding is Finding.HEALTHY
+    limits = DrainLimits(alpha_mid=1, q_mid=0.05)
+    assert judged(group(failed=40, completed=260), limits=limits).finding is Finding.UNHEALTHY
+
+
 def test_the_gate_of_the_drain_is_pure() -> None:
     """It imports the standard library and the gate, nothing that can fail."""
     for module in (drain_rules, letters, phrases, staged):
