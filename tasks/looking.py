@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.phases import looking
+from handlers.phases import held, looking
 from handlers.phases.looking import Looker
 from handlers.release.phase import Conclusion, Release
 from tasks.policy import LOOK, step
@@ -28,3 +28,10 @@ async def open_intake(run: Release) -> None:
     """Give the intake free, whatever the gate held."""
     async with tools(run) as core:
         await looking.open_intake(core, run)
+
+
+@step(LOOK)
+async def while_held(run: Release) -> Release:
+    """Look once at the live traffic of a held release. A breach begins its way back."""
+    async with tools(run) as core:
+        return await held.look(core, run)

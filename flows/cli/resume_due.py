@@ -17,10 +17,11 @@ from handlers.database import migrate
 from handlers.environment.last_good import last_good, names
 from handlers.environment.model import Environment
 from handlers.errors import ConfigError, DatabaseDown, ExitCode, Refused, RunbookError
+from handlers.phases import held
 from handlers.release import due
 from handlers.release.due import Care
 from handlers.release.ledger import releases
-from handlers.release.phase import exit_code
+from handlers.release.phase import Phase, exit_code
 
 WAIT_SECONDS = 60.0
 """How long it waits for a release that will be due soon: for the end of a silent controller's lock. The next minute
@@ -89,6 +90,8 @@ async def _carry_on_in(
     if not await migrate.upgrade_existing(database):
         return Result(environment=name, exit_code=ExitCode.GOOD, sentence="nothing is due: it has no ledger")
     care = await _find(database, name)
+    if care is not None and not care.due and held.is_watched(care.release):
+        care = await _look_while_held(database, name, care)
     if care is None:
         return Result(environment=name, exit_code=ExitCode.GOOD, sentence="nothing is due")
     run = care.release
@@ -139,6 +142,18 @@ async def _answering(care: Care) -> tuple[str, ...]:
     except ConfigError:
         # Without its settings no host can be asked. The next try is due by time, and says so.
         return ()
+
+
+async def _look_while_held(database: AsyncEngine, environment: str, care: Care) -> Care | None:
+    """What is due after a look at the live traffic of a held release: a breach begins its way back."""
+    # Imported here, as above.
+    from tasks import looking
+
+    try:
+        looked = await looking.while_held(care.release)
+    except (RunbookError, TimeoutError) as error:
+        return replace(care, sentence=f"{care.sentence}; its live traffic was not looked at: {error}")
+    return care if looked.phase is Phase.HELD else await due.find(database, environment)
 
 
 async def _find(database: AsyncEngine, environment: str) -> Care | None:

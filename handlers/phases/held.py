@@ -1,0 +1,59 @@
+"""Looking at live traffic while a release is held: the new revision runs, and nobody else watches it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from handlers.core import Core
+from handlers.gate.values import Finding
+from handlers.phases import looking
+from handlers.release import due, lock
+from handlers.release.controller import controller_name, this_controller
+from handlers.release.ledger import releases
+from handlers.release.note import HeldBy, PhaseNote
+from handlers.release.phase import Phase, Release, Verdict
+
+log = logging.getLogger(__name__)
+
+_RUNS = frozenset({Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING})
+"""Held in one of these, the released workers take live events."""
+
+
+def is_watched(run: Release) -> bool:
+    """Whether live traffic is looked at while this release is held."""
+    return run.phase is Phase.HELD and run.resume_phase in _RUNS and run.from_revision != run.to_revision
+
+
+async def look(core: Core, run: Release) -> Release:
+    """Look once. A breach begins the way back, which is due at once; a person who holds the release decides alone.
+
+    Raises Locked while somebody carries the release.
+    """
+    token = await lock.take(
+        core.database, run.environment, run.id, controller_name(), controller=this_controller()
+    )
+    try:
+        held = await releases.get(core.database, run.id)
+        if not is_watched(held):
+            return held
+        looker = await looking.begin(core, held)
+        left = looker.gate.parameters.watch_s
+        judgement = await looker.look(core, held, left=left, steers=False)
+        by = due.held_by(await releases.phase_records(core.database, held))
+        if judgement.finding is not Finding.UNHEALTHY or by is HeldBy.OPERATOR:
+            if judgement.finding is Finding.UNHEALTHY:
+                log.error("release %s is held by a person, and %s", run.id, judgement.sentence)
+            await releases.note(core.database, held, PhaseNote(looked=judgement.sentence))
+            return await releases.get(core.database, run.id)
+        note = replace(PhaseNote(finding=judgement.finding), blames_revision=True)
+        return await releases.enter(
+            core.database,
+            held,
+            Phase.ROLLING_BACK,
+            verdict=Verdict.FAIL,
+            sentence=f"while it was held: {judgement.sentence}",
+            note=note,
+        )
+    finally:
+        await lock.free(core.database, run.environment, token)
