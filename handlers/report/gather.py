@@ -28,7 +28,7 @@ from handlers.queue import diagnose, look
 from handlers.queue.event import ENTITY_TYPES
 from handlers.release import left_behind
 from handlers.release.ledger import intents, releases
-from handlers.release.ledger.records import files, judgements, record_file
+from handlers.release.ledger.records import files, record_file, stretches
 from handlers.release.phase import Phase, Release, exit_code
 from handlers.report.files import folder_of, keep
 from handlers.report.render import as_html, as_markdown
@@ -87,7 +87,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "errors": await _errors(tx),
             "log_errors": log_errors,
             "freshness": await _freshness(tx, view.at),
-            "judgements": await judgements(tx, current),
+            "judgements": await stretches(tx, current),
             "operations": [_operation(operation) for operation in await intents.operations(tx, current)],
             "files": [
                 {"path": _relative(core, current, file.path), "sha256": file.sha256}

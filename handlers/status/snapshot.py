@@ -21,7 +21,7 @@ from handlers.queue.limits import limits
 from handlers.release import due, journal, left_behind, lock
 from handlers.release.due import Care
 from handlers.release.ledger import dead_letters, releases
-from handlers.release.ledger.records import JudgementRecord, judgements
+from handlers.release.ledger.records import Stretch, stretches
 from handlers.release.ledger.releases import PhaseRecord
 from handlers.release.lock import Holder
 from handlers.release.note import HostNote, NextLook
@@ -87,7 +87,7 @@ async def read(engine: AsyncEngine, environment: str, release_id: str | None = N
 
 async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Holder | None) -> StatusView:
     records = await releases.phase_records(tx, release)
-    judgement_records = await judgements(tx, release)
+    judged = await stretches(tx, release)
     plan = await releases.plan(tx, release.id)
     progress = (await tx.execute(SQL["progress"], {"release_id": release.id})).one()
     current = records[-1]
@@ -97,7 +97,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         environment=release.environment,
         at=at,
         release=release,
-        why=_why(release, current, judgement_records),
+        why=_why(release, current, judged),
         need=_need(release, care),
         next_what=next_look.what,
         # Nobody keeps the appointment of a controller that died.
@@ -119,7 +119,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         events_settled=progress.settled,
         events_set_aside=sum(releases.set_aside(records).values()),
         differences=_differences(release, await stored_settings(tx, release)),
-        findings=dict(Counter(str(record.finding) for record in judgement_records)),
+        findings=_findings(judged),
         taken_back=_taken_back(release, records),
         left_behind=await left_behind.kinds(tx, release) if release.phase in _ROLLBACK_ENDED else (),
     )
@@ -141,15 +141,22 @@ def _running_seconds(release: Release, current: PhaseRecord, care: Care, at: dat
     return note.watched_seconds + max(0.0, (until - note.watched_at).total_seconds()) * release.speed
 
 
-def _why(release: Release, current: PhaseRecord, judgement_records: list[JudgementRecord]) -> str:
+def _findings(judged: list[Stretch]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for stretch in judged:
+        counts[str(stretch.finding)] += stretch.number
+    return dict(counts)
+
+
+def _why(release: Release, current: PhaseRecord, judged: list[Stretch]) -> str:
     """The newest judgement of the running phase, otherwise its progress.
 
     For an ended, held or rolling back release it is the conclusion of the phase before, which is the cause.
     """
     own = [
         record
-        for record in judgement_records
-        if record.taken_at >= current.started_at and record.phase is release.phase
+        for record in judged
+        if record.until >= current.started_at and record.phase is release.phase
     ]
     if own:
         return own[-1].sentence

@@ -46,6 +46,26 @@ class JudgementRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """Judgements by one rule, one after the other and with the same finding in one phase: the looks of a watch."""
+
+    phase: Phase
+    rule: str
+    finding: Finding
+    taken_at: datetime
+    until: datetime
+    """The time of the last one."""
+    number: int
+    sentence: str
+    """Of the last one."""
+
+    @classmethod
+    def from_row(cls, row: Row[Any]) -> Stretch:
+        """From the query `stretches`."""
+        return cls(**{**row._mapping, "phase": Phase(row.phase), "finding": Finding(row.finding)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quarantine:
     """A quarantined revision, and the release that rolled it back."""
 
@@ -87,6 +107,13 @@ async def judgements(bind: Bind, release: Release) -> list[JudgementRecord]:
     async with transaction(bind) as tx:
         rows = await tx.execute(SQL["judgements"], {"release_id": release.id})
         return [JudgementRecord.from_row(row) for row in rows]
+
+
+async def stretches(bind: Bind, release: Release) -> list[Stretch]:
+    """Every judgement about the release without its inputs, in order of the last of each stretch."""
+    async with transaction(bind) as tx:
+        rows = await tx.execute(SQL["stretches"], {"release_id": release.id})
+        return [Stretch.from_row(row) for row in rows]
 
 
 async def quarantine(bind: Bind, release: Release, reason: str) -> None:

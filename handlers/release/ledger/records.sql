@@ -10,6 +10,21 @@ RETURNING id, phase::text, taken_at, finding::text, sentence, inputs::text;
 SELECT id, phase::text, taken_at, finding::text, sentence, inputs::text
 FROM runbook.judgement WHERE release_id = :release_id ORDER BY id;
 
+-- stretches --
+-- Judgements about a release by one rule, one after the other and with the same finding in one phase, as one row each.
+WITH numbered AS (
+    SELECT id, phase, taken_at, finding, sentence, coalesce(rule, '') AS rule,
+        row_number() OVER (PARTITION BY rule ORDER BY id)
+            - row_number() OVER (PARTITION BY rule, phase, finding ORDER BY id) AS stretch
+    FROM runbook.judgement
+    WHERE release_id = :release_id
+)
+SELECT phase::text, rule, finding::text, min(taken_at) AS taken_at, max(taken_at) AS until, count(*) AS number,
+    (array_agg(sentence ORDER BY id DESC))[1] AS sentence
+FROM numbered
+GROUP BY rule, phase, finding, stretch
+ORDER BY max(id);
+
 -- quarantine --
 -- Quarantine a revision: it is refused until a named person lifts that.
 INSERT INTO runbook.quarantine (environment, revision, release_id, reason)
