@@ -23,6 +23,8 @@ class Course:
     """Whether it is a unit of evidence."""
     promotes: bool = False
     """Whether it is a unit of the promotion: a record once in ten minutes."""
+    backoff: float = 0.0
+    """How long it was to wait between its attempts: nobody has it then."""
     waiting_since: float | None = None
     parent: str = ""
     ended: float | None = None

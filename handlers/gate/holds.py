@@ -40,6 +40,8 @@ class Holds:
     """How long a person held everything, until the last release."""
     _pauses: list[tuple[float, float]] = field(default_factory=list)
     """When a person held anything, or the gate nearly everything: parents could not come."""
+    _spans: list[tuple[str, float, float]] = field(default_factory=list)
+    """What a person holds or held: the stream, from when, until when."""
     _probing: bool = False
     """Whether the gate holds all types to their probes."""
     _open_since: dict[str, float] = field(default_factory=dict)
@@ -61,7 +63,9 @@ class Holds:
         told, at = fact.told, fact.at
         match fact.kind:
             case "held":
-                self.by_person.setdefault(str(told["seg"]), at)
+                if str(told["seg"]) not in self.by_person:
+                    self.by_person[str(told["seg"])] = at
+                    self._spans.append((str(told["seg"]), at, FOREVER))
             case "released":
                 self._release(str(told["seg"]), at)
             case "upstream":
@@ -93,6 +97,10 @@ class Holds:
     def _release(self, stream: str, at: float) -> None:
         since = self.by_person.pop(stream, None)
         if since is not None:
+            self._spans = [
+                (name, begin, at if name == stream and end == FOREVER else end)
+                for name, begin, end in self._spans
+            ]
             self._open_since[stream] = at
             self._stopped += at - max(since, 0.0) if stream == POOLED else 0.0
 
@@ -122,6 +130,16 @@ class Holds:
         return sum(
             max(min(end, until) - max(begin, since), 0.0) for begin, end in self._pauses if end > since
         )
+
+    def held(self, entity: str, since: float, until: float) -> float:
+        """How long between *since* and *until* a person held the type, or all."""
+        spans = sorted((begin, end) for name, begin, end in self._spans if name in (POOLED, entity))
+        total, reached = 0.0, since
+        for begin, end in spans:
+            begin, end = max(begin, reached), min(end, until)
+            if end > begin:
+                total, reached = total + end - begin, end
+        return total
 
     @property
     def upstream_away(self) -> bool:

@@ -62,8 +62,8 @@ class Item:
     admitted: float | None = None
     former: bool = False
     """Whether a worker of the former revision took it."""
-    attempts: tuple[tuple[float, bool, str | None], ...] = ()
-    """Attempts that failed: when, whether no retry cures the error, and its fingerprint."""
+    attempts: tuple[tuple[float, bool, str | None, float | None], ...] = ()
+    """Attempts that failed: when, whether no retry cures the error, its fingerprint, and when the next one is due."""
     waits: tuple[tuple[float, str], ...] = ()
     """When it began to wait, and for which parent."""
     woken: tuple[float, ...] = ()
@@ -84,8 +84,9 @@ class Item:
         if self.admitted is not None:
             former = {"revision": "former"} if self.former else {}
             yield {"ev": "arrive", "t": self.admitted, "arrived": self.came_in, **about, **former}
-        for at, hard, fingerprint in self.attempts:
-            yield {"ev": "attempt_failed", "t": at, "id": self.id, "hard": hard, "fingerprint": fingerprint}
+        for at, hard, fingerprint, due in self.attempts:
+            why = {"hard": hard, "fingerprint": fingerprint, "due": due}
+            yield {"ev": "attempt_failed", "t": at, "id": self.id, **why}
         if self.instant is not None:
             yield {"ev": "instant", "t": self.instant[0], "id": self.id, "error": self.instant[1]}
         for at, parent in self.waits:
@@ -175,7 +176,7 @@ def _happens(item: Item, fact: Fact) -> bool:
     told, at = fact.told, fact.at
     match fact.kind:
         case "attempt_failed":
-            attempt = (at, bool(told.get("hard")), told.get("fingerprint"))
+            attempt = (at, bool(told.get("hard")), told.get("fingerprint"), told.get("due"))
             new, item.attempts = attempt not in item.attempts, _with(item.attempts, attempt)
         case "waits":
             wait = (at, str(told.get("parent", "")))

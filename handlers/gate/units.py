@@ -27,7 +27,11 @@ class Units:
     """Reads facts about items in the order of their times, and keeps the tables."""
 
     def __init__(
-        self, parameters: Parameters, before: DayBefore, paused: Callable[[float, float], float]
+        self,
+        parameters: Parameters,
+        before: DayBefore,
+        paused: Callable[[float, float], float],
+        stopped: Callable[[str, float, float], float] = lambda _entity, _since, _until: 0.0,
     ) -> None:
         self.parameters = parameters
         self.before = before
@@ -52,6 +56,8 @@ class Units:
         self.limit_wait = max(parameters.wait_min_s, parameters.wait_factor * (before.wait_p99_s or 0.0))
         self._paused = paused
         """How much of a time was held, so that nobody's parent could come."""
+        self._stopped = stopped
+        """How much of a time a person held a type."""
         self._records: dict[tuple[str, str], Record] = {}
         self._missing: set[str] = set()
         """The parents that were waited for too long. Each counts once."""
@@ -87,6 +93,7 @@ class Units:
         match fact.kind:
             case "attempt_failed":
                 self._attempt(course, fact.at, bool(fact.told.get("hard")), fact.told.get("fingerprint"))
+                course.backoff += max((fact.told.get("due") or fact.at) - fact.at, 0.0)
             case "instant":
                 self.instant = self.instant or (course.entity, str(fact.told.get("error", "")))
             case "waits":
@@ -225,8 +232,17 @@ class Units:
                 continue
             self._fail(course, due)
             if due - clock >= self.parameters.stuck_s and not course.known:
+                if (later := clock + self.parameters.stuck_s + self._waited(course, due)) > due:
+                    heapq.heappush(self._clocks, (later, course.id, clock))
+                    continue
                 self._harden(course, due)
             self._touch(course, math.nextafter(due, math.inf))
+
+    def _waited(self, course: Course, now: float) -> float:
+        """How long nobody was to have it: between its attempts, and while a person held its type then."""
+        if not course.backoff:
+            return 0.0
+        return course.backoff + self._stopped(course.entity, course.clock, now)
 
     def _age_waiting(self, now: float) -> None:
         """In the order in which they began to wait: of those that miss one parent, the first counts."""

@@ -146,11 +146,18 @@ class Facts:
         if not attempts and change.last is not None and not waits and change.status is not Status.COMPLETED:
             # The ERP's own workers keep the last one only.
             attempts = (change.last,)
-        for attempt in attempts:
+        dues = [*(each.at for each in attempts[1:]), change.due]
+        for attempt, due in zip(attempts, dues, strict=False):
             at = max(self.timeline.at(attempt.at), admitted)
             if at in told.attempts:
                 continue
-            yield {"ev": "attempt_failed", "t": at, "hard": attempt.hard, "fingerprint": attempt.fingerprint}
+            fact: Fact = {
+                "ev": "attempt_failed",
+                "t": at,
+                "hard": attempt.hard,
+                "fingerprint": attempt.fingerprint,
+            }
+            yield fact if due is None else fact | {"due": self.timeline.at(due)}
             if not told.instant and (name := self._instant(attempt)):
                 yield {"ev": "instant", "t": at, "error": name}
 

@@ -85,6 +85,8 @@ class Change:
     """The first parent that it waits for."""
     last: Attempt | None = None
     """The error with which it ended or waits for a retry."""
+    due: datetime | None = None
+    """When the next attempt is due, if one is."""
 
     @property
     def is_ended(self) -> bool:
@@ -116,6 +118,7 @@ class Change:
             waits_since=row.started_at if waits else None,
             parent=str(parents[0]) if parents else "",
             last=_last(row, result) if row.error or row.code else None,
+            due=row.next_retry_at if status is Status.RETRY else None,
         )
 
 

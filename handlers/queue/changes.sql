@@ -44,7 +44,7 @@ SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id AS key, q.statu
          -- A time that lies before the event or in the future was written without a zone: it says nothing.
          WHEN q.status <> 'pending' AND q.started_at BETWEEN q.created_at AND clock_timestamp() THEN q.started_at
     END AS admitted,
-    q.started_at, q.completed_at, q.error_code AS code, left(q.error_message, 300) AS error,
+    q.started_at, q.completed_at, q.next_retry_at, q.error_code AS code, left(q.error_message, 300) AS error,
     jsonb_build_object(
         'class', q.processing_result -> 'class', 'fingerprint', q.processing_result -> 'fingerprint',
         'revision', q.processing_result -> 'revision', 'parents', q.processing_result -> 'parents',

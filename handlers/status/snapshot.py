@@ -154,9 +154,7 @@ def _why(release: Release, current: PhaseRecord, judged: list[Stretch]) -> str:
     For an ended, held or rolling back release it is the conclusion of the phase before, which is the cause.
     """
     own = [
-        record
-        for record in judged
-        if record.until >= current.started_at and record.phase is release.phase
+        record for record in judged if record.until >= current.started_at and record.phase is release.phase
     ]
     if own:
         return own[-1].sentence
