@@ -38,7 +38,8 @@ SELECT gen_random_uuid(), (SELECT id FROM tds_inbox_events LIMIT 1),
     '{status}', {attempts}, at, {taken}, {taken}, {owner}, {lease},
     {result}
 FROM generate_series(1, {rows}) AS n
-CROSS JOIN LATERAL (SELECT clock_timestamp() - interval '{oldest}' * (1 - n::float8 / {rows}) - interval '{newest}' AS at) t
+CROSS JOIN LATERAL (SELECT clock_timestamp() - interval '{oldest}' * (1 - n::float8 / {rows})
+    - interval '{newest}' AS at) t
 """
 
 

@@ -33,7 +33,7 @@ from handlers.release.decisions import Verb
 from handlers.release.ledger.requests import Request
 from handlers.release.note import HeldBy, PhaseNote
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
-from tasks import deploy, from_hosts, ledger, plan, probe, report, requests
+from tasks import deploy, from_hosts, ledger, looking, plan, probe, report, requests
 from tasks.lock import held
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,12 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
             taken = Conclusion(verdict=Verdict.FAIL, sentence=sentence, blames_revision=False)
             run = await ledger.enter(run, Phase.ROLLING_BACK, taken)
         with sigterm() as terminated:
-            while run.phase in STEPS:
-                run = await _run_phase(run, scope, terminated)
+            try:
+                while run.phase in STEPS:
+                    run = await _run_phase(run, scope, terminated)
+            finally:
+                # Whatever ended it: nobody looks any more, or the former workers come back.
+                await looking.open_intake(run)
         if run.phase is Phase.ROLLING_BACK:
             tried_before = locked.phase is Phase.ROLLBACK_FAILED
             run = await undo(run, keep_trying_seconds=RETRY_SECONDS if tried_before else None)

@@ -208,12 +208,12 @@ def test_retries_and_fresh_events_are_claimed_by_the_same_rules() -> None:
         "WHERE q.status = 'retry'",
         "AND q.next_retry_at <= now()",
         "ORDER BY q.next_retry_at, q.created_at, q.id",
-        "LIMIT CAST(:limit AS bigint)",
+        "LIMIT least(CAST(:limit AS bigint), CAST(:retries_max AS bigint))",
     ]
     assert [line.strip() for line in fresh if line not in retries] == [
         "WHERE q.status = 'pending'",
         "ORDER BY q.priority, q.created_at, q.id",
-        "LIMIT (SELECT CAST(:limit AS bigint) - count(*) FROM retries)",
+        "LIMIT (SELECT least(CAST(:limit AS bigint) - count(*), CAST(:fresh_max AS bigint)) FROM retries)",
     ]
 
 

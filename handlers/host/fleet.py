@@ -60,8 +60,11 @@ async def roll_out(
     change: HostChange,
     healthy: Healthy | None = None,
     must_pause: MustPause = _never,
+    before_workers: Callable[[], Awaitable[None]] | None = None,
 ) -> RollOut:
     """Activate the revision: prepare all hosts, stop all workers, switch in groups, start all workers.
+
+    *before_workers* is awaited right before the workers start.
 
     Old and new workers never run at the same time, except while it is paused. It ends at the first failure. Raises
     LockLost when a host refuses the fencing token, and DatabaseDown when an intent or an outcome could not be recorded:
@@ -84,6 +87,8 @@ async def roll_out(
     if ended := await _switch_groups(able, journal, healthy, must_pause):
         return ended
     if has_workers:
+        if before_workers is not None:
+            await before_workers()
         await journal.run_on("start workers", start_workers, able)
     return journal.conclude(f"{len(able)} of {len(shells)} hosts are on {short(change.revision)}")
 

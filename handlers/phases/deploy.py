@@ -13,6 +13,7 @@ from handlers.host.fleet import roll_out
 from handlers.host.health import FleetHealth, until_healthy
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import FENCED, HostChange
+from handlers.phases.intake import hold_at_the_switch
 from handlers.phases.probe import blaming_for_database, record_host_notes
 from handlers.release.decisions import Verb
 from handlers.release.ledger import intents, releases, requests
@@ -50,7 +51,9 @@ async def deploy_release(core: Core, release: Release) -> Conclusion:
             return bool(asked)
 
         try:
-            rolled_out = await roll_out(shells, change, healthy, must_pause)
+            rolled_out = await roll_out(
+                shells, change, healthy, must_pause, lambda: hold_at_the_switch(core, release)
+            )
         except Fenced as error:
             return await _fenced(core, release, error)
     # An earlier attempt of this release may have changed a host that this one has not reached.

@@ -16,15 +16,16 @@ from handlers.core import Core
 from handlers.database import clock
 from handlers.database.clock import Moment
 from handlers.database.transaction import transaction
-from handlers.environment.model import Environment
 from handlers.errors import LEDGER_AWAY
 from handlers.gate.day_before import DayBefore
-from handlers.gate.parameters import POOLED, Parameters
+from handlers.gate.parameters import POOLED
 from handlers.gate.sequential import Gate
 from handlers.gate.values import Finding, Judgement
 from handlers.phases.facts import Fact, Facts, Timeline
+from handlers.phases.intake import Intake
 from handlers.phases.measure import concluded
-from handlers.queue import limits
+from handlers.phases.numbers import parameters
+from handlers.queue import limits, throttle
 from handlers.queue.changes import changes
 from handlers.queue.event import EntityType
 from handlers.release.ledger import dead_letters, intents, records, releases
@@ -41,28 +42,6 @@ READ_AGAIN = timedelta(seconds=120)
 """So far back every look reads: a transaction that was long under way shows what it did with the time of its start."""
 SET_SECONDS = 5.0
 """A clock that gained more than this between two looks was set: no clock drifts that fast."""
-MACHINE_SECONDS, SLOW_MACHINE_SECONDS, TICK_MACHINE_SECONDS = 5.0, 1.0, 0.5
-"""No age counts, and no look comes, sooner than this, in real seconds: a machine is no faster in a rehearsal."""
-
-
-def parameters(environment: Environment, speed: float) -> Parameters:
-    """The numbers of the gate for an environment, in runbook seconds. *speed* is how many of them a real one has."""
-    bars, watch = environment.gate, environment.watch
-
-    def at_least(seconds: float, real: float) -> float:
-        return seconds if speed <= 1 else max(seconds, real * speed)
-
-    defaults = Parameters()
-    return Parameters(
-        ok=bars.good_percent / 100,
-        tolerable=bars.tolerable / 100,
-        bad=bars.roll_back_percent / 100,
-        deadline_s=at_least(watch.late_seconds, MACHINE_SECONDS),
-        slow_s=at_least(min(defaults.slow_s, watch.late_seconds / 4), SLOW_MACHINE_SECONDS),
-        tick_s=at_least(defaults.tick_s, TICK_MACHINE_SECONDS),
-        watch_s=watch.window_seconds,
-        records_min=bars.outcomes_min,
-    )
 
 
 class Looker:
@@ -76,8 +55,7 @@ class Looker:
         self.moment = moment
         """The newest look, by both clocks."""
         self._read_until = moment.database if begin is None else facts.timeline.switched_at
-        self.name = name
-        """Under which it holds the intake."""
+        self.intake = Intake(name)
         self.judgement: Judgement | None = None
         """The newest one."""
         self._begin = begin
@@ -150,7 +128,7 @@ class Looker:
         self.facts.forget(before - 2 * READ_AGAIN.total_seconds() * self.facts.timeline.speed)
         judgement = self.gate.decide(now, left=left) if steers else self.gate.verdict(now, left=left)
         if steers:
-            await self._steer(core, now)
+            await self.intake.steer(core, self.gate, now - self.now)
         await self._record(core, release, judgement, left)
         self.moment, self._read_until = moment, moment.database
         return judgement
@@ -168,11 +146,15 @@ class Looker:
     def _tell(self, facts: Sequence[Fact]) -> None:
         for fact in facts:
             self.gate.observe(fact)
+            if fact["ev"] == "arrive":
+                self.intake.admitted[fact["seg"]] += 1
         self._unstored += facts
 
     def _holds(self, in_force: Sequence[limits.Limit], now: float) -> list[Fact]:
         """What people hold, and what they do not hold any more."""
-        held = {limit.entity or POOLED: limit.set_by for limit in in_force if limit.set_by != self.name}
+        held = {
+            limit.entity or POOLED: limit.set_by for limit in in_force if limit.set_by != self.intake.name
+        }
         facts: list[Fact] = [
             {"ev": "held", "t": now, "seg": stream, "by": by}
             for stream, by in held.items()
@@ -183,12 +165,9 @@ class Looker:
         self._stopped = {
             str(limit.entity or POOLED)
             for limit in in_force
-            if limit.set_by != self.name and not limit.per_ten_seconds
+            if limit.set_by != self.intake.name and not limit.per_ten_seconds
         }
         return facts
-
-    async def _steer(self, core: Core, now: float) -> None:
-        """Hold the intake to what the gate lets through."""
 
     async def _record(self, core: Core, release: Release, judgement: Judgement, left: float) -> None:
         """Record the look with everything that the gate was told since the last one that could be recorded."""
@@ -226,7 +205,7 @@ async def begin(core: Core, release: Release) -> Looker:
         facts,
         moment if not looks else _moment_of(looks[-1], moment),
         begin=None if looks else {"types": types, "before": before.as_json(), "parameters": asdict(numbers)},
-        name=throttle_name(release.id),
+        name=throttle.gate_of(release.id),
     )
     looker.resume(looks, timeline.at(moment.database))
     return looker
@@ -236,19 +215,9 @@ async def until_breach(core: Core, release: Release, looker: Looker) -> Conclusi
     """Look every ten runbook seconds beside a phase; returns when the gate finds a breach, and at no other time."""
     while True:
         judgement = await looker.look(core, release, left=looker.gate.parameters.watch_s)
-        await releases.note(core.database, release, PhaseNote(looked=judgement.sentence))
         if judgement.finding is Finding.UNHEALTHY:
             return concluded(judgement, PhaseNote(finding=judgement.finding))
         await core.clock.sleep(looker.gate.parameters.tick_s)
-
-
-async def open_intake(core: Core, release: Release) -> None:
-    """Give the intake free, whatever the gate held."""
-
-
-def throttle_name(release_id: str) -> str:
-    """The name under which the gate of a release holds the intake."""
-    return f"the gate of release {release_id}"
 
 
 def switched_at(phases: Sequence[PhaseRecord], operations: Sequence[OperationRecord]) -> datetime | None:

@@ -103,6 +103,8 @@ async def lock(
         "bytes_max": bytes_max,
         "lost": False,
         "kept": [],
+        "retries_max": limit,
+        "fresh_max": limit,
     }
     rows = (await tx.execute(_LOCK, values)).all()
     if rows and rows[0].locked > len(rows):
@@ -161,21 +163,31 @@ def _in_order(events: Iterable[Event]) -> list[Event]:
 async def _claim_within(
     tx: AsyncConnection, take: Callable[..., Awaitable[list[Event]]], kinds: list[EntityType], limit: int
 ) -> list[Event]:
-    """Claim up to the limits: first the types with their own limit, then the others."""
+    """Claim up to the limits: first retries that they do not concern, then types with a limit, then the others."""
     allowance = await intake_room.allowance(tx)
     if allowance is None:
         return []
-    remaining = limit if allowance.total is None else min(limit, allowance.total)
     events: list[Event] = []
+    free = allowance.retries_of(kinds)
+    if free:
+        events += await take(kinds=free, limit=limit, kept=allowance.locked, fresh_max=0)
+    counted: list[Event] = []
+    remaining = limit - len(events)
+    remaining = remaining if allowance.total is None else min(remaining, allowance.total)
     for group, group_limit in (
         *(([kind], allowance.by_type[kind]) for kind in kinds if kind in allowance.by_type),
         ([kind for kind in kinds if kind not in allowance.by_type], limit),
     ):
-        number = min(group_limit, remaining - len(events))
+        number = min(group_limit, remaining - len(counted))
         if group and number > 0:
-            events += await take(kinds=group, limit=number, kept=allowance.locked)
-    await intake_room.take(tx, Counter(event.entity for event in events), allowance.locked)
-    return events
+            counted += await take(
+                kinds=group,
+                limit=number,
+                kept=allowance.locked,
+                retries_max=0 if set(group) <= set(free) else None,
+            )
+    await intake_room.take(tx, Counter(event.entity for event in counted), allowance.locked)
+    return events + counted
 
 
 async def _claim(
@@ -189,6 +201,8 @@ async def _claim(
     bytes_max: int,
     lost: bool = False,
     kept: Sequence[str] = (),
+    retries_max: int | None = None,
+    fresh_max: int | None = None,
 ) -> list[Event]:
     """The statement. It takes nothing while one of *kinds* has a limit that is not among those *kept* by the caller."""
     rows = await tx.execute(
@@ -202,6 +216,8 @@ async def _claim(
             "bytes_max": bytes_max,
             "lost": lost,
             "kept": list(kept),
+            "retries_max": limit if retries_max is None else retries_max,
+            "fresh_max": limit if fresh_max is None else fresh_max,
         },
     )
     return [event_of(row) for row in rows]

@@ -79,7 +79,7 @@ WITH busy AS (SELECT CAST(NULL AS uuid) AS id WHERE false)
       AND (first.id IS NULL OR (q.created_at, q.id) <= (first.created_at, first.id))
       AND NOT (SELECT is_limited FROM intake)
     ORDER BY q.next_retry_at, q.created_at, q.id
-    LIMIT CAST(:limit AS bigint)
+    LIMIT least(CAST(:limit AS bigint), CAST(:retries_max AS bigint))
     FOR UPDATE OF q SKIP LOCKED
 ), fresh AS (
     SELECT q.id, q.entity_type, q.source_entity_id, q.created_at, pg_column_size(q.validated_payload) AS bytes,
@@ -117,7 +117,7 @@ WITH busy AS (SELECT CAST(NULL AS uuid) AS id WHERE false)
       AND NOT (SELECT is_limited FROM intake)
     -- The order of the queue's own index: priority 1 before 10. Receivers always write 5.
     ORDER BY q.priority, q.created_at, q.id
-    LIMIT (SELECT CAST(:limit AS bigint) - count(*) FROM retries)
+    LIMIT (SELECT least(CAST(:limit AS bigint) - count(*), CAST(:fresh_max AS bigint)) FROM retries)
     FOR UPDATE OF q SKIP LOCKED
 ), locked AS (
     SELECT id, entity_type, source_entity_id, created_at, bytes, is_packed FROM retries

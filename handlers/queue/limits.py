@@ -20,14 +20,12 @@ from handlers.database.transaction import Bind, remembered_yes, transaction
 from handlers.errors import Refused
 from handlers.queue import redrive
 from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
-from handlers.queue.room import ALL, limits_exist
+from handlers.queue.room import ALL, GATE, limits_exist
 
 SECONDS_MAX = 24 * 3600.0
 WINDOW_SECONDS = 10.0
 """The time over which the limit of a person counts."""
 INT_MAX = 2**31 - 1
-GATE = "gate of "
-"""How the name of a gate begins. Nobody else may use such a name."""
 
 _SQL = queries(__name__)
 

@@ -7,7 +7,7 @@ together they never exceed it. Events over the limit stay pending and unchanged.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,6 +16,8 @@ from handlers.database.queries import queries
 from handlers.database.transaction import remembered_yes
 from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
 
+GATE = "gate of "
+"""How the name begins under which a gate sets limits. It is no name for a person."""
 ALL = "*"
 """The entity type in the table for a limit on all types together."""
 
@@ -28,8 +30,17 @@ class Allowance:
 
     total: int | None
     by_type: dict[EntityType, int]
+    by_gate: frozenset[str] = frozenset()
+    """The names of those limits that a gate has set: they apply to what no worker has taken before."""
     locked: tuple[str, ...] = ()
     """The names of the limits in the table. They are locked until the transaction ends."""
+
+    def retries_of(self, kinds: Iterable[EntityType]) -> list[EntityType]:
+        """The types of which retries are free: only a gate limits them. It has admitted these events already."""
+        if not self.by_gate or (ALL in self.locked and ALL not in self.by_gate):
+            return []
+        people = {name for name in self.locked if name not in self.by_gate}
+        return [kind for kind in kinds if QUEUE_NAMES[kind] not in people]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +78,12 @@ async def allowance(tx: AsyncConnection) -> Allowance | None:
     locked = (await tx.execute(_SQL["lock_limits"])).scalars().all()
     if not locked:
         return None
-    rows = (await tx.execute(_SQL["room"], {"locked": list(locked)})).all()
+    rows = (await tx.execute(_SQL["room"], {"locked": list(locked), "gate": GATE})).all()
     remaining = {row.entity_type: int(row.room) for row in rows}
     return Allowance(
         total=remaining.get(ALL),
         by_type={ENTITY_TYPES[name]: number for name, number in remaining.items() if name in ENTITY_TYPES},
+        by_gate=frozenset(row.entity_type for row in rows if row.by_gate),
         locked=tuple(locked),
     )
 

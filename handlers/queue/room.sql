@@ -23,7 +23,7 @@ SELECT i.entity_type, greatest(0, i.per_ten_seconds - coalesce((
     -- now() is what the claim writes to `started_at`. By those times no window holds more than the limit.
     WHERE t.at > now() - make_interval(
         secs => coalesce(CAST(to_jsonb(i) ->> 'window_seconds' AS double precision), 10))
-), 0)) AS room
+), 0)) AS room, starts_with(i.set_by, :gate) AS by_gate
 FROM runbook.intake i
 WHERE i.entity_type = ANY (CAST(:locked AS text[]));
 

@@ -17,8 +17,8 @@ from handlers.database.transaction import Bind, transaction
 from handlers.errors import Refused
 from handlers.queue import redrive
 from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType
-from handlers.queue.limits import GATE, INT_MAX, SECONDS_MAX, WINDOW_SECONDS, Limit, limits, windows_exist
-from handlers.queue.room import ALL, limits_exist
+from handlers.queue.limits import INT_MAX, SECONDS_MAX, WINDOW_SECONDS, Limit, limits, windows_exist
+from handlers.queue.room import ALL, GATE, limits_exist
 
 _SQL = queries(__name__)
 

@@ -18,7 +18,7 @@ from handlers.gate.day_before import DayBefore
 from handlers.gate.values import Judgement
 from handlers.phases import looking
 from handlers.phases.looking import Looker
-from handlers.queue import settle
+from handlers.queue import limits, settle
 from handlers.queue.event import ErrorClass
 from handlers.release.ledger import releases
 from handlers.release.phase import Phase, Release, Verdict
@@ -73,10 +73,16 @@ async def look(core: Core, run: Release, looker: Looker, *, left: float = WHOLE_
     return await looker.look(core, run, left=left)
 
 
+async def taken(engine: AsyncEngine, *ids: UUID) -> None:
+    """A worker takes these events, whatever the gate holds at this moment."""
+    await limits.lift_all(engine)
+    assert len(await claim(engine, "w", ids=list(ids))) == len(ids)
+
+
 async def applied(engine: AsyncEngine, key: str, *, by: str = TO, **columns: Any) -> UUID:
     """An event that a worker of the revision *by* has applied."""
     id_ = await event(engine, key, **columns)
-    await claim(engine, "w", ids=[id_])
+    await taken(engine, id_)
     async with engine.begin() as tx:
         await settle.complete(tx, owner="w", revision=by, results={id_: APPLIED})
     return id_
@@ -93,7 +99,7 @@ async def buried(
 ) -> UUID:
     """An event that a worker of the revision *by* has made a dead letter."""
     id_ = await event(engine, key, **columns)
-    await claim(engine, "w", ids=[id_])
+    await taken(engine, id_)
     async with engine.begin() as tx:
         await settle.bury(tx, owner="w", revision=by, failures=[failure(id_, error_class, message)])
     return id_

@@ -13,7 +13,7 @@ from handlers.gate.parameters import Parameters
 from handlers.gate.sequential import Gate
 from handlers.gate.values import Finding
 from handlers.gate.weigh import weigh_again
-from handlers.phases import looking
+from handlers.phases import intake, looking
 from handlers.queue import limits, settle
 from handlers.queue.changes import day_before
 from handlers.queue.event import EntityType, ErrorClass
@@ -276,3 +276,67 @@ async def test_every_look_can_be_judged_again(tmp_path: Path, database_url: str,
     weighed = stored[-1].inputs["weighed"]
     assert weigh_again(weighed)[0] == pytest.approx(weighed["odds"])
     assert stored[-1].finding is Finding.UNHEALTHY
+
+
+async def test_the_gate_holds_the_intake_from_the_switch_on_and_opens_it(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """To three at first; with probes that complete to more; at the end to none."""
+    async with looked_at(tmp_path, database_url) as (core, run, looker):
+        await intake.hold_at_the_switch(core, run)
+        assert [each.per_ten_seconds for each in await limits.limits(engine)] == [3]
+        for number in range(3):
+            await applied(engine, f"{number}")
+        await look(core, run, looker)
+        assert [each.per_ten_seconds for each in await limits.limits(engine)] == [3]
+        for number in range(3):
+            await applied(engine, f"more {number}")
+        await look(core, run, looker)
+        (limit,) = await limits.limits(engine)
+        assert (limit.per_ten_seconds, limit.set_by, limit.entity) == (6, f"gate of release {run.id}", None)
+        await intake.open_intake(core, run)
+        assert await limits.limits(engine) == []
+
+
+async def test_on_suspicion_nothing_comes_in_until_the_probes_have_ended(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """Three are in the workers' hands without an end: no fourth."""
+    async with looked_at(tmp_path, database_url) as (core, run, looker):
+        await claim(engine, "w", ids=[await event(engine, f"{number}") for number in range(3)])
+        await look(core, run, looker)
+        assert [each.per_ten_seconds for each in await limits.limits(engine)] == [0]
+
+
+async def test_the_limit_of_a_person_is_left_alone_and_told_to_the_gate(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """It is theirs until it ends: nothing passes, and nothing fails, while they hold it."""
+    async with looked_at(tmp_path, database_url) as (core, run, looker):
+        for number in range(25):
+            await applied(engine, f"{number}")
+        await limits.limit(engine, None, per_ten_seconds=1, seconds=600, by="ops-a", reason="a check")
+        judgement = await look(core, run, looker, left=-1)
+        assert (judgement.finding, judgement.sentence) == (
+            Finding.INCONCLUSIVE,
+            "a person holds all types",
+        )
+        assert [(each.set_by, each.per_ten_seconds) for each in await limits.limits(engine)] == [("ops-a", 1)]
+        await intake.open_intake(core, run)
+        assert len(await limits.limits(engine)) == 1
+
+
+async def test_workers_that_know_no_limits_are_noticed(
+    tmp_path: Path, database_url: str, engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says so once; the gate goes on without the hold."""
+    async with looked_at(tmp_path, database_url) as (core, run, looker):
+        await look(core, run, looker)
+        for number in range(30):
+            id_ = await event(engine, f"{number}")
+            now = "sql:clock_timestamp()"
+            await change(engine, id_, status="completed", started_at=now, completed_at=now)
+        await look(core, run, looker)
+        assert "the workers do not honour limits: they took 30 items" in looker.intake.ignored
+        await look(core, run, looker)
+    assert caplog.text.count("the workers do not honour limits") == 1

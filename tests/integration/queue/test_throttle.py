@@ -22,6 +22,8 @@ from handlers.queue.claim import lock
 from handlers.queue.event import EntityType, Event, Outcome, Result
 from handlers.queue.throttle import Throttled, gate_of, release, throttle
 from handlers.worker.worker import Worker, new_owner
+from tests.integration.queue.events import change
+from tests.integration.queue.events import event as put
 from tests.integration.queue.test_limits import BILL, INVOICE, PRODUCT, claim, fill, forget
 
 GATE = gate_of("2026-11-29.1")
@@ -400,3 +402,20 @@ async def test_the_database_refuses_a_window_that_old_workers_do_not_count(
     with pytest.raises(IntegrityError, match="counts_over_ten_seconds_or_less"):
         async with engine.begin() as tx:
             await tx.execute(text("UPDATE runbook.intake SET window_seconds = :s"), {"s": seconds})
+
+
+async def test_what_is_tried_again_is_not_limited_by_a_gate(engine: AsyncEngine) -> None:
+    """It has admitted these events already: held back, each of them would look as if it were stuck."""
+    again = {"status": "retry", "next_retry_at": "sql:now()", "attempt_count": 1}
+    ids = [await put(engine, f"{number}", **again) for number in range(9)]
+    fresh = [await put(engine, f"fresh {number}") for number in range(9)]
+    await hold(engine, {None: 0})
+    assert {each.id for each in await claim(engine)} == set(ids)
+    await hold(engine, {None: 2})
+    taken = {each.id for each in await claim(engine)}
+    assert len(taken) == 2
+    assert taken <= set(fresh)
+    for id_ in ids:
+        await change(engine, id_, **again, locked_by=None)
+    await limits.limit(engine, PRODUCT, per_ten_seconds=0, seconds=60, **OPS)
+    assert await claim(engine) == [], "a person limits all of it"

@@ -284,7 +284,7 @@ async def test_text_from_outside_cannot_break_the_page(core: Core) -> None:
     assert not [line for line in lines if line.startswith("# ") and "Release" not in line]
     rows = [line for line in lines if line.startswith("| 202") and "INCONCLUSIVE" in line]
     assert len(rows) == 1
-    assert rows[0].replace("\\|", "").count("|") == 5
+    assert rows[0].replace("\\|", "").count("|") == 7
 
 
 async def test_evidence_holds_the_events_that_did_not_complete(core: Core) -> None:
