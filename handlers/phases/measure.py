@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from handlers.environment.model import Environment
 from handlers.gate.parameters import Parameters
 from handlers.gate.staged import DrainLimits
-from handlers.gate.values import Count, Finding, Judgement, Thresholds
+from handlers.gate.values import Finding, Judgement, Thresholds
 from handlers.queue.event import EntityType
-from handlers.queue.look import OutcomeCount
 from handlers.release.note import PhaseNote
 from handlers.release.phase import Conclusion, Verdict
 
@@ -43,31 +40,6 @@ def drain_limits(environment: Environment) -> DrainLimits:
 def _failing(good: float) -> float:
     """The share that fails if *good* is the share that does not; rounded, so that 95 % leave exactly 5 %."""
     return round(1 - good, 9)
-
-
-def traffic_counts(counts: Sequence[OutcomeCount]) -> tuple[Count, ...]:
-    """Live traffic, one count for each type.
-
-    A failure with an error that the type had before the release is no evidence against it, unless there are too many.
-    """
-    known = sum(count.known for count in counts)
-    settled = sum(count.completed + count.failed for count in counts)
-    is_no_news = known <= KNOWN_SHARE_MAX * settled
-    return tuple(
-        Count(
-            entity=count.entity or count.raw_type,
-            completed=count.completed,
-            failed=count.failed - (count.known if is_no_news else 0),
-            known=count.known if is_no_news else 0,
-            open=count.open,
-            late=count.late,
-            held=count.held,
-            held_by=count.held_by,
-            errors=count.error_samples[:ERROR_SAMPLES_MAX],
-            kinds=count.error_kinds,
-        )
-        for count in counts
-    )
 
 
 def concluded(judgement: Judgement, note: PhaseNote | None = None) -> Conclusion:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
-from handlers.queue import in_hand, limits
+from handlers.queue import in_hand
 from handlers.queue.diagnose import fingerprint
-from handlers.queue.event import ENTITY_TYPES, QUEUE_NAMES, EntityType, Status
+from handlers.queue.event import ENTITY_TYPES, EntityType, Status
 
 _SQL = queries(__name__)
 
@@ -74,35 +74,6 @@ class DeadLetter:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class OutcomeCount:
-    """Outcomes of the records of one type that changed in a window; each record counts once."""
-
-    entity: EntityType | None
-    raw_type: str
-    completed: int
-    failed: int
-    open: int
-    """Not settled, and younger than the limit for late events."""
-    late: int
-    """Not settled and too old: a worker is stalled, or the event is retried again and again."""
-    known: int
-    """Of the failed ones, those with an error that events of this type had before."""
-    held: int
-    """Of the open ones, those that a limit holds."""
-    held_by: str
-    """Who set that limit; empty without one."""
-    error_samples: tuple[str, ...]
-    """Distinct errors of the failed records, digits masked; at most fifty."""
-    error_kinds: tuple[str, ...]
-    """The codes, and the beginnings of the texts, of the errors of all events, of those in retry too."""
-
-    @classmethod
-    def from_row(cls, row: RowMapping, held_by: str) -> Self:
-        values = dict(row) | {name: tuple(row[name]) for name in ("error_samples", "error_kinds")}
-        return cls(**values, held_by=held_by, entity=ENTITY_TYPES.get(row["raw_type"]))
-
-
 async def states(tx: AsyncConnection, ids: Sequence[UUID]) -> list[EventState]:
     """The states of the events *ids*, oldest first; an id that is not in the queue is left out.
 
@@ -151,59 +122,6 @@ async def counts(tx: AsyncConnection) -> dict[Status, int]:
         found[status] -= moved
         found[Status.PROCESSING] += moved
     return found
-
-
-class KnownError(NamedTuple):
-    """An error that events of a type died of before, with its values masked."""
-
-    type: str
-    error: str
-
-
-async def known_errors(
-    tx: AsyncConnection, *, before: datetime, former: Iterable[tuple[EntityType, str]] = ()
-) -> tuple[KnownError, ...]:
-    """What events died of in the day before *before*, and *former* errors, which a redrive has wiped."""
-    pairs = [(QUEUE_NAMES[entity], error) for entity, error in former]
-    values = {
-        "before": before,
-        "types": [name for name, _ in pairs],
-        "errors": [error for _, error in pairs],
-    }
-    return tuple(KnownError(*row) for row in await tx.execute(_SQL["known_errors"], values))
-
-
-async def outcomes_since(
-    tx: AsyncConnection,
-    *,
-    since: datetime,
-    arrived_since: datetime | None = None,
-    excluding: Sequence[UUID] = (),
-    late_seconds: float,
-    known: Sequence[KnownError] = (),
-) -> list[OutcomeCount]:
-    """Outcomes of live traffic since *since*, for each entity type. *excluding* are the replayed events.
-
-    With *arrived_since* also of events that came before *since*, if no worker took them before. An event that waits for
-    a parent is late after three times as long. The time for which a limit of the queue held an event does not make it
-    late.
-    """
-    holds = await limits.holds(tx)
-    values = {
-        "since": since,
-        "arrived_since": arrived_since or since,
-        "excluding": list(excluding),
-        "late_seconds": late_seconds,
-        "known_types": [error.type for error in known],
-        "known_errors": [error.error for error in known],
-        "held_types": list(holds.until),
-        "held_until": list(holds.until.values()),
-    }
-    rows = await tx.execute(_SQL["outcomes_since"], values)
-    return [
-        OutcomeCount.from_row(row, held_by=holds.holder([row["raw_type"]]) if row["held"] else "")
-        for row in rows.mappings()
-    ]
 
 
 def _object(text: str | None) -> dict[str, Any] | None:

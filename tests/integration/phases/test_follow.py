@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.core import open_core
 from handlers.environment.load import load_environment
+from handlers.phases import follow
 from handlers.phases.follow import until_settled
-from handlers.queue import limits
+from handlers.queue import limits, throttle
 from handlers.queue.event import EntityType, Status
 from tests.integration.phases.test_watch import FILE
 from tests.integration.queue.events import change, event
@@ -90,3 +91,18 @@ async def test_a_hold_that_ends_gives_the_time_that_was_left(
     await limits.limit(engine, None, per_ten_seconds=0, seconds=1, by="ops-b", reason="test")
     assert await asyncio.wait_for(followed(tmp_path, database_url, id_), 20) == [Status.PENDING]
     assert await limits.limits(engine) == []
+
+
+async def test_workers_that_take_nothing_of_what_a_gate_lets_through_get_no_more_time(
+    engine: AsyncEngine, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dead workers look like a held queue: the gate holds it because nothing is answered."""
+    monkeypatch.setattr(follow, "GATE_SECONDS", 4 * LIMIT_SECONDS)
+    id_ = await event(engine, "1")
+    await throttle.throttle(
+        engine, {None: 3}, by=throttle.gate_of("1"), seconds=60, tick_seconds=10, reason="test"
+    )
+    following = asyncio.create_task(followed(tmp_path, database_url, id_))
+    done, _ = await asyncio.wait({following}, timeout=2 * LIMIT_SECONDS)
+    assert not done
+    assert await asyncio.wait_for(following, 10) == [Status.PENDING]

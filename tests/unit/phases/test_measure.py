@@ -11,11 +11,11 @@ import pytest
 
 from handlers.environment.model import Gate
 from handlers.gate.letters import End
-from handlers.phases.measure import drain_limits, traffic_counts
+from handlers.phases.measure import drain_limits
 from handlers.phases.replays import replay_of
 from handlers.queue.diagnose import fingerprint
 from handlers.queue.event import EntityType, Status
-from handlers.queue.look import EventState, OutcomeCount
+from handlers.queue.look import EventState
 from handlers.release.ledger.dead_letters import ReleaseEvent
 
 AT = datetime(2025, 11, 14, tzinfo=UTC)
@@ -144,33 +144,3 @@ def test_the_drain_is_no_stricter_than_the_environments_threshold(
     limits = drain_limits(SimpleNamespace(gate=gate))  # type: ignore[arg-type]
     assert (limits.q, limits.q_mid, limits.aside_max) == pytest.approx(expected)
     assert (limits.types, limits.failures_min, limits.instant_errors) == (11, 3, ("greenlet_spawn",))
-
-
-def live(entity: EntityType, completed: int, failed: int, known: int) -> OutcomeCount:
-    return OutcomeCount(
-        entity=entity,
-        raw_type=entity.value,
-        completed=completed,
-        failed=failed,
-        known=known,
-        open=0,
-        late=0,
-        held=0,
-        held_by="",
-        error_samples=(),
-        error_kinds=(),
-    )
-
-
-def test_bad_data_as_before_is_no_evidence() -> None:
-    """Three vendors with the error that vendors had before, among 54 good products: nothing is new."""
-    vendors, products = traffic_counts([live(EntityType.VENDOR, 0, 3, 3), live(EntityType.PRODUCT, 54, 1, 0)])
-    assert (vendors.bad, vendors.known, products.bad) == (0, 3, 1)
-
-
-def test_an_old_error_that_is_everywhere_is_evidence() -> None:
-    """Above a fifth of all records it is not as it was, for whatever reason."""
-    (counts,) = traffic_counts([live(EntityType.PRODUCT, 12, 8, 4)])
-    assert (counts.bad, counts.known) == (4, 4)
-    (counts,) = traffic_counts([live(EntityType.PRODUCT, 12, 8, 5)])
-    assert (counts.bad, counts.known) == (8, 0)
