@@ -16,6 +16,7 @@ from handlers.environment.load import load_environment
 from handlers.environment.model import Database
 from handlers.environment.references import Secret
 from handlers.errors import Refused
+from handlers.queue.settle import BACKOFF_CAP_SECONDS, BACKOFF_SECONDS, WAIT_SECONDS_MAX
 from handlers.worker import service as core_worker
 
 
@@ -41,9 +42,27 @@ def worker(
     lease_seconds: Annotated[
         float, typer.Option("--lease-seconds", min=5, max=3600, help="How long a lease of a batch lasts.")
     ] = 300,
+    backoff_seconds: Annotated[
+        float,
+        typer.Option(
+            "--backoff-seconds", min=1, max=3600, help="Wait before the first retry; doubles with each."
+        ),
+    ] = BACKOFF_SECONDS,
+    backoff_cap_seconds: Annotated[
+        float,
+        typer.Option("--backoff-cap-seconds", min=1, max=86_400, help="The longest wait before a retry."),
+    ] = BACKOFF_CAP_SECONDS,
+    wait_seconds: Annotated[
+        float,
+        typer.Option(
+            "--wait-seconds", min=1, max=86_400, help="Wait for a parent of which no event is in the queue."
+        ),
+    ] = WAIT_SECONDS_MAX,
 ) -> int:
     """Apply events from the queue until SIGTERM; then finish or release the leased events within 10 s."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if backoff_cap_seconds < backoff_seconds:
+        raise Refused("--backoff-cap-seconds must not be below --backoff-seconds")
     asyncio.run(
         core_worker.serve(
             _database(database_url, environment),
@@ -52,6 +71,9 @@ def worker(
             owner=owner or None,
             batch_size=batch_size,
             lease_seconds=lease_seconds,
+            backoff_seconds=backoff_seconds,
+            backoff_cap_seconds=backoff_cap_seconds,
+            wait_seconds=wait_seconds,
         )
     )
     return 0

@@ -31,6 +31,9 @@ from handlers.queue.event import (
 LEASES_LOST_MAX = 5
 """An event that was alone in its batch when so many leases expired is considered their cause."""
 
+BACKOFF_SECONDS, BACKOFF_CAP_SECONDS = 120.0, 3600.0
+"""How long after a failed attempt an event is tried again: the first time, and at most."""
+
 WAIT_SECONDS_MAX = 600.0
 """How long an event waits for a parent of which no event is open. Its arrival still wakes it as a dead letter."""
 
@@ -96,8 +99,8 @@ async def retry_later(
     owner: str,
     revision: str,
     failures: Sequence[Failure],
-    base_seconds: float = 120,
-    cap_seconds: float = 3600,
+    base_seconds: float = BACKOFF_SECONDS,
+    cap_seconds: float = BACKOFF_CAP_SECONDS,
     wait_seconds: float = WAIT_SECONDS_MAX,
     lock_seconds: float | None = None,
 ) -> dict[UUID, Status]:
