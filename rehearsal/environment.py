@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rehearsal import sentinels
 from rehearsal.hosts.host import DIRECTORY, UNITS, RehearsalHost
+from rehearsal.pace import Pace
 
 _ENVIRONMENT = """# Written by the rehearsal; gone with it.
 name = "rehearsal"
@@ -52,7 +53,7 @@ settle_seconds = 30
 poll_seconds = 0.2
 
 [watch]
-late_seconds = 5
+late_seconds = {late_seconds}
 
 [gate]
 outcomes_min = 20
@@ -69,7 +70,7 @@ health_url = "{health_url}"
 
 
 def write_environment(
-    path: Path, *, database_port: int, secrets: Path, hosts: Sequence[RehearsalHost]
+    path: Path, *, database_port: int, secrets: Path, hosts: Sequence[RehearsalHost], pace: Pace
 ) -> None:
     """Write the file, and beside the secrets the known hosts that it names."""
     known = "".join(host.known_hosts_line for host in hosts)
@@ -87,6 +88,7 @@ def write_environment(
         directory=f"~/{DIRECTORY}",
         web=UNITS[0],
         workers=UNITS[1],
+        late_seconds=pace.late_seconds,
         # A machine that starts twenty web processes at once is slower than twenty hosts.
         probe_seconds=20 + len(hosts),
         passphrase=f'key_passphrase = "file:{secrets}/passphrase"\n' if sentinels.wanted() else "",

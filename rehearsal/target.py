@@ -17,29 +17,25 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
-import asyncpg
 import httpx
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from handlers.database.migrate import upgrade
-from handlers.erp.adopt import adopt
 from handlers.process import cancelled_by_sigterm, signals_ignored
 from rehearsal import erp, lifecycle, processes, sentinels
-from rehearsal.consistency.audit import install_audit
+from rehearsal.database import engine_of, make_database
 from rehearsal.environment import write_environment
 from rehearsal.hosts import disk
 from rehearsal.hosts.host import RehearsalHost, Strategy
 from rehearsal.hosts.network import Network
 from rehearsal.hosts.sshd import Kind, make_key
+from rehearsal.pace import SPEED, Pace
 from rehearsal.postgres import Postgres
 from rehearsal.running import in_thread, together
 from rehearsal.sentinels import Remote
 from rehearsal.story import Story
-from rehearsal.webhooks import backlog
 
 HOSTS = 2
 HOSTS_MAX = 50
@@ -72,6 +68,7 @@ class Target:
     story: Story
     keep: bool
     strategy: Strategy = "checkout"
+    pace: Pace = field(default_factory=Pace)
     revisions: dict[str, str] = field(default_factory=dict)
     """Commit of each revision of the sample ERP by its name."""
     hosts: tuple[RehearsalHost, ...] = ()
@@ -95,6 +92,11 @@ class Target:
         return self.folder / "rehearsal.toml"
 
     @property
+    def cues(self) -> Path:
+        """The folder in which the ERP sees what happens in the world (`rehearsal.cues`)."""
+        return self.folder / "cues"
+
+    @property
     def revision(self) -> str:
         """The commit that the story releases."""
         return self.revisions[self.story.revision_name]
@@ -113,18 +115,26 @@ class Target:
         cables: bool = False,
         small_disks: bool = False,
         strategy: Strategy = "checkout",
+        speed: float = SPEED,
     ) -> AsyncIterator[Target]:
         """Make a target for *story*, and take it away at the end unless it is to be kept.
 
         *folder* is where its folder is made (without it, the machine's temp folder), *ssh* the kind of SSH
         server (without it, the machine's own first), *hosts* how many there are. With *cables* each host can be cut
         off, with *small_disks* its disk can be filled (after `disk.separate`). *strategy* is how revisions get onto
-        them. SIGTERM ends it like Ctrl-C.
+        them, and *speed* how many runbook seconds will pass in a real one. SIGTERM ends it like Ctrl-C.
         """
         # The handler first: from the moment the folder exists, it must be removed at the end.
         with cancelled_by_sigterm():
             rehearsal_id, own = lifecycle.make(folder)
-            target = cls(id=rehearsal_id, folder=own, story=Story(story), keep=keep, strategy=strategy)
+            target = cls(
+                id=rehearsal_id,
+                folder=own,
+                story=Story(story),
+                keep=keep,
+                strategy=strategy,
+                pace=Pace(speed=speed),
+            )
             staying = False
             try:
                 await target._start(ssh, beside, hosts, cables=cables, small_disks=small_disks)
@@ -189,7 +199,11 @@ class Target:
         turns = asyncio.Semaphore(_STARTING_MAX)
         await together(*(self._start_erp(host, turns) for host in self.hosts))
         write_environment(
-            self.environment_path, database_port=self.server.port, secrets=key.parent, hosts=self.hosts
+            self.environment_path,
+            database_port=self.server.port,
+            secrets=key.parent,
+            hosts=self.hosts,
+            pace=self.pace,
         )
 
     async def _lay_cables(self) -> None:
@@ -200,7 +214,7 @@ class Target:
             host.published = (ssh, http)
 
     async def _start_database(self) -> None:
-        """Start PostgreSQL and make the ERP's database: its tables, our additions, ledger and backlog."""
+        """Start PostgreSQL and make the ERP's database."""
         self.postgres = await in_thread(
             lambda: Postgres.create(self.folder / "postgres", tied=not self.keep, environment=self._marked())
         )
@@ -208,31 +222,17 @@ class Target:
         self.postgres.spawn()
         await in_thread(self.postgres.wait_ready)
         password = sentinels.make("database") if sentinels.wanted() else secrets.token_urlsafe(18)
-        admin = await asyncpg.connect(self.postgres.url())
-        try:
-            await admin.execute(f"CREATE ROLE erp LOGIN PASSWORD '{password}'")
-            await admin.execute("CREATE DATABASE erp OWNER erp")
-        finally:
-            await admin.close()
-        sentinels.write_secret(self.folder / "secrets" / "database", password)
-        self.database_url = f"postgresql://erp:{password}@127.0.0.1:{self.postgres.port}/erp"
-        owner = await asyncpg.connect(self.database_url)
-        try:
-            await owner.execute(files(__package__).joinpath("erp.sql").read_text(encoding="utf-8"))
-        finally:
-            await owner.close()
-        engine = self.engine()
-        try:
-            await adopt(engine)
-            await upgrade(engine)
-            await backlog.seed(engine, self.story.variant)
-            await install_audit(engine)
-        finally:
-            await engine.dispose()
+        self.database_url = await make_database(
+            self.postgres,
+            self.story,
+            self.pace,
+            password=password,
+            password_file=self.folder / "secrets" / "database",
+        )
 
     def engine(self) -> AsyncEngine:
         """A new engine on the ERP's database, for traffic or for queries; the caller disposes of it."""
-        return create_async_engine(make_url(self.database_url).set(drivername="postgresql+asyncpg"))
+        return engine_of(self.database_url)
 
     async def _write_origin(self) -> None:
         self.revisions = await in_thread(lambda: erp.write_origin(self.folder / "origin.git"))
@@ -247,7 +247,12 @@ class Target:
         idle = self.hosts.index(host) >= WORKING_HOSTS
         await in_thread(
             lambda: host.install_erp(
-                self.folder / "origin.git", broken, database_url=self.database_url, idle=idle
+                self.folder / "origin.git",
+                broken,
+                database_url=self.database_url,
+                idle=idle,
+                pace=self.pace,
+                cues=self.cues,
             )
         )
         if self.remote is not None:

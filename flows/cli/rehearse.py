@@ -24,17 +24,37 @@ if TYPE_CHECKING:
     from flows.local.rehearse import Rehearsal
     from rehearsal.faults.fault import Fault
 
+STORIES = {
+    "good": "everything is drained, the watch is healthy: exit code 0",
+    "sick": "/health answers 503: rolled back, 2",
+    "treacherous": "passes the canary, then fails most items: rolled back, 2",
+    "slow": "workers complete nothing: rolled back, 2",
+    "empty": "no dead letter, a synthetic event tests the workers: 0",
+    "failed-only": "only failed events: held, 4",
+    "blip": "most rows are refused for 90 s of the watch, retries cure it: 0",
+    "stall": "the workers hang from minute 3 of the watch: rolled back, 2",
+    "one-type": "every payment dies, nothing else: rolled back, 2",
+    "hopeless": "4 of 58 dead letters die of what they had died of: 0",
+    "late": "everything dies from minute 20 of the watch: rolled back, 2",
+    "known": "records succeed once, then all their webhooks die: rolled back, 2",
+}
+"""Each story and its end. Not from `rehearsal.story`, which production does not need to have."""
+
 _HELP = """Rehearse a whole release on a temporary target on this machine. Needs no root; leaves nothing behind.
 
+\b
+Stories:
+{stories}
+
 With --fault it shows what a release does while something around it breaks. docs/faults.md lists every kind and what
-must happen then. The exit code is the release's."""
+must happen then. The exit code is the release's.""".format(
+    stories="\n".join(f"{name:<12} {end}" for name, end in STORIES.items())
+)
 
 
 @app.command(help=_HELP)
 def rehearse(
-    story: Annotated[
-        str, typer.Argument(help="One of: good, sick, treacherous, slow, empty, failed-only.")
-    ] = "good",
+    story: Annotated[str, typer.Argument(help="One of the stories above.")] = "good",
     speed: Annotated[
         float,
         typer.Option(
@@ -163,6 +183,7 @@ def _print(result: RehearsalResult, expected: int, faults: Sequence[Fault], out:
     outcome = f"{result.outcome}, exit code {result.exit_code}, {comparison}"
     out.print(f"{result.story}: {outcome}; {result.seconds:.0f} s; {hosts}")
     out.print(f"queue: {events}")
+    out.print(f"live webhooks: {result.received}, damaged by the release: {result.damaged}")
     for fault, one in zip(faults, result.faults, strict=True):
         at, ended_at = one["at"], one["ended_at"]
         when = f" at {at:%H:%M:%S}" if at else ""

@@ -44,6 +44,10 @@ class RehearsalResult:
     """The revision that each host's health answer names; None where no process answers."""
     revisions: dict[str, str]
     events: dict[str, int]
+    received: int
+    """Live webhooks that came in, from before the plan to the end."""
+    damaged: int
+    """Of these, those that the released workers took and never completed."""
     quarantined: bool
     """Whether the released revision is in quarantine."""
     faults: tuple[dict[str, Any], ...]
@@ -101,6 +105,8 @@ async def inspect(
         hosts=hosts,
         revisions=target.revisions,
         events={str(status): count for status, count in counts.items()},
+        received=len(course.received),
+        damaged=consistency.damaged,
         quarantined=consistency.is_quarantined,
         faults=tuple(course.faults),
         seed=course.seed,

@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from uuid import UUID
 
 from rich.console import Console
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import follow
 from flows.cli.plan_text import lines
 from flows.local.outcome import Course, RehearsalResult, inspect
 from flows.local.server import prefect_settings, temporary_server
+from flows.local.stage import live_traffic, turn_of
 from flows.local.under_faults import UnderFaults
-from handlers.core import open_core
+from handlers.core import Core, open_core
 from handlers.environment.load import load_environment
-from handlers.errors import LEDGER_AWAY, Refused
+from handlers.errors import Refused
 from handlers.phases.begin import record_release
 from handlers.phases.plan import make_plan
-from handlers.release.ledger import releases
-from handlers.release.phase import Phase, Release, short
+from handlers.release.phase import Release, short
 from handlers.state_folder import STATE
 from rehearsal import processes
 from rehearsal.faults.fault import Fault, Kind
 from rehearsal.hosts.host import Strategy
+from rehearsal.pace import SPEED
+from rehearsal.story import Story
 from rehearsal.target import HOSTS, Target
-from rehearsal.webhooks.traffic import traffic
 
-EXIT_CODES = {"good": 0, "sick": 2, "treacherous": 2, "slow": 2, "empty": 0, "failed-only": 4}
+EXIT_CODES = {story.value: story.exit_code for story in Story}
 """The expected exit code of each story."""
-SPEED = 60.0
-"""Runbook seconds for each real second: the watch of thirty minutes takes thirty seconds."""
-TRAFFIC_PER_SECOND = 3.0
-TRAFFIC_PHASE = Phase.WATCHING
-"""The phase that starts the live webhooks. Before it only the backlog tests the revision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +78,7 @@ async def rehearse(wanted: Rehearsal, *, out: Console | None) -> RehearsalResult
                 strategy=wanted.strategy,
                 cables=bool(wanted.faults),
                 small_disks=any(fault.kind is Kind.DISK_FULL for fault in wanted.faults),
+                speed=wanted.speed,
             )
         )
         print_line(
@@ -100,31 +94,11 @@ async def rehearse(wanted: Rehearsal, *, out: Console | None) -> RehearsalResult
 async def _release(target: Target, wanted: Rehearsal, out: Console | None) -> RehearsalResult:
     settings = load_environment(str(target.environment_path))
     started_at = time.monotonic()
+    received: list[UUID] = []
     async with open_core(settings) as core, AsyncExitStack() as stack:
-        plan = await make_plan(core, target.revision)
-        if out is not None:
-            for line in lines(plan):
-                out.print(line)
-        if not plan.good:
-            raise Refused(plan.refusal)
-        run = await record_release(
-            core,
-            plan,
-            requested_by="rehearsal",
-            reason=f"rehearsal of story {target.story}",
-            speed=wanted.speed,
-        )
-        received: list[UUID] = []
-        # The webhooks go on until the end of the release, also while it goes back.
-        async with _live_traffic(target, core.database, run, received):
-            if not wanted.faults:
-                driver = follow.start("execute", str(target.environment_path), run.id)
-                view = await follow.follow(core.database, run.environment, run.id, driver=driver, out=out)
-                assert view.release is not None
-                ended, faults = view.release, None
-            else:
-                faults = await stack.enter_async_context(UnderFaults.open(target, run, wanted.faults))
-                ended = await faults.release(core.database, out)
+        # Webhooks come in before the plan is made, and until the end of the release, also while it goes back.
+        async with live_traffic(target, received):
+            ended, faults = await _carry(target, wanted, core, stack, out)
         course = Course(
             seconds=time.monotonic() - started_at,
             received=received,
@@ -135,36 +109,28 @@ async def _release(target: Target, wanted: Rehearsal, out: Console | None) -> Re
         return await inspect(target, settings, core.database, ended, course)
 
 
-@asynccontextmanager
-async def _live_traffic(
-    target: Target, database: AsyncEngine, run: Release, received: list[UUID]
-) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-
-    async def send() -> None:
-        while not await _has_entered(database, run, TRAFFIC_PHASE):
-            if stop.is_set():
-                return
-            await asyncio.sleep(0.2)
-        engine = target.engine()
-        try:
-            await traffic(engine, stop, TRAFFIC_PER_SECOND, received)
-        finally:
-            await engine.dispose()
-
-    sending = asyncio.create_task(send())
-    try:
-        yield
-    finally:
-        stop.set()
-        # One that is being sent must end: we have to know whether the queue has it.
-        await asyncio.wait({sending}, timeout=10)
-        sending.cancel()
-        await asyncio.wait({sending})
-
-
-async def _has_entered(database: AsyncEngine, run: Release, phase: Phase) -> bool:
-    """Whether the release has been in *phase*; False while the database is away."""
-    with contextlib.suppress(*LEDGER_AWAY):
-        return any(record.phase is phase for record in await releases.phase_records(database, run))
-    return False
+async def _carry(
+    target: Target, wanted: Rehearsal, core: Core, stack: AsyncExitStack, out: Console | None
+) -> tuple[Release, UnderFaults | None]:
+    """Plan the release and carry it to its end."""
+    plan = await make_plan(core, target.revision)
+    if out is not None:
+        for line in lines(plan):
+            out.print(line)
+    if not plan.good:
+        raise Refused(plan.refusal)
+    run = await record_release(
+        core,
+        plan,
+        requested_by="rehearsal",
+        reason=f"rehearsal of story {target.story}",
+        speed=wanted.speed,
+    )
+    async with turn_of(target, run.id):
+        if not wanted.faults:
+            driver = follow.start("execute", str(target.environment_path), run.id)
+            view = await follow.follow(core.database, run.environment, run.id, driver=driver, out=out)
+            assert view.release is not None
+            return view.release, None
+        faults = await stack.enter_async_context(UnderFaults.open(target, run, wanted.faults))
+        return await faults.release(core.database, out), faults

@@ -26,6 +26,8 @@ class Consistency:
 
     disagreements: tuple[str, ...]
     is_quarantined: bool
+    damaged: int
+    """Live webhooks that the released workers took and never completed."""
 
 
 async def check(
@@ -68,8 +70,9 @@ async def _look(
             is_good=target.story.is_good,
             is_old_running=record.phase is not Phase.SUCCEEDED,
         )
+        damaged = await queue.damaged(tx, sent, record.to_revision)
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         states = await asyncio.gather(*(hosts.read(http, host) for host in target.hosts))
     for state in states:
         found += hosts.disagreements(state, record.expected)
-    return Consistency(disagreements=tuple(found), is_quarantined=record.is_quarantined)
+    return Consistency(disagreements=tuple(found), is_quarantined=record.is_quarantined, damaged=len(damaged))

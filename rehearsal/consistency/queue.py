@@ -55,6 +55,15 @@ async def disagreements(
     return found
 
 
+async def damaged(tx: AsyncConnection, sent: Sequence[UUID], revision: str) -> list[UUID]:
+    """The live webhooks that the workers of *revision* took and never completed: dead, given back, or left in retry.
+
+    What they did not take is not damaged: the previous revision applies it after a rollback.
+    """
+    values = {"sent": list(sent), "revision": revision}
+    return list((await tx.execute(SQL["damaged"], values)).scalars())
+
+
 def _sentence(events: Iterable[object], what: str) -> Iterator[str]:
     names = [str(event) for event in events]
     if names:

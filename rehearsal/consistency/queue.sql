@@ -26,6 +26,7 @@ SELECT e.event_id AS id, q.status::text AS status, q.attempt_count, s.attempt_co
            ELSE 'has another status in the ledger'
        END AS what
 FROM runbook.release_event e
+JOIN runbook.release r ON r.id = e.release_id
 JOIN rehearsal.seeded s ON s.id = e.event_id
 LEFT JOIN tds_sync_queue q ON q.id = e.event_id
 WHERE e.release_id = :release_id
@@ -33,7 +34,9 @@ WHERE e.release_id = :release_id
       (e.redriven_at IS NULL AND (q.status::text, q.attempt_count, q.error_code)
                                  IS DISTINCT FROM (s.status, s.attempt_count, s.error_code))
       OR (e.redriven_at IS NOT NULL AND q.status = 'dead_letter' AND q.error_message = s.error_message
-          AND q.attempt_count <> s.attempt_count)
+          AND q.attempt_count <> s.attempt_count
+          -- What the released workers tried may die of what it had died of.
+          AND q.processing_result ->> 'revision' IS DISTINCT FROM r.to_revision)
       OR (e.status IN ('completed', 'dead_letter') AND q.status::text <> e.status)
   );
 
@@ -51,10 +54,26 @@ FROM tds_sync_queue q
 LEFT JOIN rehearsal.seeded s ON s.id = q.id
 WHERE q.status = 'dead_letter' AND (s.error_message, s.status) IS DISTINCT FROM (q.error_message, 'dead_letter');
 
+-- damaged --
+-- Which of :sent the workers of :revision took and never completed. To wait for a parent is no damage.
+SELECT q.id
+FROM tds_sync_queue q
+WHERE q.id = ANY (CAST(:sent AS uuid[]))
+  AND EXISTS (
+      SELECT FROM rehearsal.taken t JOIN runbook.worker w ON w.owner = t.owner
+      WHERE t.event_id = q.id AND w.revision = :revision
+  )
+  AND q.error_code IS DISTINCT FROM 'missing_parent'
+  -- Only our workers write an outcome: who completed it later may have left the revision of a failed attempt.
+  AND NOT (q.status = 'completed' AND coalesce(q.processing_result ? 'outcome', false)
+           AND q.processing_result ->> 'revision' = :revision);
+
 -- rows --
 -- Records whose row in the ERP is not the newest of the versions that were applied since the start.
 WITH bodies AS (
     SELECT lower(q.entity_type::text) AS entity, q.source_entity_id AS key, q.created_at,
+        -- The ERP's own workers write no version stamp, and no outcome.
+        coalesce(q.processing_result ? 'outcome', false) AS is_stamped,
         -- The webhook's body wraps the record in its kind.
         (SELECT value FROM jsonb_each(i.raw_payload) WHERE jsonb_typeof(value) = 'object' LIMIT 1) AS record
     FROM tds_sync_queue q
@@ -63,11 +82,11 @@ WITH bodies AS (
       AND EXISTS (SELECT FROM rehearsal.change c WHERE c.event_id = q.id)
       AND i.webhook_headers::text NOT LIKE '%ynthetic%'
 ), applied AS (
-    SELECT DISTINCT ON (entity, key) entity, key, record
+    SELECT DISTINCT ON (entity, key) entity, key, record, is_stamped
     FROM bodies
     ORDER BY entity, key, CAST(record ->> 'last_modified_time' AS timestamptz) DESC NULLS LAST, created_at DESC
 ), expected AS (
-    SELECT entity, key, CASE entity
+    SELECT entity, key, is_stamped, CASE entity
         WHEN 'product' THEN ARRAY[record ->> 'name', record ->> 'sku', trim_scale((record ->> 'rate')::numeric)::text]
         WHEN 'customer' THEN ARRAY[record ->> 'contact_name', record ->> 'email']
         WHEN 'invoice' THEN ARRAY[record ->> 'invoice_number', trim_scale((record ->> 'total')::numeric)::text]
@@ -93,4 +112,4 @@ SELECT e.entity, e.key, e.wanted::text AS wanted, a.stored::text AS stored
 FROM expected e
 LEFT JOIN actual a ON a.entity = e.entity AND a.key = e.key
 WHERE e.wanted IS NOT NULL
-  AND (a.stored IS DISTINCT FROM e.wanted OR a.modified_at IS DISTINCT FROM e.modified_at);
+  AND (a.stored IS DISTINCT FROM e.wanted OR (e.is_stamped AND a.modified_at IS DISTINCT FROM e.modified_at));

@@ -1,4 +1,4 @@
-"""The sample ERP: five revisions of a small application, in one git history that is the same everywhere.
+"""The sample ERP: nine revisions of a small application, in one git history that is the same everywhere.
 
 Each revision is the folder `common` with the revision's own folder, if it has one, laid over it. Nothing in a
 commit depends on the machine or the clock.
@@ -17,6 +17,10 @@ HISTORY: dict[str, str] = {
     "sick": "Read tax rates at start-up",
     "slow": "Warm up exchange rates before taking work",
     "treacherous": "Raise reorder alerts from item webhooks",
+    "stall": "Ask for the exchange rate before each batch",
+    "one_type": "Note the bank fees of payments",
+    "late": "Use the exchange rate of the period",
+    "known": "Skip webhooks that change nothing",
     "fixed": "Leave the queue to the sync core",
 }
 """The revisions in the order of main's history, each with its commit's subject."""

@@ -14,6 +14,7 @@ from typing import Literal
 from rehearsal import erp, ports, processes
 from rehearsal.hosts import disk, sshd, systemctl
 from rehearsal.hosts.sshd import Kind, Sshd
+from rehearsal.pace import Pace
 from rehearsal.running import in_thread
 
 WEB_UNIT = "tsh-erp"
@@ -32,6 +33,8 @@ ExecStart={python} {checkout}/{script}
 WorkingDirectory={checkout}
 EnvironmentFile={environment_file}
 Environment=PYTHONPATH={project} PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ERP_PORT={port} ERP_HOST={name}
+Environment=ERP_CUES={cues} ERP_BACKOFF_SECONDS={pace.backoff_seconds}
+Environment=ERP_BACKOFF_CAP_SECONDS={pace.backoff_cap_seconds} ERP_WAIT_SECONDS={pace.wait_seconds}
 Restart=always
 RestartSec=200ms
 TimeoutStopSec=15
@@ -145,10 +148,20 @@ class RehearsalHost:
             raise HostError(f"{self.name} has no SSH server yet")
         return self.server
 
-    def install_erp(self, origin: Path, revision: str, *, database_url: str, idle: bool = False) -> None:
+    def install_erp(
+        self,
+        origin: Path,
+        revision: str,
+        *,
+        database_url: str,
+        idle: bool = False,
+        pace: Pace | None = None,
+        cues: Path | None = None,
+    ) -> None:
         """Clone the ERP, stand on *revision* and write the two units and their secrets.
 
-        *idle* workers take no events: a large fleet does not need twenty full ones on one machine.
+        *pace* says how patient its workers are, and *cues* is where they see what happens in the world. *idle*
+        workers take no events: a large fleet does not need twenty full ones on one machine.
         """
         if self.strategy == "checkout":
             erp.clone(origin, self.directory, revision)
@@ -170,6 +183,8 @@ class RehearsalHost:
                 project=_PROJECT,
                 port=self.http_port,
                 name=self.name,
+                pace=pace or Pace(),
+                cues=cues or self.folder / "cues",
             )
             (self.folder / "units" / f"{unit}.service").write_text(text, encoding="utf-8")
 

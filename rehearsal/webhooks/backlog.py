@@ -1,4 +1,8 @@
-"""What is in the queue when a rehearsal begins: two days of dead letters, and what came before."""
+"""What is in the queue when a rehearsal begins: two days of dead letters, the day before, and older history.
+
+The bug of the broken revision meets new items and invoices only. What the ERP knows it has applied all the time, so
+that the last 24 hours are mostly good: otherwise no release could be worse than what runs.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -16,22 +20,34 @@ from typing import Literal
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from rehearsal.webhooks import payloads
+from rehearsal.webhooks import known, payloads
 from rehearsal.webhooks.payloads import KEYS, WRAPPERS, Record
 
-Variant = Literal["good", "empty", "failed-only"]
+Variant = Literal["good", "empty", "failed-only", "hopeless"]
 
-CUSTOMERS = 20
-PRODUCTS = 30
-VENDORS = 8
-USERS = 4
-INVOICES = 60
-KNOWN_PRODUCTS = 113
-"""Series of the items that are in the ERP already; the dead letters' items are of another."""
-
+DAY_EVENTS = 1200
+"""Webhooks of the last 24 hours. The 29 dead letters among them are less than 5 % of all, and of the items."""
+DAY_CYCLE = (
+    *(
+        "product",
+        "customer",
+        "product",
+        "invoice",
+        "product",
+        "order",
+        "product",
+        "PAYMENT",
+        "product",
+        "invoice",
+    ),
+)
+"""The mix of kinds. Half are items, as in the backlog."""
+SLOWEST_SECONDS = 25.0
 _DEAD_PRODUCTS = 52
 _DEAD_INVOICES = 6
 _FIRST_DEAD_INVOICE = 900
+_HOPELESS = (10, 30, _DEAD_PRODUCTS + 2, _DEAD_PRODUCTS + 4)
+"""Positions among the dead letters: two items and two invoices, none the oldest of its type."""
 _NAMESPACE = uuid.UUID("5d5f3c0e-8f5c-4b0e-9d57-7f6d3b6f0a11")
 _ERROR_CODE = "xd2s"
 _ERROR = (
@@ -58,6 +74,10 @@ class Seed:
     status: str = "pending"
     attempts: int = 0
     target: str | None = None
+    seconds: float = 2
+    """From the first attempt to the completion."""
+    error: str | None = None
+    """Of a dead letter; without it, the error of the broken revision."""
     unique: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -87,22 +107,34 @@ class Seed:
             "attempts": self.attempts,
             "created_at": self.created_at,
             "started_at": self.created_at + timedelta(seconds=1) if done else None,
-            "completed_at": self.created_at + timedelta(seconds=3) if done else None,
+            "completed_at": self.created_at + timedelta(seconds=1 + self.seconds) if done else None,
             "target": self.target,
-            "error": _ERROR if dead else None,
-            "error_code": _ERROR_CODE if dead else None,
+            "error": (self.error or _ERROR) if dead else None,
+            "error_code": (_ERROR_CODE if self.error is None else "refused") if dead else None,
         }
 
 
-async def seed(engine: AsyncEngine, variant: Variant = "good", *, now: datetime | None = None) -> None:
-    """Fill a fresh database: rows the old code wrote, their history, and the backlog of *variant*."""
+async def seed(
+    engine: AsyncEngine,
+    variant: Variant = "good",
+    *,
+    now: datetime | None = None,
+    slowest_seconds: float = SLOWEST_SECONDS,
+) -> None:
+    """Fill a fresh database: rows the old code wrote, their history, and the backlog of *variant*.
+
+    *slowest_seconds* is how long the slowest webhooks of the day before took.
+    """
     now = now or datetime.now(UTC)
     async with engine.begin() as tx:
         await _rows(tx, now)
         await insert(tx, _history(now))
+        await insert(tx, _day_before(now, slowest_seconds))
         match variant:
             case "good":
                 await insert(tx, dead_letters(now))
+            case "hopeless":
+                await insert(tx, hopeless(dead_letters(now)))
             case "failed-only":
                 await insert(tx, dead_letters(now, status="failed"))
             case "empty":
@@ -128,24 +160,28 @@ def dead_letters(now: datetime, *, status: str = "dead_letter") -> list[Seed]:
     seeds = []
     for number in range(_DEAD_PRODUCTS):
         at = began + timedelta(minutes=52 * number)
-        record = payloads.product(number, at, reorder_level=_reorder_level(number))
+        record = payloads.product(number, at, reorder_level=known.reorder_level(number))
         seeds.append(_dead("product", number, record, at=at, status=status))
     for number in range(_DEAD_INVOICES):
         at = began + timedelta(hours=5 + 7 * number)
-        item = known_product(number, at) if number < 2 else payloads.product(number, at)
+        item = known.product(number, at) if number < 2 else payloads.product(number, at)
         record = payloads.invoice(_FIRST_DEAD_INVOICE + number, at, customer_number=number, item=item)
         seeds.append(_dead("invoice", number, record, at=at, status=status))
     return seeds
 
 
-def known_product(number: int, at: datetime) -> Record:
-    """An item that is in the ERP already."""
-    return payloads.product(number, at, series=KNOWN_PRODUCTS, reorder_level=_reorder_level(number))
+def hopeless(letters: Sequence[Seed]) -> list[Seed]:
+    """The same, four of them with a value that no revision can read; they died of it before, and will again."""
+    return [_unreadable(letter) if number in _HOPELESS else letter for number, letter in enumerate(letters)]
 
 
-def _reorder_level(number: int) -> object:
-    """A whole number, nothing, or a decimal, in the proportions of a real catalogue."""
-    return 5 if number % 5 == 0 else ("2.50" if number % 5 == 3 else "")
+def _unreadable(letter: Seed) -> Seed:
+    if letter.entity == "invoice":
+        name, value, why = "date", "2026-02-31", 'is not a valid date: "2026-02-31"'
+    else:
+        name, value = "last_modified_time", "31.02.2026 25:00"
+        why = f'must be a time like 2025-11-04T15:20:11+0300, not "{value}"'
+    return replace(letter, record=letter.record | {name: value}, error=f"{name}: {why}")
 
 
 def _dead(entity: str, number: int, record: Record, *, at: datetime, status: str) -> Seed:
@@ -179,28 +215,50 @@ def _history(now: datetime) -> list[Seed]:
                     )
                 )
 
-    add("USER", USERS, payloads.user)
-    add("customer", CUSTOMERS, payloads.customer, rounds=2)
-    add("VENDOR", VENDORS, lambda number, at: payloads.customer(number, at, kind="vendor"))
-    add("product", PRODUCTS, known_product, rounds=5)
-    add("invoice", INVOICES, _known_invoice)
+    add("USER", known.USERS, payloads.user)
+    add("customer", known.CUSTOMERS, payloads.customer, rounds=2)
+    add("VENDOR", known.VENDORS, lambda number, at: payloads.customer(number, at, kind="vendor"))
+    add("product", known.PRODUCTS, known.product, rounds=5)
+    add("invoice", known.INVOICES, known.invoice)
+    add("order", known.ORDERS, lambda number, at: known.record("order", number, at))
+    add("PAYMENT", known.PAYMENTS, lambda number, at: known.record("PAYMENT", number, at))
     return seeds
 
 
-def _known_invoice(number: int, at: datetime) -> Record:
-    item = known_product(number % PRODUCTS, at)
-    return payloads.invoice(number, at, customer_number=number % CUSTOMERS, item=item)
+def _day_before(now: datetime, slowest_seconds: float) -> list[Seed]:
+    """The last 24 hours under the broken revision: known records, all applied.
+
+    Their time to completion is spread, as on a real day: what is slow is measured by it.
+    """
+    began = now - timedelta(hours=24)
+    return [
+        Seed(
+            entity=DAY_CYCLE[number % len(DAY_CYCLE)],
+            record=known.record(
+                DAY_CYCLE[number % len(DAY_CYCLE)], number, began + number * (now - began) / DAY_EVENTS
+            ),
+            created_at=began + number * (now - began) / DAY_EVENTS,
+            status="completed",
+            attempts=1,
+            target="1",
+            seconds=slowest_seconds * (1 + number * 7 % 25) / 25,
+            unique=f"day {number}",
+        )
+        for number in range(DAY_EVENTS)
+    ]
 
 
 async def _rows(tx: AsyncConnection, now: datetime) -> None:
     """The rows of that history as the old code wrote them: its own columns, and none of the core's."""
     at = now - timedelta(days=20)
     rows = {
-        "product": [known_product(number, at) for number in range(PRODUCTS)],
-        "customer": [payloads.customer(number, at) for number in range(CUSTOMERS)],
-        "vendor": [payloads.customer(number, at, kind="vendor") for number in range(VENDORS)],
-        "zoho_user": [payloads.user(number, at) for number in range(USERS)],
-        "invoice": [_known_invoice(number, at) for number in range(INVOICES)],
+        "product": [known.product(number, at) for number in range(known.PRODUCTS)],
+        "customer": [payloads.customer(number, at) for number in range(known.CUSTOMERS)],
+        "vendor": [payloads.customer(number, at, kind="vendor") for number in range(known.VENDORS)],
+        "zoho_user": [payloads.user(number, at) for number in range(known.USERS)],
+        "invoice": [known.invoice(number, at) for number in range(known.INVOICES)],
+        "order": [known.record("order", number, at) for number in range(known.ORDERS)],
+        "payment": [known.record("PAYMENT", number, at) for number in range(known.PAYMENTS)],
     }
     for name, records in rows.items():
         await tx.execute(query(name), [_numbers(query(name), record) for record in records])

@@ -43,3 +43,14 @@ INSERT INTO zoho_users (zoho_user_id, name, email) VALUES (:user_id, :name, :ema
 -- An invoice as the old code wrote it.
 INSERT INTO invoices (zoho_invoice_id, invoice_number, customer_id, total, status, updated_at)
 VALUES (:invoice_id, :invoice_number, :customer_id, :total, 'sent', now());
+
+-- order --
+-- An order as the old code wrote it, with the source's id, whose column we have added.
+INSERT INTO sales_orders (zoho_salesorder_id, order_number, customer_id, total_amount, updated_at)
+VALUES (:salesorder_id, :salesorder_number,
+        (SELECT id FROM customers WHERE zoho_contact_id = :customer_id), :total, now());
+
+-- payment --
+-- A payment as the old code wrote it, with the source's id, whose column we have added.
+INSERT INTO invoice_payments (zoho_payment_id, payment_number, amount, updated_at)
+VALUES (:payment_id, :payment_number, :amount, now());

@@ -20,6 +20,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 
+from flows.local import stage
 from handlers.core import open_core
 from handlers.environment import last_good
 from handlers.environment.load import load_environment
@@ -28,7 +29,6 @@ from handlers.phases.plan import make_plan
 from handlers.release.phase import Phase, Release
 from handlers.release.planned import EVERYTHING
 from rehearsal.target import Target
-from rehearsal.webhooks.traffic import traffic
 
 POINT_SECONDS = 240
 """The timeout for a point; it only ends a failed test."""
@@ -60,7 +60,7 @@ class Place:
         cls, home: Path, story: str, *, speed: float = 120.0, cables: bool = False
     ) -> AsyncIterator[Place]:
         """A new target for *story*, removed at the end. With *cables* its hosts can be cut off."""
-        async with Target.create(story, folder=home, cables=cables) as target:
+        async with Target.create(story, folder=home, cables=cables, speed=speed) as target:
             ledger = await asyncpg.connect(target.database_url)
             # The commands and this process are one user's: they keep their copies of the environment file together.
             state = home / "state" / "tds-runbook"
@@ -170,33 +170,10 @@ class Place:
         return answers
 
     @asynccontextmanager
-    async def live_traffic(self, run: Release, received: list[UUID] | None = None) -> AsyncIterator[None]:
-        """Live webhooks, from the beginning of the watch until the end of the block. *received* gets their ids."""
-        stop = asyncio.Event()
-        reader = await asyncpg.connect(self.target.database_url)
-
-        async def send() -> None:
-            phase = ""
-            while phase != "watching":
-                await asyncio.sleep(0.1)
-                with contextlib.suppress(asyncpg.PostgresError, OSError):
-                    phase = await reader.fetchval(
-                        "SELECT phase::text FROM runbook.release WHERE id = $1", run.id
-                    )
-            engine = self.target.engine()
-            try:
-                await traffic(engine, stop, 3.0, received)
-            finally:
-                await engine.dispose()
-
-        sending = asyncio.create_task(send())
-        try:
+    async def live_traffic(self, received: list[UUID] | None = None) -> AsyncIterator[None]:
+        """Live webhooks until the end of the block, also while no release has begun. *received* gets their ids."""
+        async with stage.live_traffic(self.target, received if received is not None else []):
             yield
-        finally:
-            stop.set()
-            sending.cancel()
-            await asyncio.wait({sending})
-            await reader.close()
 
 
 def killing_at(point: str, home: Path) -> dict[str, str]:

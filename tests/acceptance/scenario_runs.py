@@ -160,7 +160,7 @@ async def _started(place: Place, scenario: Scenario) -> AsyncIterator[_Course]:
     tasks = [asyncio.create_task(moments.watch())]
     tasks += [asyncio.create_task(_ask(course, moments, *asked)) for asked in scenario.asked]
     try:
-        async with place.live_traffic(run, course.received), injector.running():
+        async with place.live_traffic(course.received), injector.running():
             yield course
     finally:
         for task in tasks:

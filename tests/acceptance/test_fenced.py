@@ -48,7 +48,7 @@ async def test_a_suspended_controller_that_was_replaced_changes_nothing_and_ends
     with tempfile.TemporaryDirectory(prefix="tds-f-") as folder:
         async with Place.make(Path(folder).resolve(), "good") as place:
             run = await place.plan()
-            async with place.live_traffic(run):
+            async with place.live_traffic():
                 suspended = place.drive(run, "--without-prefect")
                 drivers = [suspended]
                 try:

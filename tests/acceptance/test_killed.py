@@ -90,7 +90,7 @@ async def killed_on_the_way(place: Place, results: Results) -> None:
     _try_for_seconds(place, 6)
     run = await place.plan()
     where = ("-e", place.environment)
-    async with place.live_traffic(run):
+    async with place.live_traffic():
         driver = place.drive(run, "--without-prefect")
         try:
             await place.at(SWITCHING, driver)
@@ -182,7 +182,7 @@ async def prefect_dies(place: Place, results: Results) -> None:
     run = await place.plan()
     driver = place.drive(run)
     try:
-        async with place.live_traffic(run):
+        async with place.live_traffic():
             await place.at(DRAINING, driver)
             servers = await asyncio.to_thread(
                 subprocess.run, ["pgrep", "-P", str(driver.pid)], capture_output=True, text=True, check=True

@@ -6,12 +6,21 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from models import SyncQueue
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 log = logging.getLogger(__name__)
 
 TRANSIENT = ("timeout", "connection refused", "connection reset", "deadlock", "too many connections")
+
+
+def waits_for_its_turn() -> ColumnElement[bool]:
+    """Pending, or to be tried again by now, and nobody has it."""
+    now = datetime.now(UTC)
+    return and_(
+        or_(SyncQueue.status == "pending", and_(SyncQueue.status == "retry", SyncQueue.next_retry_at <= now)),
+        or_(SyncQueue.locked_by.is_(None), SyncQueue.lock_expires_at < now),
+    )
 
 
 class QueueService:
@@ -24,7 +33,7 @@ class QueueService:
         """The oldest rows that wait for their turn."""
         rows = await self.session.scalars(
             select(SyncQueue.id)
-            .where(SyncQueue.status == "pending", SyncQueue.attempt_count < 5)
+            .where(waits_for_its_turn(), SyncQueue.attempt_count < 5)
             .order_by(SyncQueue.created_at)
             .limit(limit)
         )

@@ -7,29 +7,16 @@ import subprocess
 import sys
 
 import beat
+from core import OWNER, limits
 from revision import REVISION
-
-LEASE_SECONDS = 8
-"""A worker that was killed keeps its events for so long. The other limits here are short as well."""
 
 
 def main() -> int:
     """Run the core's worker, pass SIGTERM on to it, and end as it ends."""
-    owner = f"{os.environ.get('ERP_HOST', 'erp')}-{os.getpid()}"
-    worker = subprocess.Popen(
-        [
-            "runbook",
-            "worker",
-            "--database-url",
-            "env:ERP_DATABASE_URL",
-            "--owner",
-            owner,
-            "--revision",
-            REVISION,
-            "--lease-seconds",
-            str(LEASE_SECONDS),
-        ]
-    )
+    words = ["--database-url", "env:ERP_DATABASE_URL", "--owner", OWNER, "--revision", REVISION]
+    for name, seconds in limits().items():
+        words += [f"--{name.replace('_', '-')}", str(seconds)]
+    worker = subprocess.Popen(["runbook", "worker", *words], env=os.environ)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.terminate())
     beat.start()

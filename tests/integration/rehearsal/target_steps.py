@@ -76,7 +76,7 @@ async def statuses(target: Target) -> dict[str, int]:
     """The backlog's events by status."""
     counted = await rows(
         target,
-        "SELECT status::text, count(*) FROM tds_sync_queue"
-        " WHERE created_at > now() - interval '4 days' GROUP BY 1",
+        "SELECT q.status::text, count(*) FROM tds_sync_queue q"
+        " JOIN rehearsal.seeded s ON s.id = q.id AND s.status = 'dead_letter' GROUP BY 1",
     )
     return {str(status): int(str(count)) for status, count in counted}

@@ -12,6 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from handlers.entities.apply import apply_events
+from handlers.queue import insert
+from handlers.queue.event import EntityType
 from handlers.queue.redrive import redrive
 from handlers.release import lock
 from handlers.release.ledger import dead_letters, records, releases
@@ -150,6 +152,78 @@ async def test_a_webhook_that_was_received_and_is_not_in_the_queue_is_lost(
 ) -> None:
     """Live webhooks count too."""
     assert "1 events are lost" in await in_queue(tx, ground, sent=[uuid4()])
+
+
+TAKEN = "INSERT INTO rehearsal.taken (event_id, owner) VALUES (:id, 'new-1-0123abcd')"
+IN_HAND = (
+    "INSERT INTO runbook.in_hand (batch, owner, ids, bytes)"
+    " VALUES (1, 'new-1-0123abcd', ARRAY[CAST(:id AS uuid)], 1)"
+)
+LEASED = "UPDATE tds_sync_queue SET status = 'processing', locked_by = 'new-1-0123abcd' WHERE id = :id"
+ENDED = "UPDATE tds_sync_queue SET status = '{}', error_code = {}, processing_result = '{}' WHERE id = :id"
+OURS = '{"outcome": "applied", "revision": "' + NEW + '"}'
+FAILED = '{"class": "permanent", "revision": "' + NEW + '"}'
+
+
+@pytest.mark.parametrize(
+    ("statements", "is_damaged"),
+    [
+        ((), False),
+        ((TAKEN,), True),
+        ((IN_HAND,), True),
+        ((LEASED, ENDED.format("pending", "NULL", "null")), True),
+        ((IN_HAND, ENDED.format("completed", "NULL", OURS)), False),
+        ((IN_HAND, ENDED.format("dead_letter", "'x'", FAILED)), True),
+        ((IN_HAND, ENDED.format("retry", "'x'", FAILED)), True),
+        # The previous revision has completed what the released one could not.
+        ((IN_HAND, ENDED.format("completed", "'x'", FAILED)), True),
+        ((IN_HAND, ENDED.format("retry", "'missing_parent'", FAILED)), False),
+        ((TAKEN.replace("new-", "old-"), ENDED.format("dead_letter", "'x'", "{}")), False),
+    ],
+)
+async def test_what_the_released_workers_took_and_never_completed_is_damaged(
+    tx: AsyncConnection, ground: Ground, statements: Sequence[str], is_damaged: bool
+) -> None:
+    """Dead, in retry, or given back; not what waits for a parent, and not what they did not take."""
+    live = await insert.insert_event(tx, entity=EntityType.PRODUCT, key="live", payload_text="{}")
+    for owner, revision in (("new-1-0123abcd", NEW), ("old-1-0123abcd", OLD)):
+        worker_row = (
+            "INSERT INTO runbook.worker (owner, host, pid, revision) VALUES (:owner, 'h', 1, :revision)"
+        )
+        await tx.execute(text(worker_row), {"owner": owner, "revision": revision})
+    for statement in statements:
+        await tx.execute(text(statement), {"id": live})
+    assert await queue.damaged(tx, [live], NEW) == ([live] if is_damaged else [])
+    assert await queue.damaged(tx, [], NEW) == []
+
+
+async def test_a_letter_that_dies_of_what_it_had_died_of_was_not_restored_wrongly(
+    tx: AsyncConnection, ground: Ground
+) -> None:
+    """Its attempts are those of the release. Without a worker's word for it, it should be as it was."""
+    again = (
+        "UPDATE tds_sync_queue q SET status = 'dead_letter', error_message = s.error_message, attempt_count = 9,"
+        " processing_result = CAST(:result AS jsonb) FROM rehearsal.seeded s WHERE s.id = q.id AND q."
+    )
+    await tx.execute(text("UPDATE runbook.release_event SET status = NULL"))
+    to_revision = (await tx.execute(text("SELECT to_revision FROM runbook.release"))).scalar_one()
+    await tx.execute(text(again + ONE_DRAINED), {"result": '{"revision": "' + to_revision + '"}'})
+    assert "is not as it was" not in await in_queue(tx, ground)
+    await tx.execute(text(again + ONE_DRAINED), {"result": "{}"})
+    assert "was restored, and is not as it was" in await in_queue(tx, ground)
+
+
+async def test_rows_of_the_erps_own_workers_need_no_stamp(tx: AsyncConnection, ground: Ground) -> None:
+    """They write none. What they write must be right all the same."""
+    await tx.execute(text("UPDATE tds_sync_queue SET processing_result = NULL WHERE status = 'completed'"))
+    await tx.execute(
+        text("UPDATE products SET last_modified_time = NULL WHERE zoho_item_id LIKE '2646610000000114%'")
+    )
+    assert "in the ERP instead of" not in await in_queue(tx, ground)
+    await tx.execute(
+        text("UPDATE products SET price = price + 1 WHERE zoho_item_id LIKE '2646610000000114%'")
+    )
+    assert "in the ERP instead of" in await in_queue(tx, ground)
 
 
 async def in_ledger(tx: AsyncConnection, run: Release, *, is_good: bool = True) -> str:

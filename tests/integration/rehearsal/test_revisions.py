@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from sqlalchemy import text
 from rehearsal import lifecycle
 from rehearsal.hosts.host import WORKERS_UNIT
 from rehearsal.target import Target
-from rehearsal.webhooks.traffic import traffic
+from rehearsal.webhooks import backlog, traffic
+from rehearsal.webhooks.backlog import Seed
 from tests.integration.rehearsal.target_steps import answers, folders, health, rows, statuses, switch
 
 
@@ -33,24 +35,25 @@ async def target(parent: Path) -> AsyncIterator[Target]:
         yield target
 
 
-async def test_broken_revision_buries_every_webhook(target: Target) -> None:
+async def test_broken_revision_buries_every_webhook_about_something_new(target: Target) -> None:
     """The real bug: SQLAlchemy itself raises MissingGreenlet, and the event is dead without a retry."""
     engine = target.engine()
-    stop = asyncio.Event()
-    sending = asyncio.create_task(traffic(engine, stop, 20))
-    await asyncio.sleep(1)
-    stop.set()
-    sent = await sending
+    now = datetime.now(UTC)
+    events = [
+        Seed(entity=letter.entity, record=letter.record, created_at=now)
+        for letter in backlog.dead_letters(now)[-12:]
+    ]
+    for event in events:
+        await traffic.send(engine, event)
     await engine.dispose()
     query = (
         "SELECT error_message, error_code, attempt_count, started_at FROM tds_sync_queue"
         " WHERE status = 'dead_letter' AND created_at > now() - interval '1 minute'"
     )
     deadline = time.monotonic() + 20
-    while len(found := await rows(target, query)) < sent:
+    while len(found := await rows(target, query)) < len(events):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
-    assert sent > 10
     assert all("greenlet_spawn has not been called" in str(row[0]) and row[1] == "xd2s" for row in found)
     assert all(row[3] is None for row in found), "the state write that was swallowed is the cause"
     log = (target.hosts[0].folder / "log" / f"{WORKERS_UNIT}.log").read_text()

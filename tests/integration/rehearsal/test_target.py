@@ -12,9 +12,11 @@ import pytest_asyncio
 
 from handlers.environment.load import load_environment
 from rehearsal import erp
-from rehearsal.hosts.host import WEB_UNIT
+from rehearsal.hosts.host import WEB_UNIT, WORKERS_UNIT
+from rehearsal.pace import Pace
 from rehearsal.story import Story
 from rehearsal.target import Target
+from rehearsal.webhooks.backlog import DAY_EVENTS
 from tests.integration.rehearsal.target_steps import answers, git, health, rows
 
 
@@ -58,7 +60,7 @@ async def test_backlog_is_the_source_runbooks(place: Target) -> None:
     others = await rows(
         place, "SELECT status::text, count(*) FROM tds_sync_queue WHERE status <> 'dead_letter' GROUP BY 1"
     )
-    assert others == [("completed", 262)]
+    assert others == [("completed", 342 + DAY_EVENTS)]
 
 
 async def test_invoices_of_the_backlog_have_parents(place: Target) -> None:
@@ -109,8 +111,8 @@ def test_revisions_have_the_same_ids_everywhere(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("GIT_AUTHOR_NAME", "somebody")
     first, second = (erp.write_origin(tmp_path / name) for name in ("a", "b"))
     assert first == second
-    assert list(first) == ["broken", "sick", "slow", "treacherous", "fixed"]
-    assert len(set(first.values())) == 5
+    assert list(first) == list(erp.HISTORY)
+    assert len(set(first.values())) == len(erp.HISTORY)
 
 
 def test_every_story_has_its_revision_and_its_queue() -> None:
@@ -122,4 +124,36 @@ def test_every_story_has_its_revision_and_its_queue() -> None:
         "slow": ("slow", "good"),
         "empty": ("fixed", "empty"),
         "failed-only": ("fixed", "failed-only"),
+        "blip": ("fixed", "good"),
+        "stall": ("stall", "good"),
+        "one-type": ("one_type", "good"),
+        "hopeless": ("fixed", "hopeless"),
+        "late": ("late", "good"),
+        "known": ("known", "good"),
     }
+
+
+def test_every_story_ends_as_its_revision_deserves() -> None:
+    """A story with a faulty revision is rolled back, and no other one."""
+    assert {story for story in Story if story.exit_code == 2} == {
+        story for story in Story if not story.is_good
+    }
+    assert {story.revision_name for story in Story} <= set(erp.HISTORY)
+
+
+async def test_the_waits_of_workers_and_watch_follow_the_speed(tmp_path: Path) -> None:
+    """Two minutes are two seconds at a speed of 60, and no wait is shorter than a machine needs."""
+    async with Target.create("empty", folder=tmp_path, hosts=1, speed=20) as target:
+        environment = load_environment(str(target.environment_path))
+        unit = (target.hosts[0].folder / "units" / f"{WORKERS_UNIT}.service").read_text()
+    assert environment.watch.late_seconds == 3
+    assert "ERP_BACKOFF_SECONDS=6.0 " in unit.replace("\n", " ")
+    assert "ERP_WAIT_SECONDS=30.0 " in unit.replace("\n", " ")
+    assert Pace(speed=60).backoff_seconds == 2
+    fastest = Pace(speed=600)
+    assert (fastest.late_seconds, fastest.backoff_seconds, fastest.wait_seconds) == (2, 1, 10)
+    assert fastest.backoff_cap_seconds >= fastest.backoff_seconds
+    real = Pace(speed=1)
+    assert (real.late_seconds, real.backoff_seconds, real.backoff_cap_seconds, real.wait_seconds) == (
+        60, 120, 3600, 600,
+    )  # fmt: skip
