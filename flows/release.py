@@ -19,6 +19,7 @@ from flows.canary import prove
 from flows.drain import drain_all
 from flows.ending import CANCELLED_ON_PAGE, as_state, work
 from flows.rollback import undo
+from flows.surroundings import looked_around
 from flows.watch import watch_window
 from handlers.errors import (
     LEDGER_AWAY,
@@ -111,13 +112,14 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
         if not is_new and run.phase in STEPS and (sentence := await from_hosts.taken_back(run)):
             taken = Conclusion(verdict=Verdict.FAIL, sentence=sentence, blames_revision=False)
             run = await ledger.enter(run, Phase.ROLLING_BACK, taken)
-        with sigterm() as terminated:
-            try:
-                while run.phase in STEPS:
-                    run = await _run_phase(run, scope, terminated)
-            finally:
-                # Whatever ended it: nobody looks any more, or the former workers come back.
-                await looking.open_intake(run)
+        async with looked_around(run):
+            with sigterm() as terminated:
+                try:
+                    while run.phase in STEPS:
+                        run = await _run_phase(run, scope, terminated)
+                finally:
+                    # Whatever ended it: nobody looks any more, or the former workers come back.
+                    await looking.open_intake(run)
         if run.phase is Phase.ROLLING_BACK:
             tried_before = locked.phase is Phase.ROLLBACK_FAILED
             run = await undo(run, keep_trying_seconds=RETRY_SECONDS if tried_before else None)

@@ -34,6 +34,7 @@ web = ["{web}"]
 workers = ["{workers}"]
 stop_seconds = 20
 logs = ["sh", "-c", 'tail -n "$1" "$HOME/log/$2.log"', "logs", "{{lines}}", "{{unit}}"]
+log_files = ["~/log/{web}.log", "~/log/{workers}.log"]
 
 [probe]
 revision_field = "revision"

@@ -1,8 +1,8 @@
-"""The keys of an environment file about what is around a release: the upstream."""
+"""The keys of an environment file about what is around a release: the upstream, and how full the machines are."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -34,3 +34,21 @@ class Upstream(Section):
     """The failed answers in a row after which it counts as away. One good answer ends that."""
     pause_seconds_max: Seconds = 1800
     """How long a drain waits for it. Then the release is held."""
+
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Machine(Section):
+    """The bars for the readings of the hosts and of the database. A bar that is not set is not looked at."""
+
+    load_per_cpu: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Broken above it: the load of the last minute by the number of CPUs."""
+    memory_available_percent: Percent | None = None
+    """Broken below it."""
+    disk_free_percent: Percent | None = None
+    """Broken below it: of the file system of deploy.directory."""
+    connections_percent: Percent | None = None
+    """Broken above it: of the connections that the database server allows."""
+    action: Literal["show", "hold"] = "show"
+    """Whether a broken bar is shown and paged only, or holds the release as well. It never rolls back."""

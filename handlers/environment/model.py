@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from handlers.environment.address import Address, parse
-from handlers.environment.around import Upstream
+from handlers.environment.around import Machine, Upstream
 from handlers.environment.jump import jumps
 from handlers.environment.references import Local, Secret, resolved
 from handlers.environment.section import Seconds, Section, is_a_web_address
@@ -198,6 +198,8 @@ class Watch(Section):
     interval_seconds: Seconds = 60
     late_seconds: Seconds = 60
     """A live event that is unfinished at this age counts as failed: a stalled worker is a breach. Real seconds."""
+    source_down_seconds: Seconds = 300
+    """After this time without a measurement, a log or a reading, a person is paged. It is no pass and no breach."""
 
 
 class Gate(Section):
@@ -252,6 +254,7 @@ class Environment(Section):
     gate: Gate = Gate()
     upstream: Upstream | None = None
     """Without it nobody can tell an outage of the upstream from a bad release."""
+    machine: Machine = Machine()
     reports: Reports = Reports()
 
     @model_validator(mode="after")

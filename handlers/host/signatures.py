@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from handlers.core import Core
 from handlers.database import clock
-from handlers.environment.model import Services
 from handlers.environment.redact import known_secrets, redact_text
 from handlers.errors import RunbookError
 from handlers.host import log_commands
@@ -39,8 +38,8 @@ CHARACTERS_MAX = 400
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Log:
-    """One log of one host."""
+class Log:
+    """One log of one host: of a unit, or a file."""
 
     shell: Shell
     unit: str = ""
@@ -48,13 +47,15 @@ class _Log:
 
     @property
     def where(self) -> str:
+        """Its name: host, and unit or file."""
         return f"{self.shell.host.name} {self.unit or self.file}"
 
 
 @dataclass(kw_only=True)
-class _Reading:
+class Reading:
     """What one look at one log gave."""
 
+    log: Log
     before: list[tuple[int, str]] = field(default_factory=list)
     """Lines from before the deploy, each with how often its kind is there."""
     since: list[tuple[int, str]] = field(default_factory=list)
@@ -72,38 +73,47 @@ async def read_new(
     file without times in its lines, everything before that look. Raises DatabaseDown.
     """
     at = await clock.now(core.database)
+    readings = await asyncio.gather(*(read_host(shell, state, at) for shell in shells))
+    return merged(core, state, [reading for host in readings for reading in host], at)
+
+
+async def read_host(shell: Shell, state: LogState, at: datetime) -> list[Reading]:
+    """Read the logs of one host, where *at* is the database's time. Never raises RunbookError."""
     age = max(0.0, (at - state.deployed_at).total_seconds())
-    logs = list(_logs(core.environment.services, shells))
-    readings = await asyncio.gather(*(_read(log, state.positions.get(log.where), age) for log in logs))
+    return await asyncio.gather(*(_read(log, state.positions.get(log.where), age) for log in logs_of(shell)))
+
+
+def merged(
+    core: Core, state: LogState, readings: Sequence[Reading], at: datetime
+) -> tuple[LogState, list[NewSignature], list[str]]:
+    """The state after these readings, new kinds of errors, and problems, each with the name of its log."""
     secrets = known_secrets(core.environment)
-    pairs = list(zip(logs, readings, strict=True))
     state, new, problems = state.after(
-        (line for log, reading in pairs for line in _lines(log, reading.before, secrets)),
-        (line for log, reading in pairs for line in _lines(log, reading.since, secrets)),
-        {log.where: reading.position for log, reading in pairs if reading.position is not None},
+        (line for reading in readings for line in _lines(reading.log, reading.before, secrets)),
+        (line for reading in readings for line in _lines(reading.log, reading.since, secrets)),
+        {reading.log.where: reading.position for reading in readings if reading.position is not None},
         at,
     )
-    named = [f"{log.where}: {problem}" for log, reading in pairs for problem in reading.problems]
+    named = [f"{reading.log.where}: {problem}" for reading in readings for problem in reading.problems]
     return state, new, named + problems
 
 
-def _logs(services: Services, shells: Iterable[Shell]) -> Iterator[_Log]:
-    """A command that takes no times cannot tell new lines from old ones: its units are not read."""
+def logs_of(shell: Shell) -> list[Log]:
+    """The logs of a host. A command that takes no times cannot tell new lines from old ones: its units are not read."""
+    services = shell.environment.services
     takes_times = log_commands.by_cursor(services) or any("{since}" in word for word in services.logs)
-    for shell in shells:
-        for unit in (*services.web, *services.workers) if takes_times else ():
-            yield _Log(shell=shell, unit=unit)
-        for file in services.log_files:
-            yield _Log(shell=shell, file=file)
+    units = (*services.web, *services.workers) if takes_times else ()
+    files = (Log(shell=shell, file=file) for file in services.log_files)
+    return [*(Log(shell=shell, unit=unit) for unit in units), *files]
 
 
-def _lines(log: _Log, lines: Iterable[tuple[int, str]], secrets: frozenset[str]) -> Iterator[Line]:
+def _lines(log: Log, lines: Iterable[tuple[int, str]], secrets: frozenset[str]) -> Iterator[Line]:
     for count, line in lines:
         if (error := error_in(redact_text(line, secrets))) is not None:
             yield Line(fingerprint=error, count=count, where=log.where)
 
 
-async def _read(log: _Log, position: Mapping[str, Any] | None, age: float) -> _Reading:
+async def _read(log: Log, position: Mapping[str, Any] | None, age: float) -> Reading:
     """Read one log. Never raises RunbookError: what prevents it is a problem."""
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
@@ -111,12 +121,12 @@ async def _read(log: _Log, position: Mapping[str, Any] | None, age: float) -> _R
                 return await _read_file(log, position, age)
             return await _read_unit(log, position, age)
     except TimeoutError:
-        return _Reading(problems=[f"not within {LIMIT_SECONDS:g} s"])
+        return Reading(log=log, problems=[f"not within {LIMIT_SECONDS:g} s"])
     except RunbookError as error:
-        return _Reading(problems=[str(error)])
+        return Reading(log=log, problems=[str(error)])
 
 
-async def _read_file(log: _Log, position: Mapping[str, Any] | None, age: float) -> _Reading:
+async def _read_file(log: Log, position: Mapping[str, Any] | None, age: float) -> Reading:
     first = position is None
     stored = position or {}
     answer = await _answer(
@@ -132,7 +142,7 @@ async def _read_file(log: _Log, position: Mapping[str, Any] | None, age: float) 
             characters=CHARACTERS_MAX,
         ),
     )
-    reading = _Reading(problems=answer.problems)
+    reading = Reading(log=log, problems=answer.problems)
     if first and answer.is_missing:
         # Whatever it has once it is there is new.
         reading.position = {"inode": "", "offset": 0, "mark": ""}
@@ -152,10 +162,10 @@ async def _read_file(log: _Log, position: Mapping[str, Any] | None, age: float) 
     return reading
 
 
-async def _read_unit(log: _Log, position: Mapping[str, Any] | None, age: float) -> _Reading:
+async def _read_unit(log: Log, position: Mapping[str, Any] | None, age: float) -> Reading:
     services, deployed = log.shell.environment.services, math.floor(age)
     by_cursor = log_commands.by_cursor(services)
-    reading = _Reading()
+    reading = Reading(log=log)
     if position is None:
         answer = await _answer(
             log,
@@ -226,7 +236,7 @@ class _Answer:
                 yield int(count), line, last or line
 
 
-async def _answer(log: _Log, command: Command) -> _Answer:
+async def _answer(log: Log, command: Command) -> _Answer:
     """Run a script and take its output apart. Raises Unreachable."""
     result = await log.shell.run(command)
     parts = [

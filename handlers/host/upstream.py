@@ -51,8 +51,8 @@ class UpstreamState:
         )
 
 
-async def ask(core: Core) -> UpstreamAnswer | None:
-    """Ask the upstream once; None where the environment has none. Never raises.
+async def ask(core: Core, *, within: float | None = None) -> UpstreamAnswer | None:
+    """Ask the upstream once, for *within* seconds at most; None where the environment has none. Never raises.
 
     Anything but an expected status is a failed answer: 429, 5xx, a wrong certificate, a name that is not found.
     """
@@ -60,7 +60,8 @@ async def ask(core: Core) -> UpstreamAnswer | None:
     if upstream is None:
         return None
     where = shown(upstream)
-    status, problem = await _status(core, upstream)
+    seconds = upstream.answer_seconds if within is None else min(within, upstream.answer_seconds)
+    status, problem = await _status(core, upstream, seconds)
     if problem:
         return UpstreamAnswer(up=False, sentence=f"{where} does not answer: {problem}")
     if status in upstream.status:
@@ -91,22 +92,22 @@ def shown(upstream: Upstream) -> str:
     return f"{where.host}:{where.port}" if where.port else where.host or _KEY
 
 
-async def _status(core: Core, upstream: Upstream) -> tuple[int, str]:
+async def _status(core: Core, upstream: Upstream, seconds: float) -> tuple[int, str]:
     """The status of one answer, or the problem that prevented it."""
     try:
         # The timeout covers the whole request. The body is not read: only that it answers counts.
         async with (
-            asyncio.timeout(upstream.answer_seconds),
+            asyncio.timeout(seconds),
             core.http.stream(
                 "GET",
                 upstream.url,
                 headers={"Cache-Control": "no-cache"},
-                timeout=httpx.Timeout(upstream.answer_seconds),
+                timeout=httpx.Timeout(seconds),
             ) as response,
         ):
             status = response.status_code
     except (TimeoutError, httpx.TimeoutException):
-        return 0, f"no answer within {upstream.answer_seconds:g} s"
+        return 0, f"no answer within {seconds:g} s"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return 0, await connection_fault(error, upstream.url, key=_KEY)
     if status == httpx.codes.BAD_REQUEST and (problem := await tls_fault(upstream.url, key=_KEY)):

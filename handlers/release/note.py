@@ -141,6 +141,8 @@ class PhaseNote:
     armed: ArmedNote | None = None
     """The rollback target on the hosts at the newest look."""
     next: NextLook | None = None
+    around: dict[str, Any] | None = None
+    """What is around the release: its `lines` for the status view, and the `state` for the next look at it."""
     looked: str | None = None
     """The sentence of the newest measurement."""
     window_seconds: float | None = None

@@ -86,6 +86,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "processing": await _by_entity(tx, "processing", selection),
             "errors": await _errors(tx),
             "log_errors": log_errors,
+            "around": view.around,
             "freshness": await _freshness(tx, view.at),
             "judgements": await stretches(tx, current),
             "operations": [_operation(operation) for operation in await intents.operations(tx, current)],

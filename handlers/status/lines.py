@@ -8,7 +8,7 @@ from datetime import datetime
 
 from handlers.release import left_behind
 from handlers.release.lock import Holder
-from handlers.release.phase import short
+from handlers.release.phase import LIVE, short
 from handlers.status import fleet_lines
 from handlers.status.view import HostView, ReturnView, StatusView, StepState, StepView
 
@@ -68,6 +68,11 @@ def _blocks(view: StatusView, width: int) -> list[_Block]:
     blocks += [
         (_ESSENTIAL, _labelled(host.name, _returned(host), width)) for host in view.returns if not host.back
     ]
+    if release.phase in LIVE:
+        around = [
+            _labelled("" if number else "Around", line, width) for number, line in enumerate(view.around)
+        ]
+        blocks += [(_USEFUL, each) for each in around]
     blocks += [(_USEFUL, _labelled("Limited", limit.sentence, width)) for limit in view.limits]
     blocks += [(_USEFUL, _labelled("Differs", difference, width)) for difference in view.differences]
     blocks += [(_RANKS[step.state], _step(step, width)) for step in view.steps]

@@ -112,6 +112,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         uncarried_since=care.since,
         care=care.sentence,
         due=care.due,
+        around=releases.around(records),
         limits=tuple(await limits(tx)) if release.phase in LIVE else (),
         steps=_steps(release, records),
         batches=tuple(await dead_letters.batches(tx, release)),

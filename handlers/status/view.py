@@ -105,6 +105,8 @@ class StatusView:
     """Who carries it, or since when nobody does and why."""
     due: bool = False
     """Whether `runbook resume --due` takes it up now."""
+    around: tuple[str, ...] = ()
+    """What is around the release: its upstream, new errors in the logs, the readings of hosts and database."""
     limits: tuple[Limit, ...] = ()
     """What limits the intake of the queue now: the gate of the release, or a person."""
     steps: tuple[StepView, ...] = ()

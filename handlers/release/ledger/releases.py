@@ -202,6 +202,12 @@ async def phase_records(bind: Bind, release: Release) -> list[PhaseRecord]:
         return [PhaseRecord.from_row(row) for row in rows]
 
 
+def around(records: Iterable[PhaseRecord]) -> tuple[str, ...]:
+    """What the newest look around the release saw, in sentences."""
+    seen = [record.note.around for record in records if record.note.around]
+    return tuple(map(str, seen[-1].get("lines") or ())) if seen else ()
+
+
 def set_aside(records: Iterable[PhaseRecord]) -> dict[str, int]:
     """The letters that the drain has set aside, counted by reason; empty when it has not begun or set none aside."""
     notes = [record.note.set_aside for record in records if record.phase is Phase.DRAINING]

@@ -87,6 +87,7 @@ KEPT: list[tuple[PhaseNote, dict[str, Any]]] = [
         },
     ),
     (PhaseNote(held_by=HeldBy.DATABASE), {"held_by": "database"}),
+    (PhaseNote(around={"lines": ["a"], "state": {}}), {"around": {"lines": ["a"], "state": {}}}),
     (PhaseNote(skipped_by="ops-a"), {"skipped_by": "ops-a"}),
     (PhaseNote(drained=57, left=0), {"drained": 57, "left": 0}),
     (PhaseNote(left=2, set_aside={"Bill: date": 2}), {"left": 2, "set_aside": {"Bill: date": 2}}),

@@ -1,0 +1,237 @@
+"""What is around a release: its upstream, new errors in the logs, the readings of hosts and database.
+
+A look is bounded, and none of it passes a release or rolls one back. It is shown, paged, and may hold the release.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from handlers.core import Core
+from handlers.database import clock
+from handlers.errors import Refused
+from handlers.host import machine, upstream
+from handlers.host.log_state import LogState, NewSignature
+from handlers.host.ssh import Shell, open_hosts
+from handlers.host.upstream import UpstreamAnswer
+from handlers.phases import around_readings, source_down
+from handlers.phases.around_state import AroundState, Broken, UpstreamChange
+from handlers.release.decisions import Verb, raise_unless_allowed
+from handlers.release.ledger import releases, requests
+from handlers.release.note import PhaseNote
+from handlers.release.phase import Phase, Release
+
+log = logging.getLogger(__name__)
+
+ASK_SECONDS = 4.0
+"""How long one look waits for the upstream, also where upstream.answer_seconds is longer. Real seconds."""
+PAUSE_SECONDS = 5.0
+"""The shortest pause between two looks at the hosts: a rehearsal's hosts are no faster than others. Real seconds."""
+LOOKS_MIN = 2
+"""A bar counts as broken when so many looks in a row say so: one peak is nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Something that a person should hear of now."""
+
+    event: str
+    """`upstream.away`, `upstream.back`, `log.new-error`, `machine.bar-broken` or `source.down`."""
+    source: str
+    """The log, the reading, or the upstream's address."""
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What one look saw."""
+
+    at: datetime
+    """The database's time."""
+    state: AroundState
+    """For the next look. It is JSON-able, and `keep` stores it."""
+    upstream: UpstreamAnswer | None = None
+    """Whether the upstream is away: after upstream.failures failed answers. None where the environment has none."""
+    changes: tuple[UpstreamChange, ...] = ()
+    """The beginning or the end of an outage that this look found. A beginning lies a little before the look."""
+    signatures: tuple[NewSignature, ...] = ()
+    """The kinds of errors that are new in the logs since the look before."""
+    breaches: tuple[str, ...] = ()
+    """The bars of [machine] that are broken."""
+    problems: tuple[str, ...] = ()
+    """The sources that could not be read."""
+    holds: str = ""
+    """Why the release should be held: newly broken bars, where machine.action says so. Told once."""
+    pages: tuple[Page, ...] = ()
+
+
+async def begin(core: Core, release: Release) -> AroundState:
+    """The state for the next look: as it was kept, or a new one. Raises DatabaseDown."""
+    records = await releases.phase_records(core.database, release)
+    kept = [record.note.around for record in records if record.note.around]
+    if kept:
+        try:
+            return AroundState.from_json(kept[-1]["state"])
+        except (KeyError, TypeError, ValueError) as error:
+            # Another version's: what is around is looked at anew, and what it knows may be told once more.
+            log.warning("what was seen around release %s cannot be read: %r", release.id, error)
+    deploys = [record.started_at for record in records if record.phase is Phase.DEPLOYING]
+    begun = [record.started_at for record in records if record.phase not in (Phase.PLANNED, Phase.APPROVED)]
+    since = (deploys or begun or [await clock.now(core.database)])[0]
+    return AroundState(logs=LogState(deployed_at=since))
+
+
+async def look(
+    core: Core, release: Release, state: AroundState, *, shells: Sequence[Shell] | None = None
+) -> Surroundings:
+    """Look around once, within five seconds; what does not answer by then is a problem, never good.
+
+    The upstream is asked at its interval, and the hosts at most every five seconds. *shells* are connections to keep.
+    Raises DatabaseDown.
+    """
+    at = await clock.now(core.database)
+    before = state
+    async with _shells(core, shells) as open_shells:
+        asked, measured = await asyncio.gather(
+            _ask(core, state, at),
+            around_readings.read(core, open_shells, state.logs, at) if _is_due(state, at) else _nothing(),
+        )
+    if asked is not None and core.environment.upstream is not None:
+        state = state.answered(asked, core.environment.upstream.failures, at)
+    new: list[NewSignature] = []
+    breaches = [broken.sentence for broken in state.broken.values()]
+    if measured is not None:
+        new = measured.new
+        breaches = machine.breaches(core.environment.machine, measured.hosts, measured.connections)
+        state = replace(
+            state,
+            logs=measured.logs,
+            hosts=tuple(measured.hosts),
+            connections=measured.connections,
+            measured_at=at,
+            down=source_down.after(state.down, dict(map(_named, measured.problems)), at),
+            broken=_broken(state, breaches),
+        )
+    limit = core.environment.watch.source_down_seconds
+    down, due = source_down.due(state.down, at, limit_seconds=limit, speed=release.speed)
+    told = {key: each for key, each in state.broken.items() if each.looks >= LOOKS_MIN and not each.told}
+    broken = {key: replace(each, told=each.told or key in told) for key, each in state.broken.items()}
+    state = replace(state, down=down, broken=broken)
+    changes = tuple(change for change in state.changes if change not in before.changes)
+    holding = core.environment.machine.action == "hold"
+    return Surroundings(
+        at=at,
+        state=state,
+        upstream=_answer(state),
+        changes=changes,
+        signatures=tuple(new),
+        breaches=tuple(breaches),
+        problems=tuple(f"{source}: {each.why}" for source, each in state.down.items()),
+        holds="; ".join(each.sentence for each in told.values()) if holding else "",
+        pages=tuple(_pages(state, changes, new, told, due)),
+    )
+
+
+async def keep(core: Core, release: Release, around: Surroundings) -> None:
+    """Keep what a look saw with the running phase, for the status view and the next controller. Raises DatabaseDown."""
+    kept = {"lines": around.state.lines(), "state": around.state.as_json()}
+    await releases.note(core.database, release, PhaseNote(around=kept))
+
+
+async def ask_to_hold(core: Core, release: Release, why: str) -> None:
+    """Ask the controller to hold the release, as a person would: from there a person decides. Raises DatabaseDown.
+
+    A release that cannot be held now goes on: the bar is shown and paged in any case.
+    """
+    now = await releases.get(core.database, release.id)
+    with contextlib.suppress(Refused):
+        raise_unless_allowed(Verb.HOLD, now)
+        await requests.ask(core.database, now, Verb.HOLD, by="the bars of [machine]", reason=why)
+
+
+def _is_due(state: AroundState, at: datetime) -> bool:
+    """Whether the hosts are looked at again; at once after the clock was set back."""
+    return state.measured_at is None or not timedelta() <= at - state.measured_at < timedelta(
+        seconds=PAUSE_SECONDS
+    )
+
+
+async def _nothing() -> None:
+    """No look at the hosts."""
+
+
+@asynccontextmanager
+async def _shells(core: Core, shells: Sequence[Shell] | None) -> AsyncIterator[list[Shell]]:
+    if shells is not None:
+        yield list(shells)
+        return
+    async with open_hosts(core.environment, connected=False) as own:
+        yield own
+
+
+async def _ask(core: Core, state: AroundState, at: datetime) -> UpstreamAnswer | None:
+    """The upstream's answer, when it is due. A first failed answer is repeated at the next look."""
+    settings = core.environment.upstream
+    if settings is None:
+        return None
+    doubtful = state.failed_at is not None and state.upstream is not None and state.upstream.up
+    since = None if state.asked_at is None else at - state.asked_at
+    if (
+        since is not None
+        and not doubtful
+        and timedelta() <= since < core.clock.real(settings.interval_seconds)
+    ):
+        return None
+    return await upstream.ask(core, within=ASK_SECONDS)
+
+
+def _answer(state: AroundState) -> UpstreamAnswer | None:
+    found = state.upstream
+    return None if found is None else UpstreamAnswer(up=found.up, sentence=found.sentence)
+
+
+def _named(problem: str) -> tuple[str, str]:
+    source, _, why = problem.partition(": ")
+    return source, why
+
+
+def _broken(state: AroundState, breaches: Iterable[str]) -> dict[str, Broken]:
+    """The bars that are broken now, with how many looks in a row each has been. One that is not any more is gone."""
+    broken = {}
+    for sentence in breaches:
+        key, _ = _named(sentence)
+        before = state.broken.get(key)
+        broken[key] = (
+            Broken(sentence=sentence)
+            if before is None
+            else replace(before, sentence=sentence, looks=min(before.looks + 1, LOOKS_MIN))
+        )
+    return broken
+
+
+def _pages(
+    state: AroundState,
+    changes: Iterable[UpstreamChange],
+    new: Iterable[NewSignature],
+    told: Mapping[str, Broken],
+    due: Iterable[tuple[str, str]],
+) -> Iterator[Page]:
+    """What a person should hear of: each thing once."""
+    answer = state.upstream.sentence if state.upstream is not None else ""
+    for change in changes:
+        event, is_now = ("upstream.back", "answers again") if change.up else ("upstream.away", "is away")
+        yield Page(event=event, source=answer.partition(" ")[0], sentence=f"the upstream {is_now}: {answer}")
+    for signature in new:
+        where = ", ".join(signature.where)
+        sentence = f"a new kind of error since the deploy, on {where}: {signature.fingerprint}"
+        yield Page(event="log.new-error", source=where, sentence=sentence)
+    for key, broken in told.items():
+        yield Page(event="machine.bar-broken", source=key, sentence=broken.sentence)
+    for source, sentence in due:
+        yield Page(event="source.down", source=source, sentence=sentence)
