@@ -49,19 +49,19 @@ def odds(units: Sequence[int], bad: Sequence[int], q: float, *, forgive: int = 0
     if q >= 1.0:
         # "All of them fail" cannot be refuted.
         return onsets(0, max(len(units) - first, 0))
-    terms = (term for gain in GAINS for _, term in _terms(units[first:], bad[first:], q, gain, forgive))
-    return sum(terms) / len(GAINS)
+    stakes = (term for gain in GAINS for _, term in terms(units[first:], bad[first:], q, gain, forgive))
+    return sum(stakes) / len(GAINS)
 
 
 def likely_onset(units: Sequence[int], bad: Sequence[int], q: float, *, forgive: int = 0) -> int:
     """The block in which the fault began most likely: the largest term of the odds."""
-    terms = (
-        (term, block) for gain in GAINS for block, term in _terms(units, bad, q, gain, forgive) if term > 0
+    stakes = (
+        (term, block) for gain in GAINS for block, term in terms(units, bad, q, gain, forgive) if term > 0
     )
-    return max(terms, default=(0.0, 0))[1]
+    return max(stakes, default=(0.0, 0))[1]
 
 
-def _terms(
+def terms(
     units: Sequence[int], bad: Sequence[int], q: float, gain: float, forgive: int
 ) -> Iterator[tuple[int, float]]:
     """For one alternative: each onset with its weighted stake, from the newest to the oldest that matters."""

@@ -35,6 +35,12 @@ class Proof:
     """F at the bar for "tolerable"."""
     rate: float | None
     """The measured success without the worst window."""
+    rest_good: int = 0
+    """Without the worst window, as the three below: those that completed, all, those that have ended."""
+    rest_units: int = 0
+    rest_ended: int = 0
+    blocks: int = 1
+    """How many windows there were to choose from: what is proven without one is divided by it."""
 
 
 def proof(units: Units, holds: Holds) -> Proof:
@@ -55,6 +61,10 @@ def proof(units: Units, holds: Holds) -> Proof:
         bad_odds=best(1 - p.bad),
         mid_odds=best(1 - p.tolerable),
         rate=well_fewer / settled if settled else None,
+        rest_good=well_fewer,
+        rest_units=fewer,
+        rest_ended=settled,
+        blocks=blocks,
     )
 
 

@@ -92,6 +92,12 @@ class Gate:
             left = self.parameters.watch_s - self.holds.watched(now)
         return self._without_breach(now, weighed, untaken, left)
 
+    def weighed(self, stream: str, track: str, now: float) -> Weighed | None:
+        """One stream on one track with its block table, as `verdict` weighs it at *now*; None if nothing failed."""
+        self._read(now)
+        untaken = list(self.holds.untaken(now, self.parameters.deadline_s))
+        return self._scales.exactly(stream, track, self.units, self.holds, untaken=untaken, now=now)
+
     def _without_breach(
         self, now: float, weighed: Sequence[Weighed], untaken: Collection[Untaken], left: float
     ) -> Judgement:

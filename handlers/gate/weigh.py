@@ -108,6 +108,18 @@ class Scales:
             if (weighed := self._weigh(stream, track, units, holds, untaken=untaken, now=now)) is not None
         )
 
+    def exactly(
+        self, stream: str, track: str, units: Units, holds: Holds, *, untaken: Collection[Untaken], now: float
+    ) -> Weighed | None:
+        """One stream on one track with its table, whether or not something new has failed; None if nothing ever did."""
+        remembered = dict(self._cache)
+        weighed = self._weigh(stream, track, units, holds, untaken=untaken, now=now)
+        # To be asked changes nothing: what is remembered decides which odds are computed anew.
+        self._cache = remembered
+        if weighed is None or weighed.units:
+            return weighed
+        return _exactly(weighed, units, holds, _of(stream, track, untaken), now)
+
     def _weigh(
         self, stream: str, track: str, units: Units, holds: Holds, *, untaken: Collection[Untaken], now: float
     ) -> Weighed | None:
