@@ -27,6 +27,8 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
         "status": "show the current release and what it waits for",
         "history": "list the newest releases",
         "report": "write a release's verification report again",
+        "explain": "print the arithmetic of each decision",
+        "replay": "judge a release again, or a file of events; other numbers: what if",
         "doctor": "list problems of the schema, the queue and the locks",
     },
     "One phase, with the revision that runs now": {
@@ -51,6 +53,7 @@ MODULES = {
     "decide": ("resume", "rollback", "abort", "lift"),
     "db": ("db",),
     "examine": ("check", "report", "doctor"),
+    "explain": ("explain", "replay"),
     "queue": ("queue",),
     "rehearse": ("rehearse",),
     "release": ("plan", "release", "canary", "drain", "watch"),

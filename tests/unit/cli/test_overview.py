@@ -11,6 +11,7 @@ import flows.cli.ask
 import flows.cli.db
 import flows.cli.decide
 import flows.cli.examine
+import flows.cli.explain
 import flows.cli.queue
 import flows.cli.rehearse
 import flows.cli.release
