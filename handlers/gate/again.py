@@ -76,11 +76,17 @@ class Numbers:
             ) from error
 
     def limits(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """The thresholds of the rules for canary and drain, in percent."""
-        changed = {"good_percent": self.ok, "roll_back_percent": self.bad}
+        """The thresholds of the other rules: rates in percent, or the failing shares of the drain."""
+        changed = {
+            "good_percent": None if self.ok is None else 100 * self.ok,
+            "roll_back_percent": None if self.bad is None else 100 * self.bad,
+            "q": None if self.ok is None else 1 - self.ok,
+            "q_mid": None if self.tolerable is None else 1 - self.tolerable,
+            "alpha": self.alpha,
+        }
         return {
             **stored,
-            **{name: 100 * value for name, value in changed.items() if value is not None and name in stored},
+            **{name: value for name, value in changed.items() if value is not None and name in stored},
         }
 
 

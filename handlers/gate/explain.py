@@ -9,6 +9,7 @@ from typing import Any
 
 from handlers.gate.again import SEQUENTIAL, Again, Replayed, Stored, close
 from handlers.gate.blocks import HARD, SOFT, WAITS
+from handlers.gate.explain_rules import rule_lines
 from handlers.gate.odds import GAINS, terms
 from handlers.gate.parameters import POOLED, Parameters
 from handlers.gate.promotion import GOOD_RATES, health_odds
@@ -168,7 +169,7 @@ def lines(about: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield f"  judged again from the stored inputs: DIFFERS, {about['now_says']}"
     if "seen" in about:
-        yield from _rule_lines(about["rule"], about["seen"], about["limits"])
+        yield from rule_lines(about["rule"], about["seen"], about["limits"])
         return
     if about["weighed"] is not None:
         yield from _weighed_lines(about["weighed"])
@@ -243,37 +244,6 @@ def _proof_lines(p: Mapping[str, Any]) -> Iterator[str]:
             f"    rate {p['rate']:.2%} = {p['rest_good']} / {p['rest_ended']} ended without the worst window;"
             f" {p['ok']:.0%} are needed"
         )
-
-
-def _rule_lines(rule: str, seen: Mapping[str, Any], limits: Mapping[str, Any]) -> Iterator[str]:
-    """A canary's facts, or the counts of a drain with their rates and the thresholds."""
-    if seen.get("source_down"):
-        yield f"  nothing could be measured: {seen['source_down']}"
-    if rule == "canary":
-        yield (
-            f"  {seen['entity']} {seen['key']}: {seen['status']} after {seen['seconds']:.1f} s,"
-            f" the limit is {seen['limit_seconds']:g} s"
-        )
-        if seen.get("worker_revision"):
-            yield f"  applied by {seen['worker_revision']}, released {seen['wanted_revision']}"
-        for difference in seen.get("differences", ()):
-            yield f"  its row differs: {difference}"
-        return
-    yield "  type               completed   failed     late    known     open    rate of completed + failed + late"
-    counts = list(seen["counts"])
-    total = {
-        name: sum(count.get(name, 0) for count in counts)
-        for name in ("completed", "failed", "late", "known", "open")
-    }
-    for count in (*counts, {"entity": "all types", **total}):
-        numbers = [count.get(name, 0) for name in ("completed", "failed", "late", "known", "open")]
-        ended = sum(numbers[:3])
-        rate = f"{100 * numbers[0] / ended:.2f} % of {ended}" if ended else "nothing has ended"
-        yield f"  {count['entity']:<18} " + " ".join(f"{each:>8}" for each in numbers) + f"    {rate}"
-    yield (
-        f"  good from {limits['good_percent']:g} % on; a breach below {limits['roll_back_percent']:g} % with"
-        f" {limits['failures_min']} failures or more, of all types or of one"
-    )
 
 
 def _same(value: Mapping[str, Any]) -> str:

@@ -10,7 +10,11 @@ import pytest
 
 from handlers.gate import rules
 from handlers.gate.again import Again, CannotJudgeError, Numbers, Stored, replay
+from handlers.gate.drain_rules import judge_drain
 from handlers.gate.explain import explain, kind_of, lines, worth_showing
+from handlers.gate.letters import DrainMeasurement, Group, evidence
+from handlers.gate.odds import GAINS
+from handlers.gate.staged import DrainLimits
 from handlers.gate.values import CanaryMeasurement, Count, Finding, Measurement, Thresholds
 from tests.unit.gate.stored import Looks, failing, healthy
 from tests.unit.gate.told import day
@@ -259,6 +263,27 @@ def test_canary_and_batch_are_explained_by_their_counts() -> None:
     text = told(looks, number=2)[1]
     assert "90.00 % of 10" in text
     assert "good from 95 % on; a breach below 80 %" in text
+
+
+def test_a_drain_is_judged_again_and_explained() -> None:
+    """Its odds by type and together, with the thresholds; other bars and another risk change its verdict."""
+    looks = Looks()
+    groups = (
+        Group(entity="Invoice", former="greenlet", failed=4, errors=(("KeyError: <value>", 4),)),
+        Group(entity="Product", former="greenlet", completed=3, known=2, left=9),
+    )
+    judgement = judge_drain(DrainMeasurement(groups=groups), DrainLimits())
+    assert judgement.finding is Finding.UNHEALTHY
+    looks.add(judgement.finding, judgement.sentence, judgement.inputs)
+    assert [each.is_same for each in replay(looks.stored)] == [True]
+    for numbers in (Numbers(alpha=1e-9), Numbers(ok=0.5, tolerable=0.4, bad=0.1)):
+        (again,) = replay(looks.stored, numbers)
+        assert again.judgement.finding is not Finding.UNHEALTHY
+    text = told(looks)[1]
+    expected = evidence(4, 0, 0.05)
+    assert f"E(0.05) = {expected:.6g}, threshold {1 / (0.01 * 0.5 / 11 * 0.45):.6g} = 1 / (alpha 0.01" in text
+    by_hand = sum(((0.05 + 0.95 * gain) / 0.05) ** 4 for gain in GAINS) / 4
+    assert by_hand == pytest.approx(expected)
 
 
 def test_a_look_without_failures_says_that_there_is_no_evidence() -> None:

@@ -108,6 +108,14 @@ def test_a_stream_is_played_under_the_gates_own_holds() -> None:
     assert bad[-1].now <= 60
 
 
+def test_a_bad_stream_meets_no_more_items_than_the_gate_lets_through() -> None:
+    """Ten a second come in: three are taken in the first ten seconds, and decide."""
+    rows = [[at * 100, f"k{at}", 0, 2000, 5000, 1, 0, 1, 0, 0] for at in range(1000)]
+    found = judged(HEADER | {"env": {}}, *rows)
+    assert found[0].judgement.inputs["held"]["by_gate"] == {"*": 3}
+    assert found[-1].judgement.sentence.startswith("all types: 3 of 3 records since minute 0 failed")
+
+
 @pytest.mark.parametrize(
     ("env", "finding"),
     [
