@@ -130,6 +130,12 @@ def products(number: int, *, first: int = 0) -> Iterator[Work]:
         yield EntityType.PRODUCT, key, json.dumps(record, ensure_ascii=False)
 
 
+def invoices(number: int) -> Iterator[Work]:
+    """Invoices that nobody applies: they wait behind a limit."""
+    for at in range(number):
+        yield EntityType.INVOICE, payloads.zoho_id(9_000_000, at), "{}"
+
+
 def spoilt(work: Iterable[Work], *, every: int, seen_by: str) -> Iterator[Work]:
     """Every so manieth product is bad: the mapper can see it, or only the database can."""
     for at, (kind, key, text) in enumerate(work):

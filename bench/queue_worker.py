@@ -14,13 +14,14 @@ import importlib.util
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import _load
 import _report
 import asyncpg
 from _latency import latency
-from _place import Cost, Place, open_place, run
+from _place import Cost, Place, execute, open_place, run
 from _report import Line
 
 WORKER: Mapping[str, Any] = {"what": "worker"}
@@ -206,6 +207,30 @@ async def size(bench: Bench) -> None:
     )
 
 
+async def limits(bench: Bench) -> None:
+    """Products while invoices are limited, with none in the queue and behind many: a limit slows its own type only."""
+    work, held = _load.products(bench.jobs), bench.backlog * 2
+    for name, before in (("limited", 0), ("behind", held)):
+        await _load.backlog(
+            bench.place, name, "base", chain(_load.invoices(before), _load.products(bench.jobs))
+        )
+        await execute(
+            bench.place.server.url(name),
+            "INSERT INTO runbook.intake (entity_type, per_ten_seconds, until, set_by, reason)"
+            " VALUES ('invoice', 3, now() + interval '1 hour', 'bench', 'limited')",
+        )
+    await _load.backlog(bench.place, "unlimited", "base", work)
+    free = await bench.measure("products, no limit", "unlimited", [WORKER], bench.jobs)
+    for name, label in (
+        ("limited", "invoices limited"),
+        ("behind", f"the same behind {held:,} held invoices"),
+    ):
+        found = await bench.measure(label, name, [WORKER], bench.jobs)
+        bench.compare(f"products, {label}", "no limit", 0.7, ours=found.us, theirs=free.us)
+        await bench.place.server.drop_database(name)
+    await bench.place.server.drop_database("unlimited")
+
+
 async def idle(bench: Bench) -> None:
     """One event on an idle queue, from its commit to its completion being visible."""
     url = await bench.place.clone("base")
@@ -221,6 +246,7 @@ PARTS: Mapping[str, Callable[[Bench], Awaitable[None]]] = {
     "kinds": kinds,
     "poison": poison,
     "size": size,
+    "limits": limits,
     "idle": idle,
 }
 

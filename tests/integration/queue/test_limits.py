@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -295,30 +297,33 @@ async def test_the_database_refuses_a_limit_for_good(engine: AsyncEngine) -> Non
             )
 
 
-async def test_from_the_command_line(engine: AsyncEngine, database_url: str, tmp_path: Path) -> None:
-    """`runbook queue limit`, `show` and `unlimit`, as a person types them; a limit without a reason is refused."""
-    import os
-    import sys
-
-    (tmp_path / "key").touch()
-    (tmp_path / "place.toml").write_text(
+async def runbook_queue(folder: Path, url: str, *words: str) -> tuple[int | None, str]:
+    """Exit code and stdout of `runbook queue …` in an environment with the database *url*."""
+    (folder / "key").touch()
+    (folder / "place.toml").write_text(
         'name = "place"\n[database]\nurl = "env:PLACE_URL"\n'
-        f'[ssh]\nuser = "x"\nkey_file = "{tmp_path}/key"\nknown_hosts_file = "{tmp_path}/key"\n'
+        f'[ssh]\nuser = "x"\nkey_file = "{folder}/key"\nknown_hosts_file = "{folder}/key"\n'
         '[[hosts]]\nname = "a"\naddress = "127.0.0.1"\nhealth_url = "http://127.0.0.1:1/health"\n'
         '[deploy]\ndirectory = "/srv/erp"\n[services]\n',
         encoding="utf-8",
     )
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "flows.cli", "queue", *words, "-e", "place"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"PLACE_URL": url, "RUNBOOK_ENVIRONMENTS": str(folder)},
+    )
+    out, _ = await child.communicate()
+    return child.returncode, out.decode()
+
+
+async def test_from_the_command_line(engine: AsyncEngine, database_url: str, tmp_path: Path) -> None:
+    """`runbook queue limit`, `show` and `unlimit`, as a person types them; a limit without a reason is refused."""
 
     async def runbook(*words: str) -> tuple[int | None, str]:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "flows.cli", "queue", *words, "-e", "place", "--json"),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"PLACE_URL": database_url, "RUNBOOK_ENVIRONMENTS": str(tmp_path)},
-        )
-        out, _ = await child.communicate()
-        return child.returncode, out.decode().splitlines()[-1]
+        status, out = await runbook_queue(tmp_path, database_url, *words, "--json")
+        return status, out.splitlines()[-1]
 
     status, _ = await runbook("limit", "--per-ten-seconds", "2")
     assert status == 5

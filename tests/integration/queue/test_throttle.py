@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from handlers.queue.throttle import Throttled, gate_of, release, throttle
 from handlers.worker.worker import Worker, new_owner
 from tests.integration.queue.events import change
 from tests.integration.queue.events import event as put
-from tests.integration.queue.test_limits import BILL, INVOICE, PRODUCT, claim, fill, forget
+from tests.integration.queue.test_limits import BILL, INVOICE, PRODUCT, claim, fill, forget, runbook_queue
 
 GATE = gate_of("2026-11-29.1")
 OPS = {"by": "ops-a", "reason": "wrong totals"}
@@ -101,6 +102,26 @@ async def test_a_person_who_lifts_the_limit_of_a_gate_is_obeyed_until_its_next_l
     assert len(await claim(engine, 1)) == 1
     await hold(engine, {INVOICE: 0})
     assert await claim(engine, 1) == []
+
+
+async def test_a_person_is_told_whose_limit_it_is(
+    engine: AsyncEngine, database_url: str, tmp_path: Path
+) -> None:
+    """`queue show` names the gate, its quota and the end; `unlimit` lifts it and says that it comes again."""
+    await hold(engine, {INVOICE: 3})
+    code, out = await runbook_queue(tmp_path, database_url, "show")
+    assert (code, f"limited to 3 events of {INVOICE} in 10 s until" in out, f"by {GATE}:" in out) == (
+        0,
+        True,
+        True,
+    )
+    code, out = await runbook_queue(tmp_path, database_url, "unlimit")
+    assert (code, "a gate sets its limit again at its next look" in out) == (0, True)
+    assert await limits.limits(engine) == []
+    code, out = await runbook_queue(tmp_path, database_url, "unlimit")
+    assert "a gate sets" not in out
+    words = ("limit", "--per-ten-seconds", "0", "--reason", "x", "--by", GATE)
+    assert (await runbook_queue(tmp_path, database_url, *words))[0] == 5
 
 
 async def test_a_dead_controller_frees_the_queue(engine: AsyncEngine) -> None:
