@@ -21,6 +21,8 @@ from handlers.gate.day_before import DayBefore
 from handlers.gate.parameters import POOLED
 from handlers.gate.sequential import Gate
 from handlers.gate.values import Finding, Judgement
+from handlers.phases import surroundings
+from handlers.phases.around_state import UpstreamChange
 from handlers.phases.facts import Fact, Facts, Timeline
 from handlers.phases.intake import Intake
 from handlers.phases.measure import concluded
@@ -68,6 +70,8 @@ class Looker:
         self._stopped: set[str] = set()
         """What they let nothing through of."""
         self._shifts: list[tuple[str, float]] = []
+        self._changes: list[UpstreamChange] = []
+        """The changes of the upstream that the gate was told."""
 
     @property
     def now(self) -> float:
@@ -120,6 +124,7 @@ class Looker:
             found = await changes(tx, since=since, open_=self.facts.open())
             in_force = await limits.limits(tx)
         self._tell(self._holds(in_force, now))
+        self._tell(await self._upstream(core, release, now))
         if self._away_since is not None:
             # Nobody could apply anything then, so what was under way says nothing about the release.
             away = {"ev": "upstream", "t": self._away_since, "up": False}
@@ -149,6 +154,16 @@ class Looker:
             if fact["ev"] == "arrive":
                 self.intake.admitted[fact["seg"]] += 1
         self._unstored += facts
+
+    async def _upstream(self, core: Core, release: Release, now: float) -> list[Fact]:
+        """What the look around the release has found of the upstream since: its outages are no evidence."""
+        if core.environment.upstream is None:
+            return []
+        around = await surroundings.begin(core, release)
+        new = [change for change in around.changes if change not in self._changes]
+        self._changes += new
+        at = self.facts.timeline.at
+        return [{"ev": "upstream", "t": min(at(change.at), now), "up": change.up} for change in new]
 
     def _holds(self, in_force: Sequence[limits.Limit], now: float) -> list[Fact]:
         """What people hold, and what they do not hold any more."""

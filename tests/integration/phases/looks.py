@@ -48,12 +48,18 @@ directory = "/srv/erp"
 
 @asynccontextmanager
 async def looked_at(
-    folder: Path, database_url: str, *, more: str = "", before: DayBefore | None = None, since: float = 0
+    folder: Path,
+    database_url: str,
+    *,
+    more: str = "",
+    after: str = "",
+    before: DayBefore | None = None,
+    since: float = 0,
 ) -> AsyncIterator[tuple[Core, Release, Looker]]:
     """A release in its watch, whose workers started *since* seconds ago, and who looks at it."""
     path = folder / "looked.toml"
     url = make_url(database_url).render_as_string(hide_password=False)
-    path.write_text(FILE.format(name="looked", url=url, more=more), encoding="utf-8")
+    path.write_text(FILE.format(name="looked", url=url, more=more) + after, encoding="utf-8")
     async with open_core(load_environment(str(path))) as core:
         plan = replace(plan_of("looked"), day_before=before)
         run = await deploying(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,15 @@ from handlers.gate.parameters import Parameters
 from handlers.gate.sequential import Gate
 from handlers.gate.values import Finding
 from handlers.gate.weigh import weigh_again
-from handlers.phases import intake, looking
+from handlers.phases import intake, looking, surroundings
+from handlers.phases.around_state import UpstreamChange
 from handlers.queue import limits, settle
 from handlers.queue.changes import day_before
 from handlers.queue.event import EntityType, ErrorClass
 from handlers.queue.redrive import redrive
-from handlers.release.ledger import dead_letters
+from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import judgements
+from handlers.release.note import PhaseNote
 from tests.integration.phases.looks import FROM, TO, applied, buried, look, looked_at
 from tests.integration.queue.events import APPLIED, change, claim, event, failure, missing
 from tests.integration.set_clock import set_clock
@@ -340,3 +343,20 @@ async def test_workers_that_know_no_limits_are_noticed(
         assert "the workers do not honour limits: they took 30 items" in looker.intake.ignored
         await look(core, run, looker)
     assert caplog.text.count("the workers do not honour limits") == 1
+
+
+async def test_what_fails_while_the_upstream_is_away_is_no_evidence(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """The look around the release has noted it; nothing is promoted until it answers."""
+    upstream = '[upstream]\nurl = "http://127.0.0.1:1/"'
+    async with looked_at(tmp_path, database_url, after=upstream) as (core, run, looker):
+        at = await clock.now(core.database)
+        state = await surroundings.begin(core, run)
+        away = replace(state, changes=(UpstreamChange(at=at, up=False),))
+        await releases.note(core.database, run, PhaseNote(around={"lines": [], "state": away.as_json()}))
+        for number in range(9):
+            await buried(engine, f"{number}")
+        judgement = await look(core, run, looker, left=-1)
+    assert judgement.finding is Finding.INCONCLUSIVE
+    assert judgement.sentence == "the upstream is away: nothing is promoted until it answers"
