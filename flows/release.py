@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Annotated
 
@@ -112,7 +112,7 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
         if not is_new and run.phase in STEPS and (sentence := await from_hosts.taken_back(run)):
             taken = Conclusion(verdict=Verdict.FAIL, sentence=sentence, blames_revision=False)
             run = await ledger.enter(run, Phase.ROLLING_BACK, taken)
-        async with looked_around(run):
+        async with looked_around(run) if run.phase in STEPS else nullcontext():
             with sigterm() as terminated:
                 try:
                     while run.phase in STEPS:

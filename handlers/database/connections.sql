@@ -7,5 +7,7 @@ WHERE backend_type = 'client backend' OR (backend_type IS NULL AND datid IS NOT 
 GROUP BY 1 ORDER BY 2 DESC, 1;
 
 -- maximum --
--- How many connections ordinary users may have together: the server keeps some for its superusers.
-SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int;
+-- How many connections ordinary users may have together: the server keeps some for others.
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+    -- PostgreSQL 16 and newer.
+    - coalesce(nullif(current_setting('reserved_connections', true), '')::int, 0);

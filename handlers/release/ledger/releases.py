@@ -202,6 +202,16 @@ async def phase_records(bind: Bind, release: Release) -> list[PhaseRecord]:
         return [PhaseRecord.from_row(row) for row in rows]
 
 
+async def upstream_changes(bind: Bind, release: Release) -> list[tuple[datetime, bool]]:
+    """When the upstream went away (False) and when it answered again (True), in order. An outage is told by its start.
+
+    It is confirmed some time after that, so a change may be older than the newest look of the gate.
+    """
+    async with transaction(bind) as tx:
+        rows = await tx.execute(SQL["upstream_changes"], {"release_id": release.id})
+        return [(datetime.fromisoformat(row.at), row.up) for row in rows]
+
+
 def around(records: Iterable[PhaseRecord]) -> tuple[str, ...]:
     """What the newest look around the release saw, in sentences."""
     seen = [record.note.around for record in records if record.note.around]

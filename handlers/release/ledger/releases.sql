@@ -79,6 +79,16 @@ FROM (SELECT CAST(:detail AS jsonb) AS note) AS new
 WHERE record.release_id = :release_id AND record.finished_at IS NULL
 RETURNING record.id;
 
+-- upstream_changes --
+-- When an outage of the upstream began or ended, as the newest look around the release knows it.
+SELECT change.value ->> 0 AS at, CAST(change.value ->> 1 AS boolean) AS up
+FROM (
+    SELECT detail FROM runbook.phase_record
+    WHERE release_id = :release_id AND detail ? 'around'
+    ORDER BY id DESC LIMIT 1
+) AS newest, jsonb_array_elements(newest.detail #> '{around,state,changes}') WITH ORDINALITY AS change (value, place)
+ORDER BY change.place;
+
 -- phase_records --
 -- Every stay of a release in a phase, in order.
 SELECT id, phase::text, started_at, finished_at, verdict::text, sentence, detail::text

@@ -284,6 +284,23 @@ async def test_the_file_before_a_rotation_counts_as_before(core: Core, target: T
     assert await log.texts() == ["ERROR of today"]
 
 
+async def test_any_path_is_one_file(log: Log, target: Target) -> None:
+    """Spaces, quotes and wildcards in a path are letters: no other file is read, and nothing of it is run."""
+    odd = "~/log/it's $(touch gone) *.log"
+    services = log.core.environment.services.model_copy(update={"log_files": (odd,)})
+    core = replace(log.core, environment=log.core.environment.model_copy(update={"services": services}))
+    log.path = target.hosts["web-1"] / odd.removeprefix("~/")
+    log.path.with_name("it's $(touch gone) another.log").write_text("ERROR in another file\n")
+    log.write("INFO began")
+    assert await log.look(core) == []
+    log.write("ERROR alpha")
+    log.path.rename(f"{log.path}.1")
+    log.write("ERROR beta")
+    assert [signature.fingerprint for signature in await log.look(core)] == ["ERROR alpha", "ERROR beta"]
+    assert log.problems == []
+    assert not (target.hosts["web-1"] / "gone").exists()
+
+
 async def test_a_host_that_is_away_is_a_problem_and_loses_no_line(log: Log, target: Target) -> None:
     """Its logs are named while it cannot be reached; afterwards the reading goes on where it was."""
     log.write("ERROR while it was away")

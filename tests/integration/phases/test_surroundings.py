@@ -168,6 +168,10 @@ async def test_an_outage_of_the_upstream_begins_with_its_first_failed_answer(aro
     assert (began.up, began.at) == (False, seen[3].at)
     assert (ended.up, ended.at) == (True, seen[6].at)
     assert [len(look.changes) for look in seen] == [0, 0, 0, 0, 1, 0, 1]
+    stored = await releases.upstream_changes(around.core.database, around.release)
+    assert stored == [(began.at, False), (ended.at, True)]
+    held = await releases.hold(around.core.database, around.release, "a test")
+    assert await releases.upstream_changes(around.core.database, held) == stored
     assert seen[4].pages[0].sentence == (
         f"the upstream is away: 127.0.0.1:{server.port} answers 503 instead of 200"
     )
