@@ -26,16 +26,16 @@ def kind_of(look: Stored) -> tuple[Finding, str]:
 
 
 def worth_showing(looks: Sequence[Stored]) -> set[int]:
-    """The numbers of the looks that tell something: another kind than before, a decision, and the last one."""
-    chosen, before = set[int](), None
+    """The numbers of the looks that tell something: another kind than before, each breach, the last of each rule."""
+    chosen = set[int]()
+    before: dict[str, tuple[Finding, str]] = {}
+    last: dict[str, int] = {}
     for look in looks:
-        decides = look.finding is Finding.UNHEALTHY or (
-            look.finding is Finding.HEALTHY and look.rule != SEQUENTIAL
-        )
-        if kind_of(look) != before or decides:
+        if look.finding is Finding.UNHEALTHY or kind_of(look) != before.get(look.rule):
             chosen.add(look.number)
-        before = kind_of(look)
-    return chosen | {look.number for look in looks[-1:]}
+        # Drain and live traffic are looked at in turns: what changes is what the same rule says.
+        before[look.rule], last[look.rule] = kind_of(look), look.number
+    return chosen | set(last.values())
 
 
 def explain(again: Again, look: Replayed) -> dict[str, Any]:
@@ -222,6 +222,10 @@ def _weighed_lines(w: Mapping[str, Any]) -> Iterator[str]:
             f"            threshold {threshold['again']:.6g} = 1 / ({alpha} {threshold['alpha']:g} * share"
             f" {threshold['share']:.4g} * track {threshold['track_share']:g}): {_same(threshold)}"
         )
+    t = w["threshold"]
+    if w["odds"]["again"] >= t["again"]:
+        number = w["odds"]["again"] * t["share"] * t["track_share"]
+        yield f"    the sentence's number: E(q) * share * track = {number:,.6g}"
 
 
 def _proof_lines(p: Mapping[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -212,6 +213,8 @@ def test_a_breach_is_explained_by_its_table(bad: Looks) -> None:
     assert sum(units for _, units, _ in w["blocks"]) > sum(failed for _, _, failed in w["blocks"]) > 5
     assert f"{bad.stored[-1].sentence}" in text
     assert "1 / (alpha 0.01 * share" in text
+    assert f"share * track = {w['odds']['again'] * 0.5 * 0.45:,.6g}" in text
+    assert f"fewer than 1 in {w['odds']['again'] * 0.5 * 0.45:,.0f} would" in text
     assert "DIFFERS" not in text
 
 
@@ -297,9 +300,20 @@ def test_a_look_without_failures_says_that_there_is_no_evidence() -> None:
 def test_only_looks_that_tell_something_are_shown(bad: Looks) -> None:
     """The first of each kind of sentence, every breach, and the last: numbers alone make no news."""
     shown = worth_showing(bad.stored)
-    assert len(bad.stored) in shown
-    assert 1 in shown
+    assert {1, len(bad.stored)} <= shown
     assert len(shown) < len(bad.stored) / 2
-    for before, look in zip(bad.stored, bad.stored[1:], strict=False):
+    for before, look in pairwise(bad.stored):
         assert (look.number in shown) >= (kind_of(before) != kind_of(look))
     assert worth_showing([]) == set()
+
+
+def test_looks_of_two_rules_in_turns_are_no_news() -> None:
+    """While the drain and live traffic are looked at in turns, only what changes in one of them is shown."""
+    looks = Looks()
+    for number in range(10):
+        measurement = DrainMeasurement(groups=(Group(entity="Product", former="x", completed=number + 1),))
+        judgement = judge_drain(measurement, DrainLimits())
+        looks.add(judgement.finding, judgement.sentence, judgement.inputs)
+        looks.told.done(number * 10 + 1, "PRODUCT", took=1.0)
+        looks.look(number * 10 + 10)
+    assert worth_showing(looks.stored) == {1, 2, 19, 20}
