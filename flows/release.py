@@ -118,8 +118,9 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
                     while run.phase in STEPS:
                         run = await _run_phase(run, scope, terminated)
                 finally:
-                    # Whatever ended it: nobody looks any more, or the former workers come back.
-                    await looking.open_intake(run)
+                    # Nobody looks any more. While hosts go back, what is held must not go to the workers to leave.
+                    if run.phase is not Phase.ROLLING_BACK:
+                        await looking.open_intake(run)
         if run.phase is Phase.ROLLING_BACK:
             tried_before = locked.phase is Phase.ROLLBACK_FAILED
             run = await undo(run, keep_trying_seconds=RETRY_SECONDS if tried_before else None)

@@ -17,7 +17,7 @@ from handlers.errors import LEDGER_AWAY, LockLost, RunbookError
 from handlers.host.way_back import HostReturn
 from handlers.release.ledger.deferred import Unrecorded
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
-from tasks import ledger, report
+from tasks import ledger, looking, report
 from tasks import rollback as back
 from tasks.lock import held
 
@@ -82,7 +82,7 @@ async def undo(run: Release, *, keep_trying_seconds: float | None = None) -> Rel
     fleet = await back.fleet(run)
     seconds = fleet.keep_trying_seconds if keep_trying_seconds is None else keep_trying_seconds
     way = _WayBack(run, monotonic() + seconds)
-    evidence, hosts = await _both(back.save_evidence(run), way.go(fleet.hosts))
+    evidence, hosts = await _both(_evidence(run), way.go(fleet.hosts))
     try:
         conclusion = await back.conclude(
             run, hosts, why=why, evidence_sentence=evidence, unrecorded=way.unrecorded
@@ -98,6 +98,12 @@ async def undo(run: Release, *, keep_trying_seconds: float | None = None) -> Rel
     return run
 
 
+async def _evidence(run: Release) -> str:
+    """Keep what is queued from the workers to leave, then save what has happened; returns a sentence about it."""
+    await looking.close_intake(run)
+    return await back.save_evidence(run)
+
+
 class _WayBack:
     """All hosts on their way back, each by itself: a host that hangs or is away does not hold up the others."""
 
@@ -111,6 +117,7 @@ class _WayBack:
         """Take every host back, look at all of them together, and begin again with those that are not healthy."""
         while True:
             tried = tuple(await asyncio.gather(*(self._take_back(host) for host in hosts)))
+            await looking.open_intake(self._run)
             hosts = await back.look(self._run, tried) if all(host.back for host in tried) else tried
             open_hosts = [host for host in hosts if not host.back and not host.gave_up]
             if not open_hosts or monotonic() >= self._deadline:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
+from handlers.core import Core
 from handlers.errors import RunbookError
 from handlers.phases import held, intake, looking
 from handlers.phases.looking import Looker
@@ -33,11 +35,20 @@ async def until_breach(run: Release, looker: Looker) -> Conclusion:
 
 async def open_intake(run: Release) -> None:
     """Give the intake free, whatever the gate held. Where that fails it ends by itself: nothing waits for it."""
+    await _tried(run, intake.open_intake, "the gate's limits end by themselves")
+
+
+async def close_intake(run: Release) -> None:
+    """Let nothing through while hosts go back. Where that fails they go back all the same."""
+    await _tried(run, intake.close_intake, "the queue stays open while hosts go back")
+
+
+async def _tried(run: Release, change: Callable[[Core, Release], Awaitable[None]], otherwise: str) -> None:
     try:
         async with asyncio.timeout(OPEN_SECONDS), tools(run) as core:
-            await intake.open_intake(core, run)
+            await change(core, run)
     except (RunbookError, TimeoutError) as error:
-        log.warning("the gate's limits end by themselves: %s", error)
+        log.warning("%s: %s", otherwise, error)
 
 
 @step(LOOK)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from handlers.core import Core
 from handlers.gate.obeyed import ignored
-from handlers.gate.parameters import POOLED
+from handlers.gate.parameters import POOLED, Parameters
 from handlers.gate.sequential import Gate
 from handlers.phases.numbers import parameters
 from handlers.queue import throttle
@@ -91,3 +91,11 @@ async def hold_at_the_switch(core: Core, release: Release) -> None:
 async def open_intake(core: Core, release: Release) -> None:
     """Give the intake free, whatever the gate held."""
     await throttle.release(core.database, by=throttle.gate_of(release.id))
+
+
+async def close_intake(core: Core, release: Release) -> None:
+    """Let nothing through while hosts go back: what piled up before the gate would all go to the workers to leave.
+
+    It ends by itself, or with `open_intake`: a host that is away must not stop the others.
+    """
+    await hold_intake(core, throttle.gate_of(release.id), {POOLED: 0}, Parameters().tick_s)

@@ -301,6 +301,27 @@ async def test_the_gate_holds_the_intake_from_the_switch_on_and_opens_it(
         assert await limits.limits(engine) == []
 
 
+async def test_nothing_comes_in_while_hosts_go_back(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """What the gate held would otherwise all go to the workers to leave. A person's limit stays theirs."""
+    async with looked_at(tmp_path, database_url) as (core, run, looker):
+        await intake.hold_at_the_switch(core, run)
+        await limits.limit(
+            engine, EntityType.BILL, per_ten_seconds=5, seconds=600, by="ops-a", reason="a check"
+        )
+        waiting = [await event(engine, f"{number}") for number in range(5)]
+        await intake.close_intake(core, run)
+        assert await claim(engine, "w", ids=waiting) == []
+        in_force = {each.entity: (each.set_by, each.per_ten_seconds) for each in await limits.limits(engine)}
+        assert in_force == {
+            None: (f"gate of release {run.id}", 0),
+            EntityType.BILL: ("ops-a", 5),
+        }
+        await intake.open_intake(core, run)
+        assert len(await claim(engine, "w", ids=waiting)) == 5
+
+
 async def test_on_suspicion_nothing_comes_in_until_the_probes_have_ended(
     tmp_path: Path, database_url: str, engine: AsyncEngine
 ) -> None:
