@@ -84,7 +84,7 @@ PLOTS = {
     Story.GOOD: Plot(what="a good revision: everything is drained, the watch is healthy", exit_code=0),
     Story.SICK: Plot(what="/health answers 503", exit_code=2, revision="sick"),
     Story.TREACHEROUS: Plot(
-        what="passes the canary, then fails most items", exit_code=2, revision="treacherous"
+        what="healthy, a good canary, but most items fail", exit_code=2, revision="treacherous"
     ),
     Story.SLOW: Plot(what="workers complete nothing", exit_code=2, revision="slow"),
     Story.EMPTY: Plot(

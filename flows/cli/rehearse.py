@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STORIES = {
     "good": "everything is drained, the watch is healthy: exit code 0",
     "sick": "/health answers 503: rolled back, 2",
-    "treacherous": "passes the canary, then fails most items: rolled back, 2",
+    "treacherous": "healthy, a good canary, but most items fail: rolled back, 2",
     "slow": "workers complete nothing: rolled back, 2",
     "empty": "no dead letter, a synthetic event tests the workers: 0",
     "failed-only": "only failed events: held, 4",

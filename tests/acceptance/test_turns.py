@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.acceptance.fault_runs import rehearse
 from tests.acceptance.story_runs import StoryRun
-from tests.acceptance.test_stories import BACKLOG, assert_back_on_broken, rows
+from tests.acceptance.test_stories import BACKLOG, DAMAGED_MAX, assert_back_on_broken, rows
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -142,3 +144,13 @@ async def test_webhooks_came_before_the_plan_at_the_switch_and_to_the_end(run: S
     assert counts["by_former"] > counts["before_plan"]
     assert counts["at_the_switch"] > 0
     assert counts["since"] > counts["all"] / 3
+
+
+@pytest.mark.soak
+def test_in_real_time_few_webhooks_are_damaged_until_a_treacherous_release_is_left(tmp_path: Path) -> None:
+    """The gate lets probes through and holds the rest, also while hosts go back: dozens would have died at once."""
+    ended = rehearse(tmp_path, "treacherous", options=("--speed", "1"))
+    assert ended.exit_status == 2, ended.shown
+    ended.assert_consistent()
+    assert ended.result["received"] > 100
+    assert ended.result["damaged"] <= DAMAGED_MAX
