@@ -147,9 +147,11 @@ async def test_webhooks_came_before_the_plan_at_the_switch_and_to_the_end(run: S
 
 
 @pytest.mark.soak
-def test_in_real_time_few_webhooks_are_damaged_until_a_treacherous_release_is_left(tmp_path: Path) -> None:
+def test_in_real_time_few_webhooks_are_damaged_until_a_treacherous_release_is_left(
+    short_folder: Path,
+) -> None:
     """The gate lets probes through and holds the rest, also while hosts go back: dozens would have died at once."""
-    ended = rehearse(tmp_path, "treacherous", options=("--speed", "1"))
+    ended = rehearse(short_folder, "treacherous", options=("--speed", "1"))
     assert ended.exit_status == 2, ended.shown
     ended.assert_consistent()
     assert ended.result["received"] > 100

@@ -305,7 +305,7 @@ async def test_nothing_comes_in_while_hosts_go_back(
     tmp_path: Path, database_url: str, engine: AsyncEngine
 ) -> None:
     """What the gate held would otherwise all go to the workers to leave. A person's limit stays theirs."""
-    async with looked_at(tmp_path, database_url) as (core, run, looker):
+    async with looked_at(tmp_path, database_url) as (core, run, _):
         await intake.hold_at_the_switch(core, run)
         await limits.limit(
             engine, EntityType.BILL, per_ten_seconds=5, seconds=600, by="ops-a", reason="a check"
