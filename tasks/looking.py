@@ -27,8 +27,8 @@ async def begin(run: Release) -> Looker:
 
 
 @step(LOOK)
-async def until_breach(run: Release, looker: Looker) -> Conclusion:
-    """Look every ten runbook seconds, until the gate finds a breach. It ends by itself in no other way."""
+async def until_breach(run: Release, looker: Looker) -> Conclusion | None:
+    """Look every ten runbook seconds, until the gate finds a breach or the looker is stopped."""
     async with tools(run) as core:
         return await looking.until_breach(core, run, looker)
 

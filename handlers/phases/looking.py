@@ -6,6 +6,8 @@ the ledger with what the gate was told, so that a later controller goes on from 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -58,6 +60,8 @@ class Looker:
         """The newest look, by both clocks."""
         self._read_until = moment.database if begin is None else facts.timeline.switched_at
         self.intake = Intake(name)
+        self.stopped = asyncio.Event()
+        """Set when nothing is to be looked at any more, so that a look is not broken off."""
         self.judgement: Judgement | None = None
         """The newest one."""
         self._begin = begin
@@ -226,13 +230,16 @@ async def begin(core: Core, release: Release) -> Looker:
     return looker
 
 
-async def until_breach(core: Core, release: Release, looker: Looker) -> Conclusion:
-    """Look every ten runbook seconds beside a phase; returns when the gate finds a breach, and at no other time."""
-    while True:
+async def until_breach(core: Core, release: Release, looker: Looker) -> Conclusion | None:
+    """Look every ten runbook seconds beside a phase, until the gate finds a breach; None when it was stopped."""
+    while not looker.stopped.is_set():
         judgement = await looker.look(core, release, left=looker.gate.parameters.watch_s)
         if judgement.finding is Finding.UNHEALTHY:
             return concluded(judgement, PhaseNote(finding=judgement.finding))
-        await core.clock.sleep(looker.gate.parameters.tick_s)
+        with contextlib.suppress(TimeoutError):
+            pause = core.clock.real(looker.gate.parameters.tick_s).total_seconds()
+            await asyncio.wait_for(looker.stopped.wait(), pause)
+    return None
 
 
 def switched_at(phases: Sequence[PhaseRecord], operations: Sequence[OperationRecord]) -> datetime | None:
