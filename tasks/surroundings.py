@@ -80,7 +80,9 @@ class _Around:
         if not isinstance(error, RunbookError):
             log.exception("the look around release %s failed", self._run.id)
             return
-        log.warning("the look around release %s failed: %s", self._run.id, error)
+        # Once for an outage: the steps of the release say it too.
+        level = logging.WARNING if self._away_since is None else logging.DEBUG
+        log.log(level, "the look around release %s failed: %s", self._run.id, error)
         if not isinstance(error, LEDGER_AWAY):
             return
         now = monotonic()

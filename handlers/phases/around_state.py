@@ -58,6 +58,11 @@ class AroundState:
     broken: Mapping[str, Broken] = field(default_factory=dict)
     """The bars that are broken, by host and reading."""
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the newest answers of the upstream failed, but too few to call it away."""
+        return self.failed_at is not None and self.upstream is not None and self.upstream.up
+
     def answered(self, answer: UpstreamAnswer, failures: int, at: datetime) -> AroundState:
         """The state after an answer of the upstream. An outage begins with the first of its failed answers."""
         before = self.upstream or UpstreamState()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from handlers.core import Core
 from handlers.gate.values import Finding
-from handlers.phases import looking
+from handlers.phases import looking, surroundings
 from handlers.release import due, lock
 from handlers.release.controller import controller_name, this_controller
 from handlers.release.ledger import releases
@@ -37,6 +37,9 @@ async def look(core: Core, run: Release) -> Release:
         held = await releases.get(core.database, run.id)
         if not is_watched(held):
             return held
+        # First, so that an outage of the upstream is told to the gate.
+        for page in (await surroundings.once(core, held)).pages:
+            log.error("release %s: %s", run.id, page.sentence)
         looker = await looking.begin(core, held)
         left = looker.gate.parameters.watch_s
         judgement = await looker.look(core, held, left=left, steers=False)

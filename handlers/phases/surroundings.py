@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 4.0
 """How long one look waits for the upstream, also where upstream.answer_seconds is longer. Real seconds."""
+AGAIN_SECONDS = 1.0
+"""The pause before an upstream in doubt is asked again, where nobody else will soon. Real seconds."""
 PAUSE_SECONDS = 5.0
 """The shortest pause between two looks at the hosts: a rehearsal's hosts are no faster than others. Real seconds."""
 LOOKS_MIN = 2
@@ -144,6 +146,23 @@ async def keep(core: Core, release: Release, around: Surroundings) -> None:
     await releases.note(core.database, release, PhaseNote(around=kept))
 
 
+async def once(core: Core, release: Release) -> Surroundings:
+    """Look, and keep it, where the next look may be a minute away: an upstream in doubt is asked until it is sure.
+
+    Raises DatabaseDown.
+    """
+    seen = await look(core, release, await begin(core, release))
+    pages = list(seen.pages)
+    for _ in range(core.environment.upstream.failures if core.environment.upstream is not None else 0):
+        if not seen.state.in_doubt:
+            break
+        await asyncio.sleep(AGAIN_SECONDS)
+        seen = await look(core, release, seen.state)
+        pages += seen.pages
+    await keep(core, release, seen)
+    return replace(seen, pages=tuple(pages))
+
+
 async def ask_to_hold(core: Core, release: Release, why: str) -> None:
     """Ask the controller to hold the release, as a person would: from there a person decides. Raises DatabaseDown.
 
@@ -180,11 +199,10 @@ async def _ask(core: Core, state: AroundState, at: datetime) -> UpstreamAnswer |
     settings = core.environment.upstream
     if settings is None:
         return None
-    doubtful = state.failed_at is not None and state.upstream is not None and state.upstream.up
     since = None if state.asked_at is None else at - state.asked_at
     if (
         since is not None
-        and not doubtful
+        and not state.in_doubt
         and timedelta() <= since < core.clock.real(settings.interval_seconds)
     ):
         return None

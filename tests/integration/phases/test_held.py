@@ -14,6 +14,7 @@ from handlers.release import due, lock
 from handlers.release.ledger import releases
 from handlers.release.note import HeldBy, PhaseNote
 from handlers.release.phase import Phase, Release
+from tests.integration.host.upstreams import upstream_server
 from tests.integration.phases.looks import applied, buried, looked_at
 
 
@@ -43,6 +44,26 @@ async def test_a_held_release_that_dies_goes_back(
         assert (await lock.holder(core.database, run.environment)) is None
         records = await releases.phase_records(core.database, run)
         assert next(each.note.blames_revision for each in records if each.phase is Phase.HELD) is True
+
+
+async def test_an_outage_of_the_upstream_rolls_no_held_release_back(
+    tmp_path: Path, database_url: str, engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is asked at each look, also while nobody carries the release; the outage is paged, and then it is over."""
+    async with upstream_server(503) as server:
+        upstream = f'[upstream]\nurl = "{server.url}"\ninterval_seconds = 0.001\n'
+        async with looked_at(tmp_path, database_url, after=upstream) as (core, run, _):
+            run = await put_on_hold(core, run, HeldBy.GATE)
+            for number in range(9):
+                await buried(engine, f"{number}")
+            assert (await held.look(core, run)).phase is Phase.HELD
+            assert (
+                f"release {run.id}: the upstream is away: 127.0.0.1:{server.port} answers 503" in caplog.text
+            )
+            server.statuses = [200]
+            await held.look(core, run)
+        stored = await releases.upstream_changes(engine, run)
+    assert [up for _, up in stored] == [False, True]
 
 
 async def test_what_a_person_holds_is_only_shown(
