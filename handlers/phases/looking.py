@@ -23,8 +23,6 @@ from handlers.gate.day_before import DayBefore
 from handlers.gate.parameters import POOLED
 from handlers.gate.sequential import Gate
 from handlers.gate.values import Finding, Judgement
-from handlers.phases import surroundings
-from handlers.phases.around_state import UpstreamChange
 from handlers.phases.facts import Fact, Facts, Timeline
 from handlers.phases.intake import Intake
 from handlers.phases.measure import concluded
@@ -74,7 +72,7 @@ class Looker:
         self._stopped: set[str] = set()
         """What they let nothing through of."""
         self._shifts: list[tuple[str, float]] = []
-        self._changes: list[UpstreamChange] = []
+        self._changes: list[tuple[datetime, bool]] = []
         """The changes of the upstream that the gate was told."""
 
     @property
@@ -163,11 +161,11 @@ class Looker:
         """What the look around the release has found of the upstream since: its outages are no evidence."""
         if core.environment.upstream is None:
             return []
-        around = await surroundings.begin(core, release)
-        new = [change for change in around.changes if change not in self._changes]
+        kept = await releases.upstream_changes(core.database, release)
+        new = [change for change in kept if change not in self._changes]
         self._changes += new
         at = self.facts.timeline.at
-        return [{"ev": "upstream", "t": min(at(change.at), now), "up": change.up} for change in new]
+        return [{"ev": "upstream", "t": min(at(time), now), "up": up} for time, up in new]
 
     def _holds(self, in_force: Sequence[limits.Limit], now: float) -> list[Fact]:
         """What people hold, and what they do not hold any more."""
