@@ -110,7 +110,8 @@ class Breaker:
                 return dict.fromkeys(types, pooled) | quotas
             shared = dict.fromkeys(types, 0)
             for entity in queued:
-                if pooled > 0 and shared[entity] < quotas.get(entity, pooled):
+                # A type without a handler is buried, and has no limit.
+                if pooled > 0 and entity in shared and shared[entity] < quotas.get(entity, pooled):
                     shared[entity] += 1
                     pooled -= 1
             return shared

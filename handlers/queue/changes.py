@@ -30,6 +30,12 @@ ROWS_MAX = 200_000
 """The day before is made of so many events at most, the newest ones."""
 NEVER_SHARE = 1e-9
 """The share of an error of which dead letters tell, but no event of the day before."""
+UTC_TIME = (
+    "^20([0-9]{2}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
+    "|([02468][048]|[13579][26])-02-29)"
+    "T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,6})?[+]00:00$"
+)
+"""A time as our workers note it. Only what matches is cast: the ERP's own may store anything there."""
 
 _CHANGED: dict[bool, TextClause] = {
     there: text(f"{_SQL['hand' if there else 'no_hand'].text}\n{_SQL['changed'].text}")
@@ -56,7 +62,7 @@ class Attempt:
             hard=stored.get("class") == ErrorClass.PERMANENT,
             code=str(stored.get("code") or ""),
             fingerprint=str(stored.get("fingerprint") or ""),
-            revision=stored.get("revision"),
+            revision=_text_of(stored.get("revision")),
         )
 
 
@@ -103,7 +109,7 @@ class Change:
         parents = result["parents"] if isinstance(result["parents"], list) else []
         waits = status is Status.RETRY and row.code == ErrorClass.MISSING_PARENT and not row.in_hand
         first = attempts[0].revision if attempts else None
-        settled = result["revision"] if isinstance(result["revision"], str) else None
+        settled = _text_of(result["revision"])
         return cls(
             id=row.id,
             type=ENTITY_TYPES.get(row.raw_type, row.raw_type),
@@ -130,7 +136,8 @@ async def changes(
     An event of *open_* that is missing in the answer is not in the queue any more.
     """
     statement = _CHANGED[await in_hand.is_there(tx)]
-    rows = await tx.execute(statement, {"since": since, "open": list(open_), "waiting_max": waiting_max})
+    values = {"since": since, "open": list(open_), "waiting_max": waiting_max, "utc": UTC_TIME}
+    rows = await tx.execute(statement, values)
     return [Change.from_row(row) for row in rows]
 
 
@@ -143,7 +150,8 @@ async def day_before(
         known.setdefault(type_, {})[fingerprint(error)] = NEVER_SHARE
     types: dict[str, TypeBefore] = {name: TypeBefore(fingerprints=errors) for name, errors in known.items()}
     total, good, waits = 0, 0, list[float]()
-    for row in await tx.execute(_SQL["day_before"], {"until": until, "rows_max": rows_max}):
+    values = {"until": until, "rows_max": rows_max, "utc": UTC_TIME}
+    for row in await tx.execute(_SQL["day_before"], values):
         name = ENTITY_TYPES.get(row.raw_type, row.raw_type)
         errors: Counter[str] = Counter()
         for error, is_masked, units in json.loads(row.errors):
@@ -158,7 +166,7 @@ async def day_before(
             latency_s=(latency[0], latency[1], latency[2]) if len(latency) == 3 else None,
         )
         total, good = total + row.units, good + row.good
-        waits += [float(each) for each in row.waits or ()]
+        waits += [float(each) for each in row.waits or () if each is not None]
     return DayBefore(
         units=total,
         ok=good / total if total else 1.0,
@@ -177,6 +185,10 @@ def _is_attempt(stored: object) -> bool:
         return False
 
 
+def _text_of(stored: object) -> str | None:
+    return stored if isinstance(stored, str) else None
+
+
 def _is_hard(said: object, code: str | None) -> bool:
     """Whether no retry cures an error. Of the ERP's own workers only a SQLSTATE tells."""
     if said is not None:
@@ -185,11 +197,11 @@ def _is_hard(said: object, code: str | None) -> bool:
 
 
 def _last(row: Row[Any], result: Mapping[str, Any]) -> Attempt:
-    masked = result["fingerprint"]
+    masked = _text_of(result["fingerprint"])
     return Attempt(
         at=row.started_at or row.created_at,
         hard=_is_hard(result["class"], row.code),
         code=row.code or "",
-        fingerprint=masked if isinstance(masked, str) else fingerprint(row.error or ""),
-        revision=result["revision"] if isinstance(result["revision"], str) else None,
+        fingerprint=fingerprint(row.error or "") if masked is None else masked,
+        revision=_text_of(result["revision"]),
     )

@@ -36,7 +36,7 @@ WITH hand AS (
 )
 SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id AS key, q.status::text AS status, q.created_at,
     hand.id IS NOT NULL AS in_hand,
-    CASE WHEN q.processing_result ->> 'admitted' ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+[+]00:00$'
+    CASE WHEN q.processing_result ->> 'admitted' ~ CAST(:utc AS text)
             THEN CAST(q.processing_result ->> 'admitted' AS timestamptz)
          WHEN q.status NOT IN ('pending', 'retry') AND q.started_at BETWEEN q.created_at AND clock_timestamp()
             THEN q.started_at
@@ -64,7 +64,7 @@ WITH came AS (
         q.started_at, q.completed_at, q.attempt_count, q.error_message, q.error_code,
         q.processing_result ->> 'fingerprint' AS fingerprint,
         coalesce(q.processing_result -> 'attempts', '[]') AS attempts,
-        CASE WHEN q.processing_result ->> 'admitted' ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+[+]00:00$'
+        CASE WHEN q.processing_result ->> 'admitted' ~ CAST(:utc AS text)
              THEN CAST(q.processing_result ->> 'admitted' AS timestamptz) END AS admitted
     FROM tds_sync_queue q
     WHERE q.created_at >= CAST(:until AS timestamptz) - interval '1 day'
