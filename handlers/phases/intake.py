@@ -43,13 +43,18 @@ class Intake:
     async def steer(self, core: Core, gate: Gate, elapsed_s: float) -> None:
         """Let through what the gate says until the next look. What a person holds stays theirs."""
         quotas = gate.throttled()
-        self._count(quotas, elapsed_s, gate.parameters.tick_s)
+        in_force: Mapping[str, int] = {}
         if self._holds or quotas:
-            await hold_intake(core, self.name, quotas, gate.parameters.tick_s)
+            set_ = await hold_intake(core, self.name, quotas, gate.parameters.tick_s)
+            in_force = {stream: quota for stream, quota in quotas.items() if stream in set_}
+        if core.clock.real(elapsed_s).total_seconds() > HOLD_SECONDS:
+            # What was set at the last look ended before this one.
+            self._quotas = {}
+        self._count(in_force, elapsed_s, gate.parameters.tick_s)
         self._holds = bool(quotas)
 
     def _count(self, quotas: Mapping[str, int], elapsed_s: float, tick_s: float) -> None:
-        """Notice workers that take more than the gate lets through: then it works without."""
+        """Notice workers that take more than the limits of the gate in force let through: then it works without."""
         before, self._quotas = self._quotas, quotas
         admitted, self.admitted = self.admitted, Counter()
         allowed = {stream: max(before[stream], quotas[stream]) for stream in before if stream in quotas}
@@ -59,20 +64,23 @@ class Intake:
                 log.warning("%s; the gate goes on without them", self.ignored)
 
 
-async def hold_intake(core: Core, name: str, quotas: Mapping[str, int], tick_seconds: float) -> None:
+async def hold_intake(
+    core: Core, name: str, quotas: Mapping[str, int], tick_seconds: float
+) -> frozenset[str]:
     """Let so many events of each stream through in *tick_seconds* (runbook time). What *name* held besides is free.
 
     It ends by itself soon after a look that does not come. Nothing where the controller applies the events itself.
+    Returns the streams whose limit is now that of *name*: a person's stays.
     """
     if core.environment.execution != "workers":
-        return
+        return frozenset()
     limits_ = {
         None if stream == POOLED else EntityType(stream): quota
         for stream, quota in quotas.items()
         if stream == POOLED or stream in _TYPES
     }
     tick = core.clock.real(tick_seconds).total_seconds()
-    await throttle.throttle(
+    throttled = await throttle.throttle(
         core.database,
         limits_,
         by=name,
@@ -80,6 +88,7 @@ async def hold_intake(core: Core, name: str, quotas: Mapping[str, int], tick_sec
         tick_seconds=min(tick, 10.0),
         reason=HELD_BECAUSE,
     )
+    return frozenset(POOLED if entity is None else str(entity) for entity in throttled.ours)
 
 
 async def hold_at_the_switch(core: Core, release: Release) -> None:
