@@ -127,6 +127,9 @@ def _counted(held: Held, course: Course, *, news: bool) -> Held:
 
 
 def _unanswered(course: Course, parameters: Parameters, now: float) -> bool:
+    if course.back:
+        # Nobody has it: while it counted, nobody could take it.
+        return False
     if course.waiting_since is not None:
         return True
     return course.hard_at is None and now - course.admitted < parameters.stuck_s

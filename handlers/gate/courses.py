@@ -25,6 +25,9 @@ class Course:
     """Whether it is a unit of the promotion: a record once in ten minutes."""
     backoff: float = 0.0
     """How long it was to wait between its attempts: nobody has it then."""
+    back: bool = False
+    """Whether a worker gave it back, and none has taken it since."""
+    was_back: bool = False
     waiting_since: float | None = None
     parent: str = ""
     ended: float | None = None

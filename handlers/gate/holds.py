@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from handlers.gate.parameters import POOLED, Parameters
@@ -39,7 +39,7 @@ class Holds:
     _stopped: float = 0.0
     """How long a person held everything, until the last release."""
     _pauses: list[tuple[float, float]] = field(default_factory=list)
-    """When a person held anything, or the gate nearly everything: parents could not come."""
+    """When a person held anything, or the gate nearly everything, or an outage: parents could not come."""
     _spans: list[tuple[str, float, float]] = field(default_factory=list)
     """What a person holds or held: the stream, from when, until when."""
     _probing: bool = False
@@ -52,6 +52,12 @@ class Holds:
     """When something of a stream was taken last."""
     _newest: tuple[float, float] = (-FOREVER, 0.0)
     """Of what was taken, the one that came in last: when it came in, and when it was taken."""
+    _busy: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    """By record, the items that a worker has, or that are to be tried again: what is newer cannot be taken."""
+    _idle_since: dict[tuple[str, str], float] = field(default_factory=dict)
+    """When the last of them ended."""
+    _back: dict[str, Item] = field(default_factory=dict)
+    """What a worker gave back, and none has taken since."""
     _read_until: float = -FOREVER
 
     def follows(self, fact: Fact) -> bool:
@@ -81,9 +87,11 @@ class Holds:
             case "done" | "dead" | "gone":
                 # It may have ended without ever being taken.
                 self._queue.pop(fact.item, None)
+        if item is not None:
+            self._hold_back(fact.kind, item, at)
         if not fact.item:
             self._read_until = max(self._read_until, at)
-            self._pause(at, bool(self.by_person) or self._probing)
+            self._pause(at, bool(self.by_person) or self._probing or self.upstream_away)
 
     def _take(self, item: Item, at: float) -> None:
         self._queue.pop(item.id, None)
@@ -93,6 +101,20 @@ class Holds:
         self._newest = max(self._newest, (came_in, at))
         if not self.quotas and not self.by_person and came_in >= 0:
             self.delays.append(at - came_in)
+
+    def _hold_back(self, kind: str, item: Item, at: float) -> None:
+        """Note whether the item holds back what is newer of its record. What waits for a parent does not."""
+        record = (item.entity, item.key)
+        self._back.pop(item.id, None)
+        if kind == "back":
+            self._back[item.id] = item
+        if kind in {"arrive", "taken", "woken"}:
+            self._busy.setdefault(record, set()).add(item.id)
+        elif kind in {"back", "waits", "done", "dead", "gone"} and item.id in self._busy.get(record, ()):
+            self._busy[record].discard(item.id)
+            self._idle_since[record] = max(self._idle_since.get(record, at), at)
+            if not self._busy[record]:
+                del self._busy[record]
 
     def _release(self, stream: str, at: float) -> None:
         since = self.by_person.pop(stream, None)
@@ -141,6 +163,10 @@ class Holds:
                 total, reached = total + end - begin, end
         return total
 
+    def away(self, since: float, until: float) -> float:
+        """How long between *since* and *until* the upstream, or the database, was away."""
+        return sum(max(min(end, until) - max(begin, since), 0.0) for begin, end in self.outages)
+
     @property
     def upstream_away(self) -> bool:
         """Whether its probe says now that the upstream is away."""
@@ -160,8 +186,8 @@ class Holds:
         )
 
     def queued(self) -> list[str]:
-        """The types of what waits to be admitted, the oldest first."""
-        return [item.entity for item in self._in_order()]
+        """The types of what waits for a worker, also for a second time, the oldest first."""
+        return [item.entity for item in _by_age([*self._queue.values(), *self._back.values()])]
 
     def untaken(self, now: float, age_s: float) -> Iterator[Untaken]:
         """What has been free for longer than *age_s*, while nothing is taken or later ones are. A record once."""
@@ -169,22 +195,22 @@ class Holds:
             return
         ahead: dict[str, int] = {}
         records: set[tuple[str, str]] = set()
-        for item in self._in_order():
+        for item in _by_age(self._queue.values()):
+            record = (item.entity, item.key)
+            if record in self._busy:
+                # An older event of the record comes first, and is evidence itself.
+                continue
             scope = POOLED if POOLED in self.quotas else item.entity
             place = ahead[scope] = ahead.get(scope, -1) + 1
-            record = (item.entity, item.key)
             if item.entity in self.by_person or self.quotas.get(scope, 1) <= 0 or record in records:
                 continue
-            free = self._free_since(item, scope, place)
+            free = max(self._free_since(item, scope, place), self._idle_since.get(record, 0.0))
             came_in, taken = self._newest
             nothing = self._taken.get(POOLED, -FOREVER) < free
             later = came_in > (item.came_in or 0.0) and taken >= free
             if now - free > age_s and (nothing or later):
                 records.add(record)
                 yield Untaken(*record, free)
-
-    def _in_order(self) -> list[Item]:
-        return sorted(self._queue.values(), key=lambda each: (each.came_in or 0.0, each.id))
 
     def _free_since(self, item: Item, scope: str, place: int) -> float:
         """What nobody holds is free from its coming. Of a stream with a quota, that many become free in each tick."""
@@ -197,3 +223,7 @@ class Holds:
         if later:
             free = max(free, self._metered_since[scope] + later)
         return max(free, self._taken.get(scope, 0.0) + later)
+
+
+def _by_age(items: Iterable[Item]) -> list[Item]:
+    return sorted(items, key=lambda each: (each.came_in or 0.0, each.id))

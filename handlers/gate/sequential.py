@@ -118,7 +118,7 @@ class Gate:
     def _begin(self) -> None:
         """Forget what was made of the facts, but not the facts."""
         self.holds = Holds(self.parameters)
-        self.units = Units(self.parameters, self.before, self.holds.paused, self.holds.held)
+        self.units = Units(self.parameters, self.before, self.holds)
         self._scales = Scales(self.parameters, self.before, self.types)
         self._suspicion = Suspicion(self._scales)
 

@@ -21,6 +21,8 @@ ORDER = (
     "arrive",
     "attempt_failed",
     "instant",
+    "back",
+    "taken",
     "waits",
     "woken",
     "done",
@@ -67,6 +69,10 @@ class Item:
     waits: tuple[tuple[float, str], ...] = ()
     """When it began to wait, and for which parent."""
     woken: tuple[float, ...] = ()
+    backs: tuple[float, ...] = ()
+    """When a worker gave it back, so that it waits for one again."""
+    retaken: tuple[float, ...] = ()
+    """When a worker took it after that."""
     instant: tuple[float, str] | None = None
     """When it met an error that the environment names as a breach, and that error."""
     ended: float | None = None
@@ -91,8 +97,9 @@ class Item:
             yield {"ev": "instant", "t": self.instant[0], "id": self.id, "error": self.instant[1]}
         for at, parent in self.waits:
             yield {"ev": "waits", "t": at, "id": self.id, "parent": parent}
-        for at in self.woken:
-            yield {"ev": "woken", "t": at, "id": self.id}
+        for kind, times in (("woken", self.woken), ("back", self.backs), ("taken", self.retaken)):
+            for at in times:
+                yield {"ev": kind, "t": at, "id": self.id}
         if self.ended is not None and self.gone:
             yield {"ev": "gone", "t": self.ended, "id": self.id}
         elif self.ended is not None and self.dead:
@@ -183,6 +190,10 @@ def _happens(item: Item, fact: Fact) -> bool:
             new, item.waits = wait not in item.waits, _with(item.waits, wait)
         case "woken":
             new, item.woken = at not in item.woken, _with(item.woken, at)
+        case "back":
+            new, item.backs = at not in item.backs, _with(item.backs, at)
+        case "taken":
+            new, item.retaken = at not in item.retaken, _with(item.retaken, at)
         case "instant":
             new = item.instant is None
             item.instant = item.instant or (at, str(told.get("error", "")))

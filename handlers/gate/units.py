@@ -9,11 +9,12 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from handlers.gate.blocks import HARD, SOFT, WAITS, Distinct, Standing, Table
 from handlers.gate.courses import Course, Record
 from handlers.gate.day_before import DayBefore
+from handlers.gate.holds import Holds
 from handlers.gate.parameters import POOLED, Parameters
 from handlers.gate.traffic import Fact, Item
 
@@ -26,13 +27,7 @@ SAMPLE = 200
 class Units:
     """Reads facts about items in the order of their times, and keeps the tables."""
 
-    def __init__(
-        self,
-        parameters: Parameters,
-        before: DayBefore,
-        paused: Callable[[float, float], float],
-        stopped: Callable[[str, float, float], float] = lambda _entity, _since, _until: 0.0,
-    ) -> None:
+    def __init__(self, parameters: Parameters, before: DayBefore, holds: Holds) -> None:
         self.parameters = parameters
         self.before = before
         self.tables: dict[str, Table] = {POOLED: Table()}
@@ -54,10 +49,7 @@ class Units:
         self.slower = 0
         """How many of them took longer than that p99, and longer than a webhook may take."""
         self.limit_wait = max(parameters.wait_min_s, parameters.wait_factor * (before.wait_p99_s or 0.0))
-        self._paused = paused
-        """How much of a time was held, so that nobody's parent could come."""
-        self._stopped = stopped
-        """How much of a time a person held a type."""
+        self._holds = holds
         self._records: dict[tuple[str, str], Record] = {}
         self._missing: set[str] = set()
         """The parents that were waited for too long. Each counts once."""
@@ -96,6 +88,8 @@ class Units:
                 course.backoff += max((fact.told.get("due") or fact.at) - fact.at, 0.0)
             case "instant":
                 self.instant = self.instant or (course.entity, str(fact.told.get("error", "")))
+            case "back" | "taken":
+                course.back, course.was_back = fact.kind == "back", True
             case "waits":
                 if course.waiting_since is None:
                     course.waiting_since, course.parent = fact.at, str(fact.told.get("parent", ""))
@@ -239,17 +233,18 @@ class Units:
             self._touch(course, math.nextafter(due, math.inf))
 
     def _waited(self, course: Course, now: float) -> float:
-        """How long nobody was to have it: between its attempts, and while a person held its type then."""
-        if not course.backoff:
-            return 0.0
-        return course.backoff + self._stopped(course.entity, course.clock, now)
+        """How long nobody was to have it: in an outage, between its attempts, and while a person held its type then."""
+        away = self._holds.away(course.clock, now)
+        if not course.backoff and not course.was_back:
+            return away
+        return away + course.backoff + self._holds.held(course.entity, course.clock, now)
 
     def _age_waiting(self, now: float) -> None:
         """In the order in which they began to wait: of those that miss one parent, the first counts."""
         waiting = [course for course in self.open.values() if course.waiting_since is not None]
         for course in sorted(waiting, key=lambda each: (each.waiting_since, each.admitted, each.id)):
             since = course.waiting_since or 0.0
-            if course.waited_at is None and now - since - self._paused(since, now) > self.limit_wait:
+            if course.waited_at is None and now - since - self._holds.paused(since, now) > self.limit_wait:
                 course.waited_at = now
                 self._touch(course, math.nextafter(now, math.inf))
                 if course.counted and course.parent not in self._missing:

@@ -49,6 +49,7 @@ class _Told:
     attempts: set[float] = field(default_factory=set)
     instant: bool = False
     waits: bool = False
+    back: bool = False
     ended: float | None = None
 
 
@@ -66,6 +67,8 @@ class Facts:
     queue_counts: bool = True
     """Whether what nobody takes is evidence. Not where the ERP has no workers."""
     _told: dict[str, _Told] = field(default_factory=dict)
+    _over: set[str] = field(default_factory=set)
+    """What ended long ago. A time of the future brings it back at every look."""
 
     def open(self) -> list[UUID]:
         """The events of which an end is still to come."""
@@ -86,8 +89,10 @@ class Facts:
                 told.attempts.add(fact["t"])
             case "instant":
                 told.instant = True
-            case "waits":
-                told.waits = True
+            case "waits" | "woken":
+                told.waits = fact["ev"] == "waits"
+            case "back" | "taken":
+                told.back = fact["ev"] == "back"
             case "done" | "dead" | "gone":
                 told.ended = fact["t"]
 
@@ -95,6 +100,8 @@ class Facts:
         """The new facts. Events of `open` that are not among *changes* are not in the queue any more."""
         facts, seen = [], set()
         for change in changes:
+            if str(change.id) in self._over:
+                continue
             seen.add(str(change.id))
             facts += [
                 {"ev": fact.pop("ev"), "t": min(fact.pop("t"), now), "id": str(change.id), **fact}
@@ -108,9 +115,10 @@ class Facts:
         return facts
 
     def forget(self, before: float) -> None:
-        """Forget what ended before then: the queue is not asked about it any more."""
+        """Forget what was told of an event that ended before then: nothing of it is told any more."""
         for id_ in [id_ for id_, told in self._told.items() if (told.ended or before) < before]:
             del self._told[id_]
+            self._over.add(id_)
 
     def _of(self, change: Change, now: float) -> Iterator[Fact]:
         told = self._told.get(str(change.id)) or _Told()
@@ -118,6 +126,10 @@ class Facts:
             return
         at = self.timeline.at
         about = {"seg": change.type, "key": change.key, "kind": self._kind(change)}
+        if not change.is_taken and told.admitted is not None:
+            if not told.back:
+                yield {"ev": "back", "t": now}
+            return
         if not change.is_taken:
             if not told.queued and self.queue_counts and about["kind"] != REPLAY:
                 yield {"ev": "queued", "t": at(change.created_at), **about}
@@ -128,9 +140,13 @@ class Facts:
             admitted = now if change.admitted is None else at(change.admitted)
             former = {} if self._is_ours(change, admitted) else {"revision": "former"}
             yield {"ev": "arrive", "t": admitted, "arrived": at(change.created_at), **about, **former}
+        if told.back:
+            yield {"ev": "taken", "t": now}
         yield from self._attempts(change, told, admitted)
         if change.waits_since is not None and not told.waits:
             yield {"ev": "waits", "t": max(at(change.waits_since), admitted), "parent": change.parent}
+        if told.waits and (tried := change.failed_otherwise_at) is not None:
+            yield {"ev": "woken", "t": max(at(tried), admitted)}
         if change.is_ended:
             ended = now if change.ended is None else max(at(change.ended), admitted)
             if change.status is Status.COMPLETED:
@@ -166,6 +182,13 @@ class Facts:
 
     def _is_ours(self, change: Change, admitted: float) -> bool:
         if admitted < 0:
+            return False
+        if (
+            change.admitted is None
+            and change.status is Status.RETRY
+            and change.created_at < self.timeline.switched_at
+        ):
+            # Who took it first is not known, and it may have failed long before the switch.
             return False
         return change.revision is None or _same(change.revision, self.revision)
 

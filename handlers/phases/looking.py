@@ -127,7 +127,7 @@ class Looker:
             in_force = await limits.limits(tx)
         self._tell(self._holds(in_force, now))
         self._tell(await self._upstream(core, release, now))
-        if self._away_since is not None:
+        if self._away_since is not None and not (self._changes and not self._changes[-1].up):
             # Nobody could apply anything then, so what was under way says nothing about the release.
             away = {"ev": "upstream", "t": self._away_since, "up": False}
             self._tell([away, {"ev": "upstream", "t": now, "up": True}])

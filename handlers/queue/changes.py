@@ -99,6 +99,12 @@ class Change:
         """Whether it has come to rest."""
         return self.status in (Status.COMPLETED, Status.DEAD_LETTER, Status.FAILED)
 
+    @property
+    def failed_otherwise_at(self) -> datetime | None:
+        """When it failed of something else than a missing parent, if it is to be tried again because of that."""
+        waits = self.last is None or self.last.code == ErrorClass.MISSING_PARENT
+        return None if waits or self.last is None or self.status is not Status.RETRY else self.last.at
+
     @classmethod
     def from_row(cls, row: Row[Any]) -> Self:
         """From the query."""
@@ -124,7 +130,8 @@ class Change:
             waits_since=row.started_at if waits else None,
             parent=str(parents[0]) if parents else "",
             last=_last(row, result) if row.error or row.code else None,
-            due=row.next_retry_at if status is Status.RETRY else None,
+            # It stays until the next attempt has ended.
+            due=row.next_retry_at if status in (Status.RETRY, Status.PROCESSING) else None,
         )
 
 

@@ -13,15 +13,36 @@ WITH hand AS (
 -- changed --
 -- Events that were taken or ended since :since, those in :open, and the first :waiting_max that wait for a worker.
 -- Each part is bounded by an index: the history and the backlog cost nothing.
-, wanted AS (
+, waiting AS (
+    SELECT q.id, q.entity_type, q.source_entity_id
+    FROM tds_sync_queue q
+    WHERE q.status = 'pending'
+    ORDER BY q.priority, q.created_at, q.id
+    LIMIT CAST(:waiting_max AS bigint)
+), wanted AS (
     SELECT id FROM hand
     UNION
     SELECT unnest(CAST(:open AS uuid[]))
     UNION
-    (SELECT q.id FROM tds_sync_queue q
-     WHERE q.status = 'pending'
-     ORDER BY q.priority, q.created_at, q.id
-     LIMIT CAST(:waiting_max AS bigint))
+    SELECT id FROM waiting
+    UNION
+    -- What is to be tried again, also from before the release, holds back what is newer of its record.
+    SELECT first.id
+    FROM (SELECT DISTINCT w.entity_type, w.source_entity_id FROM waiting w) record
+    CROSS JOIN LATERAL (
+        SELECT e.id
+        FROM (
+            SELECT again.id, again.created_at
+            FROM tds_sync_queue again
+            WHERE again.entity_type = record.entity_type
+              AND again.source_entity_id = record.source_entity_id
+              AND again.status = 'retry'
+              AND again.error_code IS DISTINCT FROM 'missing_parent'
+            OFFSET 0
+        ) e
+        ORDER BY e.created_at + interval '0', e.id
+        LIMIT 1
+    ) first
     UNION
     SELECT q.id FROM tds_sync_queue q WHERE q.status = 'processing'
     UNION

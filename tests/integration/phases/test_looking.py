@@ -23,7 +23,7 @@ from handlers.queue.redrive import redrive
 from handlers.release.ledger import dead_letters, releases
 from handlers.release.ledger.records import judgements
 from handlers.release.note import PhaseNote
-from tests.integration.phases.looks import FROM, TO, applied, buried, look, looked_at
+from tests.integration.phases.looks import FROM, TO, applied, buried, look, looked_at, taken
 from tests.integration.queue.events import APPLIED, change, claim, event, failure, missing
 from tests.integration.set_clock import set_clock
 
@@ -381,3 +381,126 @@ async def test_what_fails_while_the_upstream_is_away_is_no_evidence(
         judgement = await look(core, run, looker, left=-1)
     assert judgement.finding is Finding.INCONCLUSIVE
     assert judgement.sentence == "the upstream is away: nothing is promoted until it answers"
+
+
+async def test_probes_that_a_worker_gave_back_can_be_taken_again(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """A worker was restarted, or lost its connection: nobody has them, so they must not keep the intake closed."""
+    async with looked_at(tmp_path, database_url, since=5) as (core, run, looker):
+        ids = [await event(engine, f"{number}") for number in range(3)]
+        await claim(engine, "w", ids=ids)
+        await look(core, run, looker)
+        assert [each.per_ten_seconds for each in await limits.limits(engine)] == [0]
+        async with engine.begin() as tx:
+            await settle.release(tx, owner="w")
+        await look(core, run, looker)
+        assert [each.per_ten_seconds for each in await limits.limits(engine)] == [3]
+        await limits.lift_all(engine)
+        await claim(engine, "w", ids=ids)
+        await look(core, run, looker)
+        assert [each.per_ten_seconds for each in await limits.limits(engine)] == [0]
+        again = await looking.begin(core, run)
+        assert again.facts.open() == looker.facts.open()
+        assert (await look(core, run, again)).inputs["proof"] == looker.judgement.inputs["proof"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("failed", [300, 900])
+async def test_what_waits_behind_a_retry_of_its_record_is_not_untaken(
+    tmp_path: Path, database_url: str, engine: AsyncEngine, failed: int
+) -> None:
+    """No worker may take it, for as long as the backoff of the older event: under this revision and the former."""
+    async with looked_at(tmp_path, database_url, since=600) as (core, run, looker):
+        looker.gate.breaker.held.clear()
+        for number in range(8):
+            id_ = await event(engine, f"{number}", age=failed)
+            await taken(engine, id_)
+            async with engine.begin() as tx:
+                said = failure(id_, ErrorClass.TRANSIENT, "deadlock detected")
+                await settle.retry_later(tx, owner="w", revision=TO, failures=[said])
+            ago = f"now() - interval '{failed} s'"
+            both = "sql:processing_result || jsonb_build_object('admitted', {0}, 'attempts',"
+            both += " jsonb_set(processing_result -> 'attempts', '{{0,at}}', to_jsonb({0})))"
+            await change(engine, id_, processing_result=both.format(ago), lock_expires_at=f"sql:{ago}")
+            await event(engine, f"{number}", age=failed - 1)
+        await applied(engine, "later")
+        judgement = await look(core, run, looker)
+        assert not list(looker.gate.holds.untaken(looker.now, 0.0))
+        assert judgement.finding is not Finding.UNHEALTHY
+        async with engine.begin() as tx:
+            await tx.exec_driver_sql("DELETE FROM tds_sync_queue WHERE status = 'retry'")
+        await applied(engine, "last")
+        await look(core, run, looker)
+        untaken = list(looker.gate.holds.untaken(looker.now + 1, 0.0))
+        assert untaken
+        assert all(each.free == pytest.approx(looker.now, abs=1) for each in untaken)
+
+
+async def test_a_child_that_has_found_its_parent_and_fails_otherwise_waits_no_more(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """Its new error is one that a retry cures: it is no wait in vain."""
+    async with looked_at(tmp_path, database_url, since=900) as (core, run, looker):
+        ids = [await event(engine, f"{number}") for number in range(6)]
+        await taken(engine, *ids)
+        async with engine.begin() as tx:
+            waits = [missing(id_, f"parent of {id_}") for id_ in ids]
+            await settle.retry_later(tx, owner="w", revision=TO, failures=waits)
+        await look(core, run, looker)
+        assert all(course.waiting_since is not None for course in looker.gate.units.open.values())
+        for id_ in ids:
+            await change(engine, id_, next_retry_at="sql:now()", lock_expires_at="sql:now()")
+        await taken(engine, *ids)
+        await look(core, run, looker)
+        assert all(course.waiting_since is not None for course in looker.gate.units.open.values())
+        async with engine.begin() as tx:
+            failures = [failure(id_, ErrorClass.TRANSIENT) for id_ in ids]
+            await settle.retry_later(tx, owner="w", revision=TO, failures=failures)
+        await look(core, run, looker)
+        assert len(looker.gate.units.open) == 6
+        assert all(course.waiting_since is None for course in looker.gate.units.open.values())
+        # Now it waits for another parent.
+        await change(engine, ids[0], next_retry_at="sql:now()", lock_expires_at="sql:now()")
+        await taken(engine, ids[0])
+        async with engine.begin() as tx:
+            await settle.retry_later(tx, owner="w", revision=TO, failures=[missing(ids[0], "another")])
+        await look(core, run, looker)
+        waiting = [each.parent for each in looker.gate.units.open.values() if each.waiting_since is not None]
+        assert waiting == ["another"]
+
+
+async def test_what_a_person_lets_through_is_no_disobedience_of_the_workers(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """Their limit is in force, and not the one of the gate. So it is after a pause in which the gate's has ended."""
+    async with looked_at(tmp_path, database_url, since=5) as (core, run, looker):
+        await look(core, run, looker)
+        await limits.limit(engine, None, per_ten_seconds=1000, seconds=600, by="ops-a", reason="a check")
+        for _ in range(2):
+            looker.intake.admitted["Product"] = 60
+            await look(core, run, looker)
+        await limits.lift_all(engine)
+        await look(core, run, looker)
+        looker.intake.admitted["Product"] = 6000
+        await looker.intake.steer(core, looker.gate, 300.0)
+        assert not looker.intake.ignored
+        looker.intake.admitted["Product"] = 6000
+        await looker.intake.steer(core, looker.gate, 10.0)
+        assert looker.intake.ignored
+
+
+async def test_a_time_of_the_future_is_told_once(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """Every look reads such rows again, also when what was told of them is forgotten."""
+    async with looked_at(tmp_path, database_url, since=2000) as (core, run, looker):
+        in_3_h = "sql:now() + interval '3 hours'"
+        for number in range(3):
+            id_ = await event(engine, f"{number}", age=-10800)
+            await change(engine, id_, status="completed", started_at=in_3_h, completed_at=in_3_h)
+        await look(core, run, looker)
+        looker.facts.forget(looker.now + 1)
+        await look(core, run, looker)
+        stored = await judgements(core.database, run)
+    arrived = [sum(fact["ev"] == "arrive" for fact in each.inputs["facts"]) for each in stored]
+    assert arrived == [3, 0]

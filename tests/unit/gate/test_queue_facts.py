@@ -114,3 +114,83 @@ def test_a_new_controller_holds_what_the_last_one_held() -> None:
     told.gate.hold([], 100)
     assert told.gate.throttled() == {"INVOICE": 3}
     assert [event["quotas"] for event in told.gate.own] == [{"INVOICE": 3}]
+
+
+def away(told: Told, since: float, until: float) -> None:
+    """The database, or the upstream, was away: told when it is back."""
+    told.tell("upstream", since, up=False)
+    told.tell("upstream", until, up=True)
+
+
+def test_an_outage_makes_nothing_stuck_that_was_to_be_tried_again() -> None:
+    """It failed before, of something that a retry cures, and nobody could try it again meanwhile."""
+    told = Told()
+    for number in range(6):
+        item = told.admit(10 + number)
+        told.tell("attempt_failed", 12 + number, id=item, hard=False, fingerprint="timeout", due=130)
+    away(told, 110, 500)
+    assert told.gate.verdict(520).finding is not Finding.UNHEALTHY
+    assert told.gate.units.tables["*"].failures["hard"] == 0
+    assert told.gate.verdict(900).finding is Finding.UNHEALTHY, (
+        "it was not tried again after the outage either"
+    )
+
+
+def test_an_outage_makes_no_wait_a_wait_in_vain() -> None:
+    """Parents could not come."""
+    told = Told()
+    for number in range(6):
+        told.tell("waits", 12, id=told.admit(10, key=f"{number}"), parent=f"p{number}")
+    away(told, 110, 500)
+    told.gate.verdict(550)
+    assert told.gate.units.tables["*"].failures["waits"] == 0
+    told.gate.verdict(600)
+    assert told.gate.units.tables["*"].failures["waits"] == 6
+
+
+def test_what_was_given_back_is_not_stuck_while_a_person_holds_it() -> None:
+    """What a worker has in hand is, whoever holds its type: nothing hinders that worker."""
+    told = Told()
+    back, hung = told.admit(10), told.admit(10)
+    told.tell("back", 20, id=back)
+    told.tell("held", 25, seg="*", by="ops-a")
+    told.tell("released", 700, seg="*")
+    told.gate.verdict(800)
+    courses = told.gate.units.open
+    assert courses[back].hard_at is None
+    assert courses[hung].hard_at is not None
+    told.gate.verdict(900)
+    assert courses[back].hard_at is not None
+
+
+def test_what_was_given_back_is_no_unanswered_probe() -> None:
+    """Nobody has it, and nobody could take it while it was one."""
+    told = Told(slow_start=True)
+    items = [told.admit(5) for _ in range(3)]
+    told.gate.decide(10)
+    assert told.gate.throttled() == {"*": 0}
+    for item in items:
+        told.tell("back", 12, id=item)
+    told.gate.decide(15)
+    assert told.gate.throttled() == {"*": 3}
+    told.tell("taken", 16, id=items[0])
+    told.gate.decide(17)
+    assert told.gate.throttled() == {"*": 2}
+    told.gate.decide(40)
+    assert told.gate.throttled()["PRODUCT"] == 2, "slow by now, so its type is held as well"
+
+
+def test_what_waits_behind_an_older_event_of_its_record_is_not_untaken() -> None:
+    """It is free when that one ends. What waits for a parent holds nothing back."""
+    told = Told()
+    first, parentless = told.admit(1, key="a"), told.admit(1, key="b")
+    told.queued(2, key="a")
+    told.queued(2, key="b")
+    told.tell("waits", 3, id=parentless, parent="p")
+    told.healthy(100, 200)
+    told.gate.verdict(300)
+    assert [each.key for each in told.gate.holds.untaken(300, 60)] == ["b"]
+    told.tell("dead", 310, id=first, hard=False, fingerprint="x")
+    told.healthy(320, 400)
+    told.gate.verdict(400)
+    assert ("a", 310) in [(each.key, each.free) for each in told.gate.holds.untaken(400, 60)]
