@@ -60,6 +60,8 @@ class Facts:
     timeline: Timeline
     revision: str
     """The released one."""
+    begun: float = 0.0
+    """From when on the released workers may run: a little before the switch, when they do."""
     replays: Collection[UUID] = ()
     """The dead letters that the release redrives: they are no live traffic."""
     instant_errors: Sequence[str] = ()
@@ -139,6 +141,7 @@ class Facts:
             # A time that cannot be used lies after the look before.
             admitted = now if change.admitted is None else at(change.admitted)
             former = {} if self._is_ours(change, admitted) else {"revision": "former"}
+            admitted = max(admitted, 0.0) if not former else admitted
             yield {"ev": "arrive", "t": admitted, "arrived": at(change.created_at), **about, **former}
         if told.back:
             yield {"ev": "taken", "t": now}
@@ -181,7 +184,7 @@ class Facts:
         return REPLAY if change.id in self.replays else "live"
 
     def _is_ours(self, change: Change, admitted: float) -> bool:
-        if admitted < 0:
+        if admitted < self.begun:
             return False
         if (
             change.admitted is None

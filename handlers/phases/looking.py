@@ -127,7 +127,7 @@ class Looker:
             in_force = await limits.limits(tx)
         self._tell(self._holds(in_force, now))
         self._tell(await self._upstream(core, release, now))
-        if self._away_since is not None and not (self._changes and not self._changes[-1].up):
+        if self._away_since is not None and not (self._changes and not self._changes[-1][1]):
             # Nobody could apply anything then, so what was under way says nothing about the release.
             away = {"ev": "upstream", "t": self._away_since, "up": False}
             self._tell([away, {"ev": "upstream", "t": now, "up": True}])
@@ -201,9 +201,8 @@ async def begin(core: Core, release: Release) -> Looker:
     plan = await releases.plan(core.database, release.id)
     stored = await records.judgements(core.database, release)
     looks = [each for each in stored if each.inputs.get("rule") == RULE]
-    switched = switched_at(
-        await releases.phase_records(core.database, release), await intents.operations(core.database, release)
-    )
+    phases = await releases.phase_records(core.database, release)
+    begun, switched = switched_at(phases, await intents.operations(core.database, release))
     moment = await clock.moment(core.database)
     timeline = Timeline(switched_at=switched or moment.database, speed=release.speed)
     before, numbers = plan.day_before or DayBefore(), parameters(core.environment, release.speed)
@@ -212,6 +211,7 @@ async def begin(core: Core, release: Release) -> Looker:
     gate = Gate(types, before, numbers, slow_start=deploys and not looks)
     facts = Facts(
         timeline=timeline,
+        begun=timeline.at(begun or moment.database),
         revision=release.to_revision,
         replays={each.event_id for each in await dead_letters.events(core.database, release)},
         instant_errors=core.environment.gate.instant_errors,
@@ -240,19 +240,21 @@ async def until_breach(core: Core, release: Release, looker: Looker) -> Conclusi
     return None
 
 
-def switched_at(phases: Sequence[PhaseRecord], operations: Sequence[OperationRecord]) -> datetime | None:
-    """When the released workers started: as the ledger says, the first command that started them.
+def switched_at(
+    phases: Sequence[PhaseRecord], operations: Sequence[OperationRecord]
+) -> tuple[datetime | None, datetime | None]:
+    """From when on released workers may run, and when they ran: the first command that started them, and its end.
 
     Without workers it is the first switch of a host; where nothing was deployed, the start of the first phase.
     """
     for kind in ("start-workers", "activate"):
-        times = [
-            each.started_at for each in operations if each.kind == kind and each.phase is Phase.DEPLOYING
-        ]
-        if times:
-            return min(times)
+        found = [each for each in operations if each.kind == kind and each.phase is Phase.DEPLOYING]
+        if found:
+            begun = min(each.started_at for each in found)
+            return begun, min((each.finished_at for each in found if each.finished_at), default=begun)
     times = [each.started_at for each in phases if each.phase not in (Phase.PLANNED, Phase.APPROVED)]
-    return min(times, default=None)
+    first = min(times, default=None)
+    return first, first
 
 
 def _moment_of(look: JudgementRecord, moment: Moment) -> Moment:
