@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from handlers.core import Core
 from handlers.database import clock
@@ -28,7 +29,7 @@ from handlers.phases.intake import Intake
 from handlers.phases.measure import concluded
 from handlers.phases.numbers import parameters
 from handlers.queue import limits, throttle
-from handlers.queue.changes import changes
+from handlers.queue.changes import changes, letters_of_before
 from handlers.queue.event import EntityType
 from handlers.release.ledger import dead_letters, intents, records, releases
 from handlers.release.ledger.intents import OperationRecord
@@ -145,7 +146,9 @@ class Looker:
         elapsed = moment.since(self.moment)
         if abs(elapsed.set_ahead_seconds) > SET_SECONDS:
             ahead = elapsed.set_ahead_seconds
-            since = moment.database if ahead < 0 else self.moment.database + timedelta(seconds=SET_SECONDS)
+            # Forward: what has an earlier time than this happened before the clock was set, what comes later after it.
+            gone = max(SET_SECONDS, min(moment.monotonic - self.moment.monotonic, ahead))
+            since = moment.database if ahead < 0 else self.moment.database + timedelta(seconds=gone)
             self.facts.timeline.shift(min(since, moment.database), ahead)
             self._shifts.append((min(since, moment.database).isoformat(), ahead))
             log.warning("the database's clock was set by %.0f s", ahead)
@@ -213,7 +216,7 @@ async def begin(core: Core, release: Release) -> Looker:
         timeline=timeline,
         begun=timeline.at(begun or moment.database),
         revision=release.to_revision,
-        replays={each.event_id for each in await dead_letters.events(core.database, release)},
+        replays=await _replays(core, release, begun or moment.database),
         instant_errors=core.environment.gate.instant_errors,
         queue_counts=core.environment.execution == "workers",
     )
@@ -238,6 +241,16 @@ async def until_breach(core: Core, release: Release, looker: Looker) -> Conclusi
             pause = core.clock.real(looker.gate.parameters.tick_s).total_seconds()
             await asyncio.wait_for(looker.stopped.wait(), pause)
     return None
+
+
+async def _replays(core: Core, release: Release, begun: datetime) -> set[UUID]:
+    """What is no live traffic when it is applied again: the letters of the release, and those that a person may send.
+
+    They are the dead letters of before the release, whoever sends them back.
+    """
+    async with transaction(core.database) as tx:
+        older = await letters_of_before(tx, begun)
+    return older | {each.event_id for each in await dead_letters.events(core.database, release)}
 
 
 def switched_at(

@@ -148,6 +148,12 @@ async def changes(
     return [Change.from_row(row) for row in rows]
 
 
+async def letters_of_before(tx: AsyncConnection, switch: datetime, *, rows_max: int = ROWS_MAX) -> set[UUID]:
+    """The dead letters that were taken last before *switch*, the newest *rows_max* of them."""
+    rows = await tx.execute(_SQL["letters_of_before"], {"switch": switch, "rows_max": rows_max})
+    return set(rows.scalars())
+
+
 async def day_before(
     tx: AsyncConnection, until: datetime, letters: Iterable[tuple[str, str]] = (), *, rows_max: int = ROWS_MAX
 ) -> DayBefore:

@@ -78,6 +78,16 @@ LEFT JOIN hand ON hand.id = q.id
 LEFT JOIN runbook.worker w ON w.owner = coalesce(hand.owner, q.locked_by)
 ORDER BY q.created_at, q.id;
 
+-- letters_of_before --
+-- The newest dead letters of events that came and were taken last before :switch.
+SELECT q.id
+FROM tds_sync_queue q
+WHERE q.status = 'dead_letter'
+  AND q.created_at < CAST(:switch AS timestamptz)
+  AND coalesce(q.started_at, q.created_at) < CAST(:switch AS timestamptz)
+ORDER BY q.created_at DESC
+LIMIT CAST(:rows_max AS bigint);
+
 -- day_before --
 -- The last :rows_max events of the day before :until, by type. A unit is a record, once in ten minutes.
 WITH came AS (

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.database import clock
+from handlers.database.clock import Moment
 from handlers.gate.day_before import DayBefore, TypeBefore
 from handlers.gate.parameters import Parameters
 from handlers.gate.sequential import Gate
@@ -504,3 +506,42 @@ async def test_a_time_of_the_future_is_told_once(
         stored = await judgements(core.database, run)
     arrived = [sum(fact["ev"] == "arrive" for fact in each.inputs["facts"]) for each in stored]
     assert arrived == [3, 0]
+
+
+async def test_a_dead_letter_of_before_that_a_person_sends_back_is_no_live_traffic(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """It may be hopeless, and fail of another error than before: that says nothing about live traffic."""
+    old = [await buried(engine, f"{number}", by=FROM, age=7200) for number in range(6)]
+    for id_ in old:
+        await change(engine, id_, started_at="sql:now() - interval '2 hours'", lock_expires_at="sql:now()")
+    async with looked_at(tmp_path, database_url, since=5) as (core, run, looker):
+        new = await buried(engine, "new", age=7200)
+        async with engine.begin() as tx:
+            await redrive(tx, old)
+        await look(core, run, looker)
+        await taken(engine, *old)
+        async with engine.begin() as tx:
+            failures = [failure(id_, ErrorClass.PERMANENT, "another error") for id_ in old]
+            await settle.bury(tx, owner="w", revision=TO, failures=failures)
+        assert (await look(core, run, looker)).finding is Finding.INCONCLUSIVE
+        items = looker.gate.traffic.items
+        assert {items[str(id_)].kind for id_ in old} == {"replay"}
+        assert items[str(new)].kind == "live"
+
+
+async def test_what_happened_just_before_the_clock_was_set_is_as_old_as_it_is(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """It has a time of the old clock, however long before the next look that was set."""
+    async with looked_at(tmp_path, database_url, since=7200) as (core, run, looker):
+        await look(core, run, looker)
+        # As if that look had been nine seconds ago.
+        ago = looker.moment.database - timedelta(seconds=9)
+        looker.moment = Moment(monotonic=looker.moment.monotonic - 9, database=ago)
+        ids = [await event(engine, f"{number}") for number in range(6)]
+        await taken(engine, *ids)
+        await set_clock(database_url, 1620)
+        await look(core, run, looker)
+        admitted = [course.admitted for course in looker.gate.units.open.values()]
+        assert admitted == [pytest.approx(looker.now, abs=5)] * 6
