@@ -138,8 +138,10 @@ class Facts:
             return
         admitted = told.admitted
         if admitted is None:
-            # A time that cannot be used lies after the look before.
-            admitted = now if change.admitted is None else at(change.admitted)
+            # A time that cannot be used lies after the look before, and never after the end: a worker's transaction
+            # may have begun before the event came in that it then took.
+            taken = change.admitted or (change.ended if change.is_ended else None)
+            admitted = now if taken is None else at(taken)
             former = {} if self._is_ours(change, admitted) else {"revision": "former"}
             admitted = max(admitted, 0.0) if not former else admitted
             yield {"ev": "arrive", "t": admitted, "arrived": at(change.created_at), **about, **former}

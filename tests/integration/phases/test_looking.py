@@ -87,6 +87,24 @@ async def test_what_the_former_revision_took_is_no_evidence(
         assert judgement.finding is Finding.NO_DATA
 
 
+async def test_an_event_that_ended_before_the_switch_was_taken_before_it(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """Also if a worker's transaction began before the event came in: then the time of its start cannot be used."""
+    async with looked_at(tmp_path, database_url, since=5) as (core, run, looker):
+        for number in range(25):
+            id_ = await applied(engine, f"{number}", age=30)
+            await change(
+                engine,
+                id_,
+                started_at="sql:now() - interval '31 s'",
+                completed_at="sql:now() - interval '29 s'",
+                processing_result="sql:processing_result - 'admitted'",
+            )
+        judgement = await look(core, run, looker, left=-1)
+        assert judgement.finding is Finding.NO_DATA
+
+
 async def test_an_error_of_the_day_before_is_no_evidence(
     tmp_path: Path, database_url: str, engine: AsyncEngine
 ) -> None:
