@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime
 
 from handlers.core import Core
 from handlers.gate.obeyed import ignored
@@ -33,7 +34,9 @@ class Intake:
         self.name = name
         """Under which it sets its limits."""
         self.admitted: Counter[str] = Counter()
-        """What workers took since the last look, by type."""
+        """What workers took since the last limits, by type."""
+        self.set_at: datetime | None = None
+        """When those were set."""
         self.ignored = ""
         """That the workers do not honour the limits; empty as long as they do."""
         self._holds = True
@@ -47,6 +50,7 @@ class Intake:
         if self._holds or quotas:
             set_ = await hold_intake(core, self.name, quotas, gate.parameters.tick_s)
             in_force = {stream: quota for stream, quota in quotas.items() if stream in set_}
+            self.set_at = max(set_.values(), default=None)
         if core.clock.real(elapsed_s).total_seconds() > HOLD_SECONDS:
             # What was set at the last look ended before this one.
             self._quotas = {}
@@ -66,14 +70,14 @@ class Intake:
 
 async def hold_intake(
     core: Core, name: str, quotas: Mapping[str, int], tick_seconds: float
-) -> frozenset[str]:
+) -> Mapping[str, datetime]:
     """Let so many events of each stream through in *tick_seconds* (runbook time). What *name* held besides is free.
 
     It ends by itself soon after a look that does not come. Nothing where the controller applies the events itself.
-    Returns the streams whose limit is now that of *name*: a person's stays.
+    Returns the streams whose limit is now that of *name*, and when it was set: a person's stays.
     """
     if core.environment.execution != "workers":
-        return frozenset()
+        return {}
     limits_ = {
         None if stream == POOLED else EntityType(stream): quota
         for stream, quota in quotas.items()
@@ -88,7 +92,7 @@ async def hold_intake(
         tick_seconds=min(tick, 10.0),
         reason=HELD_BECAUSE,
     )
-    return frozenset(POOLED if entity is None else str(entity) for entity in throttled.ours)
+    return {str(entity or POOLED): limit.set_at for entity, limit in throttled.ours.items()}
 
 
 async def hold_at_the_switch(core: Core, release: Release) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 RULE = "sequential"
 READ_AGAIN = timedelta(seconds=120)
 """So far back every look reads: a transaction that was long under way shows what it did with the time of its start."""
+CLAIM = timedelta(seconds=0.1)
+"""So long a claim may take."""
 SET_SECONDS = 5.0
 """A clock that gained more than this between two looks was set: no clock drifts that fast."""
 
@@ -154,9 +157,12 @@ class Looker:
             log.warning("the database's clock was set by %.0f s", ahead)
 
     def _tell(self, facts: Sequence[Fact]) -> None:
+        set_at = self.intake.set_at
+        # A batch that was claimed while they were set saw no limits.
+        limited = self.facts.timeline.at(set_at + CLAIM) if set_at is not None else -math.inf
         for fact in facts:
             self.gate.observe(fact)
-            if fact["ev"] == "arrive":
+            if fact["ev"] == "arrive" and fact["t"] > limited:
                 self.intake.admitted[fact["seg"]] += 1
         self._unstored += facts
 

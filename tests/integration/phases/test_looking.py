@@ -380,6 +380,9 @@ async def test_workers_that_know_no_limits_are_noticed(
     """The log says so once; the gate goes on without the hold."""
     async with looked_at(tmp_path, database_url) as (core, run, looker):
         await look(core, run, looker)
+        assert looker.intake.set_at is not None
+        while await clock.now(engine) <= looker.intake.set_at + looking.CLAIM:
+            pass
         for number in range(30):
             id_ = await event(engine, f"{number}")
             now = "sql:clock_timestamp()"
@@ -511,6 +514,24 @@ async def test_what_a_person_lets_through_is_no_disobedience_of_the_workers(
         looker.intake.admitted["Product"] = 6000
         await looker.intake.steer(core, looker.gate, 10.0)
         assert looker.intake.ignored
+
+
+async def test_what_was_taken_before_the_limits_were_set_is_no_disobedience(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """The look reads what was taken, and sets its limits a moment later: a batch in between saw none."""
+    async with looked_at(tmp_path, database_url, since=5) as (core, run, looker):
+        read = await clock.now(engine)
+        ids = [await event(engine, f"{number}") for number in range(60)]
+        await look(core, run, looker)
+        between = f"sql:CAST('{read.isoformat()}' AS timestamptz)".replace(":", "\\:").replace(
+            "sql\\:", "sql:"
+        )
+        for id_ in ids:
+            await change(engine, id_, status="completed", created_at=between, started_at=between)
+        await look(core, run, looker)
+        assert looker.gate.units.live == 60
+        assert not looker.intake.ignored
 
 
 async def test_a_time_of_the_future_is_told_once(
