@@ -170,10 +170,11 @@ async def test_an_environment_file_that_moves_changes_nothing_under_way(
         await place.at(judged(run.id, 3))
         going.cancel()
         await asyncio.wait({going})
-        limits = (
-            "SELECT DISTINCT (inputs -> 'limits' ->> 'good_percent')::float AS percent FROM runbook.judgement"
+        bars = (
+            "SELECT DISTINCT 100 * (inputs -> 'parameters' ->> 'ok')::float AS percent FROM runbook.judgement"
+            " WHERE release_id = $1 AND inputs ->> 'rule' = 'sequential'"
         )
-        assert await place.rows(f"{limits} WHERE release_id = $1", run.id) == [{"percent": 95}]
+        assert await place.rows(bars, run.id) == [{"percent": 95}]
         differences = [
             "hosts: web-2 is not in the file now, this release keeps it",
             "gate.good_percent is 90 now, this release keeps 95",
