@@ -50,8 +50,10 @@ class Holds:
     """Since when a stream has a quota above zero."""
     _taken: dict[str, float] = field(default_factory=dict)
     """When something of a stream was taken last."""
-    _newest: tuple[float, float] = (-FOREVER, 0.0)
-    """Of what was taken, the one that came in last: when it came in, and when it was taken."""
+    _newest: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """By priority, of what was taken the one that came in last: when it came in, and when it was taken."""
+    _served: dict[int, float] = field(default_factory=dict)
+    """By priority, when something was taken last."""
     _busy: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     """By record, the items that a worker has, or that are to be tried again: what is newer cannot be taken."""
     _idle_since: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -98,7 +100,8 @@ class Holds:
         for stream in (POOLED, item.entity):
             self._taken[stream] = max(self._taken.get(stream, at), at)
         came_in = at if item.came_in is None else item.came_in
-        self._newest = max(self._newest, (came_in, at))
+        self._newest[item.priority] = max(self._newest.get(item.priority, (came_in, at)), (came_in, at))
+        self._served[item.priority] = max(self._served.get(item.priority, at), at)
         if not self.quotas and not self.by_person and came_in >= 0:
             self.delays.append(at - came_in)
 
@@ -186,8 +189,8 @@ class Holds:
         )
 
     def queued(self) -> list[str]:
-        """The types of what waits for a worker, also for a second time, the oldest first."""
-        return [item.entity for item in _by_age([*self._queue.values(), *self._back.values()])]
+        """The types of what waits for a worker, also for a second time, in the order in which workers take it."""
+        return [item.entity for item in _in_turn([*self._queue.values(), *self._back.values()])]
 
     def untaken(self, now: float, age_s: float) -> Iterator[Untaken]:
         """What has been free for longer than *age_s*, while nothing is taken or later ones are. A record once."""
@@ -195,7 +198,7 @@ class Holds:
             return
         ahead: dict[str, int] = {}
         records: set[tuple[str, str]] = set()
-        for item in _by_age(self._queue.values()):
+        for item in _in_turn(self._queue.values()):
             record = (item.entity, item.key)
             if record in self._busy:
                 # An older event of the record comes first, and is evidence itself.
@@ -205,12 +208,16 @@ class Holds:
             if item.entity in self.by_person or self.quotas.get(scope, 1) <= 0 or record in records:
                 continue
             free = max(self._free_since(item, scope, place), self._idle_since.get(record, 0.0))
-            came_in, taken = self._newest
             nothing = self._taken.get(POOLED, -FOREVER) < free
-            later = came_in > (item.came_in or 0.0) and taken >= free
-            if now - free > age_s and (nothing or later):
+            if now - free > age_s and (nothing or self._overtaken(item, free)):
                 records.add(record)
                 yield Untaken(*record, free)
+
+    def _overtaken(self, item: Item, free: float) -> bool:
+        """Whether workers have taken something since it was free that comes after it."""
+        came_in, taken = self._newest.get(item.priority, (-FOREVER, -FOREVER))
+        after = (at for priority, at in self._served.items() if priority > item.priority)
+        return (came_in > (item.came_in or 0.0) and taken >= free) or max(after, default=-FOREVER) >= free
 
     def _free_since(self, item: Item, scope: str, place: int) -> float:
         """What nobody holds is free from its coming. Of a stream with a quota, that many become free in each tick."""
@@ -225,5 +232,5 @@ class Holds:
         return max(free, self._taken.get(scope, 0.0) + later)
 
 
-def _by_age(items: Iterable[Item]) -> list[Item]:
-    return sorted(items, key=lambda each: (each.came_in or 0.0, each.id))
+def _in_turn(items: Iterable[Item]) -> list[Item]:
+    return sorted(items, key=lambda each: (each.priority, each.came_in or 0.0, each.id))

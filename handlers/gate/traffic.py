@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 
 INTAKE = "intake"
+PRIORITY = 5
+"""The usual one. Workers take what has a smaller one first."""
 ORDER = (
     "upstream",
     "held",
@@ -60,6 +62,7 @@ class Item:
     entity: str = ""
     key: str = ""
     kind: str = "live"
+    priority: int = PRIORITY
     came_in: float | None = None
     admitted: float | None = None
     former: bool = False
@@ -84,7 +87,8 @@ class Item:
 
     def events(self) -> Iterator[dict[str, Any]]:
         """The row as events."""
-        about = {"id": self.id, "seg": self.entity, "key": self.key, "kind": self.kind}
+        about: dict[str, Any] = {"id": self.id, "seg": self.entity, "key": self.key, "kind": self.kind}
+        about |= {} if self.priority == PRIORITY else {"priority": self.priority}
         if self.came_in is not None and (self.admitted is None or self.came_in < self.admitted):
             yield {"ev": "queued", "t": self.came_in, **about}
         if self.admitted is not None:
@@ -169,6 +173,7 @@ def _comes(item: Item, fact: Fact) -> bool:
     if (item.came_in if queued else item.admitted) is not None:
         return False
     item.entity, item.key, item.kind = str(told["seg"]), str(told["key"]), str(told.get("kind", "live"))
+    item.priority = int(told.get("priority", PRIORITY))
     if queued:
         item.came_in = fact.at
         return True

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from handlers.gate.phrases import is_of
+from handlers.gate.traffic import PRIORITY
 from handlers.queue.changes import Attempt, Change
 from handlers.queue.event import Status
 
@@ -127,7 +128,8 @@ class Facts:
         if told.ended is not None:
             return
         at = self.timeline.at
-        about = {"seg": change.type, "key": change.key, "kind": self._kind(change)}
+        about: Fact = {"seg": change.type, "key": change.key, "kind": self._kind(change)}
+        about |= {} if change.priority == PRIORITY else {"priority": change.priority}
         if not change.is_taken and told.admitted is not None:
             if not told.back:
                 yield {"ev": "back", "t": now}

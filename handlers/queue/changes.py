@@ -74,6 +74,8 @@ class Change:
     type: str
     """Its readable type; for one without a handler the queue's own word."""
     key: str
+    priority: int
+    """Workers take what has a smaller one first."""
     status: Status
     created_at: datetime
     is_taken: bool
@@ -120,6 +122,7 @@ class Change:
             id=row.id,
             type=ENTITY_TYPES.get(row.raw_type, row.raw_type),
             key=row.key,
+            priority=row.priority,
             status=status,
             created_at=row.created_at,
             is_taken=taken,

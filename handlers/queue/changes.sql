@@ -55,8 +55,8 @@ WITH hand AS (
     SELECT q.id FROM tds_sync_queue q
     WHERE q.created_at >= CAST(:since AS timestamptz) AND q.status <> 'pending'
 )
-SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id AS key, q.status::text AS status, q.created_at,
-    hand.id IS NOT NULL AS in_hand,
+SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id AS key, q.priority, q.status::text AS status,
+    q.created_at, hand.id IS NOT NULL AS in_hand,
     CASE WHEN q.processing_result ->> 'admitted' ~ CAST(:utc AS text)
             THEN CAST(q.processing_result ->> 'admitted' AS timestamptz)
          WHEN q.status NOT IN ('pending', 'retry') AND q.started_at BETWEEN q.created_at AND clock_timestamp()

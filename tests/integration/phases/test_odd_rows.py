@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.database import clock
 from handlers.gate.values import Finding
 from handlers.queue.changes import day_before
-from handlers.queue.event import Status
+from handlers.queue.event import EntityType, Status
 from tests.integration.phases.looks import look, looked_at
 from tests.integration.queue.events import change, event
 
@@ -65,3 +65,16 @@ async def test_a_type_without_a_handler_stops_no_look(
         await change(engine, await event(engine, "w1"), entity_type="sql:'WAREHOUSE'")
         looker.gate.hold(["Product", "WAREHOUSE"], 0.0)
         assert (await look(core, run, looker)).finding is Finding.NO_DATA
+
+
+async def test_the_priority_of_an_event_is_told(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """One of a worse priority waits rightly while others are taken."""
+    async with looked_at(tmp_path, database_url, since=5) as (core, run, looker):
+        await event(engine, "usual", priority=5)
+        await event(engine, "bulk", priority=10, entity=EntityType.INVOICE)
+        await look(core, run, looker)
+        told = [item.priority for item in looker.gate.traffic.items.values()]
+        assert sorted(told) == [5, 10]
+        assert looker.gate.holds.queued() == ["Product", "Invoice"]

@@ -194,3 +194,25 @@ def test_what_waits_behind_an_older_event_of_its_record_is_not_untaken() -> None
     told.healthy(320, 400)
     told.gate.verdict(400)
     assert ("a", 310) in [(each.key, each.free) for each in told.gate.holds.untaken(400, 60)]
+
+
+def test_what_has_a_worse_priority_than_all_that_is_taken_is_not_overtaken() -> None:
+    """Workers take the others first, also those that came later, while the gate or a burst lets few through."""
+    told = Told()
+    for number in range(9):
+        told.queued(number, "INVOICE", priority=10)
+    told.healthy(10, 300)
+    assert told.gate.verdict(300).finding is not Finding.UNHEALTHY
+    assert not list(told.gate.holds.untaken(300, 60))
+    told.done(300, priority=11)
+    assert told.gate.verdict(310).finding is Finding.UNHEALTHY, "something of a still worse one was taken"
+
+
+def test_what_has_a_better_priority_and_is_not_taken_is_overtaken() -> None:
+    """By all that workers take instead."""
+    told = Told()
+    for number in range(9):
+        told.queued(20 + number, "INVOICE", priority=1)
+    told.healthy(10, 300)
+    assert told.gate.verdict(300).finding is Finding.UNHEALTHY
+    assert [row["priority"] for row in told.gate.traffic.rows() if row["ev"] == "queued"] == [1] * 9
