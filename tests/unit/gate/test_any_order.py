@@ -42,6 +42,7 @@ def history(seed: int) -> list[dict[str, Any]]:
             "key": f"k{chance.randrange(60)}",
             "kind": chance.choice(["live"] * 8 + ["replay", "synthetic"]),
         }
+        about |= chance.choice([{}, {}, {}, {"priority": 1}, {"priority": 10}])
         came = round(at - chance.choice([0, 0, 0, 20]), 1)
         if came < at or chance.random() < 0.1:
             events.append({"ev": "queued", "t": came, **about})
@@ -56,6 +57,10 @@ def history(seed: int) -> list[dict[str, Any]]:
             if chance.random() < 0.7:
                 taken += round(chance.random() * 300, 1) + 1
                 events.append({"ev": "woken", "t": taken, "id": item})
+        if chance.random() < 0.1:
+            back, again = round(chance.random() * 100, 1), round(chance.random() * 100, 1)
+            events.append({"ev": "back", "t": taken + back, "id": item})
+            events.append({"ev": "taken", "t": taken + back + again, "id": item})
         error = {"hard": chance.random() < 0.5, "fingerprint": chance.choice([None, "rate", "date", "new"])}
         ends = round(taken + chance.choice([0.5, 3, 12, 59.9, 60.0, 61, 150, 200]), 1)
         if chance.random() < broken:
