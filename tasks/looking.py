@@ -11,7 +11,7 @@ from handlers.errors import RunbookError
 from handlers.phases import held, intake, looking
 from handlers.phases.looking import Looker
 from handlers.release.phase import Conclusion, Release
-from tasks.policy import LOOK, step
+from tasks.policy import BESIDE, LOOK, step
 from tasks.tools import tools
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ async def begin(run: Release) -> Looker:
         return await looking.begin(core, run)
 
 
-@step(LOOK)
+@step(BESIDE)
 async def until_breach(run: Release, looker: Looker) -> Conclusion | None:
     """Look every ten runbook seconds, until the gate finds a breach or the looker is stopped."""
     async with tools(run) as core:

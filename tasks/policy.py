@@ -33,13 +33,16 @@ class RetryPolicy:
 
     pauses: tuple[float, ...]
     """One retry follows each pause."""
-    limit_seconds: float
+    limit_seconds: float | None
+    """None for what has no end of its own, and is stopped by the flow."""
     outage_pauses: tuple[float, ...] = OUTAGE_PAUSES
     """The pauses while the database is away. They belong to the error and not to the step, and use up no retry."""
 
 
 LOOK = RetryPolicy(pauses=(0.5, 1, 2, 4, 8, 15), limit_seconds=1200)
 """Reading: many retries, soon. The timeout is a last resort; the calls inside have shorter ones."""
+BESIDE = RetryPolicy(pauses=LOOK.pauses, limit_seconds=None)
+"""Looking beside a phase, for as long as that lasts: a drain may take hours."""
 CHANGE = RetryPolicy(pauses=(1, 5), limit_seconds=3600)
 """A change under an operation id: a retry attaches to the first try."""
 KEEP = RetryPolicy(pauses=(0.5, 1, 2, 4, 8, 15, 30, 60, 60, 60, 60), limit_seconds=60)

@@ -66,6 +66,11 @@ async def trials() -> dict[str, Any]:
         calls[name] += 1
         await asyncio.sleep(20)
 
+    @step(RetryPolicy(pauses=(), limit_seconds=None))
+    async def without_end() -> str:
+        await asyncio.sleep(0.5)
+        return "went on"
+
     async def ended(name: str, error: str) -> str:
         try:
             await never(name, error)
@@ -90,6 +95,7 @@ async def trials() -> dict[str, Any]:
             "back in time": await back_in_time(f"{where} back"),
             "same twice": [await plain(f"{where} plain"), await plain(f"{where} plain")],
             "slow": await too_slow(f"{where} slow"),
+            "without end": await without_end(),
         }
 
     @flow(name="terminated")

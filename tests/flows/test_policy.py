@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tasks.policy import BESIDE
 from tests.flows.local_prefect import ROOT
 
 PLACES = pytest.mark.parametrize("place", ["inside", "outside"])
@@ -72,6 +73,13 @@ def test_nothing_is_remembered(results: dict[str, Any], place: str) -> None:
 def test_a_step_that_hangs_is_ended_once(results: dict[str, Any], place: str) -> None:
     """A timeout is not retried, because the outcome of the call is unknown."""
     assert results[place]["slow"] == "TimeoutError after 1"
+
+
+@PLACES
+def test_a_step_without_a_limit_goes_on(results: dict[str, Any], place: str) -> None:
+    """The looks beside a phase last as long as the phase: after 20 minutes of a drain it was held for their timeout."""
+    assert results[place]["without end"] == "went on"
+    assert BESIDE.limit_seconds is None
 
 
 def test_a_signal_raises_nothing_in_the_middle_of_the_work(results: dict[str, Any]) -> None:
