@@ -113,7 +113,7 @@ class Change:
         result, status = json.loads(row.result), Status(row.status)
         stored = result["attempts"] if isinstance(result["attempts"], list) else []
         attempts = tuple(Attempt.from_json(each) for each in stored if _is_attempt(each))
-        taken = row.in_hand or status not in (Status.PENDING, Status.RETRY) or row.admitted is not None
+        taken = row.in_hand or status is not Status.PENDING or row.admitted is not None
         parents = result["parents"] if isinstance(result["parents"], list) else []
         waits = status is Status.RETRY and row.code == ErrorClass.MISSING_PARENT and not row.in_hand
         first = attempts[0].revision if attempts else None

@@ -78,3 +78,19 @@ async def test_the_priority_of_an_event_is_told(
         told = [item.priority for item in looker.gate.traffic.items.values()]
         assert sorted(told) == [5, 10]
         assert looker.gate.holds.queued() == ["Product", "Invoice"]
+
+
+async def test_a_retry_that_nobody_knows_who_took_is_no_evidence(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """The ERP's own worker took it before the switch and noted no time. It holds back what is newer of its record."""
+    async with looked_at(tmp_path, database_url, since=600) as (core, run, looker):
+        ids = [await event(engine, f"{number}", age=3600, status="retry") for number in range(6)]
+        for number, id_ in enumerate(ids):
+            await change(engine, id_, next_retry_at="sql:now() + interval '1 hour'", error_code="X")
+            await event(engine, f"{number}", age=500)
+        assert (await look(core, run, looker)).finding is Finding.NO_DATA
+        for id_ in ids:
+            await change(engine, id_, status="dead_letter", started_at="sql:now()")
+        assert (await look(core, run, looker)).finding is Finding.NO_DATA
+        assert len(looker.gate.holds.queued()) == 6
