@@ -32,6 +32,7 @@ from handlers.phases.numbers import parameters
 from handlers.queue import limits, throttle
 from handlers.queue.changes import changes, letters_of_before
 from handlers.queue.event import EntityType
+from handlers.release import lock
 from handlers.release.ledger import dead_letters, intents, records, releases
 from handlers.release.ledger.intents import OperationRecord
 from handlers.release.ledger.records import JudgementRecord
@@ -196,12 +197,18 @@ class Looker:
         return facts
 
     async def _record(self, core: Core, release: Release, judgement: Judgement, left: float) -> None:
-        """Record the look with everything that the gate was told since the last one that could be recorded."""
+        """Record the look with everything that the gate was told since the last one that could be recorded.
+
+        Raises LockLost where another controller carries the release.
+        """
         self._unstored += self.gate.own
         self.gate.own.clear()
         more = {"left": left, "source_down": None, "facts": self._unstored, "shifts": self._shifts}
         inputs = judgement.inputs | more | ({"begin": self._begin} if self._begin is not None else {})
-        await records.record_judgement(core.database, release, replace(judgement, inputs=inputs))
+        async with transaction(core.database) as tx:
+            # The facts of two controllers at once would not add up.
+            await lock.fence(tx, release.environment, release.token)
+            await records.record_judgement(tx, release, replace(judgement, inputs=inputs))
         self._unstored, self._shifts, self._begin = [], [], None
 
 
