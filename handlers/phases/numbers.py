@@ -5,7 +5,7 @@ from __future__ import annotations
 from handlers.environment.model import Environment
 from handlers.gate.parameters import Parameters
 
-MACHINE_SECONDS, SLOW_MACHINE_SECONDS, TICK_MACHINE_SECONDS = 10.0, 2.0, 0.5
+MACHINE_SECONDS, SLOW_MACHINE_SECONDS, TICK_MACHINE_SECONDS = 10.0, 2.0, 1.0
 """No age counts, and no look comes, sooner than this, in real seconds: a machine is no faster in a rehearsal."""
 
 
