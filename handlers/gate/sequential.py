@@ -80,7 +80,9 @@ class Gate:
         self._read(now)
         if self.units.instant is not None:
             return self._judgement(Finding.UNHEALTHY, sentences.instant(*self.units.instant), now)
-        untaken = list(self.holds.untaken(now, self.parameters.deadline_s))
+        # What the gate lets through may have to wait for the next of its ticks.
+        age = max(self.parameters.deadline_s, 2 * self.parameters.tick_s)
+        untaken = list(self.holds.untaken(now, age))
         weighed = self._scales.weigh(self.units, self.holds, untaken, now)
         breaches = [each for each in weighed if each.breach]
         if breaches:
@@ -95,7 +97,9 @@ class Gate:
     def weighed(self, stream: str, track: str, now: float) -> Weighed | None:
         """One stream on one track with its block table, as `verdict` weighs it at *now*; None if nothing failed."""
         self._read(now)
-        untaken = list(self.holds.untaken(now, self.parameters.deadline_s))
+        # What the gate lets through may have to wait for the next of its ticks.
+        age = max(self.parameters.deadline_s, 2 * self.parameters.tick_s)
+        untaken = list(self.holds.untaken(now, age))
         return self._scales.exactly(stream, track, self.units, self.holds, untaken=untaken, now=now)
 
     def _without_breach(

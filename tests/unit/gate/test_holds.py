@@ -107,3 +107,14 @@ def test_what_was_taken_at_last_counts_by_its_admission() -> None:
         told.tell("done", 103, id=item)
     assert untaken(told, 110) == []
     assert told.gate.verdict(400).finding is Finding.INCONCLUSIVE
+
+
+def test_what_waits_for_the_next_tick_of_the_gate_is_not_untaken() -> None:
+    """A deadline shorter than two ticks: the gate itself lets the next items through only then."""
+    told = Told(slow_start=True, deadline_s=2.0)
+    told.decide(1)
+    for number in range(3):
+        told.queued(1 + number)
+    told.done(1, took=0.5)
+    assert "wait and no worker takes them" not in told.gate.verdict(12, left=-1).sentence
+    assert "wait and no worker takes them" in told.gate.verdict(60, left=-1).sentence
