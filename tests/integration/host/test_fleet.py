@@ -41,17 +41,24 @@ async def target(tmp_path: Path) -> AsyncIterator[Target]:
 
 
 async def test_a_deploy_prepares_all_stops_all_and_switches_one_by_one(target: Target) -> None:
-    """The order: all prepare, all workers stop, one host is switched first, workers start last."""
+    """The order: all prepare, all workers stop, one host is switched first, workers start last.
+
+    Right before that the caller may hold the queue: the released workers must find it so.
+    """
     sha, notes, probed = target.commit("second"), Notes(), []
+    held_after: list[int] = []
 
     async def healthy(hosts: Sequence[Host]) -> FleetHealth:
         probed.append([host.name for host in hosts])
         assert await pid(target, "web-1", "tsh-erp-workers") == "0"
         return await always_healthy(hosts)
 
+    async def hold() -> None:
+        held_after.append(len(notes.intended()))
+
     before = await pid(target)
     async with shells_of(target) as shells:
-        conclusion = await roll_out(shells, change(sha, notes), healthy)
+        conclusion = await roll_out(shells, change(sha, notes), healthy, before_workers=hold)
         state = await read_state(shells[0])
     assert conclusion.verdict is Verdict.PASS, conclusion.sentence
     assert probed == [["web-1"], ["web-2"]]
@@ -59,6 +66,7 @@ async def test_a_deploy_prepares_all_stops_all_and_switches_one_by_one(target: T
     assert sorted(intended[:2]) == ["prepare-web-1-1", "prepare-web-2-1"]
     assert sorted(intended[2:4]) == ["stop-workers-web-1-1", "stop-workers-web-2-1"]
     assert intended[4:6] == ["activate-web-1-1", "activate-web-2-1"]
+    assert held_after == [6]
     assert sorted(intended[6:]) == ["start-workers-web-1-1", "start-workers-web-2-1"]
     assert target.head("web-1") == target.head("web-2") == sha
     assert await pid(target) not in ("0", before)
