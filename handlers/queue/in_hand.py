@@ -3,7 +3,8 @@
 The queue does not show such a batch before it has committed. So it is noted in a narrow table of the ledger, on a
 connection of its own, before it is applied, and the note goes with the batch's transaction. The transaction holds an
 advisory lock as long as it lives: a note whose lock is free was left by a worker that was killed, and its events are
-taken back in pieces (`settle.expire_leases`), so that one event that kills its worker is found.
+taken back in pieces (`settle.expire_leases`), so that one event that kills its worker is found. A worker shows in the
+same way that it lives: its leases end a minute after its last sign, not only when they run out.
 """
 
 from __future__ import annotations
@@ -60,10 +61,25 @@ async def forget(tx: AsyncConnection, owner: str) -> None:
         await tx.execute(_SQL["forget"], {"owner": owner})
 
 
+async def live(connection: AsyncConnection, owner: str) -> None:
+    """Show with an advisory lock that the worker *owner* lives: as long as this connection does.
+
+    The connection must not be in a transaction.
+    """
+    await connection.execute(_SQL["live"], {"owner": owner})
+
+
+async def ended(connection: AsyncConnection, owner: str) -> None:
+    """Give up the lock of `live`: the connection goes back to its pool, and the worker ends."""
+    await connection.execute(_SQL["ended"], {"owner": owner})
+
+
 async def take_back(tx: AsyncConnection) -> None:
-    """Turn the batches of killed workers into leases that have run out."""
+    """Turn the batches and the leases of killed workers into leases that have run out."""
     if await is_there(tx):
         await tx.execute(_SQL["left"])
+    if await remembered_yes(tx, "worker", _SQL["owners_are_there"]):
+        await tx.execute(_SQL["orphaned"])
 
 
 async def others_are_seen(tx: AsyncConnection, ours: str) -> bool:

@@ -53,6 +53,37 @@ SET status = 'processing',
 FROM free f
 WHERE q.id = f.id;
 
+-- owners_are_there --
+-- Whether the heartbeats of workers can be read here.
+SELECT coalesce(has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), false) AS there
+FROM (SELECT) one
+LEFT JOIN pg_namespace n ON n.nspname = 'runbook'
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'worker';
+
+-- live --
+-- Hold the lock of :owner until the connection ends: it shows that the worker lives.
+SELECT pg_advisory_lock(hashtextextended(:owner, 0));
+
+-- ended --
+-- The worker ends of its own will, and the connection stays.
+SELECT pg_advisory_unlock(hashtextextended(:owner, 0));
+
+-- orphaned --
+-- End the leases of killed workers: silent for a minute, and no connection of theirs is left.
+WITH silent AS MATERIALIZED (
+    SELECT DISTINCT w.owner
+    FROM tds_sync_queue q
+    JOIN runbook.worker w ON w.owner = q.locked_by
+    -- A long batch is silent too, and an older worker holds no lock: so both must say it.
+    WHERE q.status = 'processing' AND q.lock_expires_at > now() AND w.beat_at <= now() - interval '1 minute'
+), dead AS MATERIALIZED (
+    SELECT s.owner FROM silent s WHERE pg_try_advisory_xact_lock(hashtextextended(s.owner, 0))
+)
+UPDATE tds_sync_queue q
+SET lock_expires_at = now()
+FROM dead d
+WHERE q.status = 'processing' AND q.locked_by = d.owner AND q.lock_expires_at > now();
+
 -- others --
 -- Whether workers of another kind are at work: those whose names do not match :ours.
 SELECT EXISTS (

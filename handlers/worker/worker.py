@@ -105,7 +105,7 @@ class Worker:
         Raises Refused when the database user may not do what is needed: nothing was changed then.
         """
         wake = asyncio.Event()
-        listener = asyncio.create_task(listen(self._engine, wake))
+        listener = asyncio.create_task(listen(self._engine, wake, self.owner))
         log.info("worker %s of revision %s starts", self.owner, self.revision)
         pause = _PAUSE_FIRST_SECONDS
         try:
