@@ -48,6 +48,13 @@ async def now(bind: Bind) -> datetime:
         return at
 
 
+async def server_started(bind: Bind) -> datetime:
+    """Since when the database server runs: before that it was away. Raises DatabaseDown."""
+    async with transaction(bind) as tx:
+        at: datetime = (await tx.execute(_SQL["server_started"])).scalar_one()
+        return at
+
+
 async def moment(bind: Bind) -> Moment:
     """This moment by both clocks. Raises DatabaseDown."""
     at = await now(bind)

@@ -60,6 +60,7 @@ class Holds:
     """When the last of them ended."""
     _back: dict[str, Item] = field(default_factory=dict)
     """What a worker gave back, and none has taken since."""
+    _unwatched_until: float = -FOREVER
     _read_until: float = -FOREVER
 
     def follows(self, fact: Fact) -> bool:
@@ -81,6 +82,8 @@ class Holds:
             case "intake":
                 self._probing = bool(told.get("probing"))
                 self._intake(at, {str(stream): int(quota) for stream, quota in told["quotas"].items()})
+            case "unwatched":
+                self._unwatched_until = at
             case "queued" if item is not None and item.kind != "replay":
                 if item.admitted is None or item.admitted > at:
                     self._queue[fact.item] = item
@@ -174,6 +177,14 @@ class Holds:
     def upstream_away(self) -> bool:
         """Whether its probe says now that the upstream is away."""
         return bool(self.outages) and self.outages[-1][1] == FOREVER
+
+    def to_be_confirmed(self, now: float) -> float:
+        """For how many seconds more a breach does not count.
+
+        Nobody looked for a while. What held the events then, and is over, leaves some behind that nobody has taken yet:
+        the workers need a moment for them.
+        """
+        return max(self._unwatched_until + 2 * self.parameters.tick_s - now, 0.0)
 
     def watched(self, now: float) -> float:
         """How long the watch has lasted: not while a person held everything."""

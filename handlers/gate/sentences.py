@@ -59,6 +59,14 @@ def more_needed(seen: Proof, missing: int) -> str:
     return f"{seen.good} of {seen.units} records completed; {missing} more clean ones are needed"
 
 
+def to_be_confirmed(weighed: Weighed, seconds: float) -> str:
+    """Why a breach does not count yet."""
+    return (
+        f"{stream_name(weighed.stream)}: a breach at the first look after a while without one; "
+        f"it counts if it shows in {seconds:.0f} s again"
+    )
+
+
 NO_DATA = "no live event was taken: no data is never a pass"
 AWAY = "the upstream is away: nothing is judged until it answers"
 

@@ -87,6 +87,9 @@ class Gate:
         breaches = [each for each in weighed if each.breach]
         if breaches:
             worst = max(breaches, key=lambda each: each.rank)
+            if (seconds := self.holds.to_be_confirmed(now)) > 0:
+                sentence = sentences.to_be_confirmed(worst, seconds)
+                return self._judgement(Finding.INCONCLUSIVE, sentence, now, worst, reasons=[sentence])
             part = 1 / (worst.threshold * self.parameters.alpha)
             sentence = sentences.breach(worst, self.parameters, part)
             return self._judgement(Finding.UNHEALTHY, sentence, now, worst)

@@ -24,7 +24,7 @@ BEFORE_SECONDS_MAX = 30 * 86400.0
 """What came in before the switch is at most so old."""
 KINDS = ("live", "replay", "synthetic")
 _COMES, _STREAMS = {"queued", "arrive"}, {"held", "released"}
-_NO_ITEM = {"upstream", "intake", *_STREAMS}
+_NO_ITEM = {"upstream", "intake", "unwatched", *_STREAMS}
 ENV = (("outages", 3, -1), ("stalls", 3, -1), ("probe", 2, -1), ("holds", 4, 2), ("idle", 4, 3))
 """What a stream may say of its surroundings: how many values each entry has, and which of them is a type."""
 ROW = "arrive_ms, key, type, lat_ok_ms, lat_bad_ms, rel, coin, hard, retries, kind"

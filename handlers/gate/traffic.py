@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 
 INTAKE = "intake"
+UNWATCHED = "unwatched"
+"""Nobody has looked since a while: an outage or a hold may have begun and ended meanwhile."""
 PRIORITY = 5
 """The usual one. Workers take what has a smaller one first."""
 ORDER = (
@@ -19,6 +21,7 @@ ORDER = (
     "held",
     "released",
     INTAKE,
+    UNWATCHED,
     "queued",
     "arrive",
     "attempt_failed",
@@ -119,7 +122,7 @@ class Traffic:
 
     items: dict[str, Item] = field(default_factory=dict)
     others: dict[tuple[float, int, str, str], Fact] = field(default_factory=dict)
-    """What concerns no item: upstream, holds, intake."""
+    """What concerns no item: upstream, holds, intake, times without a look."""
     _new: list[Fact] = field(default_factory=list)
 
     def observe(self, told: Mapping[str, Any]) -> None:

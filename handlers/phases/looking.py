@@ -25,6 +25,7 @@ from handlers.gate.day_before import DayBefore
 from handlers.gate.parameters import POOLED
 from handlers.gate.sequential import Gate
 from handlers.gate.values import Finding, Judgement
+from handlers.phases import unwatched
 from handlers.phases.facts import Fact, Facts, Timeline
 from handlers.phases.intake import Intake
 from handlers.phases.measure import concluded
@@ -125,11 +126,15 @@ class Looker:
     async def _look(self, core: Core, release: Release, left: float, *, steers: bool) -> Judgement:
         moment = await clock.moment(core.database)
         self._measure(moment)
-        before, now = self.now, self.facts.timeline.at(moment.database)
+        last, before, now = self.moment.database, self.now, self.facts.timeline.at(moment.database)
         async with transaction(core.database) as tx:
             since = min(self._read_until, moment.database) - READ_AGAIN
             found = await changes(tx, since=since, open_=self.facts.open())
             in_force = await limits.limits(tx)
+            gap = self._away_since is None and now - before > self.gate.parameters.stuck_s
+            started = await clock.server_started(tx) if gap else None
+        if started is not None:
+            self._tell(unwatched.facts_of(found, self.facts.timeline, last, moment.database, started))
         self._tell(self._holds(in_force, now))
         self._tell(await self._upstream(core, release, now))
         if self._away_since is not None and not (self._changes and not self._changes[-1][1]):

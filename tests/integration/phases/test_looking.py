@@ -194,6 +194,25 @@ async def test_what_nobody_takes_rolls_back(tmp_path: Path, database_url: str, e
         assert (await look(core, run, looker)).finding is Finding.UNHEALTHY
 
 
+async def test_a_breach_at_the_first_look_after_a_gap_must_show_again(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """The controller was away, and something may have been away with it that is back. The look is stored as it was."""
+    async with looked_at(tmp_path, database_url, since=400) as (core, run, looker):
+        await look(core, run, looker)
+        async with engine.begin() as tx:
+            await tx.exec_driver_sql("UPDATE runbook.judgement SET taken_at = taken_at - interval '200 s'")
+        for number in range(12):
+            await event(engine, f"{number}", age=390 - 10 * number)
+        judgement = await look(core, run, await looking.begin(core, run))
+        assert judgement.finding is Finding.INCONCLUSIVE
+        assert judgement.sentence.startswith(
+            "all types: a breach at the first look after a while without one"
+        )
+        stored = (await judgements(core.database, run))[-1]
+    assert "unwatched" in {fact["ev"] for fact in stored.inputs["facts"]}
+
+
 async def test_where_the_erp_has_no_workers_nothing_is_untaken(
     tmp_path: Path, database_url: str, engine: AsyncEngine
 ) -> None:

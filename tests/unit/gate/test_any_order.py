@@ -77,6 +77,8 @@ def history(seed: int) -> list[dict[str, Any]]:
             first, second = ({"up": False}, {"up": True}) if kind == "upstream" else ({}, {})
             events.append({"ev": kind, "t": start, **about, **first})
             events.append({"ev": other, "t": start + 100, **about, **second})
+    if chance.random() < 0.3:
+        events.append({"ev": "unwatched", "t": round(chance.random() * END, -1)})
     return sorted(events, key=lambda event: event["t"])
 
 

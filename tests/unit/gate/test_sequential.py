@@ -11,7 +11,7 @@ from handlers.gate.day_before import DayBefore, TypeBefore
 from handlers.gate.parameters import Parameters
 from handlers.gate.values import Finding
 from handlers.gate.weigh import weigh_again
-from tests.unit.gate.told import Told, day
+from tests.unit.gate.told import TYPES, Told, day
 
 
 def rolled_back(told: Told, now: float) -> bool:
@@ -145,6 +145,32 @@ def test_what_is_missing_in_the_day_before_was_healthy() -> None:
     for at in range(4):
         told.dead(at, "BILL", hard=True)
     assert rolled_back(told, 20)
+
+
+def test_after_a_time_without_a_look_a_breach_must_show_again() -> None:
+    """What was away then and is back leaves open events behind: the workers get twenty seconds for them."""
+    told = Told()
+    told.healthy(0, 300)
+    untaken = [told.queued(400 + n, entity, f"k{n}") for n, entity in enumerate(TYPES * 2)]
+    told.tell("unwatched", 700)
+    found = told.gate.verdict(700)
+    assert found.finding is Finding.INCONCLUSIVE
+    assert "it counts if it shows in 20 s again" in found.sentence
+    assert not rolled_back(told, 719)
+    assert rolled_back(told, 720)
+    for n, item in enumerate(untaken):
+        told.tell("arrive", 705, id=item, seg=(TYPES * 2)[n], key=f"k{n}", arrived=400 + n, kind="live")
+        told.tell("done", 706, id=item)
+    assert not rolled_back(told, 720)
+
+
+def test_an_error_that_is_named_counts_at_the_first_look_after_a_time_without_one() -> None:
+    """Nothing cures it, so nothing is waited for."""
+    told = Told()
+    item = told.admit(400)
+    told.tell("instant", 401, id=item, error="greenlet_spawn")
+    told.tell("unwatched", 700)
+    assert rolled_back(told, 700)
 
 
 def test_an_outage_of_the_upstream_is_no_evidence() -> None:
