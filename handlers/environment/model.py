@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from handlers.environment.address import Address, parse
 from handlers.environment.around import Machine, Upstream
+from handlers.environment.bars import Bars
 from handlers.environment.jump import jumps
 from handlers.environment.references import Local, Secret, resolved
 from handlers.environment.section import Seconds, Section, is_a_web_address
@@ -255,6 +256,7 @@ class Environment(Section):
     upstream: Upstream | None = None
     """Without it nobody can tell an outage of the upstream from a bad release."""
     machine: Machine = Machine()
+    bars: Bars = Bars()
     reports: Reports = Reports()
 
     @model_validator(mode="after")

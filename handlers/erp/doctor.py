@@ -15,6 +15,7 @@ from handlers.database.queries import queries
 from handlers.database.transaction import transaction
 from handlers.erp import adopt
 from handlers.erp.controller_needs import CONTROLLER_NEEDS
+from handlers.queue import in_hand
 from handlers.release import due
 from handlers.release.phase import short
 
@@ -116,6 +117,12 @@ async def examine(database: AsyncEngine, environment: str | None = None) -> list
         if has_ledger and environment is not None:
             problems += await _uncarried(tx, environment)
     return problems
+
+
+async def stuck(tx: AsyncConnection) -> int:
+    """How many events no worker has, though they are in processing or in hand. Without our ledger: in processing."""
+    queries_ = ["stuck", "left_in_hand"] if await in_hand.is_there(tx) else ["stuck"]
+    return sum([int(row.events) for query in queries_ for row in await tx.execute(SQL[query])])
 
 
 async def _uncarried(tx: AsyncConnection, environment: str) -> list[Problem]:

@@ -20,7 +20,8 @@ from handlers.host import machine, upstream
 from handlers.host.log_state import LogState, NewSignature
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.upstream import UpstreamAnswer
-from handlers.phases import around_readings, source_down
+from handlers.measurements import readings
+from handlers.phases import source_down
 from handlers.phases.around_state import AroundState, Broken, UpstreamChange
 from handlers.release.decisions import Verb, raise_unless_allowed
 from handlers.release.ledger import releases, requests
@@ -102,7 +103,7 @@ async def look(
     async with _shells(core, shells) as open_shells:
         asked, measured = await asyncio.gather(
             _ask(core, state, at),
-            around_readings.read(core, open_shells, state.logs, at) if _is_due(state, at) else _nothing(),
+            readings.read(core, open_shells, state.logs, at) if _is_due(state, at) else _nothing(),
         )
     if asked is not None and core.environment.upstream is not None:
         state = state.answered(asked, core.environment.upstream.failures, at)
@@ -113,7 +114,7 @@ async def look(
         breaches = machine.breaches(core.environment.machine, measured.hosts, measured.connections)
         state = replace(
             state,
-            logs=measured.logs,
+            logs=measured.logs or state.logs,
             hosts=tuple(measured.hosts),
             connections=measured.connections,
             measured_at=at,

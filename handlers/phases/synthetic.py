@@ -8,10 +8,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database import clock
-from handlers.queue.event import EntityType, Operation
+from handlers.queue.event import SYNTHETIC_KEY, EntityType, Operation
 from handlers.queue.insert import insert_event
 
-KEY = "tds-runbook-synthetic"
+KEY = SYNTHETIC_KEY
 """The id of the product in synthetic events. It is inactive, and deleted after the canary."""
 
 HEADER = "X-Runbook-Synthetic"

@@ -61,6 +61,10 @@ DRAIN_ORDER: tuple[EntityType, ...] = (
 """Parents before children, so that no event waits for a record later in the same batch."""
 
 
+SYNTHETIC_KEY = "tds-runbook-synthetic"
+"""The record of synthetic events: they are no live traffic, and nobody counts them."""
+
+
 class Status(StrEnum):
     """The queue's own statuses (`tds_event_status`)."""
 

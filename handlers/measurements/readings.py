@@ -25,13 +25,17 @@ class Readings:
 
     hosts: list[HostLoad]
     connections: DatabaseConnections | None
-    logs: LogState
+    logs: LogState | None
+    """None when they were not read."""
     new: list[NewSignature]
     problems: list[str]
 
 
-async def read(core: Core, shells: list[Shell], logs: LogState, at: datetime) -> Readings:
-    """Read hosts, logs and connections at the same time. What cannot be read is a problem by its name."""
+async def read(core: Core, shells: list[Shell], logs: LogState | None, at: datetime | None) -> Readings:
+    """Read hosts, logs and connections at the same time. What cannot be read is a problem by its name.
+
+    Without the database's time *at* nobody knows which lines of a log are new: then no log is read.
+    """
     at_once = asyncio.Semaphore(CONNECTING_MAX)
     hosts, counted = await asyncio.gather(
         asyncio.gather(*(_host(shell, logs, at, at_once) for shell in shells)), _connections(core)
@@ -41,22 +45,27 @@ async def read(core: Core, shells: list[Shell], logs: LogState, at: datetime) ->
     problems += machine.missing(core.environment.machine, loads)
     problems += [counted] if isinstance(counted, str) else []
     readings = [reading for _, found in hosts for reading in found]
-    read_logs, new, log_problems = signatures.merged(core, logs, readings, at)
+    new: list[NewSignature] = []
+    if logs is not None and at is not None:
+        logs, new, log_problems = signatures.merged(core, logs, readings, at)
+        problems += log_problems
     return Readings(
         hosts=loads,
         connections=None if isinstance(counted, str) else counted,
-        logs=read_logs,
+        logs=logs,
         new=new,
-        problems=problems + log_problems,
+        problems=problems,
     )
 
 
 async def _host(
-    shell: Shell, logs: LogState, at: datetime, at_once: asyncio.Semaphore
+    shell: Shell, logs: LogState | None, at: datetime | None, at_once: asyncio.Semaphore
 ) -> tuple[HostLoad | str, list[Reading]]:
     """The readings and the logs of one host, or why it has none."""
     try:
         async with asyncio.timeout(HOSTS_SECONDS), at_once:
+            if logs is None or at is None:
+                return await _load(shell), []
             return await asyncio.gather(_load(shell), signatures.read_host(shell, logs, at))
     except TimeoutError:
         why = f"no answer within {HOSTS_SECONDS:g} s"
@@ -77,3 +86,5 @@ async def _connections(core: Core) -> DatabaseConnections | str:
             return await connections(core.database)
     except TimeoutError:
         return f"{machine.DATABASE} connections: no answer within {HOSTS_SECONDS:g} s"
+    except RunbookError as error:
+        return f"{machine.DATABASE} connections: {error}"
