@@ -50,7 +50,8 @@ class _Around:
         self._state: AroundState | None = None
         self._limit_seconds = 300.0
         self._hold = ""
-        """A hold that could not be asked for yet."""
+        self._roll_back = ""
+        """What could not be asked for yet."""
         self._away_since: float | None = None
         self._away_paged = False
 
@@ -68,10 +69,13 @@ class _Around:
                 self._state, self._away_since, self._away_paged = seen.state, None, False
                 for each in seen.pages:
                     self._page(each)
+                self._roll_back = seen.rolls_back or self._roll_back
                 self._hold = seen.holds or self._hold
-                if self._hold:
+                if self._roll_back:
+                    await surroundings.ask_to_roll_back(core, self._run, self._roll_back)
+                elif self._hold:
                     await surroundings.ask_to_hold(core, self._run, self._hold)
-                    self._hold = ""
+                self._roll_back = self._hold = ""
                 await surroundings.keep(core, self._run, seen)
                 await asyncio.sleep(max(TICK_SECONDS / self._run.speed, TICK_SECONDS_MIN))
 

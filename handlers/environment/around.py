@@ -51,4 +51,4 @@ class Machine(Section):
     connections_percent: Percent | None = None
     """Broken above it: of the connections that the database server allows."""
     action: Literal["show", "hold"] = "show"
-    """Whether a broken bar is shown and paged only, or holds the release as well. It never rolls back."""
+    """Whether a broken bar is shown and paged only, or holds the release as well. See also Bars.roll_back."""

@@ -32,6 +32,7 @@ SOURCE_SECONDS = 4.0
 """How long one source of the database may take; each table is one. Real seconds."""
 DATABASE_SECONDS = 20.0
 """How long all of them may take together."""
+QUEUE_CHECKS = (*window.CHECKS, *alive.CHECKS)
 T = TypeVar("T")
 
 
@@ -87,8 +88,7 @@ async def survey(
         begun = await _within(_begin(core, release, since))
     except _Down as down:
         found, new = await _from_hosts(core, shells, None)
-        names = (*window.CHECKS, *alive.CHECKS, "freshness")
-        lost = [source_down(name, down) for name in names]
+        lost = [source_down(name, down) for name in (*QUEUE_CHECKS, "freshness")]
         return Survey(at=None, measurements=ordered(core.environment, found + lost), signatures=new)
     (found, new), (counted, fresh) = await asyncio.gather(
         _from_hosts(core, shells, begun), _from_database(core, begun)
@@ -99,6 +99,12 @@ async def survey(
         freshness=fresh,
         signatures=new,
     )
+
+
+async def of_queue(core: Core, release: Release) -> list[Measurement]:
+    """The checks of queue and workers alone, for a look that is taken often. Raises DatabaseDown."""
+    begun = await _begin(core, release, None)
+    return ordered(core.environment, await _of_queue(core, begun, monotonic() + DATABASE_SECONDS))
 
 
 async def _begin(core: Core, release: Release | None, since: datetime | None) -> _Beginning:
@@ -124,8 +130,16 @@ async def _begin(core: Core, release: Release | None, since: datetime | None) ->
 
 async def _from_database(core: Core, begun: _Beginning) -> tuple[list[Measurement], list[Freshness]]:
     """The checks of queue, workers and tables, one after the other: a look takes one connection."""
-    bars, span = core.environment.bars, Window.of(core, begun.at, begun.since)
     deadline = monotonic() + DATABASE_SECONDS
+    found = await _of_queue(core, begun, deadline)
+    fresh = await _tables(core, begun.at, deadline)
+    if isinstance(fresh, _Down):
+        return [*found, source_down("freshness", fresh)], []
+    return found + [tables.measured(core.environment.bars, each) for each in fresh], fresh
+
+
+async def _of_queue(core: Core, begun: _Beginning, deadline: float) -> list[Measurement]:
+    bars, span = core.environment.bars, Window.of(core.clock, begun.at, begun.since)
     found: list[Measurement] = []
     for names, read in (
         (window.CHECKS, lambda tx: window.read(tx, bars, span, begun.before)),
@@ -135,10 +149,7 @@ async def _from_database(core: Core, begun: _Beginning) -> tuple[list[Measuremen
             found += await _read(core, read, deadline)
         except _Down as down:
             found += [source_down(name, down) for name in names]
-    fresh = await _tables(core, begun.at, deadline)
-    if isinstance(fresh, _Down):
-        return [*found, source_down("freshness", fresh)], []
-    return found + [tables.measured(bars, each) for each in fresh], fresh
+    return found
 
 
 async def _tables(core: Core, at: datetime, deadline: float) -> list[Freshness] | _Down:
@@ -188,8 +199,14 @@ async def _read(core: Core, read: Callable[[AsyncConnection], Awaitable[T]], dea
             await window.limit_time(tx, seconds)
             return await read(tx)
 
-    # A little more, so that the server's own sentence arrives.
-    return await _within(bounded(), seconds + 1)
+    began = monotonic()
+    try:
+        # A little more, so that the server ends the query itself.
+        return await _within(bounded(), seconds + 1)
+    except _Down:
+        if monotonic() - began >= seconds:
+            raise _Down(f"not within {seconds:.2g} s") from None
+        raise
 
 
 async def _within(work: Awaitable[T], seconds: float = SOURCE_SECONDS) -> T:

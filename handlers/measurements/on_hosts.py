@@ -10,7 +10,14 @@ from handlers.environment.around import Machine
 from handlers.environment.model import Environment
 from handlers.host.log_state import NewSignature
 from handlers.host.machine import HostLoad
-from handlers.measurements.measurement import Measurement, State, compared, no_data, source_down
+from handlers.measurements.measurement import (
+    Measurement,
+    State,
+    action_of,
+    compared,
+    no_data,
+    source_down,
+)
 
 _ERROR_SHOWN = 100
 HOST_CHECKS = ("load", "memory", "disk")
@@ -68,6 +75,12 @@ def _logs(
     elif len(down) < logs or new:
         yield signatures(environment, new)
     yield from (source_down("new_signatures", why, subject=subject) for subject, why in down)
+
+
+def acting(environment: Environment, new: Sequence[NewSignature]) -> Measurement:
+    """The same with what its broken bar does."""
+    found = signatures(environment, new)
+    return replace(found, action=action_of(environment, found.name))
 
 
 def _of_host(bars: Machine, host: HostLoad) -> Iterator[Measurement]:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handlers.core import Core
+from handlers.core import Clock
 from handlers.database.queries import queries
 from handlers.environment.bars import Bars
 from handlers.gate.day_before import DayBefore, wilson_lower, wilson_upper
@@ -50,9 +50,9 @@ class Window:
     minutes: datetime
 
     @classmethod
-    def of(cls, core: Core, at: datetime, since: datetime | None = None) -> Window:
+    def of(cls, clock: Clock, at: datetime, since: datetime | None = None) -> Window:
         """The windows that end at *at*. What lies before *since* does not count: it was another revision's."""
-        day, hour, minutes = (at - core.clock.real(seconds) for seconds in (DAY, HOUR, MINUTES))
+        day, hour, minutes = (at - clock.real(seconds) for seconds in (DAY, HOUR, MINUTES))
         first = day if since is None else max(day, min(since, at))
         return cls(at=at, since=first, hour=max(hour, first), minutes=max(minutes, first))
 
@@ -163,7 +163,8 @@ def _throughput(bars: Bars, ended: int, window: Window, oldest: datetime | None)
     span = max((window.at - window.minutes).total_seconds(), 1.0)
     rate = 60 * ended / span
     sentence = f"{rate:,.0f} events a minute ended in the last {span:.0f} s"
-    if oldest is not None and oldest <= window.minutes:
+    # A window that began with the deploy is too short to tell.
+    if oldest is not None and oldest <= window.minutes and window.minutes > window.since:
         return compared(
             "throughput",
             rate,

@@ -11,10 +11,13 @@ from handlers.database.connections import DatabaseConnections
 from handlers.host.log_state import LogState
 from handlers.host.machine import HostLoad, shown
 from handlers.host.upstream import UpstreamAnswer, UpstreamState
+from handlers.measurements.measurement import Action, Measurement
 from handlers.phases.source_down import Down
 
 CHANGES_MAX = 50
 """The beginnings and ends of outages that are kept."""
+CHECKS_SHOWN = ("success_1h", "webhook_seconds", "throughput", "queue_depth", "oldest")
+"""The checks whose numbers are in the status view also while their bars are kept."""
 SIGNATURES_SHOWN = 3
 """The kinds of new errors in the status view; the report has them all."""
 
@@ -36,6 +39,13 @@ class Broken:
     """In a row."""
     told: bool = False
     """Whether it was paged, and has held the release where it may."""
+    action: Action = Action.SHOW
+    """What it does to the release."""
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Broken:
+        """From what `asdict` has made of it."""
+        return cls(**{**stored, "action": Action(stored.get("action", Action.SHOW))})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +66,10 @@ class AroundState:
     down: Mapping[str, Down] = field(default_factory=dict)
     """The sources that cannot be read, by their names."""
     broken: Mapping[str, Broken] = field(default_factory=dict)
-    """The bars that are broken, by host and reading."""
+    """The bars that are broken, by host and reading, or by check."""
+    checks: tuple[Measurement, ...] = ()
+    """The newest measurements of queue and workers."""
+    checked_at: datetime | None = None
 
     @property
     def in_doubt(self) -> bool:
@@ -97,6 +110,9 @@ class AroundState:
             readings.insert(0, self.upstream.sentence)
         if any(readings):
             yield "; ".join(filter(None, readings))
+        shown_checks = [each for each in self.checks if each.name in CHECKS_SHOWN and each.value is not None]
+        if shown_checks:
+            yield ", ".join(f"{each.name} {each.value:.4g} {each.unit}".rstrip() for each in shown_checks)
 
     def as_json(self) -> dict[str, Any]:
         """The state as JSON values."""
@@ -111,6 +127,8 @@ class AroundState:
             "measured_at": _text(self.measured_at),
             "down": {source: down.as_json() for source, down in self.down.items()},
             "broken": {key: asdict(broken) for key, broken in self.broken.items()},
+            "checks": [each.as_json() for each in self.checks],
+            "checked_at": _text(self.checked_at),
         }
 
     @classmethod
@@ -129,7 +147,9 @@ class AroundState:
             connections=None if connections is None else DatabaseConnections.from_json(connections),
             measured_at=_time(stored.get("measured_at")),
             down={source: Down.from_json(down) for source, down in (stored.get("down") or {}).items()},
-            broken={key: Broken(**broken) for key, broken in (stored.get("broken") or {}).items()},
+            broken={key: Broken.from_json(broken) for key, broken in (stored.get("broken") or {}).items()},
+            checks=tuple(Measurement.from_json(each) for each in stored.get("checks") or ()),
+            checked_at=_time(stored.get("checked_at")),
         )
 
 

@@ -20,8 +20,9 @@ from handlers.host import machine, upstream
 from handlers.host.log_state import LogState, NewSignature
 from handlers.host.ssh import Shell, open_hosts
 from handlers.host.upstream import UpstreamAnswer
-from handlers.measurements import readings
-from handlers.phases import source_down
+from handlers.measurements import on_hosts, readings
+from handlers.measurements.measurement import Action, action_of
+from handlers.phases import around_checks, source_down
 from handlers.phases.around_state import AroundState, Broken, UpstreamChange
 from handlers.release.decisions import Verb, raise_unless_allowed
 from handlers.release.ledger import releases, requests
@@ -36,8 +37,6 @@ AGAIN_SECONDS = 1.0
 """The pause before an upstream in doubt is asked again, where nobody else will soon. Real seconds."""
 PAUSE_SECONDS = 5.0
 """The shortest pause between two looks at the hosts: a rehearsal's hosts are no faster than others. Real seconds."""
-LOOKS_MIN = 2
-"""A bar counts as broken when so many looks in a row say so: one peak is nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ class Page:
     """Something that a person should hear of now."""
 
     event: str
-    """`upstream.away`, `upstream.back`, `log.new-error`, `machine.bar-broken` or `source.down`."""
+    """`upstream.away`, `upstream.back`, `log.new-error`, `machine.bar-broken`, `check.bar-broken` or `source.down`."""
     source: str
     """The log, the reading, or the upstream's address."""
     sentence: str
@@ -66,11 +65,13 @@ class Surroundings:
     signatures: tuple[NewSignature, ...] = ()
     """The kinds of errors that are new in the logs since the look before."""
     breaches: tuple[str, ...] = ()
-    """The bars of [machine] that are broken."""
+    """The bars of [machine] and [bars] that are broken."""
     problems: tuple[str, ...] = ()
     """The sources that could not be read."""
     holds: str = ""
-    """Why the release should be held: newly broken bars, where machine.action says so. Told once."""
+    """Why the release should be held: newly broken bars that the environment says so of. Told once."""
+    rolls_back: str = ""
+    """The same of bars that roll a release back."""
     pages: tuple[Page, ...] = ()
 
 
@@ -101,33 +102,46 @@ async def look(
     at = await clock.now(core.database)
     before = state
     async with _shells(core, shells) as open_shells:
-        asked, measured = await asyncio.gather(
+        asked, measured, checked = await asyncio.gather(
             _ask(core, state, at),
             readings.read(core, open_shells, state.logs, at) if _is_due(state, at) else _nothing(),
+            around_checks.measure(core, release, state, at),
         )
     if asked is not None and core.environment.upstream is not None:
         state = state.answered(asked, core.environment.upstream.failures, at)
     new: list[NewSignature] = []
-    breaches = [broken.sentence for broken in state.broken.values()]
+    problems = {source: each.why for source, each in state.down.items()}
+    of_checks = {key: each for key, each in state.broken.items() if around_checks.is_of_a_check(key)}
+    of_machines = {key: each for key, each in state.broken.items() if key not in of_checks}
     if measured is not None:
         new = measured.new
-        breaches = machine.breaches(core.environment.machine, measured.hosts, measured.connections)
+        sentences = machine.breaches(core.environment.machine, measured.hosts, measured.connections)
+        problems = {key: why for key, why in problems.items() if key == around_checks.SOURCE}
+        problems |= dict(map(_named, measured.problems))
+        of_machines = _broken(core, of_machines, sentences)
         state = replace(
             state,
             logs=measured.logs or state.logs,
             hosts=tuple(measured.hosts),
             connections=measured.connections,
             measured_at=at,
-            down=source_down.after(state.down, dict(map(_named, measured.problems)), at),
-            broken=_broken(state, breaches),
         )
+    if checked is not None:
+        checked = [*checked, on_hosts.acting(core.environment, state.logs.seen)]
+        problems.pop(around_checks.SOURCE, None)
+        problems |= around_checks.problems(checked)
+        of_checks = around_checks.broken(of_checks, checked)
+        state = replace(state, checks=tuple(checked), checked_at=at)
+    state = replace(
+        state, down=source_down.after(state.down, problems, at), broken={**of_machines, **of_checks}
+    )
+    breaches = [broken.sentence for broken in state.broken.values()]
     limit = core.environment.watch.source_down_seconds
     down, due = source_down.due(state.down, at, limit_seconds=limit, speed=release.speed)
-    told = {key: each for key, each in state.broken.items() if each.looks >= LOOKS_MIN and not each.told}
+    told = {key: each for key, each in state.broken.items() if _is_new(each)}
     broken = {key: replace(each, told=each.told or key in told) for key, each in state.broken.items()}
     state = replace(state, down=down, broken=broken)
     changes = tuple(change for change in state.changes if change not in before.changes)
-    holding = core.environment.machine.action == "hold"
     return Surroundings(
         at=at,
         state=state,
@@ -136,7 +150,8 @@ async def look(
         signatures=tuple(new),
         breaches=tuple(breaches),
         problems=tuple(f"{source}: {each.why}" for source, each in state.down.items()),
-        holds="; ".join(each.sentence for each in told.values()) if holding else "",
+        holds=_why(told, Action.HOLD),
+        rolls_back=_why(told, Action.ROLL_BACK),
         pages=tuple(_pages(state, changes, new, told, due)),
     )
 
@@ -169,10 +184,20 @@ async def ask_to_hold(core: Core, release: Release, why: str) -> None:
 
     A release that cannot be held now goes on: the bar is shown and paged in any case.
     """
+    await _ask_for(Verb.HOLD, core, release, why)
+
+
+async def ask_to_roll_back(core: Core, release: Release, why: str) -> None:
+    """The same for a rollback. A release that deployed nothing is held instead. Raises DatabaseDown."""
+    deployed = release.from_revision != release.to_revision
+    await _ask_for(Verb.ROLLBACK if deployed else Verb.HOLD, core, release, why)
+
+
+async def _ask_for(verb: Verb, core: Core, release: Release, why: str) -> None:
     now = await releases.get(core.database, release.id)
     with contextlib.suppress(Refused):
-        raise_unless_allowed(Verb.HOLD, now)
-        await requests.ask(core.database, now, Verb.HOLD, by="the bars of [machine]", reason=why)
+        raise_unless_allowed(verb, now)
+        await requests.ask(core.database, now, verb, by="the bars of the environment", reason=why)
 
 
 def _is_due(state: AroundState, at: datetime) -> bool:
@@ -220,18 +245,23 @@ def _named(problem: str) -> tuple[str, str]:
     return source, why
 
 
-def _broken(state: AroundState, breaches: Iterable[str]) -> dict[str, Broken]:
+def _broken(core: Core, before: Mapping[str, Broken], breaches: Iterable[str]) -> dict[str, Broken]:
     """The bars that are broken now, with how many looks in a row each has been. One that is not any more is gone."""
     broken = {}
     for sentence in breaches:
         key, _ = _named(sentence)
-        before = state.broken.get(key)
-        broken[key] = (
-            Broken(sentence=sentence)
-            if before is None
-            else replace(before, sentence=sentence, looks=min(before.looks + 1, LOOKS_MIN))
-        )
+        action = action_of(core.environment, key.rpartition(" ")[2])
+        broken[key] = around_checks.again(before.get(key), sentence, action)
     return broken
+
+
+def _is_new(broken: Broken) -> bool:
+    """Whether a broken bar is to be told now."""
+    return broken.looks >= around_checks.LOOKS_MIN and not broken.told
+
+
+def _why(told: Mapping[str, Broken], action: Action) -> str:
+    return "; ".join(each.sentence for each in told.values() if each.action is action)
 
 
 def _pages(
@@ -251,6 +281,9 @@ def _pages(
         sentence = f"a new kind of error since the deploy, on {where}: {signature.fingerprint}"
         yield Page(event="log.new-error", source=where, sentence=sentence)
     for key, broken in told.items():
-        yield Page(event="machine.bar-broken", source=key, sentence=broken.sentence)
+        kind = "check" if around_checks.is_of_a_check(key) else "machine"
+        # A new error in the logs was paged at once.
+        if key != "new_signatures":
+            yield Page(event=f"{kind}.bar-broken", source=key, sentence=broken.sentence)
     for source, sentence in due:
         yield Page(event="source.down", source=source, sentence=sentence)

@@ -376,7 +376,7 @@ async def test_the_background_looks_pages_and_asks_to_hold(
     assert errors[0].startswith(f"release {around.release.id}: web-1 disk: ")
     assert errors[1].endswith(": ERROR no rate for item <n>")
     assert [(request.verb, request.requested_by) for request in asked] == [
-        (Verb.HOLD, "the bars of [machine]")
+        (Verb.HOLD, "the bars of the environment")
     ]
 
 
