@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -13,6 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from handlers.database.queries import queries
 from handlers.queue.event import QUEUE_NAMES, EntityType, Operation
 from handlers.queue.redrive import CHANNEL
+
+PRIORITY = 5
+"""What the ERP's own receivers write."""
 
 _SQL = queries(__name__)
 
@@ -38,8 +41,23 @@ class NewEvent(NamedTuple):
     """Whether it is written only if it says something new; else in any case."""
 
 
-async def insert_new(tx: AsyncConnection, events: Sequence[NewEvent], *, source: str) -> set[UUID]:
-    """Insert *events* in their order, except duplicates, and wake the workers. Returns the inserted ids."""
+async def lock_records(tx: AsyncConnection, records: Iterable[tuple[EntityType, str]]) -> None:
+    """Lock these records until the transaction ends, against others who may insert the same."""
+    await tx.execute(_SQL["lock_records"], {"names": [f"{entity}:{key}" for entity, key in records]})
+
+
+async def insert_new(
+    tx: AsyncConnection,
+    events: Sequence[NewEvent],
+    *,
+    source: str,
+    priority: int = PRIORITY,
+    once: bool = False,
+) -> set[UUID]:
+    """Insert *events* in their order, except duplicates, and wake the workers. Returns the inserted ids.
+
+    Of *priority* 1 comes before 10. With *once*, a dead letter of the same *source* counts as a duplicate too.
+    """
     if not events:
         return set()
     (
@@ -72,6 +90,8 @@ async def insert_new(tx: AsyncConnection, events: Sequence[NewEvent], *, source:
             "stamped": stamped,
             "deduplicated": deduplicated,
             "channel": CHANNEL,
+            "priority": priority,
+            "once": once,
         },
     )
     return set(rows.scalars())

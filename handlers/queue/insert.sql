@@ -1,3 +1,13 @@
+-- lock_records --
+-- Lock these records until this transaction ends: two receivers may get the same webhook, or a sync may read it.
+-- A lock that is not free within two seconds fails the statement.
+SELECT set_config('lock_timeout', '2s', true),
+    (SELECT count(pg_advisory_xact_lock(n.number))
+     FROM (SELECT DISTINCT hashtextextended(name, 0) AS number
+           FROM unnest(CAST(:names AS text[])) AS a (name)
+           -- All take the locks in one order: no deadlock.
+           ORDER BY number) AS n);
+
 -- insert_new --
 -- Write the inbox row and the queue row of every event that says something new, and answer with those written.
 WITH arriving AS (
@@ -16,7 +26,9 @@ WITH arriving AS (
         JOIN tds_sync_queue q ON q.inbox_event_id = i.id
         WHERE i.content_hash = a.content
           -- Sending a dead letter's webhook again is how a person tries again.
-          AND q.status NOT IN ('dead_letter', 'failed')
+          AND (q.status NOT IN ('dead_letter', 'failed')
+               -- A sync would find its own dead letters each time that it reads.
+               OR (CAST(:once AS boolean) AND i.source_type = CAST(:source AS tds_source_type)))
           -- A version with a stamp is a duplicate of any event before it; one without a stamp only of the newest.
           AND (a.stamped OR NOT EXISTS (
               SELECT FROM tds_sync_queue newer
@@ -34,11 +46,11 @@ WITH arriving AS (
         a.verified, a.address, a.at, a.at, true, true
     FROM arriving a
 ), queued AS (
-    -- Priority 5 and three attempts are what the ERP's own receivers write.
+    -- Three attempts are what the ERP's own receivers write.
     INSERT INTO tds_sync_queue (id, inbox_event_id, entity_type, source_entity_id, operation_type,
         validated_payload, status, priority, attempt_count, max_retry_attempts, created_at)
-    SELECT a.id, a.inbox_id, a.entity, a.key, CAST(a.operation AS tds_operation_type), a.payload, 'pending', 5, 0, 3,
-        a.at
+    SELECT a.id, a.inbox_id, a.entity, a.key, CAST(a.operation AS tds_operation_type), a.payload, 'pending',
+        CAST(:priority AS integer), 0, 3, a.at
     FROM arriving a
     RETURNING id
 )

@@ -17,12 +17,11 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from handlers.database.queries import queries
 from handlers.database.sqlstate import CONTENT, is_away
+from handlers.entities.incoming import Incoming
 from handlers.queue.diagnose import Diagnosis, diagnose
 from handlers.queue.event import EntityType
-from handlers.queue.insert import NewEvent, insert_new
-from handlers.receiver.intake import Webhook
+from handlers.queue.insert import NewEvent, insert_new, lock_records
 from handlers.receiver.kept_connection import KeptConnection
 from handlers.receiver.rejected import Rejected, retry_after
 
@@ -34,14 +33,12 @@ _RETRY_AFTER_SECONDS = 10
 _CLOSE_SECONDS = 5.0
 _SOURCE = "zoho"
 
-_SQL = queries(__name__)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """One received webhook: its records, and the stored facts about the HTTP call."""
 
-    webhooks: Sequence[Webhook]
+    webhooks: Sequence[Incoming]
     headers: str
     """As JSON text."""
     address: str | None
@@ -172,7 +169,7 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[WriteResult]
         for entry, must_check in zip(flat, check_flags, strict=True)
         if must_check is not None
     ]
-    await tx.execute(_SQL["lock_records"], {"names": [f"{a.entity}:{a.key}" for _, a, _, _ in sent]})
+    await lock_records(tx, [(webhook.entity, webhook.key) for _, webhook, _, _ in sent])
     queued_ids = await insert_new(
         tx,
         [
@@ -201,7 +198,7 @@ async def write(tx: AsyncConnection, calls: Sequence[Call]) -> list[WriteResult]
     return results
 
 
-def _checks_needed(webhooks: Sequence[Webhook]) -> list[bool | None]:
+def _checks_needed(webhooks: Sequence[Incoming]) -> list[bool | None]:
     """For each webhook: whether the database must check that it is new; None for a duplicate within this group.
 
     The first webhook of a record is checked. A later one without a stamp is new if it differs from the previous one.

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.entities import document
+from handlers.entities.incoming import Incoming
 from handlers.entities.registry import source_key, unwrap
 from handlers.queue.event import EntityType, Operation
 from handlers.receiver import body, rate, signature
-from handlers.receiver.intake import KINDS, Webhook, kind_of, operation_of, webhooks_of
+from handlers.receiver.intake import KINDS, kind_of, operation_of, webhooks_of
 from handlers.receiver.rejected import Rejected
 from handlers.receiver.serve import check, is_loopback
 
@@ -23,7 +24,7 @@ TRANSPORT = Path(__file__).parents[2] / "payloads" / "_transport"
 ITEM = {"item_id": "17", "name": "Mouse", "rate": "12.50", "last_modified_time": "2025-11-04T15:20:11+0300"}
 
 
-def one(record: dict[str, Any], operation: Operation = Operation.UPSERT) -> Webhook:
+def one(record: dict[str, Any], operation: Operation = Operation.UPSERT) -> Incoming:
     (webhook,) = webhooks_of(EntityType.PRODUCT, json.dumps({"item": record}), operation)
     return webhook
 
