@@ -19,6 +19,7 @@ from handlers.database.migrate import upgrade
 from handlers.environment import last_good, load, references
 from handlers.erp.adopt import adopt
 from handlers.release import settings
+from handlers.zoho import oauth
 from rehearsal.postgres import Postgres
 from tests import process_state
 from tests.run_folder import Run
@@ -55,8 +56,9 @@ REMEMBERED: tuple[dict[Any, Any], ...] = (
     last_good._GOOD,
     last_good._KEPT,
     settings._FROZEN,
+    oauth._TOKENS,
 )
-"""What a process remembers of environment files."""
+"""What a process remembers of environment files, and of the tokens that it got for them."""
 
 
 @pytest.fixture(autouse=True)

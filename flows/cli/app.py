@@ -39,6 +39,7 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
     "Queue and database": {
         "queue": "count the queue, throttle it, try a payload",
         "db": "migrate the ledger's schema, add to the ERP's tables",
+        "sync": "bring the tables up to date from Zoho, without webhooks",
     },
     "Serve": {
         "receive": "write Zoho's webhooks to the queue",
@@ -59,6 +60,7 @@ MODULES = {
     "release": ("plan", "release", "canary", "drain", "watch"),
     "serve": ("worker", "receive", "up"),
     "status": ("status", "history"),
+    "sync": ("sync",),
     "try_": ("queue",),
 }
 """The modules of flows.cli and the commands that they register."""
@@ -125,5 +127,7 @@ queue_app = typer.Typer(
     help="Count the webhook queue, throttle it, or try a payload on the core.", no_args_is_help=True
 )
 db_app = typer.Typer(help="Migrate the ledger's schema, and add to the ERP's tables.", no_args_is_help=True)
+sync_app = typer.Typer(help="Bring the tables up to date from Zoho, without webhooks.", no_args_is_help=True)
 app.add_typer(queue_app, name="queue")
+app.add_typer(sync_app, name="sync")
 app.add_typer(db_app, name="db")

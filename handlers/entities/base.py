@@ -17,7 +17,9 @@ from handlers.entities.read import ReadPlans, ReadResult, combined, read, read_l
 from handlers.entities.spec import Child, Data, Lines, Mapped, MergedRecord, Table
 from handlers.queue.event import EntityType
 
-STAMPS = ("last_modified_time", "updated_time")
+READ_AT = "tds_read_at"
+"""Our own key, in what a sync has read: when the source gave it. No column is filled from it."""
+STAMPS = ("last_modified_time", "updated_time", READ_AT)
 """The keys of a record's change time, the better one first. `created_time` is not among them: all versions of a
 record share it. A record without a stamp has the time of its event."""
 

@@ -27,7 +27,7 @@ class Refusal(Refused):
         """The body is valid but has no record at all."""
 
 
-def load(body: str, *, from_database: bool = False) -> object:
+def load(body: str, *, from_database: bool = False, bytes_max: int | None = None) -> object:
     """Parse JSON strictly: exact numbers, no duplicate keys, only text that PostgreSQL can store.
 
     A body *from_database* was a jsonb: it has no duplicate keys and only text that can be stored. The checks would take
@@ -35,8 +35,9 @@ def load(body: str, *, from_database: bool = False) -> object:
 
     Raises Refusal, with the field `(body)` if the whole text is wrong.
     """
-    # PostgreSQL prints a jsonb with blanks, and numbers without an exponent.
-    bytes_max = 2 * BODY_BYTES_MAX if from_database else BODY_BYTES_MAX
+    if bytes_max is None:
+        # PostgreSQL prints a jsonb with blanks, and numbers without an exponent.
+        bytes_max = 2 * BODY_BYTES_MAX if from_database else BODY_BYTES_MAX
     if len(body) > bytes_max:
         raise Refusal("(body)", f"is larger than {bytes_max} bytes")
     try:

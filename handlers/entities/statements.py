@@ -248,3 +248,27 @@ def rows_of(child: Child, key_table: Table) -> TextClause:
         f"FROM {child.name} l JOIN {key_table.name} t ON l.{child.link} = t.id\n"
         f"WHERE t.{key_table.key} = :key ORDER BY l.line_no, l.id"
     )
+
+
+@cache
+def known(table: Table) -> TextClause:
+    """The stored records of :keys, whole, without locking them."""
+    return text(
+        f"SELECT {table.key} AS key, zoho_modified_at AS stamp, zoho_deleted_at AS deleted_at,"
+        f" CAST(zoho_data AS text) AS data FROM {table.name} WHERE {table.key} = ANY (CAST(:keys AS text[]))"
+    )
+
+
+@cache
+def keys_after(table: Table) -> TextClause:
+    """The next :limit source ids after :after, of records that are not deleted."""
+    return text(
+        f"SELECT {table.key} AS key FROM {table.name}"
+        f" WHERE {table.key} > :after AND zoho_deleted_at IS NULL ORDER BY {table.key} LIMIT :limit"
+    )
+
+
+@cache
+def records(table: Table) -> TextClause:
+    """The number of records that are not deleted."""
+    return text(f"SELECT count({table.key}) FROM {table.name} WHERE zoho_deleted_at IS NULL")

@@ -20,8 +20,9 @@ from handlers.errors import ConfigError
 Settings = Mapping[str, Any]
 """The sections of an environment file as JSON values, with the defaults filled in."""
 
-NOT_FROZEN = frozenset({"name", "database", "reports"})
-"""How the ledger is found, and where our files go: as the file says now. Every other section is frozen."""
+NOT_FROZEN = frozenset({"name", "database", "reports", "zoho"})
+"""How the ledger is found, where our files go, and the sync, which is no part of a release: as the file says now. Every
+other section is frozen."""
 SHOWN_MAX = 120
 
 
@@ -32,7 +33,7 @@ def settings(environment: Environment) -> dict[str, Any]:
 
 
 def thaw(stored: Settings, now: Environment, *, release: str) -> Environment:
-    """The environment of a release: its *stored* settings, with database and reports from the file as it is *now*.
+    """The environment of a release: its *stored* settings, with the sections that are not frozen as they are *now*.
 
     Raises ConfigError when a reference cannot be resolved, when a masked password is not in the file any more, or
     when the settings are not valid.
@@ -62,7 +63,7 @@ def _whole(environment: Environment) -> dict[str, Any]:
 
 def _environment(values: Settings, now: Environment, source: str, *, context: dict[str, bool]) -> Environment:
     """*values* as an environment. A key that only a newer program knows is left out, as in every stored value."""
-    own = {"name": now.name, "database": now.database, "reports": now.reports}
+    own = {"name": now.name, "database": now.database, "reports": now.reports, "zoho": now.zoho}
     whole = json.loads(json.dumps({key: value for key, value in values.items() if key not in NOT_FROZEN}))
     try:
         return Environment.model_validate(whole | own, context=context)

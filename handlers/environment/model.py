@@ -14,6 +14,7 @@ from handlers.environment.bars import Bars
 from handlers.environment.jump import jumps
 from handlers.environment.references import Local, Secret, resolved
 from handlers.environment.section import Seconds, Section, is_a_web_address
+from handlers.environment.zoho import Zoho
 
 _UNIT = re.compile(r"^[A-Za-z0-9:_.@\-]+$")
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
@@ -257,6 +258,8 @@ class Environment(Section):
     """Without it nobody can tell an outage of the upstream from a bad release."""
     machine: Machine = Machine()
     bars: Bars = Bars()
+    zoho: Zoho | None = None
+    """Without it there is no sync."""
     reports: Reports = Reports()
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Which certificates of health addresses are trusted: those of the system's CAs, and of `probe.ca_file`."""
+"""Which certificates of https addresses are trusted: those of the system's CAs, and of a file of ours."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 
 
-def https_context(ca_file: Path | None) -> ssl.SSLContext:
+def https_context(ca_file: Path | None, *, key: str = "probe.ca_file") -> ssl.SSLContext:
     """A context that trusts the system's CAs (SSL_CERT_FILE and SSL_CERT_DIR replace them) and *ca_file* as well.
 
-    Raises ValueError with a sentence for a file that cannot be used.
+    Raises ValueError with a sentence for a file that cannot be used; *key* is the one of the environment file.
     """
     variables = tuple(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     try:
@@ -21,9 +21,9 @@ def https_context(ca_file: Path | None) -> ssl.SSLContext:
         changed = ca_file.stat().st_mtime_ns if ca_file is not None else 0
         return _context(ca_file, changed, variables)
     except ssl.SSLError as error:
-        raise ValueError(f"probe.ca_file: {ca_file} has no certificate in PEM form") from error
+        raise ValueError(f"{key}: {ca_file} has no certificate in PEM form") from error
     except OSError as error:
-        raise ValueError(f"probe.ca_file: cannot read {ca_file}: {error.strerror}") from error
+        raise ValueError(f"{key}: cannot read {ca_file}: {error.strerror}") from error
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,1 @@
+"""The API of the source (Zoho), and the syncs that read it."""
