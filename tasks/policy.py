@@ -45,6 +45,8 @@ BESIDE = RetryPolicy(pauses=LOOK.pauses, limit_seconds=None)
 """Looking beside a phase, for as long as that lasts: a drain may take hours."""
 CHANGE = RetryPolicy(pauses=(1, 5), limit_seconds=3600)
 """A change under an operation id: a retry attaches to the first try."""
+ONCE = RetryPolicy(pauses=(), limit_seconds=170, outage_pauses=(1, 2))
+"""What stays due and is taken up again in a minute: nobody waits for it."""
 KEEP = RetryPolicy(pauses=(0.5, 1, 2, 4, 8, 15, 30, 60, 60, 60, 60), limit_seconds=60)
 """Idempotent writes to the ledger."""
 

@@ -123,7 +123,7 @@ def test_every_environment_file_loads(file: Path) -> None:
 def test_defaults_in_the_reference_are_the_defaults() -> None:
     """Where the reference shows a number, it is the one that holds when the key is left out."""
     shown = load_environment(str(REFERENCE))
-    for name in ("canary", "drain", "watch", "gate"):
+    for name in ("canary", "drain", "watch", "gate", "guard"):
         section = getattr(shown, name)
         default = type(section)()
         # A key without a default is computed: the reference shows what comes out.

@@ -25,6 +25,7 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
     },
     "Inspect": {
         "status": "show the current release and what it waits for",
+        "guard": "show the checks of the 24 h after a release; --due for timers",
         "history": "list the newest releases",
         "report": "write a release's verification report again",
         "explain": "print the arithmetic of each decision",
@@ -55,6 +56,7 @@ MODULES = {
     "db": ("db",),
     "examine": ("check", "report", "doctor"),
     "explain": ("explain", "replay"),
+    "guard": ("guard",),
     "queue": ("queue",),
     "rehearse": ("rehearse",),
     "release": ("plan", "release", "canary", "drain", "watch"),

@@ -26,7 +26,7 @@ from handlers.release.phase import Phase, exit_code
 WAIT_SECONDS = 60.0
 """How long it waits for a release that will be due soon: for the end of a silent controller's lock. The next minute
 brings the next run."""
-_SEVERITY = (
+SEVERITY = (
     ExitCode.GOOD,
     ExitCode.HELD,
     ExitCode.ROLLED_BACK,
@@ -61,7 +61,7 @@ def carry_on(environment: str | None, options: RunOptions) -> int:
 async def _carry_on(environments: list[str], options: RunOptions) -> int:
     shown = len(environments) == 1 and not options.json
     results = await asyncio.gather(*(_one(name, options, shown=shown) for name in environments))
-    code = max((result.exit_code for result in results), key=_SEVERITY.index)
+    code = max((result.exit_code for result in results), key=SEVERITY.index)
     if options.json:
         print_json({"environments": results, "exit_code": int(code)})
         return code
@@ -75,7 +75,7 @@ async def _one(environment: str, options: RunOptions, *, shown: bool) -> Result:
     try:
         settings = await last_good(environment)
         async with open_database(settings) as database:
-            return await _carry_on_in(database, environment, settings, options, shown=shown)
+            return await carry_on_in(database, environment, settings, options, shown=shown)
     except RunbookError as error:
         if shown:
             raise
@@ -83,9 +83,10 @@ async def _one(environment: str, options: RunOptions, *, shown: bool) -> Result:
         return Result(environment=environment, exit_code=error.exit_code, sentence=str(error))
 
 
-async def _carry_on_in(
+async def carry_on_in(
     database: AsyncEngine, environment: str, settings: Environment, options: RunOptions, *, shown: bool
 ) -> Result:
+    """Carry on what is due in this environment, and follow it to its end unless *options* detach."""
     name = settings.name
     if not await migrate.upgrade_existing(database):
         return Result(environment=name, exit_code=ExitCode.GOOD, sentence="nothing is due: it has no ledger")

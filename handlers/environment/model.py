@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from handlers.environment.address import Address, parse
 from handlers.environment.around import Machine, Upstream
 from handlers.environment.bars import Bars
+from handlers.environment.day_after import Guard
 from handlers.environment.jump import jumps
 from handlers.environment.references import Local, Secret, resolved
 from handlers.environment.section import Seconds, Section, is_a_web_address
@@ -260,6 +261,7 @@ class Environment(Section):
     bars: Bars = Bars()
     zoho: Zoho | None = None
     """Without it there is no sync."""
+    guard: Guard = Guard()
     reports: Reports = Reports()
 
     @model_validator(mode="after")

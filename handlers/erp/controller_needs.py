@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from handlers.database.privileges import Need
 
-_LEDGER = "release phase_record operation release_event batch judgement lock takeover quarantine file worker request"
+_LEDGER = (
+    "release phase_record operation release_event batch judgement lock takeover quarantine file worker request "
+    "guard guard_check"
+)
 
 QUEUE_NEED = Need(table="tds_sync_queue", privileges="SELECT INSERT UPDATE")
 """Dead letters go back to pending, and synthetic events go in."""

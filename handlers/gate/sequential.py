@@ -43,6 +43,8 @@ class Gate:
         self.breaker = Breaker(self.parameters)
         self.own: list[dict[str, Any]] = []
         """The quotas that it set itself, as events, for whoever stores what it was told. They may be taken away."""
+        self.unconfirmed_s = 0.0
+        """After a verdict: in how many seconds a breach counts if it shows again. 0 where there is none to confirm."""
         self._intake: dict[str, int] = {}
         self._begin()
         if slow_start:
@@ -54,6 +56,12 @@ class Gate:
         for stream in streams:
             self.breaker.hold(stream, at)
         self._hold(at)
+
+    def open(self, at: float) -> None:
+        """Hold nothing any more: the intake was given free at that time, and nobody steers it from then on."""
+        self.breaker = Breaker(self.parameters)
+        self._intake = {}
+        self._note_intake(at)
 
     def observe(self, event: Mapping[str, Any]) -> None:
         """Note one event. Unknown kinds are ignored."""
@@ -75,6 +83,7 @@ class Gate:
 
         *left* is how much of the watch is left, where it did not begin at the switch.
         """
+        self.unconfirmed_s = 0.0
         if source_down is not None:
             return self._judgement(Finding.SOURCE_DOWN, sentences.source_down(source_down), now)
         self._read(now)
@@ -87,7 +96,8 @@ class Gate:
         breaches = [each for each in weighed if each.breach]
         if breaches:
             worst = max(breaches, key=lambda each: each.rank)
-            if (seconds := self.holds.to_be_confirmed(now)) > 0:
+            self.unconfirmed_s = seconds = self.holds.to_be_confirmed(now)
+            if seconds > 0:
                 sentence = sentences.to_be_confirmed(worst, seconds)
                 return self._judgement(Finding.INCONCLUSIVE, sentence, now, worst, reasons=[sentence])
             part = 1 / (worst.threshold * self.parameters.alpha)
@@ -162,10 +172,13 @@ class Gate:
         quotas = self.breaker.quotas(self.units, self.types, self.holds.queued(), now)
         if quotas != self._intake:
             self._intake = quotas
-            probing = self.breaker.probes(POOLED)
-            event = {"ev": "intake", "t": now, "quotas": quotas, "probing": probing}
-            self.own.append(event)
-            self.traffic.observe(event)
+            self._note_intake(now)
+
+    def _note_intake(self, at: float) -> None:
+        probing = self.breaker.probes(POOLED)
+        event = {"ev": "intake", "t": at, "quotas": self._intake, "probing": probing}
+        self.own.append(event)
+        self.traffic.observe(event)
 
     def _judgement(
         self,

@@ -30,16 +30,16 @@ from handlers.phases.facts import Fact, Facts, Timeline
 from handlers.phases.intake import Intake
 from handlers.phases.measure import concluded
 from handlers.phases.numbers import parameters
+from handlers.phases.switch import switched_at
 from handlers.queue import limits, throttle
 from handlers.queue.changes import changes, letters_of_before
 from handlers.queue.event import EntityType
 from handlers.release import lock
-from handlers.release.ledger import dead_letters, intents, records, releases
-from handlers.release.ledger.intents import OperationRecord
+from handlers.release.ledger import dead_letters, guards, intents, records, releases
+from handlers.release.ledger.guards import Claim
 from handlers.release.ledger.records import JudgementRecord
-from handlers.release.ledger.releases import PhaseRecord
 from handlers.release.note import PhaseNote
-from handlers.release.phase import Conclusion, Phase, Release
+from handlers.release.phase import Conclusion, Release
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,16 @@ class Looker:
     """Judges one release, look by look, in one process. `begin` makes it from the ledger."""
 
     def __init__(
-        self, gate: Gate, facts: Facts, moment: Moment, *, begin: Mapping[str, Any] | None, name: str
+        self,
+        gate: Gate,
+        facts: Facts,
+        moment: Moment,
+        *,
+        begin: Mapping[str, Any] | None,
+        name: str,
+        claim: Claim | None = None,
     ) -> None:
+        """*claim*: who looks without the lock, when the release has ended."""
         self.gate = gate
         self.facts = facts
         self.moment = moment
@@ -68,6 +76,9 @@ class Looker:
         """Set when nothing is to be looked at any more, so that a look is not broken off."""
         self.judgement: Judgement | None = None
         """The newest one."""
+        self.claim = claim
+        self.taken = 0
+        """How many live events the released workers have taken, of those that this looker was first to tell."""
         self._begin = begin
         """What the first look stores: with it the others can be judged again."""
         self._unstored: list[Fact] = []
@@ -91,8 +102,11 @@ class Looker:
         """Whether a person stops everything: such a time is no part of a watch."""
         return POOLED in self._stopped
 
-    def resume(self, looks: Sequence[JudgementRecord], now: float) -> None:
-        """Go on from stored looks. What the gate held then begins anew with its probes."""
+    def resume(self, looks: Sequence[JudgementRecord], now: float, *, ended: float | None) -> None:
+        """Go on from stored looks. What the gate held then begins anew with its probes.
+
+        After the end of the release (*ended*) nothing is held any more.
+        """
         quotas: Mapping[str, int] = {}
         for each in looks:
             for since, seconds in each.inputs.get("shifts", ()):
@@ -107,7 +121,10 @@ class Looker:
                         self._held[fact["seg"]] = fact["by"]
                     case "released":
                         self._held.pop(fact["seg"], None)
-        self.gate.hold(quotas, now)
+        if ended is None:
+            self.gate.hold(quotas, now)
+        elif quotas:
+            self.gate.open(ended)
 
     async def look(self, core: Core, release: Release, *, left: float, steers: bool = True) -> Judgement:
         """Look once. *left* is how much of the watch is left; without *steers* the intake stays as it is.
@@ -168,8 +185,9 @@ class Looker:
         limited = self.facts.timeline.at(set_at + CLAIM) if set_at is not None else -math.inf
         for fact in facts:
             self.gate.observe(fact)
-            if fact["ev"] == "arrive" and fact["t"] > limited:
-                self.intake.admitted[fact["seg"]] += 1
+            if fact["ev"] == "arrive":
+                self.taken += fact["kind"] == "live" and "revision" not in fact
+                self.intake.admitted[fact["seg"]] += fact["t"] > limited
         self._unstored += facts
 
     async def _upstream(self, core: Core, release: Release, now: float) -> list[Fact]:
@@ -212,12 +230,15 @@ class Looker:
         inputs = judgement.inputs | more | ({"begin": self._begin} if self._begin is not None else {})
         async with transaction(core.database) as tx:
             # The facts of two controllers at once would not add up.
-            await lock.fence(tx, release.environment, release.token)
+            if self.claim is not None:
+                await guards.fence(tx, self.claim)
+            else:
+                await lock.fence(tx, release.environment, release.token)
             await records.record_judgement(tx, release, replace(judgement, inputs=inputs))
         self._unstored, self._shifts, self._begin = [], [], None
 
 
-async def begin(core: Core, release: Release) -> Looker:
+async def begin(core: Core, release: Release, *, claim: Claim | None = None) -> Looker:
     """The looker of a release. It goes on from what is stored of earlier looks."""
     plan = await releases.plan(core.database, release.id)
     stored = await records.judgements(core.database, release)
@@ -244,8 +265,10 @@ async def begin(core: Core, release: Release) -> Looker:
         moment if not looks else _moment_of(looks[-1], moment),
         begin=None if looks else {"types": types, "before": before.as_json(), "parameters": asdict(numbers)},
         name=throttle.gate_of(release.id),
+        claim=claim,
     )
-    looker.resume(looks, timeline.at(moment.database))
+    ended = timeline.at(release.finished_at) if release.finished_at is not None else None
+    looker.resume(looks, timeline.at(moment.database), ended=ended)
     return looker
 
 
@@ -269,23 +292,6 @@ async def _replays(core: Core, release: Release, begun: datetime) -> set[UUID]:
     async with transaction(core.database) as tx:
         older = await letters_of_before(tx, begun)
     return older | {each.event_id for each in await dead_letters.events(core.database, release)}
-
-
-def switched_at(
-    phases: Sequence[PhaseRecord], operations: Sequence[OperationRecord]
-) -> tuple[datetime | None, datetime | None]:
-    """From when on released workers may run, and when they ran: the first command that started them, and its end.
-
-    Without workers it is the first switch of a host; where nothing was deployed, the start of the first phase.
-    """
-    for kind in ("start-workers", "activate"):
-        found = [each for each in operations if each.kind == kind and each.phase is Phase.DEPLOYING]
-        if found:
-            begun = min(each.started_at for each in found)
-            return begun, min((each.finished_at for each in found if each.finished_at), default=begun)
-    times = [each.started_at for each in phases if each.phase not in (Phase.PLANNED, Phase.APPROVED)]
-    first = min(times, default=None)
-    return first, first
 
 
 def _moment_of(look: JudgementRecord, moment: Moment) -> Moment:

@@ -1,7 +1,7 @@
 -- record_judgement --
 -- Keep a judgement with its inputs, so that it can be explained and replayed.
-INSERT INTO runbook.judgement (release_id, phase, finding, sentence, inputs)
-VALUES (:release_id, CAST(:phase AS runbook.phase), CAST(:finding AS runbook.finding), :sentence,
+INSERT INTO runbook.judgement (release_id, phase, taken_at, finding, sentence, inputs)
+VALUES (:release_id, CAST(:phase AS runbook.phase), clock_timestamp(), CAST(:finding AS runbook.finding), :sentence,
         CAST(:inputs AS jsonb))
 RETURNING id, phase::text, taken_at, finding::text, sentence, inputs::text;
 

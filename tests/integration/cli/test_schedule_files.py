@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SERVICE = ROOT / "deploy" / "tds-runbook-resume@.service"
-TIMER = ROOT / "deploy" / "tds-runbook-resume@.timer"
+DEPLOY = ROOT / "deploy"
+NAMES = {"resume": "nothing is due", "guard": "no check is due"}
+"""The units and the lines for cron, with what they say where there is nothing to do."""
 
 
 def unit(path: Path) -> configparser.RawConfigParser:
@@ -26,10 +27,11 @@ def unit(path: Path) -> configparser.RawConfigParser:
     return parsed
 
 
-def line_of_cron() -> str:
-    """The command of the line for cron in docs/operations.md."""
+def line_of_cron(name: str) -> str:
+    """The command of a line for cron in docs/operations.md."""
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    [line] = re.findall(r"^ +\* \* \* \* \* (.+)$", text, re.MULTILINE)
+    lines: list[str] = re.findall(r"^ +\* \* \* \* \* (.+)$", text, re.MULTILINE)
+    [line] = [line for line in lines if f"runbook {name} --due" in line]
     return line
 
 
@@ -71,25 +73,27 @@ web = ["tsh-erp"]
     )
 
 
-def test_the_services_command_looks_at_its_environment(tmp_path: Path, database_url: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_the_services_command_looks_at_its_environment(tmp_path: Path, database_url: str, name: str) -> None:
     """ExecStart with the instance's name: nothing is due, exit 0."""
-    command = unit(SERVICE)["Service"]["ExecStart"].replace("%i", "production")
-    done = run_in(tmp_path, command, database_url)
+    service = unit(DEPLOY / f"tds-runbook-{name}@.service")
+    done = run_in(tmp_path, service["Service"]["ExecStart"].replace("%i", "production"), database_url)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "production: nothing is due" in done.stdout
+    assert f"production: {NAMES[name]}" in done.stdout
 
 
-def test_the_line_for_cron_looks_at_its_environment(tmp_path: Path, database_url: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_the_line_for_cron_looks_at_its_environment(tmp_path: Path, database_url: str, name: str) -> None:
     """The line of the documentation, with its redirection."""
-    done = run_in(tmp_path, line_of_cron(), database_url)
+    done = run_in(tmp_path, line_of_cron(name), database_url)
     assert done.returncode == 0, done.stderr
-    assert "production: nothing is due" in (tmp_path / "log").read_text(encoding="utf-8")
+    assert f"production: {NAMES[name]}" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     """`systemd-analyze verify` finds no fault in an instance of service and timer."""
-    for path in (SERVICE, TIMER):
+    for path in sorted(DEPLOY.glob("tds-runbook-*@.*")):
         text = path.read_text(encoding="utf-8")
         text = re.sub(r"^ExecStart=\S+", f"ExecStart={shutil.which('true')}", text, flags=re.MULTILINE)
         text = re.sub(r"^(User|Group)=.*$", r"\1=root", text, flags=re.MULTILINE)
@@ -99,4 +103,5 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    assert unit(TIMER)["Timer"]["OnCalendar"] == "*:0/1"
+    timers = [unit(DEPLOY / f"tds-runbook-{name}@.timer")["Timer"]["OnCalendar"] for name in NAMES]
+    assert timers == ["*:0/1"] * len(NAMES)
