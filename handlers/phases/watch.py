@@ -18,9 +18,11 @@ from handlers.release.note import HeldBy, NextLook, PhaseNote
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
 from handlers.status.lines import age
 
-EXTENDED = 4 / 3
-"""A watch that is over and not decided goes on for a third of its time, if live events come: a blip near its end, or
+EXTENDED = 1 / 3
+"""A watch that is over and not decided goes on for this part of its time, if live events come: a blip near its end, or
 a few more clean records, should not need a person."""
+STUCK_TIMES = 2
+"""It goes on for so many times the age of a stuck event at least: what workers that hang took last must show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,8 @@ class Window:
     """How far the database's clock was set forward while this controller watched; real seconds."""
     finding: Finding = Finding.NO_DATA
     """The newest one."""
+    stuck_seconds: float = 0.0
+    """The age at which an unfinished event is stuck."""
 
     @property
     def remaining_seconds(self) -> float:
@@ -50,7 +54,8 @@ class Window:
         """Whether nothing is to be waited for any more."""
         if self.remaining_seconds > 0:
             return False
-        return self.finding is not Finding.INCONCLUSIVE or self.watched_seconds >= self.seconds * EXTENDED
+        more = max(self.seconds * EXTENDED, STUCK_TIMES * self.stuck_seconds)
+        return self.finding is not Finding.INCONCLUSIVE or self.watched_seconds >= self.seconds + more
 
     def continued(self, at: Moment, speed: float, *, counts: bool = True) -> Window:
         """The window at the next look. *speed* is the number of runbook seconds in a real one. Without *counts* the
@@ -85,6 +90,7 @@ async def begin(core: Core, release: Release, looker: Looker) -> Window:
         interval_seconds=limits.interval_seconds,
         watched_seconds=watching[-1].note.watched_seconds or 0.0,
         moment=await clock.moment(core.database),
+        stuck_seconds=looker.gate.parameters.stuck_s,
     )
     await releases.note(core.database, release, _progress(core, window))
     return window

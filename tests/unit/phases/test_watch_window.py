@@ -79,6 +79,13 @@ def test_an_undecided_watch_goes_on_for_a_third_of_its_time() -> None:
     assert not window(finding=Finding.HEALTHY, watched_seconds=1799.0).is_over
 
 
+def test_an_undecided_short_watch_goes_on_until_what_hangs_must_show() -> None:
+    """Twice the age of a stuck event: what was taken at the end of the watch shows in the first, a proof in the second."""
+    short = {"finding": Finding.INCONCLUSIVE, "seconds": 90.0, "stuck_seconds": 180.0}
+    assert not window(watched_seconds=449.0, **short).is_over
+    assert window(watched_seconds=450.0, **short).is_over
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(3.2, "3 s"), (119, "119 s"), (1800.4, "30 min"), (1893, "31.6 min"), (86400, "1440 min")],
