@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
+from handlers.queue.throttle import gate_of
 from handlers.release.phase import FINISHED, Phase
 
 SQL = queries(__name__)
@@ -31,6 +32,8 @@ class Ledger:
     others: tuple[str, ...]
     watched_seconds: float | None
     is_quarantined: bool
+    held: tuple[str, ...] = ()
+    """What the gate of the release still held of the intake when it had finished."""
 
     @property
     def expected(self) -> frozenset[str]:
@@ -61,6 +64,7 @@ async def read(tx: AsyncConnection, release_id: str) -> Ledger:
         others=tuple(f"{row.id} ({row.phase})" for row in await tx.execute(SQL["others"], values)),
         watched_seconds=(await tx.execute(SQL["watched"], values)).scalar_one(),
         is_quarantined=(await tx.execute(SQL["quarantined"], values)).scalar_one(),
+        held=tuple((await tx.execute(SQL["limits"], {**values, "gate": gate_of(release_id)})).scalars()),
     )
 
 
@@ -76,6 +80,8 @@ def disagreements(ledger: Ledger, *, window_seconds: float, is_good: bool) -> It
         yield f"the release is {ledger.phase}, but open in the ledger is: {', '.join(ledger.open_phases)}"
     if ledger.is_finished and ledger.batches:
         yield f"batches {', '.join(map(str, ledger.batches))} are not settled, or not of their size"
+    if ledger.is_finished and ledger.held:
+        yield f"the gate of a finished release still held {', '.join(ledger.held)}"
     if ledger.others:
         yield f"another release has not ended: {', '.join(ledger.others)}"
     wanted = window_seconds / ledger.speed

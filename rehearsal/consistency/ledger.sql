@@ -34,6 +34,13 @@ WHERE id <> :release_id AND finished_at IS NULL;
 SELECT extract(epoch FROM max(finished_at) - min(started_at))::float8 AS seconds
 FROM runbook.phase_record WHERE release_id = :release_id AND phase = 'watching';
 
+-- limits --
+-- What the gate of the release still held of the intake when it had finished. A limit that is lifted ends at that moment.
+SELECT CASE WHEN entity_type = '*' THEN 'all types' ELSE entity_type END FROM runbook.intake
+WHERE set_by = :gate
+  AND until > (SELECT finished_at + interval '20 seconds' FROM runbook.release WHERE id = :release_id)
+ORDER BY entity_type;
+
 -- quarantined --
 -- Whether the released revision is in quarantine.
 SELECT EXISTS (SELECT FROM runbook.quarantine WHERE release_id = :release_id AND lifted_at IS NULL) AS is_quarantined;

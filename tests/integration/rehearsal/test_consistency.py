@@ -15,6 +15,7 @@ from handlers.entities.apply import apply_events
 from handlers.queue import insert
 from handlers.queue.event import EntityType
 from handlers.queue.redrive import redrive
+from handlers.queue.throttle import gate_of, throttle
 from handlers.release import lock
 from handlers.release.ledger import dead_letters, records, releases
 from handlers.release.phase import Phase, Release
@@ -256,8 +257,16 @@ async def test_what_a_finished_release_leaves_open_is_seen(tx: AsyncConnection, 
     for phase in (Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING, Phase.SUCCEEDED):
         run = await releases.enter(tx, run, phase)
     await records.quarantine(tx, run, "a reason")
+    limit = {None: 3, EntityType.PRODUCT: 1}
+    await throttle(tx, limit, by=gate_of(run.id), seconds=60, tick_seconds=10, reason="suspicion")
     seen = await in_ledger(tx, run)
-    for needle in ("no outcome: op", "batches 0 are not settled", "instead of 10.0 s", "in quarantine"):
+    for needle in (
+        "no outcome: op",
+        "batches 0 are not settled",
+        "instead of 10.0 s",
+        "in quarantine",
+        "still held all types, product",
+    ):
         assert needle in seen
     assert "in quarantine" not in await in_ledger(tx, run, is_good=False)
 
