@@ -80,7 +80,7 @@ def test_an_undecided_watch_goes_on_for_a_third_of_its_time() -> None:
 
 
 def test_an_undecided_short_watch_goes_on_until_what_hangs_must_show() -> None:
-    """Twice the age of a stuck event: what was taken at the end of the watch shows in the first, a proof in the second."""
+    """Twice the age of a stuck event: what was taken last shows in the first, and a proof in the second."""
     short = {"finding": Finding.INCONCLUSIVE, "seconds": 90.0, "stuck_seconds": 180.0}
     assert not window(watched_seconds=449.0, **short).is_over
     assert window(watched_seconds=450.0, **short).is_over
