@@ -9,7 +9,7 @@ import typer
 
 from flows.cli.app import db_app
 from flows.cli.options import EnvironmentOption, JsonOption
-from flows.cli.output import console, print_json
+from flows.cli.output import confirm, console, print_json
 from flows.cli.session import open_database
 from handlers.environment.load import load_environment
 from handlers.erp.adopt import adopt, warnings
@@ -59,8 +59,7 @@ def adopt_(
                     else "nothing was changed"
                 )
                 return ExitCode.GOOD
-            if not yes and not json:
-                typer.confirm(f"run these {len(missing)} statements?", abort=True)
+            confirm(f"run these {len(missing)} statements?", yes=yes)
             added = await adopt(database)
         print_json({"ddl": added, "warnings": narrow, "done": True}) if json else console().print(
             f"ran {len(added)} statements"

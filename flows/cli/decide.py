@@ -24,7 +24,7 @@ from flows.cli.options import (
     YesOption,
     expand_options,
 )
-from flows.cli.output import console, print_json, requester
+from flows.cli.output import confirm, console, print_json, requester
 from flows.cli.session import with_database
 from handlers.database import migrate
 from handlers.environment.model import Environment
@@ -116,8 +116,7 @@ def rollback(
         async with tools(settings.name) as core:
             run = await begin.rollback_candidate(core)
         question = f"roll {settings.name} back from {short(run.to_revision)} to {short(run.from_revision)}"
-        if not yes and not run_options.json:
-            typer.confirm(f"{question} ({reason})?", abort=True)
+        confirm(f"{question} ({reason})?", yes=yes)
         if run.phase is Phase.ROLLING_BACK and not take_over and await ask.is_carried(database, run):
             return await ask.follow_controller(database, environment, run, run_options)
         running = run.phase in LIVE - {Phase.HELD, Phase.ROLLING_BACK}

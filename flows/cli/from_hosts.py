@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-import typer
-
-from flows.cli.output import console, failure, print_json
+from flows.cli.output import confirm, console, failure, print_json
 from handlers.core import open_core
 from handlers.environment.frozen import settings
 from handlers.environment.last_good import keep
@@ -53,10 +51,7 @@ def roll_back(
         out.print(f"release {target.release}: back to {short(target.back_to)}, token {target.token}")
         for report in target.hosts:
             out.print(f"  {report.sentence}")
-    if not yes and not json:
-        typer.confirm(
-            f"take {name} back to {short(target.back_to)} without the ledger ({reason})?", abort=True
-        )
+    confirm(f"take {name} back to {short(target.back_to)} without the ledger ({reason})?", yes=yes)
     journal = new_path(target.release, datetime.now(UTC))
 
     def show(host: HostReturn) -> None:

@@ -6,6 +6,7 @@ import getpass
 import sys
 from typing import NoReturn
 
+import typer
 from rich.console import Console
 
 from handlers.database.jsonable import as_json
@@ -17,6 +18,15 @@ def console(*, plain: bool = False) -> Console:
     return Console(
         force_terminal=False if plain else None, highlight=False, soft_wrap=True, emoji=False, markup=False
     )
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something changes, unless --yes was given. Raises typer.Abort without a clear yes.
+
+    --json is no consent. The question is on stderr, so that stdout stays what a program reads.
+    """
+    if not yes:
+        typer.confirm(question, abort=True, err=True)
 
 
 def wants_json() -> bool:

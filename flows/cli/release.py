@@ -10,7 +10,7 @@ import typer
 from flows.cli.app import app
 from flows.cli.carry import run_driver
 from flows.cli.options import EnvironmentOption, JsonOption, RequestOptions, RunOptions, expand_options
-from flows.cli.output import console, failure, print_json, requester
+from flows.cli.output import confirm, console, failure, print_json, requester
 from flows.cli.plan_text import lines
 from handlers.core import open_core
 from handlers.environment.load import load_environment
@@ -105,9 +105,8 @@ async def _run(
                 f"plan {expect} is outdated: the plan is {release_plan.hash} now. "
                 "Run `runbook plan` and check it again."
             )
-        if not request.yes and not run_options.json:
-            warning = f"{release_plan.history_warning}. " if release_plan.history_warning else ""
-            typer.confirm(f"{warning}start it?", abort=True)
+        warning = f"{release_plan.history_warning}. " if release_plan.history_warning else ""
+        confirm(f"{warning}start it?", yes=request.yes)
         run = await begin.record_release(
             core, release_plan, requested_by=requester(request.by), reason=request.reason
         )

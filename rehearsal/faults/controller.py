@@ -61,7 +61,7 @@ async def second_manager(world: World, fault: Fault, host: RehearsalHost) -> Asy
     """Let another person start a release and resume this one, at the same time. Both must be refused."""
     del host
     where = ("-e", str(world.target.environment_path), "--json", "--without-prefect")
-    reason = ("--by", "second-manager", "--reason", "did not know")
+    reason = ("--yes", "--by", "second-manager", "--reason", "did not know")
     done = await asyncio.gather(
         runbook("release", world.target.revisions["broken"], *where, *reason, variables=world.variables),
         runbook("resume", *where, variables=world.variables),

@@ -151,10 +151,21 @@ async def test_a_unit_that_was_stopped_beforehand_is_a_warning(place: Place) -> 
 
 
 async def test_an_unanswered_confirmation_starts_nothing(place: Place) -> None:
-    """Without a terminal and without --yes, a release does not start."""
-    done = await place.command("release", place.target.revision, "-e", place.environment)
-    assert done.returncode == 5, done.stdout + done.stderr
-    assert done.stderr.strip() == "runbook: not confirmed; nothing was started. Answer yes, or use --yes."
+    """Without a terminal and without --yes nothing starts, also with --json: that is how to print, and no consent."""
+    where = ("-e", place.environment)
+    commands = (
+        ("release", place.target.revision, *where),
+        ("release", place.target.revision, *where, "--json"),
+        ("canary", *where, "--json"),
+        ("drain", *where, "--json"),
+        ("watch", *where, "--json"),
+    )
+    for words in commands:
+        done = await place.command(*words)
+        assert done.returncode == 5, done.stdout + done.stderr
+        assert done.stderr.strip().endswith("not confirmed; nothing was started. Answer yes, or use --yes.")
+        if "--json" in words:
+            assert last(done) == {"error": last(done)["error"], "exit_code": 5}
     await unchanged(place)
 
 

@@ -116,7 +116,7 @@ async def killed_on_the_way(place: Place, results: Results) -> None:
     results.note("nothing is due", await place.command("resume", "--due", *where, "--json"))
     results.snapshots["succeeded"] = await look(place)
 
-    words = ("rollback", *where, "--reason", "customers complain", "--without-prefect", "--json")
+    words = ("rollback", "--yes", *where, "--reason", "customers complain", "--without-prefect", "--json")
     with _unreachable(place), _killed_once(place, "step tasks.rollback.candidate"):
         done = await place.command(*words)
     results.note("rollback, a host down", done)
@@ -124,7 +124,9 @@ async def killed_on_the_way(place: Place, results: Results) -> None:
     results.snapshots["half rolled back"] = await place.running()
     results.note("rollback again", await place.command(*words))
     results.snapshots["back"] = await look(place)
-    results.note("released again", await place.command("release", place.target.revision, *where, "--json"))
+    results.note(
+        "released again", await place.command("release", "--yes", place.target.revision, *where, "--json")
+    )
     lifting = ("lift", place.target.revision[:7], *where, "--by", "ops-b", "--json")
     results.note("lift", await place.command(*lifting))
     results.note("plan after lift", await place.command("plan", place.target.revision, *where, "--json"))
@@ -166,7 +168,7 @@ async def killed_on_the_way_back(place: Place, results: Results) -> None:
     words = ("resume", *where, "--without-prefect", "--json")
     results.note("resume", await place.command(*words))
     results.snapshots["back"] = await look(place)
-    sick = ("release", place.target.revisions["sick"], *where, "--without-prefect", "--json")
+    sick = ("release", "--yes", place.target.revisions["sick"], *where, "--without-prefect", "--json")
     first, second = await asyncio.gather(*(place.command(*sick, "--by", name) for name in ("ops-a", "ops-b")))
     if first.returncode == 5:
         first, second = second, first
@@ -196,7 +198,7 @@ async def prefect_dies(place: Place, results: Results) -> None:
     results.snapshots["log"] = place.driver_log()
     where = ("-e", place.environment)
     await place.ledger.execute(BURY, 5)
-    results.note("drain", await place.command("drain", *where, "--without-prefect", "--json"))
+    results.note("drain", "--yes", await place.command("drain", *where, "--without-prefect", "--json"))
     results.snapshots["drained by hand"] = await look(place)
     # A payload without a name or a price: no revision can apply it.
     await place.ledger.execute(BURY, 3)
@@ -204,7 +206,7 @@ async def prefect_dies(place: Place, results: Results) -> None:
         'UPDATE tds_sync_queue SET validated_payload = \'{"item": {"item_id": "1", "rate": "much"}}\''
         " WHERE status = 'dead_letter'"
     )
-    results.note("canary", await place.command("canary", *where, "--without-prefect", "--json"))
+    results.note("canary", "--yes", await place.command("canary", *where, "--without-prefect", "--json"))
     results.snapshots["held"] = await look(place)
     results.note("abort", await place.command("abort", *where, "--reason", "a test", "--json"))
     text = place.target.environment_path.read_text(encoding="utf-8")
@@ -212,7 +214,9 @@ async def prefect_dies(place: Place, results: Results) -> None:
     short.write_text(
         text.replace("[watch]\n", "[watch]\nwindow_seconds = 3\ninterval_seconds = 1\n"), encoding="utf-8"
     )
-    results.note("watch", await place.command("watch", "-e", str(short), "--without-prefect", "--json"))
+    results.note(
+        "watch", "--yes", await place.command("watch", "-e", str(short), "--without-prefect", "--json")
+    )
     results.snapshots["hosts"] = set((await place.running()).values())
 
 

@@ -213,7 +213,7 @@ def test_status_and_history_show_the_release_afterwards(run: StoryRun, stories: 
 @pytest.mark.story("good")
 def test_a_revision_that_runs_already_is_refused(run: StoryRun, stories: Stories) -> None:
     """Releasing the running revision is refused with a sentence and exit code 5, and changes nothing."""
-    again = stories.run("release", run.json["revisions"]["fixed"], "-e", run.environment, "--json")
+    again = stories.run("release", "--yes", run.json["revisions"]["fixed"], "-e", run.environment, "--json")
     assert again.returncode == 5
     assert "runs already" in json.loads(again.stdout.strip().splitlines()[-1])["error"]
 
@@ -377,8 +377,8 @@ async def test_a_held_release_blocks_others_and_can_be_rolled_back(run: StoryRun
     assert other.returncode == 5
     assert "is held" in other.stderr
     back = stories.run(
-        "rollback", "-e", run.environment, "--reason", "nobody knows these events", "--without-prefect", "--json",
-        "--no-quarantine", timeout=180,
+        "rollback", "--yes", "-e", run.environment, "--reason", "nobody knows these events", "--without-prefect",
+        "--json", "--no-quarantine", timeout=180,
     )  # fmt: skip
     assert back.returncode == 2, back.stderr
     plan = stories.run("plan", run.json["revisions"]["fixed"], "-e", run.environment, "--json", timeout=60)

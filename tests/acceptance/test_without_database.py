@@ -30,7 +30,7 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
 
 async def test_hosts_that_no_release_has_changed_name_no_way_back(place: Place) -> None:
     """Refused with 5, and the sentence says what each host says."""
-    words = ("rollback", "--from-hosts", "-e", place.environment, "--reason", "a wish", "--json")
+    words = ("rollback", "--yes", "--from-hosts", "-e", place.environment, "--reason", "a wish", "--json")
     done = await place.command(*words)
     assert done.returncode == 5, done.stdout + done.stderr
     assert "no host of rehearsal says where it would go back to: web-1: tree" in last(done)["error"]
@@ -64,10 +64,12 @@ async def test_the_hosts_are_shown_and_taken_back_and_the_ledger_is_told_afterwa
             assert [host["answers"] for host in view["hosts"]] == [fixed, fixed]
             assert "does not answer" in view["error"]
             assert "rollback --from-hosts" in view["way_back"]
-        plain = await place.command("rollback", *where, "--reason", "it must go", "--json")
+        plain = await place.command("rollback", "--yes", *where, "--reason", "it must go", "--json")
         assert plain.returncode == 1
         assert "rollback --from-hosts" in last(plain)["error"]
-        done = await place.command("rollback", "--from-hosts", *where, "--reason", "it must go", "--json")
+        done = await place.command(
+            "rollback", "--yes", "--from-hosts", *where, "--reason", "it must go", "--json"
+        )
         assert done.returncode == 2, done.stdout + done.stderr
         result = last(done)
         assert [host["back"] for host in result["hosts"]] == [True, True]

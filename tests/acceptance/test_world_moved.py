@@ -84,7 +84,9 @@ async def test_a_release_that_a_host_refuses_at_once_is_refused(place: Place) ->
     """Nothing was changed: refused with 5 and the host's reason, and nothing is left to resume."""
     where = ("-e", place.environment, "--json")
     with obeying_another(place, 0):
-        done = await place.command("release", place.target.revisions["sick"], *where, "--without-prefect")
+        done = await place.command(
+            "release", "--yes", place.target.revisions["sick"], *where, "--without-prefect"
+        )
     assert done.returncode == 5, done.stdout + done.stderr
     result = last(done)
     assert result["outcome"] == "refused"
@@ -105,7 +107,7 @@ async def test_a_release_that_a_host_refuses_half_way_is_held_and_rolled_back(pl
         assert "web-2 has obeyed a newer controller" in held.reason
         assert "some hosts may be changed already" in held.reason
         request = {"reason": "who is that?", "requested_by": "ops-a"}
-        words = ("rollback", "-e", place.environment, "--reason", "who is that?", "--json")
+        words = ("rollback", "--yes", "-e", place.environment, "--reason", "who is that?", "--json")
         failed = await place.command(*words)
         assert (failed.returncode, last(failed)["outcome"]) == (3, "rollback_failed"), (
             failed.stdout + failed.stderr
@@ -183,7 +185,9 @@ async def test_an_environment_file_that_moves_changes_nothing_under_way(
         status = last(await place.command("status", *where))
         assert status["differences"] == differences
         assert [host["name"] for host in status["hosts"]] == ["web-1", "web-2"]
-        back = await place.command("rollback", *where, "--reason", "the end of a test", "--without-prefect")
+        back = await place.command(
+            "rollback", "--yes", *where, "--reason", "the end of a test", "--without-prefect"
+        )
         assert back.returncode == 2, back.stdout + back.stderr
         assert all(sentence in back.stderr for sentence in differences)
         assert set((await place.running()).values()) == {place.target.revisions["broken"]}
