@@ -26,6 +26,7 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
     "Inspect": {
         "status": "show the current release and what it waits for",
         "guard": "show the checks of the 24 h after a release; --due for timers",
+        "verify": "measure every check now, with or without a release",
         "history": "list the newest releases",
         "report": "write a release's verification report again",
         "explain": "print the arithmetic of each decision",
@@ -64,6 +65,7 @@ MODULES = {
     "status": ("status", "history"),
     "sync": ("sync",),
     "try_": ("queue",),
+    "verify": ("verify",),
 }
 """The modules of flows.cli and the commands that they register."""
 

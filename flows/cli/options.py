@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
@@ -123,6 +124,22 @@ def _options(group: Any) -> list[inspect.Parameter]:
         )
         for field in fields(group)
     ]
+
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|day|days)", re.IGNORECASE)
+_UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "day": 86_400, "days": 86_400}
+SPAN_SECONDS_MAX = 31 * 86_400
+
+
+def parse_span(text: str) -> float:
+    """The seconds of a span such as `90m`, `24h` or `7d`. Raises Refused."""
+    found = _SPAN.fullmatch(text.strip())
+    if found is None:
+        raise Refused(f"--since {text!r} is no span of time: say 90m, 24h or 7d")
+    seconds = float(found[1]) * _UNITS[found[2].lower()]
+    if not 60 <= seconds <= SPAN_SECONDS_MAX:
+        raise Refused(f"--since {text!r} must be between 1m and 31d")
+    return seconds
 
 
 def parse_entity(name: str) -> EntityType:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.core import Core
 from handlers.database import clock
+from handlers.database.privileges import Need, obstacles
 from handlers.database.sqlstate import message_of
 from handlers.database.transaction import transaction
 from handlers.errors import LEDGER_AWAY, RunbookError
@@ -33,6 +34,7 @@ SOURCE_SECONDS = 4.0
 DATABASE_SECONDS = 20.0
 """How long all of them may take together."""
 QUEUE_CHECKS = (*window.CHECKS, *alive.CHECKS)
+_READ = Need(table="tds_sync_queue", privileges="SELECT")
 T = TypeVar("T")
 
 
@@ -81,11 +83,15 @@ async def survey(
     *,
     release: Release | None = None,
     since: datetime | None = None,
+    ago_seconds: float | None = None,
     shells: Sequence[Shell] | None = None,
 ) -> Survey:
-    """The same, with the tables and the errors that the measurements were made of."""
+    """The same, with the tables and the errors that the measurements were made of.
+
+    *ago_seconds* is *since* by the database's clock.
+    """
     try:
-        begun = await _within(_begin(core, release, since))
+        begun = await _within(_begin(core, release, since, ago_seconds))
     except _Down as down:
         found, new = await _from_hosts(core, shells, None)
         lost = [source_down(name, down) for name in (*QUEUE_CHECKS, "freshness")]
@@ -103,13 +109,16 @@ async def survey(
 
 async def of_queue(core: Core, release: Release) -> list[Measurement]:
     """The checks of queue and workers alone, for a look that is taken often. Raises DatabaseDown."""
-    begun = await _begin(core, release, None)
+    begun = await _begin(core, release)
     return ordered(core.environment, await _of_queue(core, begun, monotonic() + DATABASE_SECONDS))
 
 
-async def _begin(core: Core, release: Release | None, since: datetime | None) -> _Beginning:
+async def _begin(
+    core: Core, release: Release | None, since: datetime | None = None, ago_seconds: float | None = None
+) -> _Beginning:
     async with transaction(core.database) as tx:
         at = await clock.now(tx)
+        since = at - timedelta(seconds=ago_seconds) if ago_seconds is not None else since
         if release is None:
             logs = LogState(deployed_at=since or at - timedelta(days=1))
             return _Beginning(at=at, since=since, logs=logs, before=None)
@@ -141,6 +150,12 @@ async def _from_database(core: Core, begun: _Beginning) -> tuple[list[Measuremen
 async def _of_queue(core: Core, begun: _Beginning, deadline: float) -> list[Measurement]:
     bars, span = core.environment.bars, Window.of(core.clock, begun.at, begun.since)
     found: list[Measurement] = []
+    try:
+        if denied := (await _read(core, lambda tx: obstacles(tx, [_READ]), deadline)).denied:
+            # Row security does not refuse: the queue would only look empty, and so well.
+            return [source_down(name, "; ".join(denied)) for name in QUEUE_CHECKS]
+    except _Down as down:
+        return [source_down(name, down) for name in QUEUE_CHECKS]
     for names, read in (
         (window.CHECKS, lambda tx: window.read(tx, bars, span, begun.before)),
         (alive.CHECKS, lambda tx: alive.read(tx, core.environment)),

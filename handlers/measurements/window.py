@@ -33,7 +33,7 @@ CHECKS = (
 )
 HOUR, DAY, MINUTES = 3600.0, 86_400.0, 300.0
 """The windows: the source's runbook looks at an hour and a day, and a rate is counted over five minutes."""
-ROWS_MAX = 200_000
+ROWS_MAX = 100_000
 """So many events of a window are read, the newest ones: a look costs the same, however busy the queue is."""
 
 

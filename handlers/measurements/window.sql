@@ -14,14 +14,15 @@ WITH seen AS (
      ORDER BY q.created_at DESC
      LIMIT CAST(:rows_max AS bigint))
     UNION ALL
-    -- What came before and was taken since then. Our workers leave the time of their last lease.
-    (SELECT q.status::text, q.created_at, q.started_at, q.completed_at, q.error_code
-     FROM tds_sync_queue q
-     WHERE q.lock_expires_at >= CAST(:since AS timestamptz)
-       AND q.created_at < CAST(:since AS timestamptz)
-       AND (q.started_at >= CAST(:since AS timestamptz) OR q.completed_at >= CAST(:since AS timestamptz))
-       AND q.source_entity_id <> CAST(:synthetic AS text)
-     LIMIT CAST(:rows_max AS bigint))
+    -- What came before and was taken since then: of the newest :rows_max leases, which our workers leave.
+    SELECT t.status, t.created_at, t.started_at, t.completed_at, t.error_code
+    FROM (SELECT q.status::text AS status, q.created_at, q.started_at, q.completed_at, q.error_code
+          FROM tds_sync_queue q
+          WHERE q.lock_expires_at >= CAST(:since AS timestamptz) AND q.source_entity_id <> CAST(:synthetic AS text)
+          ORDER BY q.lock_expires_at DESC
+          LIMIT CAST(:rows_max AS bigint)) t
+    WHERE t.created_at < CAST(:since AS timestamptz)
+      AND (t.started_at >= CAST(:since AS timestamptz) OR t.completed_at >= CAST(:since AS timestamptz))
 ), rested AS (
     SELECT s.status, s.status = 'completed' AS good, s.status IN ('failed', 'dead_letter') AS bad,
         -- Waiting for a parent is no error.

@@ -1,42 +1,44 @@
-"""The report of a release: what it did, how it was judged, and the current state of the queue and the tables.
+"""What a report contains, as JSON values: the state of a place, and what a release of it did and decided.
 
-`gather` collects it as JSON values from the ledger and the queue; `write` stores it as JSON, Markdown and HTML.
+`gather` collects both for a release, `gather_place` the state alone. Markdown and HTML are made of what they return.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.core import Core
 from handlers.database.jsonable import as_plain
-from handlers.database.queries import queries
 from handlers.database.sqlstate import message_of
 from handlers.database.transaction import transaction
-from handlers.entities.registry import HANDLERS
 from handlers.environment.redact import known_secrets, redact
+from handlers.errors import LEDGER_AWAY, RunbookError
+from handlers.gate.day_before import DayBefore
 from handlers.host import logs
-from handlers.queue import diagnose, look
-from handlers.queue.event import ENTITY_TYPES
+from handlers.measurements import everything
+from handlers.measurements.everything import Survey
+from handlers.measurements.measurement import State
 from handlers.release import left_behind
 from handlers.release.ledger import intents, releases
 from handlers.release.ledger.records import files, record_file, stretches
 from handlers.release.phase import Phase, Release, exit_code
+from handlers.report import hosts_now, sections, verdict
 from handlers.report.files import folder_of, keep
 from handlers.report.render import as_html, as_markdown
+from handlers.report.sections import Span
+from handlers.report.verdict import HostState
 from handlers.status import snapshot
 
-SQL = queries(__name__)
 OUTPUT_MAX = 2000
 """Characters of an operation's output in the report; the ledger has more."""
+QUEUE_SECONDS = 30.0
+"""How long the sections of the queue may take. Real seconds."""
 
 
 async def write(core: Core, release: Release) -> dict[str, Path]:
@@ -44,15 +46,9 @@ async def write(core: Core, release: Release) -> dict[str, Path]:
 
     Returns the path of each format: json, md, html.
     """
-    known = known_secrets(core.environment)
-    report: dict[str, Any] = redact(await gather(core, release), known)
-    texts = {
-        "json": json.dumps(report, indent=2, ensure_ascii=False) + "\n",
-        "md": as_markdown(report),
-        "html": as_html(report),
-    }
+    report: dict[str, Any] = redact(await gather(core, release), known_secrets(core.environment))
     paths = {}
-    for format_, content in texts.items():
+    for format_, content in (await asyncio.to_thread(texts, report)).items():
         path = folder_of(core.environment, release.id) / f"report.{format_}"
         sha256 = await asyncio.to_thread(keep, core.environment, path, content)
         await record_file(core.database, release, kind="report", path=str(path), sha256=sha256)
@@ -60,34 +56,73 @@ async def write(core: Core, release: Release) -> dict[str, Path]:
     return paths
 
 
+def texts(report: dict[str, Any]) -> dict[str, str]:
+    """The report in each format, all of them from one gathered value."""
+    return {
+        "json": json.dumps(report, indent=2, ensure_ascii=False) + "\n",
+        "md": as_markdown(report),
+        "html": as_html(report),
+    }
+
+
+async def gather_place(core: Core, *, seconds: float) -> dict[str, Any]:
+    """The state of an environment over the last *seconds*, as JSON values. Never raises what a source raises."""
+    survey, hosts = await asyncio.gather(
+        everything.survey(core, ago_seconds=seconds), hosts_now.ask_all(core)
+    )
+    report: dict[str, Any] = {
+        **_place(core, survey, hosts),
+        "release": None,
+        "log_errors": _new_errors(survey),
+    }
+    if survey.at is not None:
+        span = Span(since=survey.at - timedelta(seconds=seconds), until=survey.at)
+        report |= await _sections(core, span)
+    plain: dict[str, Any] = as_plain(report)
+    return plain
+
+
 async def gather(core: Core, release: Release) -> dict[str, Any]:
-    """The content of the report as JSON values."""
+    """The content of a release's report as JSON values."""
     view = await snapshot.read(core.database, release.environment, release.id)
     current = view.release or release
-    # Before the transaction: no transaction stays open across SSH.
-    log_errors = await _log_errors(core, current)
+    # Before the transaction: no transaction stays open across SSH or HTTP.
+    log_errors, survey, hosts = await asyncio.gather(
+        _log_errors(core, current),
+        everything.survey(core, release=current),
+        hosts_now.ask_all(core),
+    )
+    place = _place(core, survey, hosts)
+    place |= await _sections(core, Span(since=current.created_at, until=view.at, release=current))
     async with transaction(core.database) as tx:
-        selection = {"release_id": current.id, "since": current.created_at}
-        report = {
+        plan = await releases.plan(tx, current.id)
+        letters = await sections.dead_letters(tx, current)
+        report = place | {
             "written_at": view.at,
             "release": current,
             "outcome": current.phase,
             "exit_code": int(exit_code(current.phase)),
             "why": current.reason,
+            "requested_because": await sections.requested_because(tx, current),
             "seconds": ((current.finished_at or view.at) - current.created_at).total_seconds(),
+            "next": verdict.next_steps(
+                current,
+                need=view.need,
+                left=letters["left"] + letters["failed"],
+                left_behind=left_behind.command(current) if view.left_behind else "",
+                quarantined=any(each["revision"] == current.to_revision for each in place["quarantined"]),
+                verification=place["verification"],
+            ),
+            "commits": plan.commits,
             "hosts": view.hosts,
             "returns": view.returns,
             "steps": view.steps,
             "batches": view.batches,
-            "queue": {str(name): count for name, count in (await look.counts(tx)).items()},
-            "dead_letters": await _dead_letters(tx, current),
+            "dead_letters": letters,
             "left_behind": {"kinds": view.left_behind, "command": left_behind.command(current)},
-            "types": await _by_entity(tx, "by_type", selection),
-            "processing": await _by_entity(tx, "processing", selection),
-            "errors": await _errors(tx),
+            "before_after": _before_after(plan.day_before, place),
             "log_errors": log_errors,
             "around": view.around,
-            "freshness": await _freshness(tx, view.at),
             "judgements": await stretches(tx, current),
             "operations": [_operation(operation) for operation in await intents.operations(tx, current)],
             "files": [
@@ -100,25 +135,45 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
     return plain
 
 
-async def _dead_letters(tx: AsyncConnection, release: Release) -> dict[str, Any]:
-    """The planned dead letters by type and outcome, the set aside ones, and why some were not drained."""
-    by_type: dict[str, dict[str, int]] = defaultdict(dict)
-    totals = {"completed": 0, "failed": 0, "open": 0, "left": 0}
-    for row in await tx.execute(SQL["planned"], {"release_id": release.id}):
-        by_type[ENTITY_TYPES.get(row.entity_type, row.entity_type)][row.fate] = row.events
-        totals[row.fate] += row.events
-    plan = await releases.plan(tx, release.id)
-    aside = releases.set_aside(await releases.phase_records(tx, release))
-    unexplained = totals["left"] > sum(aside.values())
+def _place(core: Core, survey: Survey, hosts: list[HostState]) -> dict[str, Any]:
+    """The verdict and the checks, without what the queue tells of its window."""
+    name = core.environment.name
     return {
-        "planned": sum(totals.values()),
-        "drained": totals["completed"] + totals["failed"] + totals["open"],
-        **totals,
-        "by_type": by_type,
-        # First what no plan contains, then what the drain has left.
-        "set_aside": {**plan.set_aside, **aside},
-        "why_left": f"{release.phase}: {release.reason}" if unexplained else "",
+        "environment": name,
+        "written_at": survey.at,
+        "verification": verdict.verify(name, survey.measurements, hosts),
+        "checks": survey.measurements,
+        "hosts_now": hosts,
+        "freshness": survey.freshness,
+        "bars": {
+            "success_percent": core.environment.bars.success_percent,
+            "queue_depth": core.environment.bars.queue_depth,
+            "oldest_seconds": core.environment.bars.oldest_seconds,
+        },
+        "problem": "",
+        **{
+            key: []
+            for key in ("types", "processing", "errors", "letters", "course", "moments", "quarantined")
+        },
+        **dict.fromkeys(("queue", "window", "all_processing")),
     }
+
+
+async def _sections(core: Core, span: Span) -> dict[str, Any]:
+    """What the queue tells; where it cannot be asked, why."""
+    try:
+        async with asyncio.timeout(QUEUE_SECONDS), transaction(core.database) as tx:
+            return {
+                **await sections.of_queue(tx, span),
+                "moments": await sections.moments(tx, core.environment.name, span),
+                "quarantined": await sections.quarantined(tx, core.environment.name),
+            }
+    except TimeoutError:
+        return {"problem": f"the queue could not be read within {QUEUE_SECONDS:g} s"}
+    except DBAPIError as error:
+        return {"problem": f"the queue could not be read: {message_of(error)}"}
+    except (*LEDGER_AWAY, RunbookError) as error:
+        return {"problem": f"the queue could not be read: {error}"}
 
 
 async def _log_errors(core: Core, release: Release) -> dict[str, Any]:
@@ -131,56 +186,49 @@ async def _log_errors(core: Core, release: Release) -> dict[str, Any]:
     return {"errors": errors, "missing": missing}
 
 
-async def _errors(tx: AsyncConnection) -> list[dict[str, Any]]:
-    """The errors in the queue, grouped by fingerprint, the most common first."""
-    errors: dict[str, dict[str, Any]] = {}
-    for row in await tx.execute(SQL["errors"]):
-        masked = diagnose.fingerprint(row.error or "") or "no error text"
-        error = errors.setdefault(
-            masked, {"fingerprint": masked, "events": 0, "kinds": {}, "code": row.error_code}
-        )
-        error["events"] += row.events
-        kind = f"{ENTITY_TYPES.get(row.raw_type, row.raw_type)} {row.status}"
-        error["kinds"][kind] = error["kinds"].get(kind, 0) + row.events
-    return sorted(errors.values(), key=lambda error: -error["events"])
+def _new_errors(survey: Survey) -> dict[str, Any]:
+    """Without a release: what is new in the logs since the beginning of the window."""
+    down = [
+        each
+        for each in survey.measurements
+        if each.name == "new_signatures" and each.state is State.SOURCE_DOWN
+    ]
+    return {
+        "errors": [
+            {"lines": each.count, "new": True, "fingerprint": each.fingerprint, "where": each.where}
+            for each in survey.signatures
+        ],
+        "missing": [f"{each.subject}: {each.sentence}" for each in down],
+    }
 
 
-async def _freshness(tx: AsyncConnection, now: datetime) -> list[dict[str, Any]]:
-    """The age of the newest row of each target table that has time columns."""
-    tables = []
-    for table in sorted(handler.table.name for handler in HANDLERS.values()):
-        columns = list((await tx.execute(SQL["freshness_columns"], {"table": table})).scalars())
-        if not columns:
-            continue
-        newest, note = await _newest(tx, table, columns)
-        age = (now - newest).total_seconds() if newest is not None else None
-        tables.append({"table": table, "newest": newest, "age_seconds": age, "note": note})
-    return tables
-
-
-async def _newest(tx: AsyncConnection, table: str, columns: list[str]) -> tuple[datetime | None, str]:
-    times = []
-    try:
-        # A savepoint, so that a table without read permission fails its own line and not the report.
-        async with tx.begin_nested():
-            for column in columns:
-                # No SQL injection: names come from our own specs and the query above.
-                times.append((await tx.execute(text(f'SELECT max("{column}") FROM "{table}"'))).scalar())
-    except DBAPIError as error:
-        return None, message_of(error)
-    # A column of the ERP without a time zone holds UTC.
-    aware = [time if time.tzinfo else time.replace(tzinfo=UTC) for time in times if time is not None]
-    return max(aware, default=None), ""
-
-
-async def _by_entity(tx: AsyncConnection, query: str, selection: dict[str, object]) -> list[dict[str, Any]]:
-    """The rows of a query, with the readable name of their entity type, sorted by it."""
+def _before_after(before: DayBefore | None, place: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each kind of record on the day before the release and since: success and the time for 90 or 95 % of it."""
+    if before is None or not place["types"]:
+        return []
+    since: dict[str, dict[str, int]] = {}
+    for row in place["types"]:
+        counts = since.setdefault(row["entity"], {"completed": 0, "failed": 0})
+        counts["completed"] += row["completed"]
+        counts["failed"] += row["failed"]
+    times = {row["entity"]: row["applying_p95"] for row in place["processing"]}
     rows = []
-    for row in await tx.execute(SQL[query], selection):
-        values = dict(row._mapping)
-        raw = values.pop("raw_type")
-        rows.append({"entity": str(ENTITY_TYPES.get(raw, raw)), **values})
-    return sorted(rows, key=lambda values: (values["entity"], values.get("replayed", False)))
+    for entity in sorted({*since, *before.types}):
+        day, counts = before.types.get(entity), since.get(entity, {"completed": 0, "failed": 0})
+        ended = counts["completed"] + counts["failed"]
+        if ended or (day is not None and day.units):
+            rows.append(
+                {
+                    "entity": entity,
+                    "before_events": day.units if day else 0,
+                    "before_percent": 100 * day.ok if day and day.units else None,
+                    "before_p90": day.latency_s[1] if day and day.latency_s else None,
+                    "after_events": ended,
+                    "after_percent": 100 * counts["completed"] / ended if ended else None,
+                    "after_p95": times.get(entity),
+                }
+            )
+    return rows
 
 
 def _operation(operation: intents.OperationRecord) -> dict[str, Any]:

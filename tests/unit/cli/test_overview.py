@@ -12,12 +12,15 @@ import flows.cli.db
 import flows.cli.decide
 import flows.cli.examine
 import flows.cli.explain
+import flows.cli.guard
 import flows.cli.queue
 import flows.cli.rehearse
 import flows.cli.release
 import flows.cli.serve
 import flows.cli.status
-import flows.cli.try_  # noqa: F401
+import flows.cli.sync
+import flows.cli.try_
+import flows.cli.verify  # noqa: F401
 from flows.cli.app import COMMAND_GROUPS, MODULES, app
 
 
