@@ -41,6 +41,8 @@ class Page:
     faults: Sequence[str]
     """Rows that cannot be told: without a valid id. Nobody can ask for such a record."""
     is_last: bool
+    is_sorted: bool
+    """The list does not say that it has another order than it was asked for."""
     at: datetime | None
     """The source's time of the answer."""
 
@@ -48,7 +50,7 @@ class Page:
         """Whether the page ends before *since*, newest first. A page without a change time says nothing."""
         stamps = [row.stamp for row in self.rows]
         known = [stamp for stamp in stamps if stamp is not None]
-        if not known or len(known) < len(stamps):
+        if not known or len(known) < len(stamps) or not self.is_sorted:
             return False
         # A list that ignores the order has newer rows after older ones: then every page is read.
         return known == sorted(known, reverse=True) and known[-1] < since
@@ -80,6 +82,7 @@ async def page(api: Api, listing: Listing, number: int, since: datetime | None) 
         rows=good,
         faults=faults,
         is_last=not rows or not _has_more(answer.body, len(rows)),
+        is_sorted=_context(answer.body).get("sort_column") in (None, "", listing.sort_column),
         at=answer.at,
     )
 
@@ -117,10 +120,16 @@ def _row(listing: Listing, row: Any) -> ListRow:
 
 
 def _has_more(body: Mapping[str, Any], rows: int) -> bool:
-    context = body.get("page_context")
-    if isinstance(context, list) and context:
-        context = context[0]
-    if isinstance(context, dict) and "has_more_page" in context:
+    context = _context(body)
+    if "has_more_page" in context:
         return context["has_more_page"] in (True, "true")
     # Small lists say nothing: a full page may have a next one.
     return rows >= PER_PAGE
+
+
+def _context(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an answer says of its list; some examples of the source have it in a list of one."""
+    context = body.get("page_context")
+    if isinstance(context, list) and context:
+        context = context[0]
+    return context if isinstance(context, dict) else {}

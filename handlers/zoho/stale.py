@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any
@@ -39,8 +40,13 @@ def stock_need(row: ListRow, stored: Known | None, harmless: str | None) -> Need
     return Need.NOTHING if is_known else Need.DRIFTED
 
 
-def need(entity: EntityType, row: ListRow, stored: Known | None, harmless: str | None) -> Need:
-    """What has to be read of the record of *row*. *harmless* is a difference that was looked into before."""
+def need(
+    entity: EntityType, row: ListRow, stored: Known | None, harmless: str | None, *, since: date | None = None
+) -> Need:
+    """What has to be read of the record of *row*. *harmless* is a difference that was looked into before.
+
+    A row without a change time says nothing of its lines: with *since* such a record is read if it is not older.
+    """
     if stored is None:
         return Need.NEW
     if row.stamp is not None and stored.deleted_at is not None:
@@ -51,9 +57,11 @@ def need(entity: EntityType, row: ListRow, stored: Known | None, harmless: str |
     if row.stamp is not None and row.stamp != stored.stamp:
         return Need.CHANGED if row.stamp > stored.stamp else Need.NOTHING
     found = row_differs(entity, row, stored.data)
-    if not found or difference(found, row.data, stored.data) == harmless:
-        return Need.NOTHING
-    return Need.CHANGED if row.stamp is None else Need.DRIFTED
+    is_different = bool(found) and difference(found, row.data, stored.data) != harmless
+    if row.stamp is None:
+        is_young = since is not None and _is_from(row.data, since)
+        return Need.CHANGED if is_different or is_young else Need.NOTHING
+    return Need.DRIFTED if is_different else Need.NOTHING
 
 
 def row_differs(entity: EntityType, row: ListRow, stored: Data, *, is_stock: bool = False) -> list[str]:
@@ -88,12 +96,21 @@ def part(entity: EntityType, record: Data, keys: Collection[str], key: str, at: 
     )
 
 
+def _is_from(row: Data, since: date) -> bool:
+    """Whether a row is of that day or later; also one without a date."""
+    try:
+        return date.fromisoformat(str(row.get("date") or "")[:10]) >= since
+    except ValueError:
+        return True
+
+
 def _normal(value: Any) -> Any:
     """A value without the differences of form: nothing is nothing, and 12.50 is "12.5"."""
     plain: Any = value
     match value:
         case bool():
-            pass
+            # True equals 1 in Python.
+            plain = str(value).lower()
         case dict():
             inner = {key: _normal(item) for key, item in value.items() if not key.endswith("_formatted")}
             plain = {key: item for key, item in inner.items() if item is not None} or None

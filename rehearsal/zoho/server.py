@@ -74,6 +74,8 @@ class StandIn:
     faults: list[Fault] = field(default_factory=list)
     before: Callable[[str, Mapping[str, str]], None] | None = None
     """Called with path and query before each answer of the API: a change at the source while somebody reads."""
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set with the first call of the API."""
     hold: asyncio.Event | None = None
     """While it is not set, no call of the API is answered."""
     calls_at_once: int = 10
@@ -114,6 +116,7 @@ class StandIn:
         path, query = split.path, dict(parse_qsl(split.query, keep_blank_values=True))
         if path == "/oauth/v2/token":
             return self._token(method, dict(parse_qsl(body.decode())))
+        self.called.set()
         self._running += 1
         self.most_at_once = max(self.most_at_once, self._running)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from handlers.entities.registry import HANDLERS
 from handlers.environment.load import load_environment
 from handlers.errors import RunbookError
 from handlers.queue.event import EntityType, Operation
-from handlers.queue.insert import insert_event
+from handlers.receiver.writer import Call, write
 from handlers.worker.worker import Worker, new_owner
 from handlers.zoho import outcome, reading, runs
 from handlers.zoho.outcome import Outcome, entities_of
@@ -25,6 +26,7 @@ from handlers.zoho.runs import Kind
 from rehearsal.zoho.server import CLIENT, ORGANISATION_ID, StandIn, stand_in
 
 P = EntityType.PRODUCT
+NEWEST = datetime(2025, 11, 5, 12)
 FILE = """
 name = "synced"
 [database]
@@ -91,16 +93,19 @@ class Place:
     async def webhook(self, entity: EntityType, record: dict[str, Any], *, deleted: bool = False) -> None:
         """A webhook as the receiver stores it."""
         operation = Operation.DELETE if deleted else Operation.UPDATE
-        made = incoming(entity, record, operation)
+        call = Call(webhooks=[incoming(entity, record, operation)], headers="{}", address=None, verified=True)
         async with self.core.database.begin() as tx:
-            await insert_event(
-                tx, entity=entity, key=made.key, payload_text=made.payload, operation=operation, source="zoho"
-            )
+            await write(tx, [call])
 
     async def query(self, sql: str, **values: Any) -> list[Any]:
         """The rows of a query."""
         async with self.core.database.connect() as tx:
             return list((await tx.execute(text(sql), values)).all())
+
+    async def database_says(self, sql: str) -> None:
+        """Change the ledger behind everybody's back, as time does."""
+        async with self.core.database.begin() as tx:
+            await tx.execute(text(sql))
 
     async def column(self, entity: EntityType, name: str) -> dict[str, Any]:
         """One column of the ERP's table by source id, of records that are not deleted."""
@@ -119,7 +124,7 @@ class Place:
 
 @asynccontextmanager
 async def place(
-    folder: Path, database_url: str, more: str = "", *, source: StandIn | None = None
+    folder: Path, database_url: str, more: str = "queue_events_max = 5000", *, source: StandIn | None = None
 ) -> AsyncIterator[Place]:
     """A source that is served, and the core of an environment that reads it."""
     async with stand_in(source) as served:
@@ -128,7 +133,9 @@ async def place(
             yield Place(core=core, source=served, path=path)
 
 
-def environment_file(folder: Path, database_url: str, source: StandIn, more: str = "") -> Path:
+def environment_file(
+    folder: Path, database_url: str, source: StandIn, more: str = "queue_events_max = 5000"
+) -> Path:
     """The environment file, with its secrets beside it."""
     for name, value in CLIENT.items():
         (folder / name).write_text(value, encoding="utf-8")
@@ -156,8 +163,7 @@ def item(number: int, **values: Any) -> dict[str, Any]:
         "status": "active",
         "stock_on_hand": 5,
         "created_time": "2025-01-01T10:00:00+0300",
-        "last_modified_time": f"2025-11-{1 + (100000 - number) // 3600 % 28:02d}T"
-        f"{(100000 - number) // 60 % 24:02d}:{number % 60:02d}:00+0300",
+        "last_modified_time": (NEWEST - timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%S+0300"),
         **values,
     }
 
