@@ -28,6 +28,7 @@ from handlers.release.note import HostNote, NextLook
 from handlers.release.phase import FINISHED, LIVE, Phase, Release, Verdict, short
 from handlers.release.planned import Plan
 from handlers.release.settings import stored_settings
+from handlers.status.guard_step import guard_steps
 from handlers.status.view import HostStepView, HostView, ReturnView, StatusView, StepState, StepView
 
 SQL = queries(__name__)
@@ -114,7 +115,7 @@ async def _view(tx: AsyncConnection, release: Release, at: datetime, holder: Hol
         due=care.due,
         around=releases.around(records),
         limits=tuple(await limits(tx)) if release.phase in LIVE else (),
-        steps=_steps(release, records),
+        steps=(*_steps(release, records), *await guard_steps(tx, release, at)),
         batches=tuple(await dead_letters.batches(tx, release)),
         events_planned=progress.planned,
         events_settled=progress.settled,

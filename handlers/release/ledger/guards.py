@@ -164,6 +164,12 @@ async def get(bind: Bind, release_id: str) -> Guard | None:
         return Guard.from_row(row) if row else None
 
 
+async def settings_of(tx: AsyncConnection, release: Release) -> Settings:
+    """The guard's settings of a release, as they were frozen with its plan."""
+    stored = (await tx.execute(SQL["settings"], {"release_id": release.id})).scalar_one()
+    return _settings(json.loads(stored) if stored else {})
+
+
 async def newest(bind: Bind, environment: str) -> str | None:
     """The id of the release that was guarded last in this environment."""
     async with transaction(bind) as tx:
@@ -240,8 +246,7 @@ async def _are_there(tx: AsyncConnection) -> bool:
 
 
 async def _begin(tx: AsyncConnection, release: Release) -> None:
-    stored = (await tx.execute(SQL["settings"], {"release_id": release.id})).scalar_one()
-    settings = _settings(json.loads(stored) if stored else {})
+    settings = await settings_of(tx, release)
     if not settings.active:
         return
     due_after = [seconds / release.speed for seconds in settings.due_after()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from handlers.release import due, lock
 from handlers.release.ledger import guards, releases
 from handlers.release.ledger.guards import Kind
 from handlers.release.phase import Phase
+from handlers.status import snapshot
+from handlers.status.lines import lines
+from handlers.status.view import StepState
 from tests.integration.phases.guarded import guarded
 from tests.integration.release.steps import begun, deploying, locked
 
@@ -370,3 +374,38 @@ async def test_a_database_that_goes_away_leaves_the_check_due(
                 await place.take()
         assert [check for check in await place.checks() if check.taken_at] == []
         assert (await place.take()) is not None
+
+
+async def test_the_status_says_when_the_next_check_is_and_when_nobody_takes_them(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """A scheduler that is off is seen within minutes, and not only at the end of the day."""
+    async with guarded(tmp_path, database_url, engine) as place:
+        before = await snapshot.read(engine, "looked")
+        await place.at(minutes=6)
+        await place.work(1)
+        await place.take()
+        taken = await snapshot.read(engine, "looked")
+        await place.at(minutes=12)
+        late = await snapshot.read(engine, "looked")
+        await place.at(minutes=29)
+        off = await snapshot.read(engine, "looked")
+        await guards.claim(engine, place.run.id, by="somebody")
+        claimed = await snapshot.read(engine, "looked")
+        await guards.stop(engine, place.run.id, by="ops-b", reason="enough")
+        ended = await snapshot.read(engine, "looked")
+    steps = [view.steps[-1] for view in (before, taken, late, off, claimed, ended)]
+    assert {step.name for step in steps} == {"guard"}
+    assert [step.state for step in steps] == [
+        StepState.NEXT,
+        StepState.NEXT,
+        StepState.NEXT,
+        StepState.FAILED,
+        StepState.NEXT,
+        StepState.DONE,
+    ]
+    assert re.fullmatch(r"every 5 min to \d\d:\d\d, 15 min to \d\d:\d\d, 1 h to \d\d:\d\d", steps[0].sentence)
+    assert steps[1].sentence.endswith("; 1 of 44 taken, the last INCONCLUSIVE")
+    assert steps[3].sentence.startswith("nobody takes the checks: 4 overdue since ")
+    assert steps[5].sentence == "stopped by ops-b: enough"
+    assert any("[next]    guard" in line for line in lines(taken))

@@ -103,6 +103,7 @@ async def test_the_view_says_why_and_what_comes_next(engine: AsyncEngine) -> Non
         "drain": StepState.DONE,
         "watch": StepState.RUNNING,
         "rollback": StepState.ARMED,
+        "guard": StepState.LATER,
     }
     text = "\n".join(lines(view))
     assert f"release {release.id}  WATCHING  minute 0 of 30, next check in 00:4" in text
