@@ -33,8 +33,8 @@ from handlers.errors import (
 from handlers.release.decisions import Verb
 from handlers.release.ledger.requests import Request
 from handlers.release.note import HeldBy, PhaseNote
-from handlers.release.phase import Conclusion, Phase, Release, Verdict
-from tasks import deploy, from_hosts, ledger, looking, plan, probe, report, requests
+from handlers.release.phase import FINISHED, Conclusion, Phase, Release, Verdict
+from tasks import canary, deploy, from_hosts, ledger, looking, plan, probe, report, requests
 from tasks.lock import held
 
 log = logging.getLogger(__name__)
@@ -124,6 +124,8 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
         if run.phase is Phase.ROLLING_BACK:
             tried_before = locked.phase is Phase.ROLLBACK_FAILED
             run = await undo(run, keep_trying_seconds=RETRY_SECONDS if tried_before else None)
+        if run.phase in FINISHED:
+            await canary.withdraw(run)
         await report.write(run)
         await requests.answer(run, f"the release is {run.phase}")
     return run

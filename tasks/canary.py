@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from handlers.phases import canary
+import logging
+
+from handlers.phases import canary, synthetic
 from handlers.phases.canary import Chosen
 from handlers.release.phase import Conclusion, Release
 from tasks.policy import CHANGE, LOOK, step
 from tasks.tools import tools
+
+log = logging.getLogger(__name__)
 
 
 @step(LOOK)
@@ -28,3 +32,17 @@ async def follow(run: Release, chosen: Chosen) -> Conclusion:
     """Wait until the event settles, and judge it."""
     async with tools(run) as core:
         return await canary.follow(core, run, chosen)
+
+
+async def withdraw(run: Release) -> None:
+    """Take the synthetic events of a release out of the queue; an error is logged and changes no outcome."""
+    try:
+        await _withdraw(run)
+    except Exception as error:
+        log.warning("the synthetic events of release %s stay in the queue: %s", run.id, error)
+
+
+@step(LOOK)
+async def _withdraw(run: Release) -> None:
+    async with tools(run) as core:
+        await synthetic.withdraw(core.database, run.id)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from uuid import UUID
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database import clock
+from handlers.database.queries import queries
+from handlers.database.sqlstate import message_of
+from handlers.database.transaction import Bind, transaction
 from handlers.queue.event import SYNTHETIC_KEY, EntityType, Operation
 from handlers.queue.insert import insert_event
 
+log = logging.getLogger(__name__)
+
+_SQL = queries(__name__)
 KEY = SYNTHETIC_KEY
 """The id of the product in synthetic events. It is inactive, and deleted after the canary."""
 
@@ -25,6 +33,23 @@ async def insert(tx: AsyncConnection, release_id: str) -> UUID:
 async def remove(tx: AsyncConnection, release_id: str) -> UUID:
     """Queue a delete of the synthetic product, so that a worker soft-deletes its row in the ERP."""
     return await _insert(tx, release_id, Operation.DELETE)
+
+
+async def withdraw(bind: Bind, release_id: str) -> int:
+    """Take the test events of a release out of the queue, and return their number. What a worker has in hand stays.
+
+    Where we may not delete, or the ERP's own logs name an event, they stay: nothing counts them.
+    """
+    values = {"release_id": release_id, "header": HEADER, "synthetic": KEY}
+    try:
+        async with transaction(bind) as tx, tx.begin_nested():
+            # One after the other: the row of the inbox goes when nothing points to it.
+            ids = (await tx.execute(_SQL["withdraw"], values)).scalars().all()
+            await tx.execute(_SQL["forget"], {"ids": list(ids)})
+            return len(ids)
+    except DBAPIError as error:
+        log.warning("the synthetic events of release %s stay in the queue: %s", release_id, message_of(error))
+        return 0
 
 
 async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) -> UUID:

@@ -21,7 +21,7 @@ from handlers.database.sqlstate import is_of_content
 from handlers.gate.day_before import DayBefore, TypeBefore
 from handlers.queue import in_hand
 from handlers.queue.diagnose import fingerprint
-from handlers.queue.event import ENTITY_TYPES, ErrorClass, Status
+from handlers.queue.event import ENTITY_TYPES, SYNTHETIC_KEY, ErrorClass, Status
 
 _SQL = queries(__name__)
 WAITING_MAX = 500
@@ -146,7 +146,8 @@ async def changes(
     An event of *open_* that is missing in the answer is not in the queue any more.
     """
     statement = _CHANGED[await in_hand.is_there(tx)]
-    values = {"since": since, "open": list(open_), "waiting_max": waiting_max, "utc": UTC_TIME}
+    values = {"since": since, "open": list(open_), "waiting_max": waiting_max}
+    values |= {"utc": UTC_TIME, "synthetic": SYNTHETIC_KEY}
     rows = await tx.execute(statement, values)
     return [Change.from_row(row) for row in rows]
 
@@ -166,7 +167,7 @@ async def day_before(
         known.setdefault(type_, {})[fingerprint(error)] = NEVER_SHARE
     types: dict[str, TypeBefore] = {name: TypeBefore(fingerprints=errors) for name, errors in known.items()}
     total, good, waits = 0, 0, list[float]()
-    values = {"until": until, "rows_max": rows_max, "utc": UTC_TIME}
+    values = {"until": until, "rows_max": rows_max, "utc": UTC_TIME, "synthetic": SYNTHETIC_KEY}
     for row in await tx.execute(_SQL["day_before"], values):
         name = ENTITY_TYPES.get(row.raw_type, row.raw_type)
         errors: Counter[str] = Counter()

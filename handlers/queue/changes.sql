@@ -76,6 +76,8 @@ FROM wanted
 JOIN tds_sync_queue q ON q.id = wanted.id
 LEFT JOIN hand ON hand.id = q.id
 LEFT JOIN runbook.worker w ON w.owner = coalesce(hand.owner, q.locked_by)
+-- A release's own test event is no traffic.
+WHERE q.source_entity_id <> CAST(:synthetic AS text)
 ORDER BY q.created_at, q.id;
 
 -- letters_of_before --
@@ -100,6 +102,7 @@ WITH came AS (
     FROM tds_sync_queue q
     WHERE q.created_at >= CAST(:until AS timestamptz) - interval '1 day'
       AND q.created_at < CAST(:until AS timestamptz)
+      AND q.source_entity_id <> CAST(:synthetic AS text)
     ORDER BY q.created_at DESC
     LIMIT CAST(:rows_max AS bigint)
 ), ended AS (

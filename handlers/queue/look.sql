@@ -11,11 +11,11 @@ WHERE q.id = ANY (CAST(:ids AS uuid[]))
 ORDER BY q.created_at, q.id;
 
 -- dead_letters --
--- All dead letters, oldest first, without their payloads.
+-- All dead letters, oldest first, without their payloads and without a release's own test events.
 SELECT q.id, q.entity_type::text AS raw_type, q.source_entity_id AS key, q.created_at, q.attempt_count AS attempts,
     q.error_code, q.error_message
 FROM tds_sync_queue q
-WHERE q.status = 'dead_letter'
+WHERE q.status = 'dead_letter' AND q.source_entity_id <> CAST(:synthetic AS text)
 ORDER BY q.created_at, q.id;
 
 -- counts --

@@ -13,7 +13,7 @@ from handlers.database.queries import queries
 from handlers.database.transaction import Bind, transaction
 from handlers.errors import Refused
 from handlers.queue import diagnose
-from handlers.queue.event import ENTITY_TYPES
+from handlers.queue.event import ENTITY_TYPES, SYNTHETIC_KEY
 from handlers.release.ledger import releases
 from handlers.release.phase import Release
 
@@ -87,4 +87,9 @@ def command(release: Release) -> str:
 async def _time_range(tx: AsyncConnection, release: Release) -> dict[str, object]:
     """When the workers of the release ran. Without a deploy *since* is NULL, and then no event matches."""
     time_range = (await tx.execute(SQL["time_range"], {"release_id": release.id})).one()
-    return {"release_id": release.id, "since": time_range.since, "until": time_range.until}
+    return {
+        "release_id": release.id,
+        "since": time_range.since,
+        "until": time_range.until,
+        "synthetic": SYNTHETIC_KEY,
+    }

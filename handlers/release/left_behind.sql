@@ -12,7 +12,7 @@ SELECT q.entity_type::text AS raw_type, q.error_code,
        regexp_replace(left(coalesce(q.error_message, ''), 300), '[0-9]+', '0', 'g') AS error,
        count(*) AS events, min(q.created_at) AS oldest_at
 FROM tds_sync_queue AS q
-WHERE q.status = 'dead_letter'
+WHERE q.status = 'dead_letter' AND q.source_entity_id <> CAST(:synthetic AS text)
   -- Twin of `ids`. The ERP's own workers may not write down when they started an event.
   AND (coalesce(q.started_at, q.created_at) >= CAST(:since AS timestamptz)
        AND coalesce(q.started_at, q.created_at) < coalesce(CAST(:until AS timestamptz), 'infinity')
@@ -27,7 +27,7 @@ GROUP BY 1, 2, 3 ORDER BY events DESC, 1, 2, 3 LIMIT 500;
 -- The same events, each.
 SELECT q.id
 FROM tds_sync_queue AS q
-WHERE q.status = 'dead_letter'
+WHERE q.status = 'dead_letter' AND q.source_entity_id <> CAST(:synthetic AS text)
   AND (coalesce(q.started_at, q.created_at) >= CAST(:since AS timestamptz)
        AND coalesce(q.started_at, q.created_at) < coalesce(CAST(:until AS timestamptz), 'infinity')
        AND NOT EXISTS (SELECT FROM runbook.release_event AS e WHERE e.release_id = :release_id AND e.event_id = q.id)

@@ -236,9 +236,13 @@ def steps(
         Phase.DEPLOYING: f"deploy {target} to {hosts}: stop the workers everywhere, change one host first, then "
         "the others",
         Phase.PROBING: f"probe: {environment.probe.consecutive} good answers in a row with {target} from each host",
-        Phase.CANARY: "canary: send one dead letter to the deployed workers and follow it until it settles",
+        Phase.CANARY: "canary: send one dead letter to the deployed workers and follow it until it settles"
+        if events
+        else "canary: no dead letter can be drained, so a synthetic event goes to the deployed workers",
         Phase.DRAINING: f"drain: redrive the other dead letters ({max(0, events - 1)}), one of each type first, "
-        "then growing batches; what fails again is set aside",
+        "then growing batches; what fails again is set aside"
+        if events > 1
+        else "drain: there is no other dead letter",
         Phase.WATCHING: f"watch: measure live traffic for {environment.watch.window_seconds / 60:g} min, every "
         f"{environment.watch.interval_seconds:g} s",
     }
