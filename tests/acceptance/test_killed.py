@@ -198,7 +198,7 @@ async def prefect_dies(place: Place, results: Results) -> None:
     results.snapshots["log"] = place.driver_log()
     where = ("-e", place.environment)
     await place.ledger.execute(BURY, 5)
-    results.note("drain", "--yes", await place.command("drain", *where, "--without-prefect", "--json"))
+    results.note("drain", await place.command("drain", "--yes", *where, "--without-prefect", "--json"))
     results.snapshots["drained by hand"] = await look(place)
     # A payload without a name or a price: no revision can apply it.
     await place.ledger.execute(BURY, 3)
@@ -206,7 +206,7 @@ async def prefect_dies(place: Place, results: Results) -> None:
         'UPDATE tds_sync_queue SET validated_payload = \'{"item": {"item_id": "1", "rate": "much"}}\''
         " WHERE status = 'dead_letter'"
     )
-    results.note("canary", "--yes", await place.command("canary", *where, "--without-prefect", "--json"))
+    results.note("canary", await place.command("canary", "--yes", *where, "--without-prefect", "--json"))
     results.snapshots["held"] = await look(place)
     results.note("abort", await place.command("abort", *where, "--reason", "a test", "--json"))
     text = place.target.environment_path.read_text(encoding="utf-8")
@@ -215,7 +215,7 @@ async def prefect_dies(place: Place, results: Results) -> None:
         text.replace("[watch]\n", "[watch]\nwindow_seconds = 3\ninterval_seconds = 1\n"), encoding="utf-8"
     )
     results.note(
-        "watch", "--yes", await place.command("watch", "-e", str(short), "--without-prefect", "--json")
+        "watch", await place.command("watch", "--yes", "-e", str(short), "--without-prefect", "--json")
     )
     results.snapshots["hosts"] = set((await place.running()).values())
 
