@@ -15,9 +15,10 @@ from tasks.tools import tools
 async def take(run: Release) -> Taken | None:
     """Take what is due. It stays due where that fails: who comes the next minute tries again."""
     async with tools(run) as core:
-        return await guard.take(core, run, _write_report)
+        return await guard.take(core, run, write_report)
 
 
-async def _write_report(core: Core, run: Release) -> str:
+async def write_report(core: Core, run: Release) -> str:
+    """Write the report of the release anew, and say where it is."""
     paths = await gather.write(core, run)
     return f"the report of the whole guard: {paths['html']}"

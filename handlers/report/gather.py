@@ -30,6 +30,7 @@ from handlers.release.ledger.records import files, record_file, stretches
 from handlers.release.phase import Phase, Release, exit_code
 from handlers.report import hosts_now, sections, verdict
 from handlers.report.files import folder_of, keep
+from handlers.report.guard_part import guard_part
 from handlers.report.render import as_html, as_markdown
 from handlers.report.sections import Span
 from handlers.report.verdict import HostState
@@ -121,6 +122,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "dead_letters": letters,
             "left_behind": {"kinds": view.left_behind, "command": left_behind.command(current)},
             "before_after": _before_after(plan.day_before, place),
+            "guard": await guard_part(tx, current),
             "log_errors": log_errors,
             "around": view.around,
             "judgements": await stretches(tx, current),

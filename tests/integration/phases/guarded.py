@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.core import Clock, Core
+from handlers.gate.day_before import DayBefore
 from handlers.phases import guard
 from handlers.phases.guard import Taken
 from handlers.release.ledger import guards, releases
@@ -82,12 +83,12 @@ class Guarded:
 
 @asynccontextmanager
 async def guarded(
-    folder: Path, database_url: str, engine: AsyncEngine, *, more: str = "", after: str = ""
+    folder: Path, database_url: str, engine: AsyncEngine, *, after: str = "", before: DayBefore | None = None
 ) -> AsyncIterator[Guarded]:
     """A release that has just succeeded, and nobody has its lock."""
     await before_hours_pass(database_url)
     await engine.dispose()
-    async with looked_at(folder, database_url, more=more, after=after) as (core, run, looker):
+    async with looked_at(folder, database_url, after=after, before=before) as (core, run, looker):
         await looker.look(core, run, left=0)
         run = await releases.enter(core.database, run, Phase.SUCCEEDED, verdict=Verdict.PASS, sentence="good")
         yield Guarded(core=core, run=run, engine=engine, url=database_url)

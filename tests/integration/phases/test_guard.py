@@ -13,15 +13,18 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from handlers.errors import DatabaseDown, LockLost, Refused
+from handlers.gate.day_before import DayBefore, TypeBefore
 from handlers.gate.values import Finding
 from handlers.phases import guard
 from handlers.release import due, lock
 from handlers.release.ledger import guards, releases
 from handlers.release.ledger.guards import Kind
+from handlers.release.ledger.records import files
 from handlers.release.phase import Phase
 from handlers.status import snapshot
 from handlers.status.lines import lines
 from handlers.status.view import StepState
+from tasks import guard as tasks_guard
 from tests.integration.phases.guarded import guarded
 from tests.integration.release.steps import begun, deploying, locked
 
@@ -409,3 +412,31 @@ async def test_the_status_says_when_the_next_check_is_and_when_nobody_takes_them
     assert steps[3].sentence.startswith("nobody takes the checks: 4 overdue since ")
     assert steps[5].sentence == "stopped by ops-b: enough"
     assert any("[next]    guard" in line for line in lines(taken))
+
+
+async def test_the_report_at_the_end_has_every_check_and_the_day_before(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """Written by the real writer, over the whole day, as a person reads it."""
+    day = DayBefore(units=40, ok=0.975, types={"Product": TypeBefore(units=40, ok=0.975)})
+    reports = f'[reports]\ndirectory = "{tmp_path}/reports"\n'
+    async with guarded(tmp_path, database_url, engine, before=day, after=reports) as place:
+        for hours in (1, 23, 24):
+            await place.at(hours=hours, minutes=1)
+            await place.work(8)
+            await guard.take(place.core, place.run, tasks_guard.write_report)
+        [file] = [each for each in await files(engine, place.run) if each.path.endswith("report.json")]
+        report = json.loads(Path(file.path).read_text(encoding="utf-8"))
+        page = Path(file.path).with_suffix(".html").read_text(encoding="utf-8")
+        checks = await place.checks()
+    assert checks[-1].sentence.startswith("the report of the whole guard: ")
+    assert [check["finding"] for check in report["guard"]["checks"]] == [
+        "INCONCLUSIVE",
+        "INCONCLUSIVE",
+        "HEALTHY",
+    ]
+    assert report["guard"]["skipped"] == 41
+    [product] = [row for row in report["before_after"] if row["entity"] == "Product"]
+    assert (product["before_events"], product["before_percent"]) == (40, 97.5)
+    assert (product["after_events"], product["after_percent"]) == (24, 100.0)
+    assert "<h2>The hours after</h2>" in page
