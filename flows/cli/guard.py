@@ -28,9 +28,11 @@ from handlers.environment.last_good import last_good, names
 from handlers.environment.model import Environment
 from handlers.errors import ExitCode, Refused, RunbookError
 from handlers.gate.values import Finding
+from handlers.phases import guard
 from handlers.release.ledger import guards, releases
 from handlers.release.ledger.guards import Check, Guard
 from handlers.release.phase import Phase
+from tasks.tools import tools
 
 
 @app.command("guard")
@@ -129,15 +131,20 @@ async def _take_in(
     nothing = Result(environment=name, exit_code=ExitCode.GOOD, sentence="no check is due")
     if not await migrate.upgrade_existing(database):
         return nothing
-    due = await guards.due(database, name)
-    if not due:
+    guarded = await guards.open_guards(database, name)
+    for id_, is_due in guarded.items():
+        if not is_due and settings.upstream is not None:
+            run = await releases.get(database, id_)
+            async with tools(run) as core:
+                await guard.ask_upstream(core, run)
+    if not any(guarded.values()):
         return nothing
     # Imported here: a timer calls this command each minute, and Prefect takes longer to import than it has to do.
-    from tasks import guard
+    from tasks.guard import take
 
     result = nothing
-    for id_ in due:
-        taken = await guard.take(await releases.get(database, id_))
+    for id_ in (id_ for id_, is_due in guarded.items() if is_due):
+        taken = await take(await releases.get(database, id_))
         if taken is None:
             continue
         if taken.release.phase is Phase.ROLLING_BACK:
@@ -155,15 +162,15 @@ async def _take_in(
 
 
 async def _show(database: AsyncEngine, release: str, options: RunOptions) -> int:
-    guard = await guards.get(database, release)
-    if guard is None:
+    found = await guards.get(database, release)
+    if found is None:
         raise Refused(f"release {release} has no guard: only a deploy that succeeds gets one")
     checks = await guards.checks(database, release)
     if options.json:
-        print_json({"guard": guard, "checks": checks, "exit_code": 0})
+        print_json({"guard": found, "checks": checks, "exit_code": 0})
         return ExitCode.GOOD
     out = console(plain=options.plain)
-    out.print(f"release {release}: {_head(guard)}")
+    out.print(f"release {release}: {_head(found)}")
     for check in checks:
         out.print(_line(check))
     return ExitCode.GOOD

@@ -97,6 +97,18 @@ async def take(core: Core, run: Release, write_report: WriteReport) -> Taken | N
             await guards.free(core.database, claim)
 
 
+async def ask_upstream(core: Core, run: Release) -> None:
+    """Ask whether the upstream answers, between two checks: the next one must know of an outage that is over."""
+    if core.environment.upstream is None:
+        return
+    state = await surroundings.begin(core, run)
+    # Only the upstream: the hosts are looked at by the checks.
+    seen = await surroundings.look(core, run, replace(state, measured_at=await clock.now(core.database)))
+    for around in seen.pages:
+        page(run, around.sentence)
+    await surroundings.keep(core, run, seen)
+
+
 async def _look(core: Core, run: Release, claim: Claim) -> Taken | None:
     """The newest look that is due, for all of them."""
     run = await releases.get(core.database, run.id)

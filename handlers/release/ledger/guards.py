@@ -184,10 +184,11 @@ async def checks(bind: Bind, release_id: str) -> list[Check]:
         return [Check.from_row(row) for row in rows]
 
 
-async def due(bind: Bind, environment: str) -> list[str]:
-    """The ids of the releases of an environment that have a check due, the oldest first."""
+async def open_guards(bind: Bind, environment: str) -> dict[str, bool]:
+    """The guarded releases of an environment, the oldest first, and whether a check of each is due."""
     async with transaction(bind) as tx:
-        return list((await tx.execute(SQL["due"], {"environment": environment})).scalars())
+        rows = await tx.execute(SQL["open"], {"environment": environment})
+        return {row.release_id: row.is_due for row in rows}
 
 
 async def claim(bind: Bind, release_id: str, *, by: str, seconds: float = CLAIM_SECONDS) -> Claim | None:

@@ -68,12 +68,13 @@ SELECT release_id FROM runbook.guard WHERE environment = :environment ORDER BY b
 SELECT id, release_id, number, kind, due_at, taken_at, skipped, finding::text, sentence, measurements::text
 FROM runbook.guard_check WHERE release_id = :release_id ORDER BY number;
 
--- due --
--- The releases of an environment with a check that is due.
-SELECT g.release_id FROM runbook.guard g
+-- open --
+-- The guarded releases of an environment, and whether a check of each is due.
+SELECT g.release_id, EXISTS (
+    SELECT FROM runbook.guard_check c
+    WHERE c.release_id = g.release_id AND c.taken_at IS NULL AND c.due_at <= clock_timestamp()) AS is_due
+FROM runbook.guard g
 WHERE g.environment = :environment AND g.ended_at IS NULL
-  AND EXISTS (SELECT FROM runbook.guard_check c
-              WHERE c.release_id = g.release_id AND c.taken_at IS NULL AND c.due_at <= clock_timestamp())
 ORDER BY g.begun_at;
 
 -- claim --

@@ -25,6 +25,7 @@ from handlers.status import snapshot
 from handlers.status.lines import lines
 from handlers.status.view import StepState
 from tasks import guard as tasks_guard
+from tests.integration.host.upstreams import upstream_server
 from tests.integration.phases.guarded import guarded
 from tests.integration.release.steps import begun, deploying, locked
 
@@ -223,7 +224,7 @@ async def test_a_newer_release_that_changes_hosts_ends_the_guard(
         ended = await guards.get(engine, place.run.id)
         await place.at(minutes=11)
         assert await place.take() is None
-        assert await guards.due(engine, "looked") == []
+        assert await guards.open_guards(engine, "looked") == {}
     assert ended is not None
     assert ended.ended == f"release {newer.id} has changed the hosts"
 
@@ -440,3 +441,22 @@ async def test_the_report_at_the_end_has_every_check_and_the_day_before(
     assert (product["before_events"], product["before_percent"]) == (40, 97.5)
     assert (product["after_events"], product["after_percent"]) == (24, 100.0)
     assert "<h2>The hours after</h2>" in page
+
+
+async def test_an_outage_of_the_upstream_between_two_checks_takes_nothing_back(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """It came and went in the minutes between: who comes each minute has asked, and the check knows of it."""
+    async with upstream_server(503) as server:
+        upstream = f'[upstream]\nurl = "{server.url}"\ninterval_seconds = 0.001\nfailures = 1\n'
+        async with guarded(tmp_path, database_url, engine, after=upstream) as place:
+            await place.at(minutes=2)
+            await guard.ask_upstream(place.core, place.run)
+            await place.fail(12)
+            await place.at(minutes=3)
+            server.statuses = [200]
+            await guard.ask_upstream(place.core, place.run)
+            await place.at(minutes=6)
+            assert (taken := await place.take()) is not None
+            assert (await place.now()).phase is Phase.SUCCEEDED
+    assert taken.finding is not Finding.UNHEALTHY
