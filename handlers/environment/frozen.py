@@ -20,9 +20,9 @@ from handlers.errors import ConfigError
 Settings = Mapping[str, Any]
 """The sections of an environment file as JSON values, with the defaults filled in."""
 
-NOT_FROZEN = frozenset({"name", "database", "reports", "zoho"})
-"""How the ledger is found, where our files go, and the sync, which is no part of a release: as the file says now. Every
-other section is frozen."""
+NOT_FROZEN = frozenset({"name", "database", "reports", "zoho", "notify"})
+"""How the ledger is found, where our files go, the sync, which is no part of a release, and who is told: as the file
+says now. Every other section is frozen."""
 SHOWN_MAX = 120
 
 
@@ -63,7 +63,7 @@ def _whole(environment: Environment) -> dict[str, Any]:
 
 def _environment(values: Settings, now: Environment, source: str, *, context: dict[str, bool]) -> Environment:
     """*values* as an environment. A key that only a newer program knows is left out, as in every stored value."""
-    own = {"name": now.name, "database": now.database, "reports": now.reports, "zoho": now.zoho}
+    own = {name: getattr(now, name) for name in NOT_FROZEN}
     whole = json.loads(json.dumps({key: value for key, value in values.items() if key not in NOT_FROZEN}))
     try:
         return Environment.model_validate(whole | own, context=context)

@@ -13,6 +13,7 @@ from handlers.environment.around import Machine, Upstream
 from handlers.environment.bars import Bars
 from handlers.environment.day_after import Guard
 from handlers.environment.jump import jumps
+from handlers.environment.notification import Notify
 from handlers.environment.references import Local, Secret, resolved
 from handlers.environment.section import Seconds, Section, is_a_web_address
 from handlers.environment.zoho import Zoho
@@ -262,7 +263,12 @@ class Environment(Section):
     zoho: Zoho | None = None
     """Without it there is no sync."""
     guard: Guard = Guard()
+    notify: Notify = Notify()
     reports: Reports = Reports()
+
+    def report_folder(self, release_id: str) -> Path:
+        """The folder of a release's evidence and report. Releases of two environments may have the same id."""
+        return self.reports.directory / self.name / release_id
 
     @model_validator(mode="after")
     def _hosts_differ(self) -> Self:

@@ -88,6 +88,14 @@ def _reference(value: object, info: ValidationInfo) -> object:
     return Reference(reference)
 
 
+def _later_reference(value: object) -> object:
+    """A reference that is resolved when it is used."""
+    if value is None or isinstance(value, Reference):
+        return value
+    kind, where = _parts(value)
+    return Reference(f"file:{_anchored(where)}" if kind == "file" else f"{kind}:{where}")
+
+
 class LocalPath(PosixPath):
     """A path on this machine, with its form in the file: `~` is the home of whoever runs the release."""
 
@@ -111,6 +119,12 @@ Secret = Annotated[
     BeforeValidator(_reference),
     PlainSerializer(lambda secret: secret.reference, return_type=str),
 ]
+LaterSecret = Annotated[
+    Reference,
+    BeforeValidator(_later_reference),
+    PlainSerializer(lambda secret: secret.reference, return_type=str),
+]
+"""A secret that is resolved only when it is used. Without it an environment file is good all the same."""
 Local = Annotated[
     Path,
     AfterValidator(_local),

@@ -67,7 +67,8 @@ async def environment_of(release: Release) -> Environment:
             now = now.model_copy(update={"database": known.database})
     if known.environment is None:
         return now
-    return known.environment.model_copy(update={"database": now.database, "reports": now.reports})
+    as_now = {"database": now.database, "reports": now.reports, "notify": now.notify}
+    return known.environment.model_copy(update=as_now)
 
 
 async def without_ledger(environment: str, release: str = "") -> Environment:

@@ -12,7 +12,7 @@ from handlers.state_folder import STATE, private_folder
 
 def folder_of(environment: Environment, release_id: str) -> Path:
     """The folder of a release's evidence and report. Releases of two environments may have the same id."""
-    return environment.reports.directory / environment.name / release_id
+    return environment.report_folder(release_id)
 
 
 def write_private(path: Path, text: str) -> str:

@@ -18,7 +18,7 @@ from handlers.database.queries import queries
 from handlers.database.transaction import Bind, transaction
 from handlers.errors import LockLost, Refused
 from handlers.release import lock
-from handlers.release.ledger import guards
+from handlers.release.ledger import guards, outbox
 from handlers.release.note import PhaseNote
 from handlers.release.phase import FINISHED, LIVE, NEXT, Phase, Release, Verdict
 from handlers.release.planned import Plan
@@ -164,6 +164,7 @@ async def enter(
         )
         await tx.execute(SQL["open_phase"], {"release_id": release.id, "phase": to})
         await guards.follow(tx, release.phase, moved)
+        await outbox.follow(tx, release.phase, moved, note or PhaseNote())
         if release.token is not None and to in FINISHED | {Phase.HELD}:
             await lock.free(tx, release.environment, release.token)
         return moved
