@@ -20,6 +20,7 @@ from flows.drain import drain_all
 from flows.ending import CANCELLED_ON_PAGE, as_state, work
 from flows.rollback import undo
 from flows.surroundings import looked_around
+from flows.telling import telling
 from flows.watch import watch_window
 from handlers.errors import (
     LEDGER_AWAY,
@@ -104,7 +105,7 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
     *because* says who or what continues it.
     """
     is_new = run.phase in _NOT_STARTED
-    async with _locked(run, take_over) as locked:
+    async with telling(run.environment), _locked(run, take_over) as locked:
         run = await _begin(locked, because or "resumed by the operator")
         if run.phase is Phase.REFUSED:
             return run

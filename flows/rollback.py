@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 
 from flows.announce import announce
 from flows.ending import as_state, work
+from flows.telling import telling
 from flows.way_back import until_back
 from handlers.errors import LEDGER_AWAY, LockLost, RunbookError
 from handlers.host.way_back import HostReturn
@@ -58,7 +59,7 @@ async def roll_back(
 ) -> Release:
     """Roll back the live, held or newest finished release. Raises Refused when there is none to roll back."""
     run = await back.candidate(environment, by=requested_by)
-    async with held(run, take_over=take_over) as run:
+    async with telling(environment), held(run, take_over=take_over) as run:
         if run.phase is not Phase.ROLLING_BACK:
             request = Conclusion(
                 verdict=Verdict.FAIL,

@@ -31,6 +31,7 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
         "report": "write a release's verification report again",
         "explain": "print the arithmetic of each decision",
         "replay": "judge a release again, or a file of events; other numbers: what if",
+        "notify": "send what people should hear of, list it, test the addresses",
         "doctor": "list problems of the schema, the queue and the locks",
     },
     "One phase, with the revision that runs now": {
@@ -58,6 +59,7 @@ MODULES = {
     "examine": ("check", "report", "doctor"),
     "explain": ("explain", "replay"),
     "guard": ("guard",),
+    "notify": ("notify",),
     "queue": ("queue",),
     "rehearse": ("rehearse",),
     "release": ("plan", "release", "canary", "drain", "watch"),
@@ -132,6 +134,8 @@ queue_app = typer.Typer(
 )
 db_app = typer.Typer(help="Migrate the ledger's schema, and add to the ERP's tables.", no_args_is_help=True)
 sync_app = typer.Typer(help="Bring the tables up to date from Zoho, without webhooks.", no_args_is_help=True)
+notify_app = typer.Typer(help="Send what people should hear of, list it, and test the addresses.")
 app.add_typer(queue_app, name="queue")
+app.add_typer(notify_app, name="notify")
 app.add_typer(sync_app, name="sync")
 app.add_typer(db_app, name="db")
