@@ -113,6 +113,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
                 left_behind=left_behind.command(current) if view.left_behind else "",
                 quarantined=any(each["revision"] == current.to_revision for each in place["quarantined"]),
                 verification=place["verification"],
+                can_sync=core.environment.zoho is not None,
             ),
             "commits": plan.commits,
             "hosts": view.hosts,

@@ -119,8 +119,12 @@ def next_steps(
     left_behind: str,
     quarantined: bool,
     verification: Verification,
+    can_sync: bool = False,
 ) -> list[str]:
-    """What a person can type after a release, the most useful first. *need* is what the status view asks for."""
+    """What a person can type after a release, the most useful first. *need* is what the status view asks for.
+
+    *can_sync*: the environment says how its source is read.
+    """
     name, steps = release.environment, []
     if need:
         steps.append(need)
@@ -129,6 +133,8 @@ def next_steps(
             steps.append(f"runbook explain -e {name} -r {release.id} – the arithmetic of the decision")
             if left_behind:
                 steps.append(f"{left_behind} – the live events that died under the rolled-back revision")
+            if can_sync:
+                steps.append(f"runbook sync incremental -e {name} – to bring the tables up to date from Zoho")
             if quarantined:
                 steps.append(
                     f"runbook lift -e {name} {short(release.to_revision)} – only when its fault is understood"

@@ -14,9 +14,10 @@ class Pace:
     def __init__(self, *, calls_per_minute: int, calls_at_once: int) -> None:
         self._spacing = 60.0 / calls_per_minute
         self._at_once = calls_at_once
-        self._running = 0
+        self._turns = asyncio.Semaphore(calls_at_once)
+        self._surplus = 0
+        """So many turns end without another one in their place."""
         self._next = 0.0
-        self._changed = asyncio.Condition()
 
     @property
     def at_once(self) -> int:
@@ -29,14 +30,14 @@ class Pace:
 
     def narrow(self) -> None:
         """Half as many calls at once, down to one."""
-        self._at_once = max(1, self._at_once // 2)
+        fewer = max(1, self._at_once // 2)
+        self._surplus += self._at_once - fewer
+        self._at_once = fewer
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait until a call may begin; it ends with the block."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._running < self._at_once)
-            self._running += 1
+        await self._turns.acquire()
         try:
             # Looked at again after each sleep: meanwhile the source may have asked to wait.
             while (seconds := self._next - monotonic()) > 0:  # noqa: ASYNC110  A time is waited for, no event.
@@ -44,6 +45,7 @@ class Pace:
             self._next = max(self._next, monotonic()) + self._spacing
             yield
         finally:
-            async with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
+            if self._surplus:
+                self._surplus -= 1
+            else:
+                self._turns.release()

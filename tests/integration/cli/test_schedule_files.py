@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -88,6 +89,34 @@ def test_the_line_for_cron_looks_at_its_environment(tmp_path: Path, database_url
     done = run_in(tmp_path, line_of_cron(name), database_url)
     assert done.returncode == 0, done.stderr
     assert f"production: {NAMES[name]}" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_the_command_of_a_sync_says_what_it_lacks(tmp_path: Path, database_url: str) -> None:
+    """ExecStart in an environment that cannot be synced: one sentence, and an exit code that is no failure."""
+    service = unit(DEPLOY / "tds-runbook-sync-full@.service")["Service"]
+    done = run_in(tmp_path, service["ExecStart"].replace("%i", "production"), database_url)
+    assert f"{done.returncode}" in service["SuccessExitStatus"].split(), done.stderr
+    assert "production has no table [zoho]" in done.stderr
+
+
+def test_schedules_and_timers_of_syncs_agree() -> None:
+    """Daily at 02:00, hourly, and every 15 minutes, in the time of Baghdad."""
+    deployed = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    schedules = {
+        item["parameters"]["kind"]: item["schedules"][0]
+        for item in deployed
+        if item["entrypoint"] == "flows.sync.sync" and "schedules" in item
+    }
+    assert {kind: schedule["cron"] for kind, schedule in schedules.items()} == {
+        "full": "0 2 * * *",
+        "incremental": "7 * * * *",
+        "stock": "*/15 * * * *",
+    }
+    assert {schedule["timezone"] for schedule in schedules.values()} == {"Asia/Baghdad"}
+    for kind, time in {"full": "*-*-* 02:00 Asia/Baghdad", "incremental": "*:07", "stock": "*:0/15"}.items():
+        assert unit(DEPLOY / f"tds-runbook-sync-{kind}@.timer")["Timer"]["OnCalendar"] == time
+        command = unit(DEPLOY / f"tds-runbook-sync-{kind}@.service")["Service"]["ExecStart"]
+        assert command.endswith(f"runbook sync {kind} --plain -e %i")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")

@@ -140,3 +140,28 @@ def test_a_quarantined_revision_and_letters_left_behind_are_named_after_a_rollba
         "runbook drain -e shop --left-by 2026-11-29.1",
         "runbook lift -e shop bbbbbbb",
     ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "offered"),
+    [
+        (Phase.ROLLED_BACK, True),
+        (Phase.ROLLBACK_FAILED, True),
+        (Phase.SUCCEEDED, False),
+        (Phase.HELD, False),
+    ],
+)
+def test_a_sync_is_offered_after_a_rollback(phase: Phase, offered: bool) -> None:
+    """The fallback: the tables are brought up to date without webhooks, where the source can be read."""
+    for can_sync in (True, False):
+        steps = next_steps(
+            release(phase),
+            need="",
+            left=0,
+            left_behind="",
+            quarantined=False,
+            verification=verify("shop", GOOD, HOSTS),
+            can_sync=can_sync,
+        )
+        line = "runbook sync incremental -e shop – to bring the tables up to date from Zoho"
+        assert (line in steps) == (offered and can_sync)
