@@ -29,6 +29,10 @@ async def _silent(tx: AsyncConnection, environment: Environment) -> Measurement:
     if not row.known:
         sentence = "no worker sends a heartbeat here: the ERP's own do not"
         return no_data("silent_workers", sentence, bar=bar)
+    if not row.running:
+        # After a rollback the ERP's own may be at work again.
+        sentence = "every worker that sent heartbeats has stopped properly; others send none"
+        return no_data("silent_workers", sentence, bar=bar)
     if not row.alive and environment.execution == "workers" and bar is not None:
         sentence = f"no worker is alive, {row.silent} fell silent in the last day"
         return Measurement(

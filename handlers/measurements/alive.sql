@@ -1,6 +1,7 @@
 -- workers --
 -- The workers of the last day: alive, or silent though they did not stop properly.
-SELECT count(*) FILTER (WHERE w.beat_at >= clock_timestamp() - interval '15 seconds') AS alive,
+SELECT count(*) AS running,
+    count(*) FILTER (WHERE w.beat_at >= clock_timestamp() - interval '15 seconds') AS alive,
     count(*) FILTER (WHERE w.beat_at < clock_timestamp() - interval '2 minutes') AS silent,
     (array_agg(w.owner ORDER BY w.beat_at DESC) FILTER (WHERE w.beat_at < clock_timestamp() - interval '2 minutes'))[1]
         AS newest_silent,

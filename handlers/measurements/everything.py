@@ -125,14 +125,18 @@ async def _begin(
         records = await releases.phase_records(tx, release)
         deploys = [record.started_at for record in records if record.phase is Phase.DEPLOYING]
         deployed_at = min(deploys, default=release.created_at)
+        back = [record.started_at for record in records if record.phase is Phase.ROLLING_BACK]
+        if since is None and release.phase is Phase.ROLLED_BACK and back:
+            # What the revision did that was left says nothing about the one that runs now.
+            since = max(back)
         kept = [record.note.around["state"] for record in records if record.note.around]
-        logs = LogState(deployed_at=deployed_at)
+        logs = LogState(deployed_at=since or deployed_at)
         if kept and since is None:
             try:
                 logs = LogState.from_json(kept[-1]["logs"])
             except (KeyError, TypeError, ValueError):
                 # Another version's: the logs are read anew.
-                logs = LogState(deployed_at=deployed_at)
+                logs = LogState(deployed_at=since or deployed_at)
         before = (await releases.plan(tx, release.id)).day_before or DayBefore()
         return _Beginning(at=at, since=since or deployed_at, logs=logs, before=before)
 

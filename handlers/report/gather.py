@@ -26,9 +26,9 @@ from handlers.measurements.everything import Survey
 from handlers.measurements.measurement import State
 from handlers.release import left_behind
 from handlers.release.ledger import intents, releases
-from handlers.release.ledger.records import files, record_file, stretches
+from handlers.release.ledger.records import files, judgements, record_file, stretches
 from handlers.release.phase import Phase, Release, exit_code
-from handlers.report import hosts_now, sections, verdict
+from handlers.report import hosts_now, sections, sums, verdict
 from handlers.report.files import folder_of, keep
 from handlers.report.guard_part import guard_part
 from handlers.report.render import as_html, as_markdown
@@ -98,6 +98,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
     async with transaction(core.database) as tx:
         plan = await releases.plan(tx, current.id)
         letters = await sections.dead_letters(tx, current)
+        judged = await judgements(tx, current)
         report = place | {
             "written_at": view.at,
             "release": current,
@@ -127,6 +128,7 @@ async def gather(core: Core, release: Release) -> dict[str, Any]:
             "log_errors": log_errors,
             "around": view.around,
             "judgements": await stretches(tx, current),
+            "sums": await asyncio.to_thread(sums.of_decisions, judged),
             "operations": [_operation(operation) for operation in await intents.operations(tx, current)],
             "files": [
                 {"path": _relative(core, current, file.path), "sha256": file.sha256}

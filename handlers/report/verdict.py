@@ -56,7 +56,8 @@ def verify(environment: str, checks: Sequence[Measurement], hosts: Sequence[Host
     sick = [host for host in hosts if host.answered and host.problem]
     silent = [host for host in hosts if not host.answered]
     revisions = {host.revision for host in hosts if host.answered and host.revision}
-    bad = [f"{each.key}: {each.sentence}" for each in broken]
+    # Soon after a deploy the hour and the day are the same window, and say the same.
+    bad = list({each.sentence: f"{each.key}: {each.sentence}" for each in reversed(broken)}.values())[::-1]
     bad += [f"host {host.name}: {host.problem}" for host in sick]
     if len(revisions) > 1:
         bad.append(f"the hosts run {len(revisions)} revisions: {', '.join(sorted(map(str, revisions)))}")
@@ -130,14 +131,14 @@ def next_steps(
         steps.append(need)
     match release.phase:
         case Phase.ROLLED_BACK | Phase.ROLLBACK_FAILED:
-            steps.append(f"runbook explain -e {name} -r {release.id} – the arithmetic of the decision")
+            steps.append(f"runbook explain -e {name} {release.id} – the arithmetic of the decision")
             if left_behind:
                 steps.append(f"{left_behind} – the live events that died under the rolled-back revision")
             if can_sync:
                 steps.append(f"runbook sync incremental -e {name} – to bring the tables up to date from Zoho")
             if quarantined:
                 steps.append(
-                    f"runbook lift -e {name} {short(release.to_revision)} – only when its fault is understood"
+                    f"runbook lift -e {name} {short(release.to_revision)} --by NAME – only when its fault is understood"
                 )
         case Phase.SUCCEEDED if left:
             steps.append(f"runbook drain -e {name} – {left} of the planned dead letters are still there")

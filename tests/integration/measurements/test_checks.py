@@ -263,13 +263,14 @@ VALUES ('worker {name}', 'web-1', 1, 'abc', now() - interval '{age} s', {stopped
         ([("1", "NULL"), ("200000", "NULL")], State.GOOD),
         # A backlog that nobody takes from does not fail by itself.
         ([("60", "NULL")], State.BROKEN),
-        ([("300", "now()")], State.BROKEN),
+        # After a rollback the ERP's own workers may be at work, and they send none.
+        ([("300", "now()")], State.NO_DATA),
     ],
 )
 async def test_a_worker_that_fell_silent_and_no_worker_at_all_are_broken(
     core: Core, engine: AsyncEngine, beats: list[tuple[str, str]], state: State
 ) -> None:
-    """One that stopped properly is not missed, unless it was the last."""
+    """One that stopped properly is not missed."""
     async with engine.begin() as tx:
         for number, (age, stopped) in enumerate(beats):
             await tx.exec_driver_sql(WORKER.format(name=number, age=age, stopped=stopped))

@@ -373,6 +373,49 @@ async def test_the_same_report_reads_the_same(core: Core) -> None:
     assert release.id in as_html(stored)
 
 
+async def test_the_report_begins_with_its_verdict_and_what_to_type(core: Core) -> None:
+    """Whoever was not there reads no further than the first screen."""
+    release, _ = await rolled_back(core)
+    release = await releases.enter(core.database, release, Phase.ROLLED_BACK, verdict=Verdict.PASS)
+    written = await write(core, release)
+    lines = [line for line in written["md"].read_text(encoding="utf-8").splitlines() if line]
+    assert lines[0] == f"# Release {release.id} in staging: rolled back"
+    next_ = lines.index("## What to do next")
+    assert next_ < 5
+    assert lines[next_ + 1].startswith(f"- runbook explain -e staging {release.id}")
+    page = written["html"].read_text(encoding="utf-8")
+    assert page.index("What to do next") < page.index("<h2>")
+
+
+async def test_the_report_has_the_sums_of_the_decision(core: Core) -> None:
+    """Line by line, as `runbook explain` prints them."""
+    release, _ = await rolled_back(core)
+    report = await gather(core, release)
+    assert report["sums"][-1]["sentence"] == report["judgements"][-1]["sentence"]
+    assert report["sums"][-1]["lines"]
+
+
+async def test_after_a_rollback_the_place_is_judged_by_what_came_since(core: Core) -> None:
+    """The revision that was left is no evidence about the one that runs."""
+    release, _ = await rolled_back(core)
+    dead = await event(core.database, EntityType.PRODUCT, "99", "dead_letter", error="boom")
+    earlier = "now() - interval '{} s'"
+    async with core.database.begin() as tx:
+        await tx.exec_driver_sql(
+            f"UPDATE tds_sync_queue SET created_at = {earlier.format(90)}, started_at = {earlier.format(60)}"
+            f" WHERE id = '{dead}'"
+        )
+        await tx.exec_driver_sql(
+            f"UPDATE runbook.phase_record SET started_at = {earlier.format(120)} WHERE phase = 'deploying'"
+        )
+    before = {check["name"]: check for check in (await gather(core, release))["checks"]}
+    assert before["dead_letters_24h"]["value"] >= 1
+    back = await releases.enter(core.database, release, Phase.ROLLED_BACK, verdict=Verdict.PASS)
+    after = {check["name"]: check for check in (await gather(core, back))["checks"]}
+    assert after["dead_letters_24h"]["value"] == 0
+    assert after["success_24h"]["state"] == "no data"
+
+
 @pytest.mark.parametrize(
     ("given", "masked"),
     [

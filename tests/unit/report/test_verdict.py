@@ -111,7 +111,7 @@ def release(phase: Phase) -> Release:
     [
         (Phase.SUCCEEDED, {}, None),
         (Phase.SUCCEEDED, {"left": 3}, "runbook drain -e shop – 3 of the planned"),
-        (Phase.ROLLED_BACK, {}, "runbook explain -e shop -r 2026-11-29.1"),
+        (Phase.ROLLED_BACK, {}, "runbook explain -e shop 2026-11-29.1"),
         (Phase.ROLLBACK_FAILED, {"need": "a person looks at the hosts"}, "a person looks at the hosts"),
         (Phase.HELD, {"need": "a person decides: `runbook resume`"}, "a person decides"),
     ],
@@ -136,9 +136,9 @@ def test_a_quarantined_revision_and_letters_left_behind_are_named_after_a_rollba
         verification=verify("shop", GOOD, HOSTS),
     )
     assert [step.partition(" –")[0] for step in steps] == [
-        "runbook explain -e shop -r 2026-11-29.1",
+        "runbook explain -e shop 2026-11-29.1",
         "runbook drain -e shop --left-by 2026-11-29.1",
-        "runbook lift -e shop bbbbbbb",
+        "runbook lift -e shop bbbbbbb --by NAME",
     ]
 
 
