@@ -40,7 +40,7 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
         "watch": "watch live traffic for the environment's window",
     },
     "Queue and database": {
-        "queue": "count the queue, throttle it, try a payload",
+        "queue": "show, list and throttle the queue; try a payload",
         "db": "migrate the ledger's schema, add to the ERP's tables",
         "sync": "bring the tables up to date from Zoho, without webhooks",
     },
@@ -59,6 +59,7 @@ MODULES = {
     "examine": ("check", "report", "doctor"),
     "explain": ("explain", "replay"),
     "guard": ("guard",),
+    "look": ("queue",),
     "notify": ("notify",),
     "queue": ("queue",),
     "rehearse": ("rehearse",),
@@ -130,7 +131,7 @@ def _common(
 
 
 queue_app = typer.Typer(
-    help="Count the webhook queue, throttle it, or try a payload on the core.", no_args_is_help=True
+    help="Show or list the webhook queue, throttle it, or try a payload on the core.", no_args_is_help=True
 )
 db_app = typer.Typer(help="Migrate the ledger's schema, and add to the ERP's tables.", no_args_is_help=True)
 sync_app = typer.Typer(help="Bring the tables up to date from Zoho, without webhooks.", no_args_is_help=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import re
@@ -12,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from handlers.errors import Refused
-from handlers.queue.event import EntityType
+from handlers.queue.event import EntityType, Status
 
 EnvironmentOption = Annotated[
     str,
@@ -61,6 +62,18 @@ TakeOverOption = Annotated[
 ]
 
 
+SinceOption = Annotated[
+    str,
+    typer.Option(
+        "--since",
+        help="How far back: 90s, 30m, 1h, 7d; at most 31d.",
+        show_default=False,
+    ),
+]
+HostOption = Annotated[
+    list[str] | None,
+    typer.Option("--host", help="Only this host; may be repeated. Default: all.", show_default=False),
+]
 UseFileOption = Annotated[
     bool,
     typer.Option(
@@ -126,19 +139,19 @@ def _options(group: Any) -> list[inspect.Parameter]:
     ]
 
 
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|day|days)", re.IGNORECASE)
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|day|days)", re.IGNORECASE | re.ASCII)
 _UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "day": 86_400, "days": 86_400}
 SPAN_SECONDS_MAX = 31 * 86_400
 
 
-def parse_span(text: str) -> float:
-    """The seconds of a span such as `90m`, `24h` or `7d`. Raises Refused."""
+def parse_span(text: str, *, least: str = "1m") -> float:
+    """The seconds of a span such as `90m`, `24h` or `7d`, not less than *least*. Raises Refused."""
     found = _SPAN.fullmatch(text.strip())
     if found is None:
         raise Refused(f"--since {text!r} is no span of time: say 90m, 24h or 7d")
     seconds = float(found[1]) * _UNITS[found[2].lower()]
-    if not 60 <= seconds <= SPAN_SECONDS_MAX:
-        raise Refused(f"--since {text!r} must be between 1m and 31d")
+    if not float(least[:-1]) * _UNITS[least[-1]] <= seconds <= SPAN_SECONDS_MAX:
+        raise Refused(f"--since {text!r} must be between {least} and 31d")
     return seconds
 
 
@@ -148,4 +161,19 @@ def parse_entity(name: str) -> EntityType:
     for entity in EntityType:
         if entity.value.lower() == normalized:
             return entity
-    raise Refused(f"unknown entity {name!r}: choose one of {', '.join(EntityType)}")
+    raise Refused(f"unknown entity {name!r}: {_meant(normalized, [str(entity) for entity in EntityType])}")
+
+
+def parse_status(name: str) -> Status:
+    """The status with this name; - and _ are the same. Raises Refused for an unknown name."""
+    normalized = name.replace("-", "_").lower()
+    if normalized in list(Status):
+        return Status(normalized)
+    raise Refused(f"unknown status {name!r}: {_meant(normalized, [str(status) for status in Status])}")
+
+
+def _meant(name: str, names: list[str]) -> str:
+    lower = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name, lower, n=1)
+    did_you_mean = f"did you mean {lower[close[0]]}? " if close else ""
+    return f"{did_you_mean}choose one of {', '.join(names)}"

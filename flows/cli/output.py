@@ -61,3 +61,14 @@ def requester(by: str) -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
+
+
+def printable(text: str) -> str:
+    """*text* on one line without control characters: what comes from a queue or a log must not move the cursor."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def cut(text: str, width: int = 80) -> str:
+    """*text* made printable, and no longer than *width*."""
+    line = printable(text)
+    return line if len(line) <= width else f"{line[: width - 3]}..."

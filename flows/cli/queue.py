@@ -1,4 +1,4 @@
-"""The commands `runbook queue …`: count the queue and throttle it."""
+"""The commands `runbook queue limit` and `unlimit`: throttle the queue."""
 
 from __future__ import annotations
 
@@ -11,47 +11,9 @@ from flows.cli.app import queue_app
 from flows.cli.options import ByOption, EnvironmentOption, JsonOption, ReasonOption, parse_entity
 from flows.cli.output import console, print_json, requester
 from flows.cli.session import open_database
-from handlers.database.privileges import obstacles
-from handlers.database.transaction import transaction
 from handlers.environment.load import load_environment
-from handlers.erp.controller_needs import QUEUE_NEED
 from handlers.errors import ExitCode, Refused
 from handlers.queue import limits as queue_limits
-from handlers.queue import look
-
-
-@queue_app.command("show", short_help="count it by status, its dead letters by error")
-def show(environment: EnvironmentOption, json: JsonOption = False) -> int:
-    """Count the queue by status and its dead letters by type and error, and list the limits."""
-
-    async def execute() -> int:
-        async with open_database(load_environment(environment)) as database, transaction(database) as tx:
-            if denied := (await obstacles(tx, [QUEUE_NEED])).denied:
-                # Row security does not refuse: the queue would only look empty.
-                raise Refused("; ".join(denied))
-            counts = await look.counts(tx)
-            dead = await look.dead_letters(tx)
-            limits = await queue_limits.limits(tx)
-        groups: dict[tuple[str, str, str], int] = {}
-        for letter in dead:
-            group = (letter.entity or letter.raw_type, letter.error_code or "", letter.fingerprint)
-            groups[group] = groups.get(group, 0) + 1
-        if json:
-            dead_letters = [
-                {"entity": entity, "error_code": code, "error": error, "count": count}
-                for (entity, code, error), count in sorted(groups.items())
-            ]
-            print_json({"status": counts, "dead_letters": dead_letters, "limits": limits})
-            return ExitCode.GOOD
-        for status, count in counts.items():
-            console().print(f"{count:>8} {status}")
-        for (entity, code, error), count in sorted(groups.items()):
-            console().print(f"{count:>8} dead: {entity}, {code or 'no code'}: {error[:120]}")
-        for limit in limits:
-            console().print(f"limited to {limit.sentence}")
-        return ExitCode.GOOD
-
-    return asyncio.run(execute())
 
 
 @queue_app.command("limit", short_help="throttle the queue for a limited time")

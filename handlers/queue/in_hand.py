@@ -99,3 +99,10 @@ async def among(tx: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
     if not await is_there(tx):
         return set()
     return set((await tx.execute(_SQL["of"], {"ids": list(ids)})).scalars())
+
+
+async def all_ids(tx: AsyncConnection) -> set[UUID]:
+    """Every event that is in hand."""
+    if not await is_there(tx):
+        return set()
+    return set((await tx.execute(_SQL["all_ids"])).scalars())

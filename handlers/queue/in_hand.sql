@@ -114,3 +114,7 @@ SELECT DISTINCT noted.id
 FROM runbook.in_hand h
 CROSS JOIN LATERAL unnest(h.ids) AS noted (id)
 WHERE noted.id = ANY (CAST(:ids AS uuid[]));
+
+-- all_ids --
+-- Every event that is in hand.
+SELECT DISTINCT noted.id FROM runbook.in_hand h CROSS JOIN LATERAL unnest(h.ids) AS noted (id);

@@ -6,12 +6,9 @@ It contains ids, keys and errors, but no customer data: payloads stay in the que
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from handlers.core import Core
 from handlers.database.jsonable import as_plain
@@ -19,6 +16,7 @@ from handlers.database.queries import queries
 from handlers.database.transaction import transaction
 from handlers.environment.redact import known_secrets, redact
 from handlers.host import logs
+from handlers.queue.as_csv import as_csv
 from handlers.queue.event import ENTITY_TYPES
 from handlers.release.ledger import intents, records
 from handlers.release.phase import Release
@@ -106,14 +104,12 @@ async def _operations(core: Core, release: Release, known: frozenset[str]) -> st
 async def _events(core: Core, release: Release, known: frozenset[str]) -> str:
     async with transaction(core.database) as tx:
         rows = await tx.execute(SQL["failed_events"], {"release_id": release.id, "since": release.created_at})
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerow(COLUMNS)
+        cells = []
         for row in rows:
             values = list(row)
             values[1] = ENTITY_TYPES.get(row.raw_type, row.raw_type)
-            writer.writerow([_csv_cell(redact(value, known)) for value in values])
-        return table.getvalue()
+            cells.append([redact(value, known) for value in values])
+        return as_csv(COLUMNS, cells)
 
 
 async def _logs(core: Core, release: Release, known: frozenset[str]) -> str:
@@ -128,13 +124,6 @@ PARTS: dict[str, Part] = {
     "events.csv": _events,
     "logs.txt": _logs,
 }
-
-
-def _csv_cell(value: Any) -> Any:
-    """A cell that no spreadsheet evaluates as a formula: keys and errors are untrusted (CSV injection)."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
-    return value
 
 
 def _pretty(values: object, known: frozenset[str]) -> str:

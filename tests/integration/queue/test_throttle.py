@@ -110,6 +110,8 @@ async def test_a_person_is_told_whose_limit_it_is(
     """`queue show` names the gate, its quota and the end; `unlimit` lifts it and says that it comes again."""
     await hold(engine, {INVOICE: 3})
     code, out = await runbook_queue(tmp_path, database_url, "show")
+    # Lines are wrapped at eighty columns.
+    out = " ".join(out.split())
     assert (code, f"limited to 3 events of {INVOICE} in 10 s until" in out, f"by {GATE}:" in out) == (
         0,
         True,

@@ -13,6 +13,8 @@ import flows.cli.decide
 import flows.cli.examine
 import flows.cli.explain
 import flows.cli.guard
+import flows.cli.look
+import flows.cli.notify
 import flows.cli.queue
 import flows.cli.rehearse
 import flows.cli.release
