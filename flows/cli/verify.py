@@ -47,15 +47,16 @@ def verify_(
         return report
 
     report = asyncio.run(execute())
+    code = ExitCode.GOOD if report["verification"]["answer"] == Answer.GOOD else ExitCode.HELD
     if html is not None:
         _write(html, texts(report)["html"])
     if json:
-        print_json(json_.loads(texts(report)["json"]))
+        print_json({**json_.loads(texts(report)["json"]), "exit_code": int(code)})
     elif markdown:
         console().print(texts(report)["md"])
     else:
         _print(report, html)
-    return ExitCode.GOOD if report["verification"]["answer"] == Answer.GOOD else ExitCode.HELD
+    return code
 
 
 def _print(report: dict[str, Any], html: Path | None) -> None:

@@ -211,6 +211,16 @@ def test_status_and_history_show_the_release_afterwards(run: StoryRun, stories: 
 
 
 @pytest.mark.story("good")
+def test_after_a_good_release_the_environment_is_good(run: StoryRun, stories: Stories) -> None:
+    """The checks by hand agree with the release, and its guard has begun."""
+    verified = stories.run("verify", "-e", run.environment, "--json")
+    result = json.loads(verified.stdout.strip().splitlines()[-1])
+    assert (verified.returncode, result["exit_code"]) == (0, 0), verified.stdout
+    guard = stories.run("guard", "-e", run.environment, "--plain")
+    assert guard.stdout.startswith(f"release {run.json['release']}: guarded from ")
+
+
+@pytest.mark.story("good")
 def test_a_revision_that_runs_already_is_refused(run: StoryRun, stories: Stories) -> None:
     """Releasing the running revision is refused with a sentence and exit code 5, and changes nothing."""
     again = stories.run("release", "--yes", run.json["revisions"]["fixed"], "-e", run.environment, "--json")
