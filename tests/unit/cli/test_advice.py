@@ -16,6 +16,9 @@ from handlers.release.phase import Phase
 from handlers.report.verdict import HostState, next_steps, verify
 from tests.unit.report.test_verdict import release
 
+for _module in MODULES:
+    import_module(f"flows.cli.{_module}")
+
 HOSTS = [HostState(name="web-1", revision="a" * 40), HostState(name="web-2", revision="b" * 40)]
 
 
@@ -34,8 +37,6 @@ def advice() -> list[str]:
 @pytest.mark.parametrize("command", advice())
 def test_what_a_report_tells_to_type_is_understood(command: str) -> None:
     """A command that is refused at night is worse than none."""
-    for module in MODULES:
-        import_module(f"flows.cli.{module}")
     program, *words = shlex.split(command)
     assert program == "runbook"
     found: Any = get_command(app)
