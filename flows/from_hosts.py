@@ -40,4 +40,5 @@ async def roll_back(
         *(until_back(HostReturn(host=host.host), attempt, deadline) for host in target.hosts)
     )
     append(journal, {"ended": [asdict(host) for host in hosts]})
+    await from_hosts.tell(environment, target, hosts, reason)
     return tuple(hosts)

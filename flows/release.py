@@ -20,7 +20,7 @@ from flows.drain import drain_all
 from flows.ending import CANCELLED_ON_PAGE, as_state, work
 from flows.rollback import undo
 from flows.surroundings import looked_around
-from flows.telling import telling
+from flows.telling import tell_soon, telling
 from flows.watch import watch_window
 from handlers.errors import (
     LEDGER_AWAY,
@@ -35,6 +35,7 @@ from handlers.release.decisions import Verb
 from handlers.release.ledger.requests import Request
 from handlers.release.note import HeldBy, PhaseNote
 from handlers.release.phase import FINISHED, Conclusion, Phase, Release, Verdict
+from handlers.release.topic import Topic
 from tasks import canary, deploy, from_hosts, ledger, looking, plan, probe, report, requests
 from tasks.lock import held
 
@@ -109,6 +110,9 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
         run = await _begin(locked, because or "resumed by the operator")
         if run.phase is Phase.REFUSED:
             return run
+        tell_soon(
+            run, Topic.CARRIED, f"it is {run.phase}, {because or 'resumed by the operator'}", logged=True
+        )
         scope = await plan.scope(run)
         if not is_new and run.phase in STEPS and (sentence := await from_hosts.taken_back(run)):
             taken = Conclusion(verdict=Verdict.FAIL, sentence=sentence, blames_revision=False)

@@ -12,15 +12,19 @@ from prefect.client.schemas.objects import State
 
 from flows.announce import announce
 from flows.ending import as_state, work
-from flows.telling import telling
+from flows.telling import tell_soon, telling
 from flows.way_back import until_back
 from handlers.errors import LEDGER_AWAY, LockLost, RunbookError
 from handlers.host.way_back import HostReturn
 from handlers.release.ledger.deferred import Unrecorded
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
+from handlers.release.topic import Topic
 from tasks import ledger, looking, report
 from tasks import rollback as back
 from tasks.lock import held
+
+TELL_EVERY = 20
+"""After so many tries people are told once more of a host that is not back: about every five minutes."""
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -126,10 +130,18 @@ class _WayBack:
 
     async def _take_back(self, host: HostReturn) -> HostReturn:
         host = await until_back(host, self._try, self._deadline, self._alarm)
+        if host.back:
+            tell_soon(
+                self._run, Topic.BACK, f"{host.host} is back after {host.tries} tries", subject=host.host
+            )
         return host if host.back or host.gave_up else await back.leave(self._run, host)
 
     def _alarm(self, host: HostReturn) -> None:
-        announce("host.not-back", self._run, host=host.host, tries=host.tries, sentence=host.sentence)
+        announce(Topic.NOT_BACK, self._run, host=host.host, tries=host.tries, sentence=host.sentence)
+        # One try may fail in any restart. What lasts is told again every few minutes.
+        if host.tries == 2 or host.tries % TELL_EVERY == 0:
+            sentence = f"{host.host} is not back after {host.tries} tries: {host.sentence}"
+            tell_soon(self._run, Topic.NOT_BACK, sentence, subject=host.host, logged=True)
 
     async def _try(self, host: HostReturn) -> HostReturn:
         tried = await back.try_host(self._run, host)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 from flows.announce import announce
-from handlers.phases.surroundings import Page
+from flows.telling import tell_soon
+from handlers.phases.around_pages import Page
 from handlers.release.phase import Release
 from tasks.surroundings import look_around
-
-log = logging.getLogger(__name__)
 
 _END_SECONDS = 0.5
 """How long the end of a release waits for a look that is under way."""
@@ -31,9 +29,6 @@ async def looked_around(run: Release) -> AsyncIterator[None]:
 
 
 def page(run: Release, told: Page) -> None:
-    """Tell people: a line of level ERROR, and an event of Prefect, on which an automation can page somebody."""
-    if told.event.endswith(".back"):
-        log.warning("release %s: %s", run.id, told.sentence)
-    else:
-        log.error("release %s: %s", run.id, told.sentence)
+    """Tell people: the log, the outbox, and an event of Prefect, on which an automation can page somebody."""
+    tell_soon(run, told.event, told.sentence, subject=told.source, severity=told.severity)
     announce(told.event, run, source=told.source, sentence=told.sentence)

@@ -20,35 +20,103 @@ from handlers.database.engine import controller_engine
 from handlers.environment.last_good import last_good
 from handlers.environment.load import path_of
 from handlers.environment.model import Environment
+from handlers.environment.notification import Severity
 from handlers.errors import RunbookError
+from handlers.notify.tell import of_release, say, send_without_ledger, write
+from handlers.phases.neglected import tell_neglected
 from handlers.release.ledger import outbox
+from handlers.release.phase import Release
+from handlers.release.topic import RECOVERIES, Topic
+from tasks.tools import tools
 
 POLL_SECONDS = 1.0
 """How often the outbox is looked into. Real seconds."""
 AWAY_SECONDS = 15.0
 """After a look that failed, none is made for this time."""
-TELL_SECONDS = 20.0
+TIMER_SECONDS = 20.0
 """A timer's command waits so long for the messages that are being sent: systemd ends its children with it."""
+END_SECONDS = 1.0
+"""How long the end waits for what is being written: the release has ended by then."""
 LOOK_SECONDS = 3.0
 """How long one look may take."""
+AGAIN_PAUSES = (5.0, *(15.0,) * 40)
+"""Before a message is written again that the ledger could not be told: ten minutes, as long as a step waits for it."""
+_OPEN: set[asyncio.Task[None]] = set()
+"""What is being told now: the event loop keeps no strong reference."""
 _NO_LOOK = (RunbookError, OSError, TimeoutError)
 """The ledger is away, or the file cannot be used: what is in the outbox stays there."""
 
 
 @asynccontextmanager
-async def telling(environment: str, *, wait_seconds: float = 0.0) -> AsyncIterator[None]:
+async def telling(environment: str, *, timer: bool = False) -> AsyncIterator[None]:
     """Start a sender whenever a message is due while the block runs, and once more at its end.
 
-    It neither ends nor delays the block, whatever happens to it. *wait_seconds* is for a timer's command, whose end
-    ends its children: after the block it waits so long for what is being sent.
+    It neither ends nor delays the block, whatever happens to it. A *timer* also looks for what nobody looks after, and
+    waits TIMER_SECONDS at most for what is being sent: systemd ends the children of its command with it.
     """
     watching = asyncio.create_task(_watch(environment))
+    looking = asyncio.create_task(_look_for_neglected(environment)) if timer else None
     try:
         yield
     finally:
         watching.cancel()
-        await asyncio.wait({watching}, timeout=0.5)
-        await _at_the_end(environment, wait_seconds)
+        await asyncio.wait({watching}, timeout=END_SECONDS)
+        await finish_telling()
+        if looking is not None:
+            await asyncio.wait({looking}, timeout=LOOK_SECONDS)
+            looking.cancel()
+        await _at_the_end(environment, TIMER_SECONDS if timer else 0.0)
+
+
+def tell_soon(
+    run: Release,
+    topic: Topic,
+    sentence: str,
+    *,
+    subject: str = "",
+    severity: Severity | None = None,
+    logged: bool = False,
+) -> None:
+    """Tell people in the background, for callers that nothing may delay. *logged*: the log has it already.
+
+    While the ledger is away a page is sent without it, and is written into the outbox when it answers again.
+    """
+    if not logged:
+        say(run, topic, sentence, severity=severity)
+    task = asyncio.create_task(_tell(run, topic, sentence, subject, severity))
+    _OPEN.add(task)
+    task.add_done_callback(_OPEN.discard)
+
+
+async def finish_telling() -> None:
+    """Wait a moment for what is being told, and give up what takes longer: the log has it."""
+    if _OPEN:
+        await asyncio.wait(set(_OPEN), timeout=END_SECONDS)
+    for task in list(_OPEN):
+        task.cancel()
+    if _OPEN:
+        await asyncio.wait(set(_OPEN), timeout=END_SECONDS)
+
+
+async def _tell(run: Release, topic: Topic, sentence: str, subject: str, severity: Severity | None) -> None:
+    sent_otherwise = ""
+    for pause in AGAIN_PAUSES:
+        with contextlib.suppress(RunbookError, OSError):
+            async with tools(run) as core:
+                if await write(
+                    core,
+                    run,
+                    topic,
+                    sentence,
+                    subject=subject,
+                    severity=severity,
+                    sent_otherwise=sent_otherwise,
+                ):
+                    return
+                message = of_release(run, topic, sentence, severity=severity)
+                if message.severity is Severity.PAGE and not sent_otherwise and topic not in RECOVERIES:
+                    sent_otherwise = await send_without_ledger(core.environment, message)
+        await asyncio.sleep(pause)
 
 
 async def _watch(environment: str) -> None:
@@ -69,6 +137,12 @@ async def _send_from(database: AsyncEngine, name: str, environment: str) -> None
         if (sender is None or sender.poll() is not None) and await _is_due(database, name):
             sender = start_sender(environment)
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def _look_for_neglected(environment: str) -> None:
+    with contextlib.suppress(*_NO_LOOK):
+        async with tools((await last_good(environment)).name) as core:
+            await tell_neglected(core)
 
 
 async def _at_the_end(environment: str, wait_seconds: float) -> None:

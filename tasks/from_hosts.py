@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from handlers.core import open_core
 from handlers.host.way_back import HostReturn
+from handlers.notify.tell import send_without_ledger
 from handlers.phases import from_hosts
 from handlers.phases.from_hosts import Target
 from handlers.release.phase import Release
 from handlers.release.settings import without_ledger
-from tasks.policy import CHANGE, LOOK, step
+from tasks.policy import CHANGE, LOOK, ONCE, step
 from tasks.tools import tools
 
 
@@ -32,3 +34,10 @@ async def taken_back(run: Release) -> str:
     """Which hosts went back while the ledger was away; an empty string when none did."""
     async with tools(run) as core:
         return await from_hosts.taken_back(core, run)
+
+
+@step(ONCE)
+async def tell(environment: str, target: Target, hosts: Sequence[HostReturn], reason: str) -> None:
+    """Tell people how it ended, without the ledger. What cannot be sent is in the journal."""
+    settings = await without_ledger(environment, target.release)
+    await send_without_ledger(settings, from_hosts.message_about(settings.name, target, hosts, reason))

@@ -10,10 +10,11 @@ from time import monotonic
 from handlers.errors import LEDGER_AWAY, RunbookError
 from handlers.host.ssh import open_hosts
 from handlers.phases import surroundings
+from handlers.phases.around_pages import Page
 from handlers.phases.around_state import AroundState
 from handlers.phases.source_down import to_page
-from handlers.phases.surroundings import Page
 from handlers.release.phase import Release
+from handlers.release.topic import Topic
 from tasks.tools import tools
 
 log = logging.getLogger(__name__)
@@ -100,4 +101,4 @@ class _Around:
         )
         if sentence is not None:
             self._away_paged = True
-            self._page(Page(event="source.down", source="database", sentence=sentence))
+            self._page(Page(event=Topic.SOURCE_DOWN, source="database", sentence=sentence))

@@ -23,7 +23,7 @@ from flows.cli.options import (
 from flows.cli.output import console, print_json, requester
 from flows.cli.resume_due import SEVERITY, Result
 from flows.cli.session import open_database, raise_if_no_ledger, with_database
-from flows.telling import TELL_SECONDS, telling
+from flows.telling import telling
 from handlers.database import migrate
 from handlers.environment.last_good import last_good, names
 from handlers.environment.model import Environment
@@ -116,7 +116,7 @@ async def _one(environment: str, options: RunOptions, *, alone: bool) -> Result:
     """What is due in one environment. Its error is its result, so that it does not keep the others from theirs."""
     try:
         settings = await last_good(environment)
-        async with telling(environment, wait_seconds=TELL_SECONDS), open_database(settings) as database:
+        async with telling(environment, timer=True), open_database(settings) as database:
             return await _take_in(database, environment, settings, options, alone=alone)
     except RunbookError as error:
         if alone and not options.json:

@@ -14,12 +14,14 @@ from flows.cli.app import notify_app
 from flows.cli.options import EnvironmentOption, JsonOption, OptionalEnvironmentOption
 from flows.cli.output import console, print_json
 from flows.cli.session import open_database, raise_if_no_ledger, with_database
+from handlers.core import open_core
 from handlers.database import migrate
 from handlers.environment.last_good import last_good, names
 from handlers.environment.model import Environment
 from handlers.environment.notification import Severity
 from handlers.errors import ExitCode, Refused, RunbookError
 from handlers.notify import sender
+from handlers.phases.neglected import tell_neglected
 from handlers.release.ledger import outbox
 from handlers.release.ledger.outbox import Entry
 from handlers.release.topic import Topic
@@ -70,6 +72,8 @@ async def _send_in(environment: str, *, alone: bool) -> tuple[str, str, int]:
         async with open_database(settings) as database:
             if not await migrate.upgrade_existing(database):
                 return settings.name, "no message is due: it has no ledger", int(ExitCode.GOOD)
+            async with open_core(settings) as core:
+                await tell_neglected(core)
             sent = await sender.send_due(database, settings)
     except RunbookError as error:
         if alone:

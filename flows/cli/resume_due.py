@@ -13,7 +13,7 @@ from flows.cli.carry import outcome, until_settled
 from flows.cli.options import RunOptions
 from flows.cli.output import console, print_json
 from flows.cli.session import open_database
-from flows.telling import TELL_SECONDS, telling
+from flows.telling import telling
 from handlers.database import migrate
 from handlers.environment.last_good import last_good, names
 from handlers.environment.model import Environment
@@ -75,7 +75,7 @@ async def _one(environment: str, options: RunOptions, *, shown: bool) -> Result:
     """Carry on one environment. Its error is its result, so that it does not keep the others from theirs."""
     try:
         settings = await last_good(environment)
-        async with telling(environment, wait_seconds=TELL_SECONDS), open_database(settings) as database:
+        async with telling(environment, timer=True), open_database(settings) as database:
             return await carry_on_in(database, environment, settings, options, shown=shown)
     except RunbookError as error:
         if shown:

@@ -9,9 +9,11 @@ from handlers.core import Core
 from handlers.errors import LEDGER_AWAY, RunbookError
 from handlers.host.facts import inspect
 from handlers.host.ssh import Shell, open_hosts
+from handlers.notify.tell import tell
 from handlers.release.ledger import releases
 from handlers.release.note import ArmedNote, PhaseNote
 from handlers.release.phase import Release
+from handlers.release.topic import Topic
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 async def check(core: Core, release: Release) -> ArmedNote:
     """Ask every host for the previous revision, and note the answers for the status view. Changes nothing.
 
-    A host without it cannot go back by itself: it is logged as an error.
+    A host without it cannot go back by itself: a person is told.
     """
     async with open_hosts(core.environment, connected=False) as shells:
         faults = await asyncio.gather(*(_fault(shell, release.from_revision) for shell in shells))
@@ -27,7 +29,8 @@ async def check(core: Core, release: Release) -> ArmedNote:
     present = f"present on {len(faults) - len(missing)} of {len(faults)} hosts"
     armed = ArmedNote(ok=not missing, sentence="; ".join([present, *missing]))
     if missing:
-        log.error("the rollback is not armed on every host: %s", armed.sentence)
+        sentence = f"the rollback is not armed on every host: {armed.sentence}"
+        await tell(core, release, Topic.NOT_ARMED, sentence)
     try:
         await releases.note(core.database, release, PhaseNote(armed=armed))
     except LEDGER_AWAY as error:

@@ -23,8 +23,10 @@ from handlers.host.ssh import Shell, open_hosts
 from handlers.host.step import HostChange
 from handlers.host.way_back import HostReturn
 from handlers.release.journal import append
+from handlers.release.ledger.outbox import Message
 from handlers.release.phase import Release, short
 from handlers.release.settings import age_order
+from handlers.release.topic import Topic, severity_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +126,26 @@ def find_target(environment: str, hosts: Sequence[HostReport]) -> Target:
         leaving=left[0] if left else "",
         token=max(host.token for host in known) + 1,
         hosts=tuple(hosts),
+    )
+
+
+def message_about(environment: str, target: Target, hosts: Sequence[HostReturn], reason: str) -> Message:
+    """What people are told of the end."""
+    back = sum(host.back for host in hosts)
+    topic = Topic.ROLLED_BACK if back == len(hosts) else Topic.ROLLBACK_FAILED
+    return Message(
+        id=0,
+        environment=environment,
+        release_id=target.release,
+        topic=topic,
+        subject="",
+        severity=severity_of(topic),
+        sentence=f"{back} of {len(hosts)} hosts are back, without the ledger: {reason}",
+        is_summary=False,
+        from_revision=target.leaving or None,
+        to_revision=target.back_to,
+        requested_by=None,
+        more=0,
     )
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
 
@@ -23,7 +23,9 @@ from handlers.errors import LEDGER_AWAY, Locked, Refused, TryAgain
 from handlers.gate.values import Finding, Judgement
 from handlers.measurements.everything import measure
 from handlers.measurements.measurement import Measurement
+from handlers.notify.tell import tell, write
 from handlers.phases import begin, guard_bars, looking, surroundings
+from handlers.phases.around_pages import Page
 from handlers.phases.guard_bars import Measured
 from handlers.release import lock
 from handlers.release.controller import controller_name, this_controller
@@ -31,6 +33,7 @@ from handlers.release.ledger import guards, releases
 from handlers.release.ledger.guards import Check, Claim, Kind
 from handlers.release.note import PhaseNote
 from handlers.release.phase import Phase, Release, Verdict
+from handlers.release.topic import Topic
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +107,7 @@ async def ask_upstream(core: Core, run: Release) -> None:
     state = await surroundings.begin(core, run)
     # Only the upstream: the hosts are looked at by the checks.
     seen = await surroundings.look(core, run, replace(state, measured_at=await clock.now(core.database)))
-    for around in seen.pages:
-        page(run, around.sentence)
+    await _page(core, run, seen.pages)
     await surroundings.keep(core, run, seen)
 
 
@@ -116,15 +118,13 @@ async def _look(core: Core, run: Release, claim: Claim) -> Taken | None:
     if not due.checks:
         return None
     # First, so that an outage of the upstream is told to the gate.
-    for around in (await surroundings.once(core, run)).pages:
-        page(run, around.sentence)
+    await _page(core, run, (await surroundings.once(core, run)).pages)
     judgement = await _judged(core, run, claim)
     checks = await _measured(core, run)
     told = guard_bars.pages(
         checks, source_down_seconds=core.environment.watch.source_down_seconds, speed=run.speed
     )
-    for sentence in told:
-        page(run, sentence)
+    await _page(core, run, told)
     words = guard_bars.in_words(checks[-1].measurements)
     seen = _Seen(
         finding=judgement.finding,
@@ -139,6 +139,7 @@ async def _look(core: Core, run: Release, claim: Claim) -> Taken | None:
         return await _breach(core, run, due, replace(seen, finding=Finding.UNHEALTHY), broken)
     async with transaction(core.database) as tx:
         await _write(tx, due, seen)
+    await write(core, run, Topic.GUARD_TAKEN, f"its checks are taken again; the newest found {seen.finding}")
     return Taken(release=run, finding=seen.finding, sentence=seen.sentence, skipped=len(due.checks) - 1)
 
 
@@ -170,7 +171,7 @@ async def _breach(core: Core, run: Release, due: _Due, seen: _Seen, sentence: st
     taken = Taken(release=run, finding=seen.finding, sentence=sentence, skipped=len(due.checks) - 1)
     why_not = await _why_no_rollback(core, run)
     if why_not:
-        page(run, f"{sentence}; it is not taken back: {why_not}")
+        await tell(core, run, Topic.BREACH, f"{sentence}; it is not taken back: {why_not}")
         async with transaction(core.database) as tx:
             await _write(tx, due, replace(seen, sentence=f"not taken back: {why_not}. {seen.sentence}"))
         return taken
@@ -180,7 +181,7 @@ async def _breach(core: Core, run: Release, due: _Due, seen: _Seen, sentence: st
             core.database, run.environment, run.id, controller_name(), controller=this_controller()
         )
     except Locked as error:
-        page(run, f"{sentence}; the way back waits for the lock: {error}")
+        await tell(core, run, Topic.BREACH, f"{sentence}; the way back waits for the lock: {error}")
         raise
     try:
         locked = await releases.get(core.database, run.id)
@@ -196,7 +197,8 @@ async def _breach(core: Core, run: Release, due: _Due, seen: _Seen, sentence: st
             )
     finally:
         await lock.free(core.database, run.environment, token)
-    page(run, f"it goes back: {sentence}")
+    # People are told by the outbox: the message was written with the phase.
+    log.error("release %s: it goes back: %s", run.id, sentence)
     return replace(taken, release=back)
 
 
@@ -280,6 +282,6 @@ def _summary(checks: Sequence[Check]) -> str:
     return f"it is over: {len(taken)} looks, {found}{skipped}"
 
 
-def page(run: Release, sentence: str) -> None:
-    """Tell a person now."""
-    log.error("release %s: %s", run.id, sentence)
+async def _page(core: Core, run: Release, pages: Iterable[Page]) -> None:
+    for each in pages:
+        await tell(core, run, each.event, each.sentence, subject=each.source, severity=each.severity)

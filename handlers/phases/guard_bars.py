@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from handlers.measurements.measurement import MACHINE_CHECKS, Action, Measurement, State
 from handlers.phases import source_down
+from handlers.phases.around_pages import Page, bar_broken, bar_whole, source_back
+from handlers.release.topic import Topic
 
 LOOKS_MIN = 2
 """A bar acts when it is broken at so many checks in a row: one peak is nothing."""
@@ -39,14 +41,19 @@ def taking_back(checks: Sequence[Measured]) -> list[Measurement]:
     ]
 
 
-def pages(checks: Sequence[Measured], *, source_down_seconds: float, speed: float) -> Iterable[str]:
-    """What a person should hear of after the newest check, each once: a broken bar, a source that is down too long."""
+def pages(checks: Sequence[Measured], *, source_down_seconds: float, speed: float) -> Iterator[Page]:
+    """What a person should hear of after the newest check, each once: a broken bar, a source that is down too long.
+
+    And that it is over.
+    """
     newest = checks[-1]
     for each in newest.measurements:
         if each.name in TOLD_ELSEWHERE:
             continue
         if each.state is State.BROKEN and _in_a_row(checks, each, State.BROKEN) == LOOKS_MIN:
-            yield f"{each.key}: {each.sentence}"
+            yield bar_broken(each.key, f"{each.key}: {each.sentence}", each.action)
+        if each.state is not State.SOURCE_DOWN:
+            yield from _over(checks[:-1], each)
         if each.state is State.SOURCE_DOWN:
             row = _in_a_row(checks, each, State.SOURCE_DOWN)
             since = checks[-row].at
@@ -59,7 +66,7 @@ def pages(checks: Sequence[Measured], *, source_down_seconds: float, speed: floa
                 limit_seconds=source_down_seconds,
             )
             if sentence is not None:
-                yield sentence
+                yield Page(event=Topic.SOURCE_DOWN, source=each.key, sentence=sentence)
 
 
 def in_words(measurements: Iterable[Measurement]) -> str:
@@ -70,6 +77,16 @@ def in_words(measurements: Iterable[Measurement]) -> str:
     parts = [f"broken: {'; '.join(broken)}"] if broken else []
     parts += [f"not read: {', '.join(down)}"] if down else []
     return ". ".join(parts)
+
+
+def _over(before: Sequence[Measured], now: Measurement) -> Iterator[Page]:
+    """That a trouble of the checks before is over. Whoever tells it knows whether the trouble was told."""
+    if not before:
+        return
+    if now.state is not State.BROKEN and _in_a_row(before, now, State.BROKEN) >= LOOKS_MIN:
+        yield bar_whole(now.key)
+    if _in_a_row(before, now, State.SOURCE_DOWN) > 1:
+        yield source_back(now.key)
 
 
 def _in_a_row(checks: Sequence[Measured], measurement: Measurement, state: State) -> int:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from handlers.core import Core
 from handlers.gate.values import Finding
+from handlers.notify.tell import tell
 from handlers.phases import looking, surroundings
 from handlers.release import due, lock
 from handlers.release.controller import controller_name, this_controller
 from handlers.release.ledger import releases
 from handlers.release.note import HeldBy, PhaseNote
 from handlers.release.phase import Phase, Release, Verdict
-
-log = logging.getLogger(__name__)
+from handlers.release.topic import Topic
 
 _RUNS = frozenset({Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING})
 """Held in one of these, the released workers take live events."""
@@ -39,14 +38,14 @@ async def look(core: Core, run: Release) -> Release:
             return held
         # First, so that an outage of the upstream is told to the gate.
         for page in (await surroundings.once(core, held)).pages:
-            log.error("release %s: %s", run.id, page.sentence)
+            await tell(core, run, page.event, page.sentence, subject=page.source, severity=page.severity)
         looker = await looking.begin(core, held)
         left = looker.gate.parameters.watch_s
         judgement = await looker.look(core, held, left=left, steers=False)
         by = due.held_by(await releases.phase_records(core.database, held))
         if judgement.finding is not Finding.UNHEALTHY or by is HeldBy.OPERATOR:
             if judgement.finding is Finding.UNHEALTHY:
-                log.error("release %s is held by a person, and %s", run.id, judgement.sentence)
+                await tell(core, run, Topic.BREACH, f"it is held by a person, and {judgement.sentence}")
             await releases.note(core.database, held, PhaseNote(looked=judgement.sentence))
             return await releases.get(core.database, run.id)
         note = replace(PhaseNote(finding=judgement.finding), blames_revision=True)

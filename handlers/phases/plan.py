@@ -12,6 +12,7 @@ from handlers.environment import frozen
 from handlers.errors import RunbookError
 from handlers.host.facts import HostFacts
 from handlers.host.ssh import open_hosts
+from handlers.notify.address_checks import address_checks
 from handlers.phases.clock_checks import DATABASE, clock_checks, read_database_clock
 from handlers.phases.database_checks import QueueSnapshot, database_checks, read_queue
 from handlers.phases.host_checks import common_revision, host_checks, look_at
@@ -106,10 +107,11 @@ async def _inspect(core: Core, revision: str | None, *, deploys: bool) -> tuple[
     environment = core.environment
     inspection = _Inspection(at=await _now(core))
     async with open_hosts(environment, connected=False) as shells:
-        looks, queue, upstream = await asyncio.gather(
+        looks, queue, upstream, addresses = await asyncio.gather(
             look_at(core, shells),
             read_queue(core.database, inline=environment.execution == "inline"),
             upstream_check(core),
+            address_checks(environment),
         )
         for look in looks:
             inspection.checks += host_checks(environment, look, deploys=deploys)
@@ -127,6 +129,7 @@ async def _inspect(core: Core, revision: str | None, *, deploys: bool) -> tuple[
     inspection.checks += clock_checks({DATABASE: database, **hosts} if database is not None else hosts)
     inspection.checks += await database_checks(core, queue, inspection.current)
     inspection.checks += [upstream] if upstream is not None else []
+    inspection.checks += addresses
     if queue.problem is None:
         await _ledger_checks(core, inspection)
     return inspection, queue

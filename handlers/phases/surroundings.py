@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,7 +22,8 @@ from handlers.host.ssh import Shell, open_hosts
 from handlers.host.upstream import UpstreamAnswer
 from handlers.measurements import on_hosts, readings
 from handlers.measurements.measurement import Action, action_of
-from handlers.phases import around_checks, source_down
+from handlers.phases import around_checks, around_pages, source_down
+from handlers.phases.around_pages import Page
 from handlers.phases.around_state import AroundState, Broken, UpstreamChange
 from handlers.release.decisions import Verb, raise_unless_allowed
 from handlers.release.ledger import releases, requests
@@ -37,17 +38,6 @@ AGAIN_SECONDS = 1.0
 """The pause before an upstream in doubt is asked again, where nobody else will soon. Real seconds."""
 PAUSE_SECONDS = 5.0
 """The shortest pause between two looks at the hosts: a rehearsal's hosts are no faster than others. Real seconds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """Something that a person should hear of now."""
-
-    event: str
-    """`upstream.away`, `upstream.back`, `log.new-error`, `machine.bar-broken`, `check.bar-broken` or `source.down`."""
-    source: str
-    """The log, the reading, or the upstream's address."""
-    sentence: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +142,7 @@ async def look(
         problems=tuple(f"{source}: {each.why}" for source, each in state.down.items()),
         holds=_why(told, Action.HOLD),
         rolls_back=_why(told, Action.ROLL_BACK),
-        pages=tuple(_pages(state, changes, new, told, due)),
+        pages=tuple(around_pages.of_look(before, state, changes=changes, new=new, told=told, due=due)),
     )
 
 
@@ -262,28 +252,3 @@ def _is_new(broken: Broken) -> bool:
 
 def _why(told: Mapping[str, Broken], action: Action) -> str:
     return "; ".join(each.sentence for each in told.values() if each.action is action)
-
-
-def _pages(
-    state: AroundState,
-    changes: Iterable[UpstreamChange],
-    new: Iterable[NewSignature],
-    told: Mapping[str, Broken],
-    due: Iterable[tuple[str, str]],
-) -> Iterator[Page]:
-    """What a person should hear of: each thing once."""
-    answer = state.upstream.sentence if state.upstream is not None else ""
-    for change in changes:
-        event, is_now = ("upstream.back", "answers again") if change.up else ("upstream.away", "is away")
-        yield Page(event=event, source=answer.partition(" ")[0], sentence=f"the upstream {is_now}: {answer}")
-    for signature in new:
-        where = ", ".join(signature.where)
-        sentence = f"a new kind of error since the deploy, on {where}: {signature.fingerprint}"
-        yield Page(event="log.new-error", source=where, sentence=sentence)
-    for key, broken in told.items():
-        kind = "check" if around_checks.is_of_a_check(key) else "machine"
-        # A new error in the logs was paged at once.
-        if key != "new_signatures":
-            yield Page(event=f"{kind}.bar-broken", source=key, sentence=broken.sentence)
-    for source, sentence in due:
-        yield Page(event="source.down", source=source, sentence=sentence)

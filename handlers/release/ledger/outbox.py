@@ -47,7 +47,6 @@ class Message:
     severity: Severity
     sentence: str
     is_summary: bool
-    written_at: datetime
     from_revision: str | None
     to_revision: str | None
     requested_by: str | None
@@ -131,10 +130,12 @@ async def write(
     subject: str = "",
     severity: Severity | None = None,
     sent_otherwise: str = "",
+    once: bool = False,
 ) -> int | None:
     """Write a message, and return its id. None where nobody needs it: a recovery from what was never told.
 
-    *sent_otherwise* says how it was sent already, and keeps it from being sent again.
+    *sent_otherwise* says how it was sent already, and keeps it from being sent again. With *once* it is written only
+    where the same trouble was not told before, or was over since.
     """
     async with transaction(bind) as tx:
         if not await remembered_yes(tx, "outbox", SQL["is_there"]):
@@ -143,6 +144,9 @@ async def write(
         await tx.execute(SQL["serialize"], {"environment": environment, "topic": topic})
         over = await _over(tx, {**kind, "subject": clean(subject)}, topic)
         if topic in RECOVERIES and not over:
+            return None
+        of_subject = {**kind, "subject": clean(subject)}
+        if once and (await tx.execute(SQL["is_told"], of_subject)).scalar_one():
             return None
         values = {**kind, "window_seconds": WINDOW_SECONDS}
         before = (await tx.execute(SQL["of_its_kind"], values)).scalar_one()

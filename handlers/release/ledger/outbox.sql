@@ -12,6 +12,12 @@ SELECT count(*) FROM runbook.message
 WHERE environment = :environment AND release_id IS NOT DISTINCT FROM :release_id AND topic = :topic
   AND over_at IS NULL AND written_at > clock_timestamp() - make_interval(secs => :window_seconds);
 
+-- is_told --
+-- Whether this trouble was told, and is not over.
+SELECT EXISTS (SELECT FROM runbook.message
+               WHERE environment = :environment AND release_id IS NOT DISTINCT FROM :release_id AND topic = :topic
+                 AND subject = :subject AND over_at IS NULL);
+
 -- write --
 -- Keep a message. One that will not be sent says why.
 INSERT INTO runbook.message (environment, release_id, topic, subject, severity, sentence, is_summary, addressed_at,
@@ -104,7 +110,7 @@ WHERE message_id = :message_id AND address = :address AND claimed_by = :by AND e
 
 -- message --
 -- A message with what is needed to write it out.
-SELECT m.id, m.environment, m.release_id, m.topic, m.subject, m.severity, m.sentence, m.is_summary, m.written_at,
+SELECT m.id, m.environment, m.release_id, m.topic, m.subject, m.severity, m.sentence, m.is_summary,
        r.from_revision, r.to_revision, r.requested_by,
        (SELECT count(*) FROM runbook.message o
         WHERE o.environment = m.environment AND o.release_id IS NOT DISTINCT FROM m.release_id

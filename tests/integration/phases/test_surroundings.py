@@ -17,12 +17,14 @@ import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.surroundings import looked_around
+from flows.telling import finish_telling
 from handlers.core import Clock, Core, open_core
 from handlers.environment.around import Upstream
 from handlers.environment.load import load_environment
 from handlers.phases import surroundings
+from handlers.phases.around_pages import Page
 from handlers.phases.around_state import AroundState
-from handlers.phases.surroundings import Page, Surroundings
+from handlers.phases.surroundings import Surroundings
 from handlers.release.decisions import Verb
 from handlers.release.ledger import releases, requests
 from handlers.release.note import PhaseNote
@@ -36,6 +38,13 @@ from tests.integration.host.upstreams import upstream_server
 from tests.integration.release.steps import in_phase
 
 FILE = "~/app.log"
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="session")
+async def told() -> AsyncIterator[None]:
+    """What the background tells is told before the database is gone."""
+    yield
+    await finish_telling()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

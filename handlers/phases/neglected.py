@@ -1,0 +1,38 @@
+"""What nobody looks after: a release that nobody carries, and checks of a guard that nobody takes.
+
+Each timer looks for what the others should have done, so that one that has stopped is noticed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from handlers.core import Core
+from handlers.database import clock
+from handlers.notify.tell import tell
+from handlers.release import due
+from handlers.release.ledger import guards, releases
+from handlers.release.topic import Topic
+from handlers.status.guard_step import uncarried
+
+AFTER = timedelta(minutes=3)
+"""A release that is due for so long is carried by nobody: the timers come each minute. Real time."""
+
+
+async def tell_neglected(core: Core) -> None:
+    """Tell people of what nobody looks after, once for each outage. Raises DatabaseDown."""
+    name = core.environment.name
+    care = await due.find(core.database, name)
+    if care is not None and care.due and care.at is not None:
+        since = care.due_at or care.since
+        if since is not None and care.at - since >= AFTER:
+            sentence = f"it is {care.release.phase}, and due: {care.sentence}"
+            await tell(core, care.release, Topic.UNCARRIED, sentence, once=True)
+    guarded = await guards.newest(core.database, name)
+    guard = await guards.get(core.database, guarded) if guarded is not None else None
+    if guard is None or guarded is None or guard.ended_at is not None:
+        return
+    checks = await guards.checks(core.database, guarded)
+    if sentence := uncarried(guard, checks, await clock.now(core.database)):
+        run = await releases.get(core.database, guarded)
+        await tell(core, run, Topic.GUARD_OVERDUE, sentence, once=True)
