@@ -100,7 +100,10 @@ def status(environment: EnvironmentOption, json: JsonOption = False) -> int:
                 print_json({"syncs": [{"run": run, "steps": steps[run.id]} for run in found]})
             else:
                 for run in found:
-                    console().print(f"{run.kind} {run.id}: {run.state}, {run.sentence or 'no result yet'}")
+                    said = run.sentence or "no result yet"
+                    if run.state is runs.State.RUNNING and not await runs.is_carried(database, run):
+                        said = f"its process has ended; `runbook sync {run.kind} -e {environment}` goes on with it"
+                    console().print(f"{run.kind} {run.id}: {run.state}, {said}")
                     for step in steps[run.id]:
                         console().print(f"  {_line(step)}")
                 if not found:

@@ -64,6 +64,10 @@ class Api:
         self._today = today
         self._calls = 0
 
+    def limit(self, calls_left: int) -> None:
+        """So many calls may be made from now on."""
+        self._calls_left = max(0, calls_left)
+
     def take_calls(self) -> int:
         """The number of calls since it was asked last."""
         calls, self._calls = self._calls, 0

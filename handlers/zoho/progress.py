@@ -116,8 +116,11 @@ async def begin_step(
     await tx.execute(_SQL["begin_step"], values)
 
 
-async def advance(tx: AsyncConnection, run: Run, now: Step, *, calls: int) -> None:
-    """Write how far the sync is, and its calls. Raises TakenOver, and then nothing of the transaction may stay."""
+async def advance(tx: AsyncConnection, run: Run, now: Step, *, calls: int) -> int:
+    """Write how far the sync is, and its calls. Returns the calls of all syncs today.
+
+    Raises TakenOver, and then nothing of the transaction may stay.
+    """
     await beat(tx, run)
     values = asdict(now) | {
         "run_id": run.id,
@@ -126,7 +129,7 @@ async def advance(tx: AsyncConnection, run: Run, now: Step, *, calls: int) -> No
         "stage": now.stage.value,
     }
     await tx.execute(_SQL["advance"], values)
-    await count_calls(tx, run.environment, calls)
+    return await count_calls(tx, run.environment, calls)
 
 
 async def cursor(

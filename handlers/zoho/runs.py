@@ -170,16 +170,24 @@ async def beat(tx: AsyncConnection, run: Run) -> None:
         raise _taken_over(run)
 
 
-async def count_calls(tx: AsyncConnection, environment: str, calls: int) -> None:
-    """Add to the calls of today."""
-    if calls:
-        await tx.execute(_SQL["count_calls"], {"environment": environment, "calls": calls})
+async def count_calls(tx: AsyncConnection, environment: str, calls: int) -> int:
+    """Add to the calls of today, and return them: other syncs make calls too, and the day may have changed."""
+    values = {"environment": environment, "calls": calls}
+    total: int = (await tx.execute(_SQL["count_calls"], values)).scalar_one()
+    return total
 
 
 async def today(tx: AsyncConnection, environment: str, calls_per_day: int) -> Today:
     """What is left of the day."""
     row = (await tx.execute(_SQL["today"], {"environment": environment})).one()
     return Today(calls_left=max(0, calls_per_day - row.calls), seconds_left=row.seconds_left)
+
+
+async def is_carried(bind: Bind, run: Run) -> bool:
+    """Whether a process carries the sync. One that was killed still says that it runs."""
+    async with transaction(bind) as tx:
+        number = {"number": _number(run.environment, run.kind)}
+        return not (await tx.execute(_SQL["is_free"], number)).scalar_one()
 
 
 async def newest(bind: Bind, environment: str, kind: Kind | None = None) -> Run | None:

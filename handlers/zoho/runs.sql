@@ -63,7 +63,8 @@ SELECT coalesce((
 -- Add to the calls of today.
 INSERT INTO runbook.sync_day AS d (environment, day, calls)
 VALUES (:environment, CAST(clock_timestamp() AT TIME ZONE 'UTC' AS date), CAST(:calls AS bigint))
-ON CONFLICT (environment, day) DO UPDATE SET calls = d.calls + excluded.calls;
+ON CONFLICT (environment, day) DO UPDATE SET calls = d.calls + excluded.calls
+RETURNING d.calls;
 
 -- newest --
 -- The newest sync of a kind, or of any.

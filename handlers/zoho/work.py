@@ -92,9 +92,10 @@ class Work:
                 calls=place.calls + calls,
                 sentence=faults[0] if faults else place.sentence,
             )
-            await progress.advance(tx, self.run, now, calls=calls)
+            today = await progress.advance(tx, self.run, now, calls=calls)
             if now.stage is Stage.DONE:
                 await self._finish(tx, now)
+        self.api.limit(self.settings.calls_per_day - today)
         for fault in faults:
             log.warning("sync %d: not readable: %s", self.run.id, fault)
         if batch.stopped is not None:

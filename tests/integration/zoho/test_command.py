@@ -66,6 +66,8 @@ async def test_a_killed_sync_goes_on_and_queues_nothing_twice(
         await process.communicate()
         here.source.delay_seconds = 0
         before = len(await here.events())
+        _, out, _ = await command(here, "status")
+        assert f"its process has ended; `runbook sync full -e {here.path}` goes on with it" in out
         code, out, errors = await command(here, "full", "--entity", "Product", "--json")
         assert code == 0, errors
         assert json.loads(out)["state"] == "done"
