@@ -236,11 +236,16 @@ async def bench(
         done.set()
         sent = await sending
         await until_empty(engines[0])
-        second = await measured(paths[0], source, *words)
+        print(
+            f"first sync: {first.seconds:.0f} s, at most {first.memory_at(1):.0f} MB",
+            file=sys.stderr,
+            flush=True,
+        )
         await by_webhooks(engines[1], source.organisation)
-        for engine in engines:
-            await until_empty(engine)
+        await until_empty(engines[1])
         synced, webhooked = await contents(engines[0]), await contents(engines[1])
+        print(f"compared: {differences(synced, webhooked) or 'equal'}", file=sys.stderr, flush=True)
+        second = await measured(paths[0], source, *words)
         for worker in workers:
             worker.terminate()
             await worker.wait()
