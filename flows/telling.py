@@ -10,6 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -186,7 +187,7 @@ def start_sender(environment: str) -> subprocess.Popen[bytes]:
         str(path_of(environment)),
     ]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
-    return subprocess.Popen(
+    sender = subprocess.Popen(
         command,
         env=variables,
         stdin=subprocess.DEVNULL,
@@ -194,3 +195,6 @@ def start_sender(environment: str) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    # Nobody waits for it. The thread only takes its exit status, so that no zombie is left in a long release.
+    threading.Thread(target=sender.wait, name="sender", daemon=True).start()
+    return sender
