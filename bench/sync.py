@@ -18,13 +18,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 from _load import prepare
 from _place import Place, open_place
+from _source import fill
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -33,14 +33,12 @@ from handlers.entities.document import dump, load
 from handlers.entities.incoming import incoming
 from handlers.queue.event import EntityType, Operation
 from handlers.receiver.writer import Call, write
-from rehearsal.webhooks import payloads
 from rehearsal.zoho.modules import detail_of
 from rehearsal.zoho.organisation import Organisation
 from rehearsal.zoho.same_tables import contents, differences
 from rehearsal.zoho.server import CLIENT, ORGANISATION_ID, StandIn, stand_in
 
 P, C, I = EntityType.PRODUCT, EntityType.CUSTOMER, EntityType.INVOICE  # noqa: E741
-NOW = datetime(2025, 11, 5, 9, tzinfo=UTC)
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- the last run of bench/sync.py -->", "<!-- end of the run of bench/sync.py -->"
 FILE = """name = "bench"
@@ -84,35 +82,6 @@ class Run:
     def memory_at(self, share: float) -> float:
         """The largest resident megabytes up to that share of its time."""
         return max(mb for at, mb in self.memory if at <= share * self.seconds)
-
-
-def fill(organisation: Organisation, number: int) -> None:
-    """Seven items of ten, two customers, and an invoice of one of them."""
-    parts = {P: number * 7 // 10, C: number * 2 // 10, I: number // 10}
-    item_like, customer_like = payloads.product(0, NOW, series=700), payloads.customer(0, NOW)
-    for at in range(parts[P]):
-        changed = payloads.stamp(NOW - timedelta(minutes=at))
-        values = {"item_id": payloads.zoho_id(7_000_000, at), "name": f"item {at}", "sku": f"B-{at:07d}"}
-        organisation.put(P, {**values, "rate": 10 + at % 900, "last_modified_time": changed}, like=item_like)
-    for at in range(parts[C]):
-        changed = payloads.stamp(NOW - timedelta(minutes=at))
-        values = {"contact_id": payloads.zoho_id(8_000_000, at), "contact_name": f"customer {at}"}
-        organisation.put(C, {**values, "last_modified_time": changed}, like=customer_like)
-    items = [organisation.get(P, key) for key in organisation.keys(P)[:40]]
-    customers = organisation.keys(C)
-    like = payloads.invoice(0, NOW, customer_number=0, item=dict(items[0]))
-    for at in range(parts[I]):
-        made = payloads.invoice(
-            at % 40, NOW - timedelta(minutes=at), customer_number=0, item=dict(items[at % 40])
-        )
-        made |= {
-            "invoice_id": payloads.zoho_id(9_000_000, at),
-            "invoice_number": f"INV-{at:07d}",
-            "customer_id": customers[at % len(customers)],
-        }
-        organisation.put(
-            I, {name: value for name, value in made.items() if like.get(name) != value}, like=like
-        )
 
 
 def webhook(organisation: Organisation, entity: EntityType, key: str) -> Call:
