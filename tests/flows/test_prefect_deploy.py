@@ -197,6 +197,13 @@ async def test_a_release_from_its_deployment_gives_the_ledger_of_the_command_lin
     assert status == 0
     assert sum(from_the_page["events"].values()) == 58
     assert from_the_page == from_the_command_line
+    async with httpx.AsyncClient(base_url=project.api_url, trust_env=False) as http:
+        query = {"artifacts": {"key": {"any_": ["report-rehearsal"]}}}
+        shown = (await http.post("/artifacts/filter", json=query)).raise_for_status().json()
+    # The page shows the report of the release.
+    assert shown
+    assert all(artifact["type"] == "markdown" for artifact in shown)
+    assert any("## What to do next" in artifact["data"] for artifact in shown)
 
 
 @pytest.mark.timeout(600)
