@@ -2,21 +2,33 @@
 -- The newest :rows_max events of a window: what came, was taken, is open, or was redriven by a release.
 -- The synthetic event is left out.
 WITH found AS (
-    (SELECT q.id FROM tds_sync_queue q
+    -- Four parts without an event in common, each bounded by an index: no event is looked up by its id.
+    (SELECT q.id, q.entity_type, q.status, q.created_at, q.started_at, q.completed_at
+     FROM tds_sync_queue q
      WHERE q.created_at >= CAST(:since AS timestamptz) AND q.source_entity_id <> CAST(:synthetic AS text)
      ORDER BY q.created_at DESC LIMIT CAST(:rows_max AS bigint))
-    UNION
+    UNION ALL
     -- Our workers leave the time of their last lease.
-    (SELECT q.id FROM tds_sync_queue q
-     WHERE q.lock_expires_at >= CAST(:since AS timestamptz) AND q.source_entity_id <> CAST(:synthetic AS text)
-     ORDER BY q.lock_expires_at DESC LIMIT CAST(:rows_max AS bigint))
-    UNION
-    (SELECT q.id FROM tds_sync_queue q
-     WHERE q.status IN ('pending', 'retry', 'processing') AND q.source_entity_id <> CAST(:synthetic AS text)
+    SELECT t.id, t.entity_type, t.status, t.created_at, t.started_at, t.completed_at
+    FROM (SELECT q.id, q.entity_type, q.status, q.created_at, q.started_at, q.completed_at
+          FROM tds_sync_queue q
+          WHERE q.lock_expires_at >= CAST(:since AS timestamptz) AND q.source_entity_id <> CAST(:synthetic AS text)
+          ORDER BY q.lock_expires_at DESC LIMIT CAST(:rows_max AS bigint)) t
+    WHERE t.created_at < CAST(:since AS timestamptz)
+    UNION ALL
+    (SELECT q.id, q.entity_type, q.status, q.created_at, q.started_at, q.completed_at
+     FROM tds_sync_queue q
+     WHERE q.status IN ('pending', 'retry', 'processing') AND q.created_at < CAST(:since AS timestamptz)
+       AND (q.lock_expires_at < CAST(:since AS timestamptz)) IS NOT FALSE
+       AND q.source_entity_id <> CAST(:synthetic AS text)
      LIMIT CAST(:rows_max AS bigint))
-    UNION
-    SELECT e.event_id FROM runbook.release_event e
+    UNION ALL
+    SELECT q.id, q.entity_type, q.status, q.created_at, q.started_at, q.completed_at
+    FROM runbook.release_event e
+    JOIN tds_sync_queue q ON q.id = e.event_id
     WHERE e.release_id = CAST(:release_id AS text) AND e.redriven_at IS NOT NULL
+      AND q.status NOT IN ('pending', 'retry', 'processing') AND q.created_at < CAST(:since AS timestamptz)
+      AND (q.lock_expires_at < CAST(:since AS timestamptz)) IS NOT FALSE
 ), seen AS MATERIALIZED (
     SELECT q.entity_type::text AS raw_type, q.status::text AS status, q.created_at, q.started_at,
         e.redriven_at IS NOT NULL AS replayed,
@@ -27,8 +39,7 @@ WITH found AS (
         CASE WHEN q.status = 'completed'
              THEN greatest(extract(epoch FROM q.completed_at - q.started_at), 0)::float8 END AS applying,
         greatest(extract(epoch FROM q.started_at - greatest(q.created_at, e.redriven_at)), 0)::float8 AS waiting
-    FROM found
-    JOIN tds_sync_queue q ON q.id = found.id
+    FROM found q
     LEFT JOIN runbook.release_event e ON e.release_id = CAST(:release_id AS text) AND e.event_id = q.id
 )
 
@@ -66,19 +77,38 @@ GROUP BY 1, 2 ORDER BY 1, 2;
 
 -- course --
 -- Success, depth and age at the ends of :buckets equal parts of the time from :since to :until.
-SELECT b.until AS at,
-    count(*) FILTER (WHERE s.status = 'completed' AND s.ended >= b.since AND s.ended < b.until) AS completed,
-    count(*) FILTER (WHERE s.status <> 'completed' AND s.ended >= b.since AND s.ended < b.until) AS failed,
-    count(*) FILTER (WHERE s.arrived < b.until AND (s.ended IS NULL OR s.ended >= b.until)) AS open,
-    min(s.arrived) FILTER (WHERE s.arrived < b.until AND (s.ended IS NULL OR s.ended >= b.until)) AS oldest
-FROM (
-    SELECT CAST(:since AS timestamptz) + n * step.length AS since,
-        CAST(:since AS timestamptz) + (n + 1) * step.length AS until
-    FROM (SELECT (CAST(:until AS timestamptz) - CAST(:since AS timestamptz)) / CAST(:buckets AS integer) AS length) step
-    CROSS JOIN generate_series(0, CAST(:buckets AS integer) - 1) n
-) b
-LEFT JOIN seen s ON true
-GROUP BY b.since, b.until ORDER BY b.until;
+, step AS (
+    SELECT CAST(:since AS timestamptz) AS since,
+        extract(epoch FROM CAST(:until AS timestamptz) - CAST(:since AS timestamptz))::float8
+            / CAST(:buckets AS integer) AS seconds
+), placed AS (
+    SELECT s.status, s.arrived, s.ended,
+        floor(extract(epoch FROM s.arrived - step.since) / step.seconds) AS came_in,
+        floor(extract(epoch FROM s.ended - step.since) / step.seconds) AS ended_in
+    FROM seen s CROSS JOIN step
+), done AS (
+    SELECT p.ended_in AS n, count(*) FILTER (WHERE p.status = 'completed') AS completed,
+        count(*) FILTER (WHERE p.status <> 'completed') AS failed
+    FROM placed p
+    WHERE p.ended_in BETWEEN 0 AND CAST(:buckets AS integer) - 1
+    GROUP BY p.ended_in
+), spanning AS MATERIALIZED (
+    -- Only these are open at the end of a part, and they are few.
+    SELECT p.arrived, p.came_in, p.ended_in
+    FROM placed p
+    WHERE p.ended_in IS NULL OR p.ended_in > p.came_in
+)
+SELECT step.since + make_interval(secs => (part.n + 1) * step.seconds) AS at,
+    coalesce(done.completed, 0) AS completed, coalesce(done.failed, 0) AS failed, open.events AS open, open.oldest
+FROM step
+CROSS JOIN generate_series(0, CAST(:buckets AS integer) - 1) AS part (n)
+LEFT JOIN done ON done.n = part.n
+CROSS JOIN LATERAL (
+    SELECT count(*) AS events, min(s.arrived) AS oldest
+    FROM spanning s
+    WHERE s.came_in <= part.n AND (s.ended_in IS NULL OR s.ended_in > part.n)
+) open
+ORDER BY part.n;
 
 -- errors --
 -- The errors that stand in the queue now, the most common first; equal beginnings are one error.
