@@ -26,6 +26,8 @@ from handlers.database import clock
 from handlers.environment.bars import Bars
 from handlers.measurements import tables, window
 from handlers.measurements.window import Window
+from handlers.report import sections
+from handlers.report.sections import Span
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 _BEGIN, _END = "<!-- the last run of bench/checks.py -->", "<!-- end of the run of bench/checks.py -->"
@@ -65,8 +67,8 @@ def fill(rows: int, *, oldest: str, newest: str, pending: bool = False) -> str:
     )
 
 
-async def measure(place: Place, name: str, *filling: str) -> tuple[float, float]:
-    """The median times of the checks of the queue, and of the table of products, in milliseconds."""
+async def measure(place: Place, name: str, *filling: str) -> tuple[float, float, float]:
+    """The median times of the checks of the queue, of a report's sections, and of the products, in milliseconds."""
     url = await place.server.create_database(name, template="base")
     connection = await asyncpg.connect(url)
     await connection.execute(
@@ -77,7 +79,7 @@ async def measure(place: Place, name: str, *filling: str) -> tuple[float, float]
         await connection.execute(statement)
     await connection.close()
     engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
-    queue, products = [], []
+    queue, sections_, products = [], [], []
     async with engine.connect() as tx:
         for _ in range(LOOKS):
             began = time.perf_counter()
@@ -85,13 +87,16 @@ async def measure(place: Place, name: str, *filling: str) -> tuple[float, float]
             queue.append(time.perf_counter() - began)
             began = time.perf_counter()
             at = await clock.now(tx)
+            await sections.of_queue(tx, Span(since=at - timedelta(days=1), until=at))
+            sections_.append(time.perf_counter() - began)
+            began = time.perf_counter()
             await tables.read(tx, "products", ["synced_at", "updated_at"], at, at - timedelta(hours=1))
             products.append(time.perf_counter() - began)
     await engine.dispose()
     await place.drop(url)
-    cost = statistics.median(queue) * 1000, statistics.median(products) * 1000
-    print(f"{name}: the checks of the queue {cost[0]:.0f} ms, a table {cost[1]:.0f} ms", flush=True)
-    return cost
+    checks, report, table = (statistics.median(times) * 1000 for times in (queue, sections_, products))
+    print(f"{name}: checks {checks:.0f} ms, sections {report:.0f} ms, a table {table:.0f} ms", flush=True)
+    return checks, report, table
 
 
 async def _queue(tx: AsyncConnection) -> None:
@@ -112,14 +117,14 @@ async def main(rows: int) -> None:
         busy = await measure(place, "busy", fill(rows, oldest="1 day", newest="5 minutes"))
         crowd = await measure(place, "crowd", fill(rows, oldest="2 hours", newest="1 second", pending=True))
     lines = [
-        "| the checks of the queue | milliseconds |",
-        "|---|---|",
-        f"| {FEW:,} rows of history | {few[0]:.0f} |",
-        f"| {rows:,} rows of history | {many[0]:.0f} |",
-        f"| {rows:,} events on the last day | {busy[0]:.0f} |",
-        f"| {rows:,} events wait for a worker | {crowd[0]:.0f} |",
-        f"| freshness of a table of {FEW:,} rows | {few[1]:.0f} |",
-        f"| freshness of a table of {rows:,} rows | {many[1]:.0f} |",
+        "| the queue | its checks, ms | the sections of a report, ms |",
+        "|---|---|---|",
+        f"| {FEW:,} rows of history | {few[0]:.0f} | {few[1]:.0f} |",
+        f"| {rows:,} rows of history | {many[0]:.0f} | {many[1]:.0f} |",
+        f"| {rows:,} events on the last day | {busy[0]:.0f} | {busy[1]:.0f} |",
+        f"| {rows:,} events wait for a worker | {crowd[0]:.0f} | {crowd[1]:.0f} |",
+        "",
+        f"Freshness of a table of {FEW:,} rows: {few[2]:.0f} ms, of {rows:,} rows: {many[2]:.0f} ms.",
     ]
     text = "\n".join(lines)
     print(text)
