@@ -41,6 +41,8 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
     },
     "Queue and database": {
         "queue": "show, list and throttle the queue; try a payload",
+        "workers": "show which workers live; restart them",
+        "logs": "print the units' logs from the hosts",
         "db": "migrate the ledger's schema, add to the ERP's tables",
         "sync": "bring the tables up to date from Zoho, without webhooks",
     },
@@ -68,6 +70,8 @@ MODULES = {
     "status": ("status", "history"),
     "sync": ("sync",),
     "try_": ("queue",),
+    "logs": ("logs",),
+    "workers": ("workers",),
     "verify": ("verify",),
 }
 """The modules of flows.cli and the commands that they register."""
@@ -136,7 +140,9 @@ queue_app = typer.Typer(
 db_app = typer.Typer(help="Migrate the ledger's schema, and add to the ERP's tables.", no_args_is_help=True)
 sync_app = typer.Typer(help="Bring the tables up to date from Zoho, without webhooks.", no_args_is_help=True)
 notify_app = typer.Typer(help="Send what people should hear of, list it, and test the addresses.")
+workers_app = typer.Typer(help="Show which workers live, or restart them.")
 app.add_typer(queue_app, name="queue")
+app.add_typer(workers_app, name="workers")
 app.add_typer(notify_app, name="notify")
 app.add_typer(sync_app, name="sync")
 app.add_typer(db_app, name="db")

@@ -57,6 +57,16 @@ def log_file(
     return Command.procedure(script("log_errors", "log_file"), *values, title="log-file")
 
 
+def end_of_file(path: str, *, lines: int, bytes_max: int) -> Command:
+    """Prints the last lines of a log file, of at most so many bytes. `~/` is the SSH user's home."""
+    body = """file=$1
+case $file in "~/"*) file=$HOME/${file#"~/"} ;; esac
+[ -r "$file" ] || { echo "$1 cannot be read: $(ls -d -- "$file" 2>&1 >/dev/null || echo no permission)" >&2; exit 1; }
+tail -c "$3" -- "$file" | tail -n "$2"
+"""
+    return Command.procedure(body, path, lines, bytes_max, title="end-of-file")
+
+
 def by_cursor(services: Services) -> bool:
     """Whether the units' logs are read by journalctl, which can go on after what it printed last."""
     return any(PurePosixPath(word).name == "journalctl" for word in services.logs)

@@ -98,12 +98,13 @@ async def _all(core: Core, shells: list[Shell], since: float, until: float) -> l
     if not services.logs:
         return []
     units = (*services.web, *services.workers)
-    return await asyncio.gather(*(_extract(shell, unit, since, until) for shell in shells for unit in units))
+    return await asyncio.gather(*(extract(shell, unit, since, until) for shell in shells for unit in units))
 
 
-async def _extract(shell: Shell, unit: str, since: float, until: float) -> Extract:
+async def extract(shell: Shell, unit: str, since: float, until: float, lines: int = LINES_MAX) -> Extract:
+    """The last lines of a unit's log between two ages in seconds; a log that cannot be read has its problem."""
     services, host = shell.environment.services, shell.host.name
-    command = log_commands.logs(services, unit, math.ceil(since), math.floor(until) - 1, LINES_MAX)
+    command = log_commands.logs(services, unit, math.ceil(since), math.floor(until) - 1, lines)
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
             result = await shell.run(command)

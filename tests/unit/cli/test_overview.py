@@ -13,6 +13,7 @@ import flows.cli.decide
 import flows.cli.examine
 import flows.cli.explain
 import flows.cli.guard
+import flows.cli.logs
 import flows.cli.look
 import flows.cli.notify
 import flows.cli.queue
@@ -22,7 +23,8 @@ import flows.cli.serve
 import flows.cli.status
 import flows.cli.sync
 import flows.cli.try_
-import flows.cli.verify  # noqa: F401
+import flows.cli.verify
+import flows.cli.workers  # noqa: F401
 from flows.cli.app import COMMAND_GROUPS, MODULES, app
 
 
