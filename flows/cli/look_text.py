@@ -28,9 +28,9 @@ def queue_lines(view: QueueView, height: int | None = None) -> list[str]:
         lines.append(f"{count:>9,} {share}  {status}")
     for measured in view.measurements:
         if measured.state is State.BROKEN:
-            lines += _wrapped(f"[broken] {measured.key}: {measured.sentence}", indent="         ")
+            lines += wrapped(f"[broken] {measured.key}: {measured.sentence}", indent="         ")
     for limit in view.limits:
-        lines += _wrapped(f"limited to {limit.sentence}")
+        lines += wrapped(f"limited to {limit.sentence}")
     if view.dead_letters:
         newest = f", the newest {FAILED_MAX:,} failed events" if view.failed_is_cut else ""
         lines.append(f"dead letters by type and error{newest}:")
@@ -122,7 +122,7 @@ def event_lines(view: EventView) -> list[str]:
         )
     lines: list[str] = []
     for name, fact in facts:
-        lines += _wrapped(f"{name:<12} {fact}", indent=" " * 13)
+        lines += wrapped(f"{name:<12} {fact}", indent=" " * 13)
     return lines
 
 
@@ -145,7 +145,8 @@ def _error_line(event: ListedEvent) -> str:
     return cut(f"  {at:%H:%M:%S} {event.entity} {event.key} {event.status} {event.error_code}: {event.error}")
 
 
-def _wrapped(text: str, *, indent: str = "    ") -> list[str]:
+def wrapped(text: str, *, indent: str = "    ") -> list[str]:
+    """*text* in lines of eighty columns, without control characters."""
     return wrap(printable(text), WIDTH, subsequent_indent=indent, break_long_words=True) or [""]
 
 

@@ -241,6 +241,12 @@ def row(table: Table) -> TextClause:
 
 
 @cache
+def remove(table: Table) -> TextClause:
+    """Delete one row. Only of the synthetic record: everything else of the ERP is soft-deleted."""
+    return text(f"DELETE FROM {table.name} WHERE {table.key} = :key")
+
+
+@cache
 def rows_of(child: Child, key_table: Table) -> TextClause:
     """The stored lines of one record as JSON objects, in their order."""
     return text(

@@ -14,6 +14,7 @@ from handlers.environment.bars import Bars
 from handlers.environment.day_after import Guard
 from handlers.environment.jump import jumps
 from handlers.environment.notification import Notify
+from handlers.environment.receiving import Receiving
 from handlers.environment.references import Local, Secret, resolved
 from handlers.environment.section import Seconds, Section, is_a_web_address
 from handlers.environment.zoho import Zoho
@@ -258,6 +259,8 @@ class Environment(Section):
     gate: Gate = Gate()
     upstream: Upstream | None = None
     """Without it nobody can tell an outage of the upstream from a bad release."""
+    receiver: Receiving | None = None
+    """Without it no test webhook can be sent."""
     machine: Machine = Machine()
     bars: Bars = Bars()
     zoho: Zoho | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
@@ -52,12 +53,11 @@ async def withdraw(bind: Bind, release_id: str) -> int:
         return 0
 
 
-async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) -> UUID:
-    # By the one clock: with the controller's, the next release could write an older version than this one.
-    now = await clock.now(tx)
-    record = {
+def product(now: datetime, name: str) -> dict[str, object]:
+    """The synthetic product as the source would send it, changed *now*: inactive, without a price or a stock."""
+    return {
         "item_id": KEY,
-        "name": f"tds-runbook canary of release {release_id}",
+        "name": name,
         "sku": KEY,
         "status": "inactive",
         # An ERP's own handlers may read only this flag, and would sell the product if it were missing.
@@ -68,6 +68,12 @@ async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) ->
         "created_time": now.isoformat(timespec="milliseconds"),
         "last_modified_time": now.isoformat(timespec="milliseconds"),
     }
+
+
+async def _insert(tx: AsyncConnection, release_id: str, operation: Operation) -> UUID:
+    # By the one clock: with the controller's, the next release could write an older version than this one.
+    now = await clock.now(tx)
+    record = product(now, f"tds-runbook canary of release {release_id}")
     return await insert_event(
         tx,
         entity=EntityType.PRODUCT,

@@ -43,8 +43,17 @@ def is_genuine(secret: bytes, given: bytes, parameters: Sequence[Pair], json_bod
     """Whether the signature *given* matches this call. A malformed signature does not."""
     if not _HEX.fullmatch(given):
         return False
-    expected = hmac.digest(secret, text_to_sign(parameters, json_body), "sha256")
+    expected = _digest(secret, parameters, json_body)
     return hmac.compare_digest(expected, bytes.fromhex(given.decode()))
+
+
+def sign(secret: bytes, parameters: Sequence[Pair], json_body: bytes) -> str:
+    """The signature that the source would send with this call."""
+    return _digest(secret, parameters, json_body).hex()
+
+
+def _digest(secret: bytes, parameters: Sequence[Pair], json_body: bytes) -> bytes:
+    return hmac.digest(secret, text_to_sign(parameters, json_body), "sha256")
 
 
 def _decoded(part: bytes) -> bytes:

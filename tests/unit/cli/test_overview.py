@@ -24,6 +24,7 @@ import flows.cli.status
 import flows.cli.sync
 import flows.cli.try_
 import flows.cli.verify
+import flows.cli.webhooks
 import flows.cli.workers  # noqa: F401
 from flows.cli.app import COMMAND_GROUPS, MODULES, app
 
