@@ -173,21 +173,25 @@ async def test_a_queue_that_row_security_hides_is_not_an_empty_one(
     await applied(engine, 20)
     async with engine.begin() as tx:
         await tx.exec_driver_sql("DROP ROLE IF EXISTS verify_reader")
-        await tx.exec_driver_sql("CREATE ROLE verify_reader LOGIN")
+        await tx.exec_driver_sql("CREATE ROLE verify_reader LOGIN PASSWORD 'verify'")
         await tx.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO verify_reader")
         await tx.exec_driver_sql("GRANT USAGE ON SCHEMA runbook TO verify_reader")
         await tx.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA runbook TO verify_reader")
         await tx.exec_driver_sql("ALTER TABLE tds_sync_queue ENABLE ROW LEVEL SECURITY")
     reader = create_async_engine(
-        make_url(database_url).set(drivername="postgresql+asyncpg", username="verify_reader")
+        make_url(database_url).set(
+            drivername="postgresql+asyncpg", username="verify_reader", password="verify"
+        )
     )
     report = await gather_place(replace(core, database=reader), seconds=DAY)
     await reader.dispose()
     async with engine.begin() as tx:
         await tx.exec_driver_sql("DROP OWNED BY verify_reader")
         await tx.exec_driver_sql("DROP ROLE verify_reader")
-    states = {check["name"]: check["state"] for check in report["checks"]}
-    assert states["success_24h"] == State.SOURCE_DOWN
+    checks = {check["name"]: check for check in report["checks"]}
+    assert checks["success_24h"]["state"] == State.SOURCE_DOWN
+    assert "row" in checks["success_24h"]["sentence"], checks["success_24h"]["sentence"]
+    assert checks["silent_workers"]["state"] == State.SOURCE_DOWN
     assert report["verification"]["answer"] == "not decidable"
 
 
