@@ -110,9 +110,13 @@ def describe(tally: Tally) -> str:
 
 
 def log_failures(failures: Sequence[Failure]) -> None:
-    """Log one line for each kind of failure, with masked values: payloads hold customer data."""
+    """Log one line for each kind of failure, with masked values: payloads hold customer data.
+
+    What no retry cures is an ERROR, because it is a dead letter now: who looks for errors in the logs finds it.
+    """
     kinds = Counter(
         (failed.error_class.value, failed.code, fingerprint(failed.message)) for failed in failures
     )
     for (error_class, code, text), count in kinds.most_common():
-        log.warning("%d events not applied, %s %s: %s", count, error_class, code, text)
+        level = logging.ERROR if error_class == ErrorClass.PERMANENT else logging.WARNING
+        log.log(level, "%d events not applied, %s %s: %s", count, error_class, code, text)
