@@ -24,7 +24,7 @@ async def test_records_that_change_or_vanish_while_paging_are_not_lost(
 ) -> None:
     """A change moves a record to the front, a delete moves all others forward: each over the edge of a page."""
     async with place(tmp_path, database_url) as here:
-        keys = fill(here.source, 650)
+        keys = fill(here.source, 450)
         organisation = here.source.organisation
         done: set[str] = set()
 
@@ -38,7 +38,7 @@ async def test_records_that_change_or_vanish_while_paging_are_not_lost(
                 organisation.delete(P, keys[0])
                 organisation.delete(P, keys[1])
             if number == "3":
-                organisation.change(P, keys[640], name="changed while paging")
+                organisation.change(P, keys[440], name="changed while paging")
                 organisation.put(P, item(0, item_id="999", last_modified_time="2026-11-29T10:00:00+0300"))
 
         here.source.before = moved
@@ -47,11 +47,11 @@ async def test_records_that_change_or_vanish_while_paging_are_not_lost(
         stored = await here.column(P, "name")
         # What was deleted after it was listed is found by the next one.
         assert stored.keys() == {*organisation.keys(P), keys[0], keys[1]}
-        assert stored[keys[640]] == "changed while paging"
+        assert stored[keys[440]] == "changed while paging"
         # The list was read again, and the records were not.
-        assert here.source.asked("/items/") <= 650 + 2 + 2 + 2
+        assert here.source.asked("/items/") <= 450 + 2 + 2 + 2
         events = [event.key for event in await here.events() if event.operation != "delete"]
-        assert len(events) == len(set(events)) == 651
+        assert len(events) == len(set(events)) == 451
         assert (await here.sync_and_work(Kind.FULL, P)).steps[0].deleted == 2
         assert (await here.column(P, "name")).keys() == set(organisation.keys(P))
 
