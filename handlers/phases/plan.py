@@ -13,6 +13,7 @@ from handlers.errors import RunbookError
 from handlers.host.facts import HostFacts
 from handlers.host.ssh import open_hosts
 from handlers.notify.address_checks import address_checks
+from handlers.phases import receiver_check
 from handlers.phases.clock_checks import DATABASE, clock_checks, read_database_clock
 from handlers.phases.database_checks import QueueSnapshot, database_checks, read_queue
 from handlers.phases.host_checks import common_revision, host_checks, look_at
@@ -107,10 +108,11 @@ async def _inspect(core: Core, revision: str | None, *, deploys: bool) -> tuple[
     environment = core.environment
     inspection = _Inspection(at=await _now(core))
     async with open_hosts(environment, connected=False) as shells:
-        looks, queue, upstream, addresses = await asyncio.gather(
+        looks, queue, upstream, receiver, addresses = await asyncio.gather(
             look_at(core, shells),
             read_queue(core.database, inline=environment.execution == "inline"),
             upstream_check(core),
+            receiver_check.check(core),
             address_checks(environment),
         )
         for look in looks:
@@ -128,7 +130,7 @@ async def _inspect(core: Core, revision: str | None, *, deploys: bool) -> tuple[
     hosts = {name: facts.clock for name, facts in inspection.facts.items()}
     inspection.checks += clock_checks({DATABASE: database, **hosts} if database is not None else hosts)
     inspection.checks += await database_checks(core, queue, inspection.current)
-    inspection.checks += [upstream] if upstream is not None else []
+    inspection.checks += [each for each in (upstream, receiver) if each is not None]
     inspection.checks += addresses
     if queue.problem is None:
         await _ledger_checks(core, inspection)

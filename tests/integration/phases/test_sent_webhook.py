@@ -20,7 +20,7 @@ from handlers.environment.load import load_environment
 from handlers.errors import Refused
 from handlers.measurements import window
 from handlers.measurements.window import Window
-from handlers.phases import sent_webhook, synthetic
+from handlers.phases import receiver_check, sent_webhook, synthetic
 from handlers.phases.sent_webhook import SentWebhook
 from handlers.queue import arrivals, listing
 from handlers.queue.event import EntityType
@@ -70,11 +70,17 @@ async def counts(engine: AsyncEngine) -> tuple[int, int, int]:
 
 @asynccontextmanager
 async def received_at(
-    engine: AsyncEngine, folder: Path, url: str, *, query: str = "", secret: str = SECRET
+    engine: AsyncEngine,
+    folder: Path,
+    url: str,
+    *,
+    path: str = "/webhooks/items",
+    query: str = "",
+    secret: str = SECRET,
 ) -> AsyncIterator[Core]:
     """The core of an environment whose webhooks go to a real receiver, which writes to *engine*'s database."""
     async with receiver(engine, secret=SECRET) as client:
-        address = f"{client.base_url}/webhooks/items{query}"
+        address = f"{client.base_url}{path}{query}"
         async with core_of(folder, url, address, secret) as core:
             yield core
 
@@ -260,3 +266,22 @@ async def test_without_the_right_to_remove_it_none_is_sent(
         async with engine.begin() as tx:
             await tx.execute(text("DROP OWNED BY sender"))
             await tx.execute(text("DROP ROLE sender"))
+
+
+async def test_a_check_before_a_release_asks_the_receiver_and_stores_nothing(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """It answers, has no such address, or is away: only a warning, for a release may be planned before it is back."""
+    async with received_at(engine, tmp_path, database_url) as core:
+        good = await receiver_check.check(core)
+        assert (good is not None and good.good and not good.warns) is True
+    async with received_at(engine, tmp_path, database_url, path="/webhooks/itmes") as core:
+        address = await receiver_check.check(core)
+    async with core_of(tmp_path, database_url, CLOSED) as core:
+        away = await receiver_check.check(core)
+    async with core_of(tmp_path, database_url) as core:
+        assert await receiver_check.check(core) is None
+    for found, what in ((address, "answers 404"), (away, "does not answer")):
+        assert found is not None
+        assert (found.good, found.warns, what in found.sentence) == (True, True, True), found
+    assert await counts(engine) == (0, 0, 0)
