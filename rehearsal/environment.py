@@ -65,6 +65,13 @@ webhook_seconds = {webhook_seconds:g}
 [reports]
 directory = "{folder}/reports"
 """
+_NOTIFY = """
+[notify]
+answer_seconds = 2
+[[notify.addresses]]
+name = "nobody"
+url = "file:{secrets}/people"
+"""
 _HOST = """[[hosts]]
 name = "{name}"
 address = "127.0.0.1"
@@ -100,4 +107,9 @@ def write_environment(
         passphrase=f'key_passphrase = "file:{secrets}/passphrase"\n' if sentinels.wanted() else "",
         hook=f"before_activate = ['''{sentinels.HOOK}''']\n" if sentinels.wanted() else "",
     )
+    if sentinels.wanted():
+        # Nobody listens there: the release must go on all the same, and its address must show nowhere.
+        address = f"json://{sentinels.make('user')}@127.0.0.1:1/{sentinels.make('hook')}"
+        sentinels.write_secret(secrets / "people", address)
+        text += _NOTIFY.format(secrets=secrets)
     path.write_text(text, encoding="utf-8")

@@ -297,13 +297,22 @@ async def test_a_treacherous_revision_is_caught_by_its_traffic_or_its_drain_and_
 
 @pytest.mark.story("treacherous")
 async def test_planted_secrets_are_found_nowhere(run: StoryRun, stories: Stories) -> None:
-    """Password, passphrase, unit's token, remote's address, and what a hook printed: not in ledger, Prefect's database,
-    logs, evidence, reports, the hosts' state, or the process list.
+    """Password, passphrase, unit's token, remote's address, the address of people, and what a hook printed: not in
+    ledger, Prefect's database, logs, evidence, reports, the hosts' state, or the process list.
     """
     planted = {path for path in files(run.folder) if path.read_bytes().startswith(MARK.encode())}
     assert {path.name for path in planted} == {"database", "passphrase", "hook-secret"}
     printed = [row["output"] for row in await rows(run, "SELECT output FROM runbook.operation")]
     assert any("connecting with ***" in output for output in printed)
+    told = await rows(
+        run, "SELECT topic, tries FROM runbook.delivery JOIN runbook.message ON id = message_id"
+    )
+    assert {row["topic"] for row in told} >= {
+        "release.started",
+        "release.rolling_back",
+        "release.rolled_back",
+    }
+    assert max(row["tries"] for row in told) > 0
     address = load_environment(run.environment).database.url
     connection = await asyncpg.connect(address, password=(run.folder / "secrets" / "database").read_text())
     try:
