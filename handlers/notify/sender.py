@@ -31,7 +31,7 @@ PAUSES = (10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0)
 CLAIM_MARGIN_SECONDS = 20.0
 """A claim ends so long after the time that an address may take: a sender that was killed has it no longer."""
 AT_ONCE = 20
-"""So many deliveries are claimed at once. Those that are not reached in time are claimed again."""
+"""So many deliveries are claimed at once. Those that are not reached in time another sender may claim."""
 SECONDS_MAX = 45.0
 """One sender claims nothing new after this time: the next minute brings the next one."""
 

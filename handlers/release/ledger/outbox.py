@@ -141,7 +141,7 @@ async def write(
         if not await remembered_yes(tx, "outbox", SQL["is_there"]):
             return None
         kind = {"environment": environment, "release_id": release_id, "topic": topic}
-        await tx.execute(SQL["serialize"], {"environment": environment, "topic": topic})
+        await tx.execute(SQL["serialize"], {"environment": environment})
         over = await _over(tx, {**kind, "subject": clean(subject)}, topic)
         if topic in RECOVERIES and not over:
             return None

@@ -3,8 +3,8 @@
 SELECT to_regclass('runbook.message') IS NOT NULL;
 
 -- serialize --
--- One writer of this kind at a time, so that two never both write the third one.
-SELECT pg_advisory_xact_lock(hashtextextended('outbox ' || :environment || ' ' || :topic, 0));
+-- One writer of an environment at a time: two never both write the third one, nor wait for each other's messages.
+SELECT pg_advisory_xact_lock(hashtextextended('outbox ' || :environment, 0));
 
 -- of_its_kind --
 -- How many of this kind were written lately, since the trouble was over the last time.
@@ -91,7 +91,6 @@ UPDATE runbook.delivery
 SET tries = tries + 1, first_try_at = coalesce(first_try_at, clock_timestamp()),
     claimed_until = clock_timestamp() + make_interval(secs => :seconds)
 WHERE message_id = :message_id AND address = :address AND claimed_by = :by AND ended_at IS NULL
-  AND claimed_until > clock_timestamp()
 RETURNING tries, clock_timestamp() - first_try_at AS trying;
 
 -- end --
