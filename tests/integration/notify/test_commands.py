@@ -25,11 +25,11 @@ SECONDS = 60.0
 """How long a test waits for another process."""
 
 
-async def run(told: Told, *words: str) -> tuple[int, str, str]:
-    """`runbook notify …`: its exit status, stdout and stderr."""
+async def run(told: Told, *words: str, command: str = "notify") -> tuple[int, str, str]:
+    """`runbook notify …`, or another command: its exit status, stdout and stderr."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "flows.cli", "notify", *words),
+        *("-m", "flows.cli", command, *words),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -117,6 +117,17 @@ async def test_the_list_shows_what_was_sent_waits_and_was_given_up(told: Told) -
     assert sent.endswith("chat: sent")
     assert "mail: given up: given up after 2 tries: A Connection error" in given_up
     assert waiting.endswith("waiting: no sender has come by yet")
+
+
+@pytest.mark.parametrize("command", ["resume", "guard", "notify"])
+async def test_each_timer_sends_what_is_left(told: Told, command: str) -> None:
+    """It waits until the message is sent: systemd would end the sender with it."""
+    async with http_listener() as listener:
+        told = told.with_addresses(("chat", f"json://127.0.0.1:{listener.port}"))
+        await told.say("no data")
+        code, out, errors = await run(told, "--due", "-e", str(told.path), command=command)
+        assert (code, len(listener.got)) == (0, 1), out + errors
+    assert await told.states() == ["sent"]
 
 
 async def test_a_killed_sender_loses_no_message(told: Told) -> None:
