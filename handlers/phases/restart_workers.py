@@ -15,6 +15,7 @@ from handlers.environment.model import Environment
 from handlers.errors import DatabaseDown, LockLost, LoginRefused, Refused, RunbookError
 from handlers.host.operations import OperationOutcome
 from handlers.host.ssh import open_hosts
+from handlers.host.state import read_state
 from handlers.host.step import HostChange, start_workers
 from handlers.release.ledger import releases
 from handlers.release.ledger.intents import LedgerRecorder
@@ -126,7 +127,10 @@ async def restart(
             since = await clock.now(core.database)
             began = monotonic()
             try:
-                operation = await start_workers(shell, change)
+                state = await read_state(shell)
+                # A host that went back without the ledger must still say so in its state file.
+                is_back = state is not None and state.operation.startswith(f"{run.id}-back-")
+                operation = await start_workers(shell, replace(change, back=is_back))
                 outcome, sentence = operation.outcome.value, operation.sentence
             except (LockLost, DatabaseDown, LoginRefused):
                 raise

@@ -271,7 +271,12 @@ async def test_a_restart_is_proven_by_new_heartbeats_and_recorded(
         assert await lock.holder(engine, "test") is None
         assert (await releases.get(engine, run.id)).phase is Phase.SUCCEEDED
 
+        state = target.hosts["web-2"] / "state dir" / "state.json"
+        assert f'"{run.id}-start-workers-web-2' in state.read_text()
+        # As it stands after `runbook rollback --from-hosts`, of which the ledger does not know yet.
+        state.write_text(state.read_text().replace(f"{run.id}-start-workers", f"{run.id}-back-start-workers"))
         code, told = await restart(place, "--host", "web-2")
+        assert f'"{run.id}-back-start-workers-web-2' in state.read_text()
         assert (code, [host["host"] for host in told["hosts"]]) == (0, ["web-2"])
         assert await pid(target, "web-1", "tsh-erp-workers") == after[0]
 
