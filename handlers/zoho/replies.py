@@ -59,8 +59,9 @@ _REFUSED = {
     57: "the API user may not do this, or the refresh token has no scope for it: make a new one with that scope",
     4029: "the organisation is not known: check zoho.organization_id and the data centre of zoho.accounts_url",
 }
-_GONE = frozenset({1002, 2006, 5010, 1009, 3000, 3006, 12002, 120134})
-"""Codes of "does not exist", which differ between modules."""
+_GONE = frozenset({1002, 2006})
+"""Codes of "does not exist". Other modules have others: they count with a status of 404 only, because a wrong one would
+delete a record."""
 
 
 def meaning_of(status: int, body: Mapping[str, Any] | None, headers: Mapping[str, str]) -> Reply:

@@ -20,6 +20,9 @@ from handlers.zoho.replies import MINUTE_SECONDS, Meaning, day_is_over, meaning_
         (200, {"code": 1002, "message": "success"}, Meaning.GONE),
         (404, {"code": 1002, "message": "Item does not exist"}, Meaning.GONE),
         (404, {"code": 2006}, Meaning.GONE),
+        # A module's own code of a missing record counts with its status; the same code alone may say anything.
+        (404, {"code": 3006}, Meaning.GONE),
+        (400, {"code": 3006}, Meaning.REFUSED),
         # A wrong address is no missing record: it would delete everything.
         (404, {"code": 5, "message": "Invalid URL Passed"}, Meaning.REFUSED),
         (404, {"message": "no code"}, Meaning.REFUSED),
