@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import re
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 ARTIFACT_MAX = 200_000
 """Characters of the report on the Prefect page. The file has all of it."""
+SHOW_SECONDS = 5.0
+"""How long the end of a release waits for the Prefect page: a dead server would be tried for minutes."""
 
 
 async def write(run: Release) -> None:
@@ -42,6 +45,7 @@ async def _show(run: Release, text: str) -> None:
     key = re.sub(r"[^a-z0-9]+", "-", f"report-{run.environment}".lower()).strip("-")
     # Prefect being away says nothing about the release.
     with contextlib.suppress(Exception):
-        await acreate_markdown_artifact(
-            key=key, markdown=text[:ARTIFACT_MAX], description=f"Report of release {run.id}: {run.phase}"
-        )
+        async with asyncio.timeout(SHOW_SECONDS):
+            await acreate_markdown_artifact(
+                key=key, markdown=text[:ARTIFACT_MAX], description=f"Report of release {run.id}: {run.phase}"
+            )

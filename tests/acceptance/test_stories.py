@@ -353,12 +353,15 @@ async def test_workers_without_an_outcome_do_not_pass(run: StoryRun) -> None:
 
 @pytest.mark.story("empty")
 async def test_without_a_dead_letter_a_synthetic_event_proves_the_workers(run: StoryRun) -> None:
-    """Scenario B: a marked event goes through the deployed workers, and its row is deleted again."""
+    """Scenario B: a marked event goes through the deployed workers, and neither it nor its row is left behind."""
     assert (run.exit_status, run.json["outcome"]) == (0, "succeeded"), run.stderr
     [canary] = await rows(run, "SELECT sentence FROM runbook.phase_record WHERE phase = 'canary'")
     assert "synthetic" in canary["sentence"]
     marked = await rows(run, "SELECT FROM tds_inbox_events WHERE webhook_headers::text LIKE '%Synthetic%'")
-    assert len(marked) == 2
+    assert marked == []
+    assert (
+        await rows(run, "SELECT FROM tds_sync_queue WHERE source_entity_id = 'tds-runbook-synthetic'") == []
+    )
     [row] = await rows(
         run, "SELECT zoho_deleted_at, is_active FROM products WHERE zoho_item_id = 'tds-runbook-synthetic'"
     )

@@ -77,7 +77,10 @@ def test_a_bar_of_one_table_is_not_that_of_another() -> None:
 def test_a_broken_bar_is_paged_once() -> None:
     """At its second check in a row, and again after it was whole."""
     told = [
-        list(pages(checks(*([State.BROKEN] * number)), source_down_seconds=300, speed=1))
+        [
+            page.sentence
+            for page in pages(checks(*([State.BROKEN] * number)), source_down_seconds=300, speed=1)
+        ]
         for number in range(1, 5)
     ]
     assert told == [[], ["stuck: 9 are stuck"], [], []]
