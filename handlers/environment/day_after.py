@@ -1,8 +1,8 @@
-"""The keys of an environment file about the hours after a release: when it is looked at, and who acts on a breach."""
+"""The keys of an environment file about the day after: the checks of a release, and healing."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -57,3 +57,28 @@ class Guard(Section):
         if at < self.until_seconds[-1]:
             due.append(self.until_seconds[-1])
         return tuple(due)
+
+
+Days = Annotated[float, Field(gt=0, le=86_400 * 31)]
+"""A time of up to a month, in seconds."""
+
+
+class Heal(Section):
+    """What is healed between the releases, every 15 minutes."""
+
+    active: bool = True
+    """Whether healing does anything: leases, dead letters, alarms."""
+    dead_letters: bool = True
+    """Whether it sends dead letters back. Without it they wait for a release, or for `runbook drain`."""
+    after_seconds: Days = 86_400
+    """A letter must have been dead for so long, also after healing has tried it in vain."""
+    tries_max: Annotated[int, Field(ge=1, le=20)] = 3
+    """Healing tries one letter so often. Then a person decides."""
+    batch_size_max: Annotated[int, Field(ge=1, le=5000)] = 100
+    """The first batch is one letter of each type; batches double up to this size."""
+    settle_seconds: Seconds = 1800
+    """If a batch has not settled after this time, its open letters count as failed and become dead letters again."""
+    run_seconds: Annotated[float, Field(gt=0, le=600)] = 120
+    """One run sends and follows batches for so long. The next run judges what is still out."""
+    pause_seconds: Days = 86_400
+    """After a bad batch letters of that type or error rest for so long; each further time twice as long."""

@@ -20,9 +20,9 @@ from handlers.errors import ConfigError
 Settings = Mapping[str, Any]
 """The sections of an environment file as JSON values, with the defaults filled in."""
 
-NOT_FROZEN = frozenset({"name", "database", "reports", "zoho", "notify"})
-"""How the ledger is found, where our files go, the sync, which is no part of a release, and who is told: as the file
-says now. Every other section is frozen."""
+NOT_FROZEN = frozenset({"name", "database", "reports", "zoho", "notify", "freeze", "heal", "forge"})
+"""How the ledger is found, where our files go, sync and healing, which are no part of a release, who is told, when
+nothing may start, and where pull requests are merged: as the file says now. Every other section is frozen."""
 SHOWN_MAX = 120
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from handlers.environment import people
 from handlers.environment.model import NAME, Environment
 from handlers.errors import ConfigError
 
@@ -83,6 +85,24 @@ def path_of(name_or_path: str) -> Path:
     return directory() / f"{name_or_path}.toml"
 
 
+def env_option(name_or_path: str) -> str:
+    """The option for this environment in a command that we print: its name, or the path that this process was given.
+
+    The path is absolute: who reads the command, in a mail or a report, may be in another folder.
+    """
+    path = path_of(name_or_path)
+    if name_or_path in _BY_NAME or is_path(name_or_path):
+        return f"-e {shlex.quote(os.path.abspath(path))}"
+    return f"-e {name_or_path}"
+
+
+def beside(name: str, other: str) -> str:
+    """How to load the environment *other* for that called *name*: by its name, or as the file beside that of *name*."""
+    if other in _BY_NAME or name not in _BY_NAME:
+        return other
+    return str(_BY_NAME[name].with_name(f"{other}.toml"))
+
+
 def is_path(name_or_path: str) -> bool:
     """Whether it is a file's path, and not a name."""
     return Path(name_or_path).suffix == ".toml"
@@ -100,9 +120,28 @@ def parse_text(text: str, *, source: str, context: dict[str, bool] | None = None
 def parse(values: dict[str, Any], *, source: str, context: dict[str, bool] | None = None) -> Environment:
     """Check *values* (parsed TOML); *source* names the file in errors. Raises ConfigError."""
     try:
-        return Environment.model_validate(values, context=context)
+        environment = Environment.model_validate(values, context=context)
     except ValidationError as error:
         raise ConfigError(_explain(error, source)) from None
+    # Not in the model: the settings of a release and the file as it is now come together there.
+    overrides = [
+        (f"freeze.{number}.override_roles", each.override_roles)
+        for number, each in enumerate(environment.freeze)
+    ]
+    promotion = environment.promotion
+    overrides += [("promotion.override_roles", promotion.override_roles)] if promotion else []
+    faults = people.faults(environment.roles, environment.approval, overrides)
+    if promotion is not None and promotion.environment == environment.name:
+        faults.append(
+            f"promotion.environment: it names {environment.name} itself, so no release could ever start"
+        )
+    if environment.forge is not None and environment.forge.head_branch == environment.deploy.branch:
+        faults.append(
+            "forge.head_branch: it is deploy.branch itself, and a branch cannot be merged into itself"
+        )
+    if faults:
+        raise ConfigError("\n".join(f"{source}: {fault}" for fault in faults))
+    return environment
 
 
 def _unknown(name: str) -> str:

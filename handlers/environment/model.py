@@ -11,9 +11,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from handlers.environment.address import Address, parse
 from handlers.environment.around import Machine, Upstream
 from handlers.environment.bars import Bars
-from handlers.environment.day_after import Guard
+from handlers.environment.day_after import Guard, Heal
+from handlers.environment.forge_settings import Forge
+from handlers.environment.freezes import Freeze
 from handlers.environment.jump import jumps
+from handlers.environment.migration_paths import Migrations
 from handlers.environment.notification import Notify
+from handlers.environment.people import Approval, Role
+from handlers.environment.promoting import Promotion
 from handlers.environment.receiving import Receiving
 from handlers.environment.references import Local, Secret, resolved
 from handlers.environment.section import Seconds, Section, is_a_web_address
@@ -266,7 +271,16 @@ class Environment(Section):
     zoho: Zoho | None = None
     """Without it there is no sync."""
     guard: Guard = Guard()
+    heal: Heal = Heal()
     notify: Notify = Notify()
+    roles: tuple[Role, ...] = ()
+    approval: Approval = Approval()
+    freeze: tuple[Freeze, ...] = ()
+    promotion: Promotion | None = None
+    """Without it a release needs no proof of another environment."""
+    forge: Forge | None = None
+    """Without it the commit gets onto deploy.branch in another way."""
+    migrations: Migrations = Migrations()
     reports: Reports = Reports()
 
     def report_folder(self, release_id: str) -> Path:

@@ -31,7 +31,8 @@ def _is_a_time(text: str) -> str:
     return text
 
 
-def _is_a_zone(text: str) -> str:
+def is_a_zone(text: str) -> str:
+    """*text* if it is the name of a time zone. Raises ValueError."""
     try:
         ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -60,7 +61,7 @@ class Notify(Section):
     quiet_from: TimeOfDay | None = None
     """In the quiet hours only pages are sent; the others wait for their end."""
     quiet_until: TimeOfDay | None = None
-    time_zone: Annotated[str, AfterValidator(_is_a_zone)] = "UTC"
+    time_zone: Annotated[str, AfterValidator(is_a_zone)] = "UTC"
     answer_seconds: Annotated[float, Field(gt=0, le=60)] = 10
     """How long one address may take for one message."""
     keep_trying_seconds: Seconds = 21_600
