@@ -140,6 +140,21 @@ def worker_engine(place: Place, *, lease_seconds: float = 300) -> AsyncEngine:
     return make_engine(place, settings)
 
 
+def board_engine(database: Database) -> AsyncEngine:
+    """The engine of the board: read-only, few connections, and one moment for all that a transaction reads."""
+    settings = EngineSettings(
+        application_name="tds-board",
+        pool_size=3,
+        pool_seconds=5,
+        connect_seconds=database.connect_seconds,
+        connect_seconds_max=5,
+        statement_seconds=min(database.statement_seconds, 15),
+        server={"default_transaction_read_only": "on"},
+    )
+    engine = make_engine(database, settings)
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
 def receiver_engine(database: Database) -> AsyncEngine:
     """The engine of the receiver: all timeouts are shorter than the one of the webhook's sender."""
     settings = EngineSettings(

@@ -16,6 +16,8 @@ class Verb(StrEnum):
     SKIP = "skip"
     ABORT = "abort"
     ROLLBACK = "rollback"
+    APPROVE = "approve"
+    REJECT = "reject"
 
 
 _RUNNING = (Phase.DEPLOYING, Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
@@ -32,6 +34,8 @@ ALLOWED: dict[Verb, frozenset[Phase]] = {
     Verb.ROLLBACK: frozenset(
         {*_RUNNING, Phase.HELD, Phase.SUCCEEDED, Phase.ROLLING_BACK, Phase.ROLLBACK_FAILED}
     ),
+    Verb.APPROVE: frozenset({Phase.PLANNED}),
+    Verb.REJECT: frozenset({Phase.PLANNED, Phase.APPROVED}),
 }
 """The phases in which a command does something. A test compares it with the table in `docs/state_machine.md`."""
 
@@ -47,6 +51,8 @@ def raise_unless_allowed(verb: Verb, run: Release) -> None:
 
 
 def _why_not(verb: Verb, phase: Phase) -> str:
+    if verb in (Verb.APPROVE, Verb.REJECT):
+        return _why_no_approval(phase)
     if phase in (Phase.ROLLING_BACK, Phase.ROLLBACK_FAILED):
         return "it is on its way back, which is never paused; `runbook rollback` goes on with it"
     if phase is Phase.SUCCEEDED:
@@ -56,3 +62,11 @@ def _why_not(verb: Verb, phase: Phase) -> str:
     if verb is Verb.SKIP:
         return "only a canary, a drain and a watch can be skipped"
     return "it has not started; `runbook resume` starts it, `runbook abort` ends it"
+
+
+def _why_no_approval(phase: Phase) -> str:
+    if phase is Phase.APPROVED:
+        return "enough people have approved it; `runbook reject` or `runbook abort` still ends it"
+    if phase in FINISHED:
+        return "it has ended: plan it again, and ask for approval"
+    return "it has started; `runbook hold` pauses it, `runbook abort` ends it"

@@ -118,8 +118,10 @@ def judge(
         return Care(release=run, carried=None)
     if holder is not None and holder.alive:
         return _locked(run, holder)
-    if run.phase is Phase.PLANNED and run.token is None:
-        return Care(release=run, carried=None, sentence="nobody has started it: `runbook resume` does")
+    # Without a note, approved means that its process took the lock and died before its first change.
+    waits = run.phase is Phase.APPROVED and records[-1].note.approval is not None
+    if run.token is None and (waits or run.phase is Phase.PLANNED):
+        return _not_started(run, records[-1], now)
     match run.phase:
         case Phase.HELD:
             return _held(run, records, now)
@@ -128,6 +130,35 @@ def judge(
     since = last_sign or records[-1].started_at
     gone = f"its process {holder.name} has ended" if holder is not None and holder.has_ended else ""
     return Care(release=run, carried=False, since=since, due=True, sentence=_uncarried(since, gone))
+
+
+_RUNS = frozenset({Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING})
+"""Held in one of these, the released workers take live events."""
+
+
+def is_watched(run: Release) -> bool:
+    """Whether live traffic is looked at while this release is held."""
+    return run.phase is Phase.HELD and run.resume_phase in _RUNS and run.from_revision != run.to_revision
+
+
+_UNSTARTED = "nobody has started it: `runbook resume` does, `runbook abort` ends it"
+
+
+def _not_started(run: Release, record: PhaseRecord, now: datetime) -> Care:
+    """A plan starts by itself only where its request and every approval of it say so, and before they expire."""
+    waits = record.note.approval
+    if waits is None or waits.until is None:
+        return Care(release=run, carried=None, sentence=_UNSTARTED)
+    if now >= waits.until:
+        sentence = f"its time was over at {_time(waits.until)}: `runbook resume --due` ends it"
+    elif run.phase is Phase.PLANNED:
+        sentence = f"it waits for approval until {_time(waits.until)}: `runbook approve`"
+    elif waits.starts:
+        since = f"it is approved since {_time(record.started_at)} and starts by itself"
+        return Care(release=run, carried=False, since=record.started_at, due=True, sentence=since)
+    else:
+        sentence = f"it is approved until {_time(waits.until)}: `runbook resume` starts it"
+    return Care(release=run, carried=None, sentence=sentence)
 
 
 def _locked(run: Release, holder: Holder) -> Care:

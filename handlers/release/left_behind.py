@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.database.queries import queries
 from handlers.database.transaction import Bind, transaction
+from handlers.environment.load import env_option
 from handlers.errors import Refused
 from handlers.queue import diagnose
 from handlers.queue.event import ENTITY_TYPES, SYNTHETIC_KEY
-from handlers.release.ledger import releases
+from handlers.release.ledger import heals, releases
 from handlers.release.phase import Release
 
 SQL = queries(__name__)
@@ -81,14 +82,17 @@ def summary(kinds: Sequence[LeftBehind]) -> str:
 
 def command(release: Release) -> str:
     """The command that redrives them."""
-    return f"runbook drain -e {release.environment} --left-by {release.id}"
+    return f"runbook drain {env_option(release.environment)} --left-by {release.id}"
 
 
 async def _time_range(tx: AsyncConnection, release: Release) -> dict[str, object]:
     """When the workers of the release ran. Without a deploy *since* is NULL, and then no event matches."""
     time_range = (await tx.execute(SQL["time_range"], {"release_id": release.id})).one()
+    # What healing had out when the release began, or died again of, is none of its live events.
+    healed = await heals.replays(tx, time_range.since) if time_range.since is not None else {}
     return {
         "release_id": release.id,
+        "healed": list(healed),
         "since": time_range.since,
         "until": time_range.until,
         "synthetic": SYNTHETIC_KEY,

@@ -16,7 +16,8 @@ WHERE q.status = 'dead_letter' AND q.source_entity_id <> CAST(:synthetic AS text
   -- Twin of `ids`. The ERP's own workers may not write down when they started an event.
   AND (coalesce(q.started_at, q.created_at) >= CAST(:since AS timestamptz)
        AND coalesce(q.started_at, q.created_at) < coalesce(CAST(:until AS timestamptz), 'infinity')
-       -- Those in the plan were dead letters before the release.
+       -- Those in the plan were dead letters before the release, and so were those of healing.
+       AND q.id <> ALL (CAST(:healed AS uuid[]))
        AND NOT EXISTS (SELECT FROM runbook.release_event AS e WHERE e.release_id = :release_id AND e.event_id = q.id)
        -- Those that a drain has redriven in vain are still the release's doing.
        OR EXISTS (SELECT FROM runbook.release_event AS e JOIN runbook.release AS r ON r.id = e.release_id
@@ -30,6 +31,7 @@ FROM tds_sync_queue AS q
 WHERE q.status = 'dead_letter' AND q.source_entity_id <> CAST(:synthetic AS text)
   AND (coalesce(q.started_at, q.created_at) >= CAST(:since AS timestamptz)
        AND coalesce(q.started_at, q.created_at) < coalesce(CAST(:until AS timestamptz), 'infinity')
+       AND q.id <> ALL (CAST(:healed AS uuid[]))
        AND NOT EXISTS (SELECT FROM runbook.release_event AS e WHERE e.release_id = :release_id AND e.event_id = q.id)
        OR EXISTS (SELECT FROM runbook.release_event AS e JOIN runbook.release AS r ON r.id = e.release_id
                   WHERE e.event_id = q.id AND r.plan->>'left_by' = :release_id));

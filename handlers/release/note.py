@@ -48,6 +48,12 @@ class HostNote:
     seen_at: datetime | None = None
     in_a_row: int = 0
     """The number of consecutive good answers."""
+    needed: int = 0
+    """So many prove the host; 0 when it was only looked at."""
+    seconds: float | None = None
+    """Real seconds from the first look to its proof, or to the newest look; None when it was only looked at."""
+    unit_failed: bool = False
+    """Whether a unit has failed, so that waiting cannot help."""
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> HostNote:
@@ -127,6 +133,23 @@ class NextLook:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ApprovalNote:
+    """What a plan waits for: approvals while it is planned, its start once it is approved."""
+
+    needed: int = 0
+    until: datetime | None = None
+    """When it has waited too long."""
+    starts: bool = False
+    """Whether it starts by itself once it is approved."""
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> ApprovalNote:
+        """From the ledger."""
+        values = known_fields(cls, stored)
+        return cls(**values | {"until": parse_time(values.get("until"))})
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhaseNote:
     """The note of a phase. None is unset: it is not written, so that it does not replace a stored value."""
 
@@ -176,6 +199,8 @@ class PhaseNote:
     ledgers."""
     skipped_by: str | None = None
     """The person who ended this phase without its result."""
+    approval: ApprovalNote | None = None
+    """Of a plan that waits for approval, or that was approved."""
     why: str | None = None
     """The reason of a rollback."""
     evidence: str | None = None
@@ -224,6 +249,7 @@ class PhaseNote:
         for name, parse in (
             ("next", NextLook.from_json),
             ("armed", ArmedNote.from_json),
+            ("approval", ApprovalNote.from_json),
             ("watched_at", parse_time),
             ("finding", Finding),
             ("held_by", HeldBy),

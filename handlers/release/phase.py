@@ -74,6 +74,7 @@ def exit_code(phase: Phase) -> ExitCode:
     return EXIT_CODES.get(phase, ExitCode.HELD)
 
 
+_ABBREVIATED_MIN = 7
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
@@ -82,6 +83,16 @@ def short(revision: str | None) -> str:
     if not revision:
         return "unknown"
     return revision[:7] if _COMMIT.fullmatch(revision) else revision[:40]
+
+
+def runs(reported: object, revision: str) -> bool:
+    """Whether a reported revision is *revision*, full or abbreviated to seven digits or more."""
+    # Seven digits without a letter may come as a JSON number.
+    if isinstance(reported, int) and not isinstance(reported, bool):
+        reported = str(reported)
+    if not isinstance(reported, str) or len(reported) < _ABBREVIATED_MIN:
+        return False
+    return revision.startswith(reported.lower())
 
 
 class Verdict(StrEnum):

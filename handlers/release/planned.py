@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from handlers.environment.model import Environment
 from handlers.gate.day_before import DayBefore
 from handlers.gate.values import Baseline, Thresholds
 from handlers.queue.event import DRAIN_ORDER, EntityType
 from handlers.queue.look import DeadLetter
-from handlers.release.phase import Phase, short
-from handlers.release.stored import known_fields, parse_time
+from handlers.release.host_steps import HostSteps
+from handlers.release.only import ALL, Only
+from handlers.release.override import PlannedOverride
+from handlers.release.phase import Phase
+from handlers.release.pulled import MergedPull
+from handlers.release.schema_changes import Migration, one_way
+from handlers.release.stored import known_fields, parse_time, thresholds_from
+from handlers.release.usual import Usual, UsualSteps
 
 EVERYTHING = (Phase.DEPLOYING, Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
 """The scope of a whole release. A canary, a drain or a watch by hand is a release with a smaller scope."""
@@ -34,6 +39,8 @@ class Check:
     sentence: str
     warns: bool = False
     """It passes, but its sentence is a warning that the operator should read before the approval."""
+    temporary: bool = False
+    """It fails for a reason that goes away without an operator, such as a database that is away."""
 
     @property
     def mark(self) -> str:
@@ -73,6 +80,15 @@ class PlannedEvent:
         )
 
 
+def kind_of(scope: Iterable[Phase]) -> str:
+    """What was started: `release`, or the last phase of one by hand: `canary`, `drain` or `watch`."""
+    phases = set(scope)
+    if Phase.DEPLOYING in phases:
+        return "release"
+    names = {Phase.WATCHING: "watch", Phase.DRAINING: "drain", Phase.CANARY: "canary"}
+    return next((name for phase, name in names.items() if phase in phases), "release")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A release before it starts. Its hash changes when hosts, dead letters or settings change."""
@@ -103,8 +119,22 @@ class Plan:
     day_before: DayBefore | None = None
     """The 24 hours before, by type: what was wrong then is no evidence against the release."""
     steps: tuple[str, ...] = field(default=())
+    host_steps: tuple[HostSteps, ...] = ()
+    """What is done on each host and in which order; empty where nothing is deployed."""
+    migrations: tuple[Migration, ...] = ()
+    """The ERP's own migrations among the commits, with what each does to the revision that runs."""
+    usual: Usual | None = None
+    """How long the last releases took; None where there is no history."""
+    usual_steps: UsualSteps = field(default_factory=UsualSteps)
+    """What each step on a host took in the last releases; empty where there is no history."""
+    overrides: tuple[PlannedOverride, ...] = ()
+    """The freezes and missing promotions in spite of which it starts."""
+    pull_request: MergedPull | None = None
+    """The merged pull request that made the revision; None where there is none, or no forge."""
     left_by: str = ""
     """Only dead letters left behind by this release are planned; empty: all that can be drained."""
+    only: Only = ALL
+    """Which of them a person asked for."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The environment file's settings, which the release keeps to its end. Empty in plans of older ledgers."""
     looked_at: datetime | None = None
@@ -119,6 +149,20 @@ class Plan:
     def history_warning(self) -> str:
         """That commits which run now would be gone: a person confirms it with the start. Empty when none would."""
         return "; ".join(check.sentence for check in self.checks if check.name == HISTORY and check.warns)
+
+    @property
+    def one_way(self) -> tuple[Migration, ...]:
+        """The migrations that the revision before does not survive: it is not taken back automatically."""
+        return one_way(self.migrations)
+
+    @property
+    def start_warning(self) -> str:
+        """What a person confirms with the start: commits that would be gone, a way back that is not automatic."""
+        found = [self.history_warning] if self.history_warning else []
+        if self.one_way:
+            named = ", ".join(each.sentence for each in self.one_way[:3])
+            found.append(f"it is not taken back automatically ({len(self.one_way)} contract: {named})")
+        return "; ".join(found)
 
     @property
     def refusal(self) -> str:
@@ -137,15 +181,30 @@ class Plan:
             "events": [event.id for event in self.events],
             "thresholds": asdict(self.thresholds),
         }
+        if self.migrations:
+            bound["migrations"] = [(each.path, each.mark) for each in self.migrations]
         if self.settings:  # A plan of an older ledger keeps the hash that people saw.
             bound["settings"] = self.settings
         return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def summary(self) -> str:
+        """The plan in one sentence, for the ledger and the status view."""
+        return f"{self.hash}: {len(self.checks)} checks passed, {len(self.events)} dead letters to drain"
+
     def as_json(self) -> dict[str, object]:
         """The JSON for the ledger."""
-        values = {**asdict(self), "good": self.good, "hash": self.hash}
-        if self.day_before is None:  # A plan of an older ledger stays as it is.
-            del values["day_before"]
+        values: dict[str, Any] = {**asdict(self), "good": self.good, "hash": self.hash}
+        for check in values["checks"]:
+            if not check["temporary"]:
+                del check["temporary"]
+        if not self.only:
+            del values["only"]
+        for name in ("day_before", "host_steps", "migrations", "overrides", "pull_request", "usual"):
+            if not values[name]:  # A plan of an older ledger stays as it is.
+                del values[name]
+        if not self.usual_steps:
+            del values["usual_steps"]
         return values
 
     @classmethod
@@ -169,12 +228,19 @@ class Plan:
             queue=get("queue") or {},
             failed=get("failed") or {},
             checks=tuple(Check(**known_fields(Check, check)) for check in get("checks") or ()),
-            thresholds=_thresholds(get("thresholds") or {}),
+            thresholds=thresholds_from(get("thresholds") or {}),
             baseline=Baseline(**known_fields(Baseline, baseline)) if baseline else None,
             seconds_expected=get("seconds_expected") or 0.0,
             day_before=DayBefore.from_json(before) if (before := get("day_before")) else None,
             steps=tuple(get("steps") or ()),
+            host_steps=tuple(HostSteps.from_json(each) for each in get("host_steps") or ()),
+            migrations=tuple(Migration.from_json(each) for each in get("migrations") or ()),
+            usual=Usual.from_json(usual) if (usual := get("usual")) else None,
+            usual_steps=UsualSteps.from_json(get("usual_steps") or {}),
+            overrides=tuple(PlannedOverride.from_json(each) for each in get("overrides") or ()),
+            pull_request=MergedPull.from_json(pull) if (pull := get("pull_request")) else None,
             left_by=get("left_by") or "",
+            only=Only(**known_fields(Only, get("only") or {})),
             settings=get("settings") or {},
             looked_at=parse_time(get("looked_at")),
         )
@@ -190,7 +256,8 @@ def select_drainable(dead: list[DeadLetter]) -> tuple[tuple[PlannedEvent, ...], 
     events = []
     for letter in dead:
         if letter.entity is None:
-            set_aside[f"no handler for entity type {letter.raw_type}"] += 1
+            code = letter.error_code or "none"
+            set_aside[f"{letter.raw_type}, error {code}: nothing handles this entity type"] += 1
         else:
             events.append((DRAIN_ORDER.index(letter.entity), letter.created_at, letter))
     events.sort(key=lambda event: (event[0], event[1], str(event[2].id)))
@@ -224,54 +291,6 @@ def canary_of(events: tuple[PlannedEvent, ...], came_at: Mapping[UUID, datetime]
         (event for event in available if _error_class(event) == chosen),
         key=lambda event: (came_at[UUID(event.id)], event.id),
     )
-
-
-def steps(
-    environment: Environment, scope: tuple[Phase, ...], events: int, to_revision: str
-) -> tuple[str, ...]:
-    """The release as a list of sentences, for people."""
-    hosts = ", ".join(host.name for host in environment.hosts)
-    target = short(to_revision)
-    sentences = {
-        Phase.DEPLOYING: f"deploy {target} to {hosts}: stop the workers everywhere, change one host first, then "
-        "the others",
-        Phase.PROBING: f"probe: {environment.probe.consecutive} good answers in a row with {target} from each host",
-        Phase.CANARY: "canary: send one dead letter to the deployed workers and follow it until it settles"
-        if events
-        else "canary: no dead letter can be drained, so a synthetic event goes to the deployed workers",
-        Phase.DRAINING: f"drain: redrive the other dead letters ({max(0, events - 1)}), one of each type first, "
-        "then growing batches; what fails again is set aside"
-        if events > 1
-        else "drain: there is no other dead letter",
-        Phase.WATCHING: f"watch: measure live traffic for {environment.watch.window_seconds / 60:g} min, every "
-        f"{environment.watch.interval_seconds:g} s",
-    }
-    return tuple(sentences[phase] for phase in EVERYTHING if phase in scope)
-
-
-def expected_seconds(environment: Environment, scope: tuple[Phase, ...], events: int) -> float:
-    """The estimated duration: the waits of each phase, and 20 s for each host.
-
-    Batches double, so their number grows with the logarithm of the number of events.
-    """
-    deploy = 20.0 * len(environment.hosts)
-    probe = environment.probe.consecutive * environment.probe.interval_seconds
-    batches = 2 + events.bit_length()
-    parts = {
-        Phase.DEPLOYING: deploy,
-        Phase.PROBING: probe,
-        Phase.CANARY: 5.0,
-        Phase.DRAINING: 5.0 * batches if events else 0.0,
-        Phase.WATCHING: environment.watch.window_seconds,
-    }
-    return sum(seconds for phase, seconds in parts.items() if phase in scope)
-
-
-def _thresholds(stored: Mapping[str, Any]) -> Thresholds:
-    values = known_fields(Thresholds, stored)
-    if "instant_errors" in values:
-        values["instant_errors"] = tuple(values["instant_errors"])
-    return Thresholds(**values)
 
 
 def _error_class(event: PlannedEvent) -> tuple[str, str, str]:

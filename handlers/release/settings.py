@@ -67,7 +67,7 @@ async def environment_of(release: Release) -> Environment:
             now = now.model_copy(update={"database": known.database})
     if known.environment is None:
         return now
-    as_now = {"database": now.database, "reports": now.reports, "notify": now.notify}
+    as_now = {name: getattr(now, name) for name in ("database", "reports", "notify", "freeze")}
     return known.environment.model_copy(update=as_now)
 
 

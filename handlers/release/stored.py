@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from handlers.gate.values import Thresholds
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -26,3 +28,11 @@ def parse_time(stored: str | None) -> datetime | None:
 @cache
 def _names(kind: type[DataclassInstance]) -> frozenset[str]:
     return frozenset(field.name for field in fields(kind))
+
+
+def thresholds_from(stored: Mapping[str, Any]) -> Thresholds:
+    """The thresholds of a plan, with the numbers in their stored form."""
+    values = known_fields(Thresholds, stored)
+    if "instant_errors" in values:
+        values["instant_errors"] = tuple(values["instant_errors"])
+    return Thresholds(**values)

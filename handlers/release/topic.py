@@ -12,6 +12,9 @@ from handlers.release.phase import Phase
 class Topic(StrEnum):
     """What a message tells. Prefect's events have the same names, after `runbook.`."""
 
+    WAITING = "release.waiting"
+    """It waits for approval: people are needed before it expires."""
+    APPROVED = "release.approved"
     STARTED = "release.started"
     HELD = "release.held"
     RESUMED = "release.resumed"
@@ -40,10 +43,12 @@ class Topic(StrEnum):
     UPSTREAM_AWAY = "upstream.away"
     UPSTREAM_BACK = "upstream.back"
     HEALED = "heal.done"
+    HEAL_STOPPED = "heal.stopped"
     TEST = "test"
 
 
 SEVERITIES: dict[Topic, Severity] = {
+    Topic.APPROVED: Severity.INFO,
     Topic.STARTED: Severity.INFO,
     Topic.RESUMED: Severity.PAGE,
     Topic.SUCCEEDED: Severity.INFO,
@@ -57,15 +62,18 @@ SEVERITIES: dict[Topic, Severity] = {
     Topic.UPSTREAM_AWAY: Severity.WARNING,
     Topic.UPSTREAM_BACK: Severity.WARNING,
     Topic.HEALED: Severity.INFO,
+    Topic.HEAL_STOPPED: Severity.WARNING,
 }
 """Every other topic is a page: a person is needed, or was, and hears that it is over."""
 
 ENDS: dict[Topic, tuple[Topic, ...]] = {
+    Topic.APPROVED: (Topic.WAITING,),
+    Topic.REFUSED: (Topic.WAITING,),
     Topic.RESUMED: (Topic.HELD,),
     Topic.ROLLING_BACK: (Topic.HELD, Topic.BREACH),
     Topic.ROLLED_BACK: (Topic.ROLLING_BACK, Topic.ROLLBACK_FAILED, Topic.NOT_BACK),
     Topic.SUCCEEDED: (Topic.HELD,),
-    Topic.ABORTED: (Topic.HELD,),
+    Topic.ABORTED: (Topic.HELD, Topic.WAITING),
     Topic.CARRIED: (Topic.UNCARRIED,),
     Topic.BACK: (Topic.NOT_BACK,),
     Topic.GUARD_TAKEN: (Topic.GUARD_OVERDUE,),
@@ -77,6 +85,8 @@ ENDS: dict[Topic, tuple[Topic, ...]] = {
 """The topics that another one ends: after it they are counted anew."""
 
 RECOVERIES = frozenset(ENDS) - {
+    Topic.APPROVED,
+    Topic.REFUSED,
     Topic.ROLLING_BACK,
     Topic.ROLLED_BACK,
     Topic.SUCCEEDED,

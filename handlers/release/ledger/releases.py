@@ -92,6 +92,14 @@ async def get(bind: Bind, release_id: str) -> Release:
     return _release(row)
 
 
+async def get_locked(tx: AsyncConnection, release_id: str) -> Release:
+    """The same, with its row locked to the end of the transaction, so that nobody else moves it."""
+    row = (await tx.execute(SQL["lock_release"], {"id": release_id})).one_or_none()
+    if row is None:
+        raise _unknown(release_id)
+    return _release(row)
+
+
 async def latest(bind: Bind, environment: str) -> Release | None:
     """The newest release of an environment, in any phase; None when it has had none."""
     releases = await history(bind, environment, limit=1)
@@ -144,7 +152,7 @@ async def enter(
             f"release {release.id} cannot become {to} before it has the lock of {release.environment}"
         )
     async with transaction(bind) as tx:
-        stored = await _lock_release(tx, release)
+        stored = await get_locked(tx, release.id)
         if (
             stored.phase is not release.phase
             and stored.phase is to
@@ -232,13 +240,6 @@ async def _detail(tx: AsyncConnection, note: PhaseNote) -> str:
     if note.hosts or note.returns or note.armed:
         note = note.stamped(await clock.now(tx))
     return as_json(note.as_json())
-
-
-async def _lock_release(tx: AsyncConnection, release: Release) -> Release:
-    row = (await tx.execute(SQL["lock_release"], {"id": release.id})).one_or_none()
-    if row is None:
-        raise _unknown(release.id)
-    return _release(row)
 
 
 async def _raise_if_moved(tx: AsyncConnection, release: Release, stored: Release) -> None:

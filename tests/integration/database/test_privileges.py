@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -34,6 +34,7 @@ from handlers.worker.needs import needs as worker_needs
 from handlers.worker.needs import raise_if_denied
 from handlers.worker.worker import Worker, new_owner
 from tests.integration.entities.events import example_records, parents_of
+from tests.integration.phases.healing import Place, place
 from tests.integration.queue.events import event, row
 from tests.integration.receiver.calls import body, receiver
 from tests.integration.release.steps import deploying
@@ -164,6 +165,28 @@ async def test_a_worker_waits_while_its_login_is_refused(
     finally:
         stop.set()
         await asyncio.wait_for(running, 15)
+
+
+async def test_the_documented_controller_heals(roles: Roles, database_url: str) -> None:
+    """A dead letter goes back and is applied by the documented worker; a lost lease is taken back."""
+    url = (
+        make_url(database_url).set(username=NAMES[0], password=PASSWORD).render_as_string(hide_password=False)
+    )
+    async with place(url) as here:
+        letter = await Place(core=replace(here.core, database=roles.owner)).letter("1")
+        lost = await event(
+            roles.owner, "2", status="processing", locked_by="worker-1", lock_expires_at="sql:now()"
+        )
+        stop = asyncio.Event()
+        running = asyncio.create_task(worker_of(roles).run(stop))
+        try:
+            await until(lambda: done(roles, lost), 20)
+            healed = await here.heal()
+        finally:
+            stop.set()
+            await asyncio.wait_for(running, 15)
+        assert healed.healed == "1 of 1 dead letters completed", healed.sentence
+        assert await statuses(roles.owner, [letter]) == [Status.COMPLETED]
 
 
 async def test_a_worker_whose_login_never_worked_says_so_and_ends(roles: Roles) -> None:

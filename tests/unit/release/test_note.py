@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from handlers.database.jsonable import as_json
 from handlers.gate.values import Finding
-from handlers.release.note import ArmedNote, HeldBy, HostNote, NextLook, PhaseNote, ReturnNote, StepNote
+from handlers.release.note import (
+    ApprovalNote,
+    ArmedNote,
+    HeldBy,
+    HostNote,
+    NextLook,
+    PhaseNote,
+    ReturnNote,
+    StepNote,
+)
 
 EVENT = UUID("6f1c0de4-0000-4000-8000-000000000001")
 AT = datetime(2025, 11, 14, 14, 2, 3, 456789, tzinfo=UTC)
@@ -26,6 +35,7 @@ STEP: dict[str, Any] = {
     "operation": "r1-prepare-web-1-1",
 }
 
+UNPROVEN: dict[str, Any] = {"needed": 0, "seconds": None, "unit_failed": False}
 KEPT: list[tuple[PhaseNote, dict[str, Any]]] = [
     (
         PhaseNote(
@@ -36,8 +46,9 @@ KEPT: list[tuple[PhaseNote, dict[str, Any]]] = [
         ),
         {
             "hosts": {
-                "web-1": {"have": "b", "ok": True, "note": "", "seen_at": TIME, "in_a_row": 2},
-                "web-2": {"have": None, "ok": False, "note": "HTTP 503", "seen_at": TIME, "in_a_row": 0},
+                "web-1": {"have": "b", "ok": True, "note": "", "seen_at": TIME, "in_a_row": 2} | UNPROVEN,
+                "web-2": {"have": None, "ok": False, "note": "HTTP 503", "seen_at": TIME, "in_a_row": 0}
+                | UNPROVEN,
             }
         },
     ),
@@ -88,6 +99,10 @@ KEPT: list[tuple[PhaseNote, dict[str, Any]]] = [
     ),
     (PhaseNote(held_by=HeldBy.DATABASE), {"held_by": "database"}),
     (PhaseNote(around={"lines": ["a"], "state": {}}), {"around": {"lines": ["a"], "state": {}}}),
+    (
+        PhaseNote(approval=ApprovalNote(needed=2, until=AT, starts=True)),
+        {"approval": {"needed": 2, "until": TIME, "starts": True}},
+    ),
     (PhaseNote(skipped_by="ops-a"), {"skipped_by": "ops-a"}),
     (PhaseNote(drained=57, left=0), {"drained": 57, "left": 0}),
     (PhaseNote(left=2, set_aside={"Bill: date": 2}), {"left": 2, "set_aside": {"Bill: date": 2}}),
