@@ -6,6 +6,7 @@ Pure: standard library only. The settings are imported only for the type checker
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -107,17 +108,39 @@ def is_on_branch(deploy: Deploy, sha: str) -> Command:
 
 
 def log_between(deploy: Deploy, before: str, after: str, limit: int = 50) -> Command:
-    """Prints one line for each commit that only one of them contains: `>` only *after*, `<` only *before*."""
+    """Prints one line for each commit that only one of them contains: `>` only *after*, `<` only *before*.
+
+    Behind the mark are its short id, its author and its subject, separated by US (0x1F).
+    """
     commits = f"{checked_sha(before)}...{checked_sha(after)}"
-    pretty = "--format=%m%h %s"
+    pretty = "--format=%m%h%x1f%aN%x1f%s"
     return git(
         deploy, "log", "--left-right", "--no-decorate", "--abbrev=7", f"--max-count={limit}", pretty, commits
     )
 
 
+def changed_names(deploy: Deploy, before: str, after: str, patterns: Sequence[str]) -> Command:
+    """Prints a line for each file of these patterns that differs between two commits: how, a tab, and its path."""
+    globs = (f":(glob){pattern}" for pattern in patterns)
+    names = (
+        "diff",
+        "--no-renames",
+        "--no-ext-diff",
+        "--name-status",
+        checked_sha(before),
+        checked_sha(after),
+    )
+    return git(deploy, *names, "--", *globs)
+
+
+def file_at(deploy: Deploy, sha: str, path: str) -> Command:
+    """Prints a file as it is in a commit."""
+    return git(deploy, "cat-file", "blob", f"{checked_sha(sha)}:{path}")
+
+
 def prepare(deploy: Deploy, sha: str, *, back: bool = False) -> Command:
     """Fetch and verify a revision, and check that the switch can work; the running tree is not changed."""
-    body = _git_functions() + script("content", "tree", f"prepare_{deploy.strategy}")
+    body = _git_functions() + script("content", "tree", "obstacles", f"prepare_{deploy.strategy}")
     direction = "back" if back else "forward"
     values: tuple[Word, ...] = (deploy.directory, checked_sha(sha), deploy.remote, deploy.branch, direction)
     return Command.procedure(body, *values, *deploy.before_activate, title="prepare", changes=True)
@@ -125,7 +148,7 @@ def prepare(deploy: Deploy, sha: str, *, back: bool = False) -> Command:
 
 def activate(deploy: Deploy, sha: str, *, back: bool = False) -> Command:
     """Switch to a prepared revision, verify the tree, and run the hooks. `units` restarts the units."""
-    body = _git_functions() + script("content", "tree", f"activate_{deploy.strategy}")
+    body = _git_functions() + script("content", "tree", "obstacles", f"activate_{deploy.strategy}")
     values = (deploy.directory, checked_sha(sha), "back" if back else "forward", *deploy.after_activate)
     return Command.procedure(body, *values, title="activate", changes=True)
 
@@ -135,7 +158,7 @@ def examine(deploy: Deploy, sha: str, *, fetch_seconds: int | None) -> Command:
 
     Without *fetch_seconds*, the timeout of the fetch, the branch has just been fetched.
     """
-    body = _git_functions() + script("process", "content", "tree", "examine")
+    body = _git_functions() + script("process", "content", "tree", "obstacles", "examine")
     values: tuple[Word, ...] = (
         deploy.strategy,
         deploy.directory,

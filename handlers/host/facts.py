@@ -22,6 +22,8 @@ _MISSING = (
     "does not appear",
 )
 """Parts of git's error messages for which a retry cannot help: the operator must act first."""
+AUTHOR_MAX = 24
+"""Characters of an author's name."""
 _TIMED_OUT = 124
 """The exit status of `timeout`."""
 _LOCKED = 69
@@ -207,11 +209,21 @@ async def count_between(shell: Shell, before: str, after: str) -> tuple[int, int
 
 
 async def commits_between(shell: Shell, before: str, after: str, limit: int = 50) -> list[str]:
-    """The commits that differ between two revisions, newest first: `>` is only in *after*, `<` only in *before*."""
+    """The commits that differ between two revisions, newest first: `>` is only in *after*, `<` only in *before*.
+
+    Each is one line: its short id, its author, and its subject.
+    """
     result = await shell.run(commands.log_between(shell.environment.deploy, before, after, limit))
     if not result.good:
         raise _no_log(shell, before, after, result)
-    return result.stdout.splitlines()
+    return [_commit(line) for line in result.stdout.split("\n") if line]
+
+
+def _commit(line: str) -> str:
+    """`>4f2c9e1 Ada L: Fix the session`. Both are texts from outside: on one line, and the name is bounded."""
+    id_, author, subject = ([*line.split("\x1f", 2), "", ""])[:3]
+    name = textwrap.shorten(author, AUTHOR_MAX, placeholder="...")
+    return " ".join(f"{id_} {name}: {subject}".split())
 
 
 def _no_log(shell: Shell, before: str, after: str, result: CommandResult) -> Refused:

@@ -10,6 +10,14 @@ class Evidence(str):
     """A fault that is evidence against the revision, unless its database is away."""
 
 
+class UnitFault(str):
+    """A unit that has failed: it does not start by itself."""
+
+
+class WebUnitFault(UnitFault, Evidence):
+    """A web unit that has failed."""
+
+
 class DatabaseFault(str):
     """A fault of the database, which explains every other."""
 
@@ -32,3 +40,10 @@ def status_fault(status: int) -> str:
     """The fault of an answer with an HTTP status that is no success."""
     # Another status is more likely a wrong address or a missing permission.
     return Evidence(f"HTTP {status}") if status >= HTTPStatus.INTERNAL_SERVER_ERROR else f"HTTP {status}"
+
+
+def unit_fault(sentence: str, is_web: bool, failed: bool) -> str:
+    """The fault of a unit that is not active. A web unit is evidence; one that has failed does not start by itself."""
+    if failed:
+        return WebUnitFault(sentence) if is_web else UnitFault(sentence)
+    return Evidence(sentence) if is_web else sentence

@@ -18,15 +18,15 @@ from handlers.host.answer import MISSING, ask, value_at, values_at
 from handlers.host.facts import unit_facts
 from handlers.host.faults import (
     DatabaseFault,
-    Evidence,
+    UnitFault,
     blames_revision,
     lacks_only_its_database,
     status_fault,
+    unit_fault,
 )
 from handlers.host.ssh import Shell
-from handlers.release.phase import Verdict, short
+from handlers.release.phase import Verdict, runs, short
 
-_ABBREVIATED_MIN = 7
 _FIRST_PAUSE_SECONDS = 0.2
 """The pause after the first check, while no host is good yet: a process that has just been restarted answers soon. Each
 pause is twice the one before, up to the interval of the probe."""
@@ -49,6 +49,12 @@ class HostHealth:
     answer, a missing key, or a database that is away is not."""
     lacks_only_its_database: bool = False
     """Whether its database is its only fault, so that the revision itself runs as it should."""
+    unit_failed: bool = False
+    """Whether a unit has failed, so that waiting cannot help."""
+    needed: int = 0
+    """So many good checks in a row prove it; only `until_healthy` sets this and the next one."""
+    seconds: float | None = None
+    """Real seconds from the first check to the proof, or to this check."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +136,10 @@ async def until_healthy(
     failure has the last result of each host.
     """
     probe = core.environment.probe
-    deadline = monotonic() + probe.limit_seconds
+    began_all = monotonic()
+    deadline = began_all + probe.limit_seconds
     counts: dict[str, int] = {}
+    proven: dict[str, float] = {}
     pause = min(_FIRST_PAUSE_SECONDS, probe.interval_seconds)
     while True:
         began = monotonic()
@@ -145,7 +153,19 @@ async def until_healthy(
             fleet_workers=fleet_workers,
         )
         counts = {health.host: counts.get(health.host, 0) + 1 if health.good else 0 for health in results}
-        results = [replace(health, consecutive=counts[health.host]) for health in results]
+        seconds = round(monotonic() - began_all, 1)
+        proven = {
+            host: proven.get(host, seconds) for host, count in counts.items() if count >= probe.consecutive
+        }
+        results = [
+            replace(
+                health,
+                consecutive=counts[health.host],
+                needed=probe.consecutive,
+                seconds=proven.get(health.host, seconds),
+            )
+            for health in results
+        ]
         if on_look is not None:
             await on_look(results)
         if results and all(health.consecutive >= probe.consecutive for health in results):
@@ -157,16 +177,6 @@ async def until_healthy(
         # Between the starts of two checks: a slow connection would else make each proof longer.
         await asyncio.sleep(max(0.0, pause - (monotonic() - began)))
         pause = min(2 * pause, probe.interval_seconds)
-
-
-def runs(reported: object, revision: str) -> bool:
-    """Whether a reported revision is *revision*, full or abbreviated to seven digits or more."""
-    # Seven digits without a letter may come as a JSON number.
-    if isinstance(reported, int) and not isinstance(reported, bool):
-        reported = str(reported)
-    if not isinstance(reported, str) or len(reported) < _ABBREVIATED_MIN:
-        return False
-    return revision.startswith(reported.lower())
 
 
 async def _check(core: Core, host: Host, shell: Shell | None, expected: _Expected) -> HostHealth:
@@ -184,6 +194,7 @@ async def _check(core: Core, host: Host, shell: Shell | None, expected: _Expecte
         summary=summary,
         blames_revision=blames_revision(faults),
         lacks_only_its_database=lacks_only_its_database(faults),
+        unit_failed=any(isinstance(fault, UnitFault) for fault in faults),
     )
 
 
@@ -257,11 +268,11 @@ async def _unit_faults(shell: Shell | None, expected: _Expected) -> list[str]:
         return [f"its units cannot be read: {error}"]
     wanted = {*services.web, *(services.workers if expected.workers else ())}
     replaced = expected.replaced.get(shell.host.name, {})
-    faults = []
+    faults: list[str] = []
     for unit in units:
         if unit.name in wanted and unit.active_state != "active":
             sentence = f"unit {unit.name} {unit.active_state}"
-            faults.append(Evidence(sentence) if unit.name in services.web else sentence)
+            faults.append(unit_fault(sentence, unit.name in services.web, unit.active_state == "failed"))
         elif unit.name in wanted and unit.process and replaced.get(unit.name) == unit.process:
             faults.append(f"unit {unit.name} still runs the previous process ({unit.main_pid})")
     return faults

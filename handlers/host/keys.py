@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import io
 import logging
 import os
@@ -108,6 +109,16 @@ def load_key(file: Path, passphrase: str | None) -> paramiko.PKey:
 
 
 def _loaded(data: bytes, passphrase: str | None) -> paramiko.PKey:
+    kind, text = _decrypted(data, passphrase)
+    return kind.from_private_key(io.StringIO(text))
+
+
+@functools.lru_cache(maxsize=8)
+def _decrypted(data: bytes, passphrase: str | None) -> tuple[type[paramiko.PKey], str]:
+    """The key's kind, and the key in OpenSSH's form.
+
+    Once in a process: a passphrase is made slow to try, by seconds of processor time, and every login loads its key.
+    """
     load = serialization.load_ssh_private_key if _OPENSSH in data else serialization.load_pem_private_key
     private = load(data, passphrase.encode() if passphrase is not None else None)
     kinds: dict[type, type[paramiko.PKey]] = {
@@ -122,7 +133,7 @@ def _loaded(data: bytes, passphrase: str | None) -> paramiko.PKey:
     text = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
-    return kind.from_private_key(io.StringIO(text.decode()))
+    return kind, text.decode()
 
 
 def _is_encrypted(data: bytes) -> bool:

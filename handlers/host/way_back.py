@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from handlers.errors import Fenced, LockLost, OutcomeUnknown, RunbookError, Unreachable
 from handlers.host.facts import HostFacts, inspect
-from handlers.host.health import HostHealth, runs
+from handlers.host.health import HostHealth
 from handlers.host.operations import OperationOutcome, OperationResult, end_running
 from handlers.host.ssh import Shell
 from handlers.host.step import (
@@ -22,7 +22,7 @@ from handlers.host.step import (
     start_workers,
     stop_workers,
 )
-from handlers.release.phase import short
+from handlers.release.phase import runs, short
 
 GRACE_SECONDS = 5.0
 """What the deploy still does on a host may end by itself within this time; then the way back ends it."""

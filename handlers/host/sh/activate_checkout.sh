@@ -6,6 +6,13 @@ open_repository
 clear_locks
 from=$(git_here rev-parse HEAD) || stop 81 "cannot read the current revision of $tree: $from"
 switching=$RUNBOOK_STATE/switching
+# What a rollback overwrites. Nobody else may have it, so it stays: the folder of the operation does not.
+lost=$RUNBOOK_STATE/lost/${RUNBOOK_JOB##*/}
+if [ "$direction" = back ] && ! git_here ls-files >/dev/null 2>&1; then
+    say "the index of $tree is damaged: it is made anew"
+    rm -f "$git_folder/index"
+    git_here read-tree --no-sparse-checkout "$from"
+fi
 if [ -f "$switching" ]; then
     # Remove files that only the interrupted switch added: they are untracked now, and Python could import them.
     interrupted=$(cat "$switching")
@@ -15,11 +22,21 @@ if [ -f "$switching" ]; then
 elif ! git_here diff --quiet HEAD; then
     git_here diff HEAD | head -c 4000
     [ "$direction" = back ] || stop 65 "$tree has local changes (above): commit them at the origin or discard them"
-    if git_here diff HEAD >"$RUNBOOK_JOB/lost.diff"; then
-        say "the rollback overwrites local changes; they are saved in $RUNBOOK_JOB/lost.diff"
+    if mkdir -p "$lost" && git_here diff HEAD >"$lost/changes.diff"; then
+        say "the rollback overwrites local changes; they are saved in $lost/changes.diff"
     else
         say "the rollback overwrites local changes (above), which could not be saved ($(free_space))"
     fi
+fi
+if [ "$direction" = back ] && [ ! -f "$switching" ]; then
+    # A rename, which needs no space.
+    in_the_way "$from" "$sha" | while IFS= read -r name; do
+        if mkdir -p "$(dirname "$lost/$name")" && mv -f "$tree/$name" "$lost/$name"; then
+            say "$name was in the way of the rollback; it is in $lost"
+        else
+            say "$name is in the way of the rollback and could not be kept ($(free_space)); going on"
+        fi
+    done
 fi
 # Record the revision for a rollback before the first change. A rollback itself does not change it.
 if [ "$direction" = forward ] && [ "$from" != "$sha" ]; then
@@ -35,6 +52,15 @@ fi
 
 same_as "$tree" "$sha" "$RUNBOOK_STATE/index"
 same=$?
+if [ "$same" = 1 ] && [ "$direction" = back ]; then
+    # git was told not to look at some files, or to leave some out.
+    with_index "$RUNBOOK_STATE/index" "$tree" read-tree --no-sparse-checkout "$sha"
+    mkdir -p "$lost" && with_index "$RUNBOOK_STATE/index" "$tree" diff >>"$lost/changes.diff" &&
+        say "the rollback overwrites these files; what was in them is saved in $lost/changes.diff"
+    git_here read-tree --no-sparse-checkout "$sha" && git_here checkout-index --all --force --index
+    same_as "$tree" "$sha" "$RUNBOOK_STATE/index"
+    same=$?
+fi
 if [ "$same" = 2 ] && [ "$direction" = back ]; then
     say "the content of $tree could not be compared with $sha ($(free_space)); going on"
     same=0

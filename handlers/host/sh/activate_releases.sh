@@ -14,6 +14,10 @@ fi
 rm -f "$base/current.next"
 ln -s "releases/$sha" "$base/current.next" ||
     { rm -rf "$RUNBOOK_STATE/reserve" && ln -s "releases/$sha" "$base/current.next"; } || stop 81 "cannot write to $base: nothing changed"
+if [ "$direction" = back ] && [ -e "$base/current" ] && [ ! -L "$base/current" ]; then
+    lost=$base/current.$(date +%s)
+    mv "$base/current" "$lost" && say "$base/current was no link; it is in $lost"
+fi
 mv -fT "$base/current.next" "$base/current" 2>/dev/null || mv -fh "$base/current.next" "$base/current" ||
     stop 81 "cannot make $sha the current release"
 [ "$(readlink "$base/current")" = "releases/$sha" ] || stop 81 "$base/current does not point to $sha"

@@ -12,7 +12,7 @@ with_index() {
 # folder the file REVISION is ours. Status 2: it could not be compared; mostly there is no space for the index.
 same_as() {
     rm -f "$3" "$3.lock"
-    folder=$(cd "$1" && pwd -P) && with_index "$3" "$folder" read-tree "$2" || return 2
+    folder=$(cd "$1" && pwd -P) && with_index "$3" "$folder" read-tree --no-sparse-checkout "$2" || return 2
     changed=$(with_index "$3" "$folder" update-index --refresh)
     status=$?
     rm -f "$3" "$3.lock"

@@ -21,6 +21,7 @@ trap 'exit 69' HUP INT PIPE TERM
 # What a check that was killed has left behind.
 find "$state" -maxdepth 1 -name 'plan.*' -mmin +1440 -exec rm -rf {} + 2>/dev/null
 
+[ "$strategy" = releases ] || refuse_damaged_index
 if [ -n "$fetch_seconds" ]; then
     ! command -v timeout >/dev/null 2>&1 || git_limit=$fetch_seconds
     fetch
@@ -32,10 +33,11 @@ if [ "$strategy" = checkout ]; then
     if [ ! -f "$state/switching" ]; then
         refuse_submodules
         check_free_space
-        refuse_untracked
+        refuse_obstacles
     fi
     export_to "$RUNBOOK_STATE/trees/$sha"
 else
+    refuse_no_link
     refuse_changed_release
     if [ "$(cat "$target/REVISION" 2>/dev/null)" != "$sha" ]; then
         [ "$(readlink "$base/current")" != "releases/$sha" ] ||

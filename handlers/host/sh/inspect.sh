@@ -31,7 +31,7 @@ show_changes() {
 # A release folder may hold a commit that its repository gets only with the next fetch.
 if [ "$how" = content ] && git_here cat-file -e "$revision^{commit}" 2>/dev/null && own=$(mktemp -d); then
     same_as "$folder" "$revision" "$own/index" >"$own/names" 2>&1 || {
-        with_index "$own/index" "$folder" read-tree "$revision" 2>/dev/null
+        with_index "$own/index" "$folder" read-tree --no-sparse-checkout "$revision" 2>/dev/null
         changes=$(show_changes with_index "$own/index" "$folder")
         printf '%s\n' "${changes:-$(head -n 20 "$own/names")}"
     }

@@ -4,6 +4,7 @@ tree=$1 sha=$2 remote=$3 branch=$4 direction=$5
 shift 5
 open_repository
 clear_locks
+[ "$direction" = back ] || refuse_damaged_index
 # A rollback must not depend on the remote.
 if [ "$direction" = forward ] || ! git_here cat-file -e "$sha^{commit}" 2>/dev/null; then
     fetch
@@ -16,7 +17,7 @@ if [ "$direction" = forward ] && [ ! -f "$RUNBOOK_STATE/switching" ]; then
     git_here diff --stat HEAD
     git_here diff HEAD | head -c 4000
     refuse_changes "$tree" HEAD
-    refuse_untracked
+    refuse_obstacles
 fi
 # Forward always, so that a revision whose files cannot be written exactly is refused before the workers stop.
 if [ "$#" -gt 0 ] || [ "$direction" = forward ]; then

@@ -15,6 +15,7 @@ if [ "$direction" = forward ] || ! git_here cat-file -e "$sha^{commit}" 2>/dev/n
     on_branch
 fi
 if [ "$direction" = forward ]; then
+    refuse_no_link
     refuse_changed_release
     # What runs was compared just now. A copy from an earlier release may have been edited since.
     if [ "$current" != "$sha" ] && [ -f "$target/REVISION" ] && ! same_as "$target" "$sha" "$RUNBOOK_STATE/index"; then

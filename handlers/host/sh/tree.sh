@@ -131,37 +131,11 @@ refuse_submodules() {
         stop 65 "revision $sha has submodules, which are not deployed ($(echo $submodules)): add their files to the repository"
 }
 
-# refuse_changes FOLDER REVISION: a switch would lose the local changes
-refuse_changes() {
-    same_as "$1" "$2" "$RUNBOOK_STATE/index"
-    case $? in
-    0) ;;
-    1) stop 65 "$1 has local changes (above): commit them at the origin or discard them, then try again" ;;
-    *) stop 65 "$1 could not be compared with its commit (above; $(free_space))" ;;
-    esac
-}
-
-# What runs, with the strategy `releases`. Its repository may lack a commit that another tool has deployed.
-refuse_changed_release() {
-    current=$(cat "$base/current/REVISION" 2>/dev/null)
-    ! git_here cat-file -e "$current^{commit}" 2>/dev/null || refuse_changes "$base/current" "$current"
-}
-
-# With a copy of the index, because even a dry run takes the lock of the index that it reads.
-refuse_untracked() {
-    index=$RUNBOOK_STATE/index.now
-    cp "$git_folder/index" "$index" || stop 65 "the index of $tree could not be read (above; $(free_space))"
-    GIT_INDEX_FILE=$index git_here read-tree -m -u -n HEAD "$sha"
-    status=$?
-    rm -f "$index" "$index.lock"
-    [ "$status" = 0 ] || stop 65 "untracked files in $tree are in the way of $sha (above): move them away, then try again"
-}
-
 # Write a revision to a new folder and verify its content. git archive would obey export-ignore and export-subst, so
 # that files were missing or had another text. A rollback goes on with what it had before, verified or not.
 export_to() {
     index=$RUNBOOK_STATE/index.export
-    rm -rf "$1" "$index" "$index.lock" && mkdir -p "$1" && GIT_INDEX_FILE=$index git_here read-tree "$sha" &&
+    rm -rf "$1" "$index" "$index.lock" && mkdir -p "$1" && GIT_INDEX_FILE=$index git_here read-tree --no-sparse-checkout "$sha" &&
         GIT_INDEX_FILE=$index git_here --work-tree="$1" checkout-index --all --force ||
         stop 81 "cannot write the tree of $sha to $1"
     GIT_INDEX_FILE=$index git_here --work-tree="$1" update-index --refresh || [ "$direction" = back ] || {

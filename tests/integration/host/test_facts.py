@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from handlers.errors import Refused
+from handlers.errors import Refused, TryAgain
+from handlers.host.changed_files import changed_files
 from handlers.host.command import Command
 from handlers.host.facts import commits_between, denied, inspect, resolve
 from handlers.host.ssh import Shell
+from handlers.release.schema_changes import Mark, mark
 from tests.integration.host.ssh_target import Target, open_host, serve, unit
 
 
@@ -131,8 +133,59 @@ async def test_the_log_tells_what_is_gained_and_what_is_lost(target: Target, she
     first = target.head()
     second = target.commit("second: it's $(here)")
     await resolve(shell, "main")
-    assert await commits_between(shell, first, second) == [f">{second[:7]} second: it's $(here)"]
-    assert await commits_between(shell, second, first) == [f"<{second[:7]} second: it's $(here)"]
+    author = target.git("log", "-1", "--format=%aN")
+    assert await commits_between(shell, first, second) == [f">{second[:7]} {author}: second: it's $(here)"]
+    assert await commits_between(shell, second, first) == [f"<{second[:7]} {author}: second: it's $(here)"]
+
+
+async def test_a_commit_is_one_line_whatever_its_author_is_called(target: Target, shell: Shell) -> None:
+    """A long name is cut, and one with odd characters breaks no line and no column."""
+    first = target.head()
+    target.commit("a subject")
+    author = "A \t very ' long \x1b[31m name of somebody <a@example.com>"
+    target.git("commit", "-q", "--amend", "--no-edit", "--author", author)
+    target.git("push", "-q", "--force", "origin", "HEAD:main")
+    second = target.git("rev-parse", "HEAD")
+    await resolve(shell, "main")
+    [line] = await commits_between(shell, first, second)
+    assert line.startswith(f">{second[:7]} A very ' long")
+    assert line.endswith("...: a subject")
+
+
+async def test_migrations_are_read_from_the_commits(target: Target, shell: Shell) -> None:
+    """New ones with their text; a changed, a removed and an oddly named one without; other files not at all."""
+    before = target.commit(
+        "before",
+        files={"erp/migrations/1.sql": "CREATE TABLE a ();", "erp/migrations/2.sql": "x", "erp/app.sql": "x"},
+    )
+    (target.folder / "workshop" / "erp/migrations/2.sql").unlink()
+    after = target.commit(
+        "after",
+        files={
+            "erp/migrations/1.sql": "CREATE TABLE b ();",
+            "erp/migrations/3 it's $(x).sql": "DROP TABLE a;",
+            'erp/migrations/4"\n.sql': "CREATE TABLE c ();",
+            "erp/migrations/5.sql": "-- " + "x" * 70_000,
+            "erp/migrations/__init__.py": "",
+            "alembic/versions/6_f.py": "def upgrade():\n    op.drop_table('a')\n",
+            "erp/app.sql": "DROP TABLE a;",
+        },
+    )
+    await resolve(shell, "main")
+    patterns = shell.environment.migrations.paths
+    marks = {each.path: each.mark for each in mark(await changed_files(shell, before, after, patterns))}
+    assert marks == {
+        "erp/migrations/1.sql": Mark.UNKNOWN,
+        "erp/migrations/2.sql": Mark.UNKNOWN,
+        "erp/migrations/3 it's $(x).sql": Mark.CONTRACT,
+        '"erp/migrations/4\\"\\n.sql"': Mark.UNKNOWN,
+        "erp/migrations/5.sql": Mark.UNKNOWN,
+        "alembic/versions/6_f.py": Mark.CONTRACT,
+    }
+    assert await changed_files(shell, before, after, ()) == []
+    assert await changed_files(shell, after, after, patterns) == []
+    with pytest.raises(TryAgain, match="cannot compare the migrations"):
+        await changed_files(shell, "0" * 40, after, patterns)
 
 
 SUDO = """#!/bin/sh

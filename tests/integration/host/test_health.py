@@ -21,9 +21,9 @@ from handlers.environment.load import parse
 from handlers.environment.model import Environment
 from handlers.host.command import Command
 from handlers.host.facts import inspect
-from handlers.host.health import HostHealth, look_once, runs, until_healthy
+from handlers.host.health import HostHealth, look_once, until_healthy
 from handlers.host.ssh import open_hosts
-from handlers.release.phase import Verdict
+from handlers.release.phase import Verdict, runs
 from tests.integration.host.ssh_target import CLOSED_PORT, serve, unit
 
 SHA = "4f2c9e1" + "0" * 33
@@ -333,6 +333,29 @@ async def test_each_check_is_reported(web: Web) -> None:
     assert counts == [1, 2, 3]
 
 
+async def test_the_time_to_its_proof_stands_still_once_a_host_is_proven(web: Web) -> None:
+    """It is looked at on for the sake of the others; one that becomes bad again is not proven any more."""
+    seen: list[tuple[HostHealth, HostHealth]] = []
+
+    async def on_look(results: Sequence[HostHealth]) -> None:
+        seen.append((results[0], results[1]))
+
+    good, bad = (200, {"revision": SHA, "database": "ok"}), (503, "starting")
+    async with Web() as other:
+        web.answers = lambda call: bad if call == 4 else good
+        other.answers = lambda call: good if call >= 8 else bad
+        async with core_of(environment(web.url, other.url, limit_seconds=60, interval_seconds=0.2)) as core:
+            assert (await until_healthy(core, SHA, on_look=on_look)).verdict is Verdict.PASS
+    assert {one.needed for both in seen for one in both} == {3}
+    first = [one.seconds for one, _ in seen]
+    assert first[2] == first[3], "proven at the third look"
+    assert len({*first[3:7]}) == 4, "bad at the fifth look, so the proof is begun again"
+    assert first[7] == first[-1], "proven for good at the eighth"
+    assert seen[-1][1].seconds is not None
+    assert first[-1] is not None
+    assert seen[-1][1].seconds > first[-1]
+
+
 async def test_a_dead_unit_or_an_old_process_is_not_healthy(web: Web, tmp_path: Path) -> None:
     """A good answer from the process that should have been replaced is noticed, but a pid alone is not a process: after
     a reboot, or much later, another one has it.
@@ -349,6 +372,7 @@ async def test_a_dead_unit_or_an_old_process_is_not_healthy(web: Web, tmp_path: 
             await shells[0].run(Command("systemctl", "start", "tsh-erp"))
             (seen,) = await look_once(core, SHA, shells=shells)
             assert "unit tsh-erp-workers inactive" in seen.summary
+            assert not seen.unit_failed
             (seen,) = await look_once(core, SHA, shells=shells, workers=False)
             assert seen.good
             await shells[0].run(Command("systemctl", "start", "tsh-erp-workers"))

@@ -179,7 +179,7 @@ async def test_local_changes_are_kept_and_do_not_stop_the_way_back(target: Targe
         back = await go(shells[0], change(old), sha)
     assert back.back, back
     assert (target.tree() / "app.txt").read_text() == "first"
-    kept = target.state() / "jobs" / "r1-back-activate-web-1-1.1" / "lost.diff"
+    kept = target.state() / "lost" / "r1-back-activate-web-1-1.1" / "changes.diff"
     assert "+edited in a hurry" in kept.read_text()
 
 

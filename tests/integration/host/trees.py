@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from handlers.host.facts import examine
+from handlers.host.operations import OperationOutcome
 from handlers.host.ssh import Shell
 from handlers.host.step import HostChange, activate, prepare
 from tests.integration.host.ssh_target import Target, git, open_host
@@ -73,3 +75,25 @@ def tree_of(target: Target, folder: Path | None = None) -> dict[str, str]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and ".git" not in path.relative_to(root).parts and path != root / "REVISION"
     }
+
+
+async def refused_before_the_switch(target: Target, sha: str, strategy: str) -> str:
+    """The output of a preparation that is refused; what runs is as before, and nothing is left behind.
+
+    A plan finds the same before, without an operation, and says it in one sentence.
+    """
+    if strategy == "releases" and "deploy" not in target.changed:
+        as_releases(target)
+    before, state = tree_of(target), target.state()
+    kept = set(state.iterdir()) if state.exists() else set()
+    async with opened(target) as shell:
+        foreseen = await examine(shell, sha, fetched=False)
+        assert set(state.iterdir()) == kept
+        result = await prepare(shell, change(sha))
+    assert (result.outcome, result.exit_status) == (OperationOutcome.FAILED, 65), result.output
+    assert "\n" not in foreseen.problem
+    # The same sentence; where it points to lines above, a plan has them in brackets.
+    assert foreseen.problem.partition(" (")[0] == result.sentence.partition(": ")[2].partition(" (")[0]
+    assert tree_of(target) == before
+    assert not list(target.state().rglob("trees/*/*"))
+    return result.output

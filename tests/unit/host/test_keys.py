@@ -70,6 +70,27 @@ def test_every_form_of_every_kind_is_read(
     assert loaded.can_sign()
 
 
+def test_a_key_is_decrypted_once_however_many_logins_load_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A passphrase is slow to try. Each login has a key of its own, and a file that was replaced is read again."""
+    decrypt, tries = serialization.load_ssh_private_key, []
+
+    def counted(data: bytes, password: bytes | None) -> object:
+        tries.append(password)
+        return decrypt(data, password)
+
+    monkeypatch.setattr(serialization, "load_ssh_private_key", counted)
+    key = ed25519.Ed25519PrivateKey.generate()
+    file = written(tmp_path / "key", key, "openssh", SECRET)
+    first, second = load_key(file, SECRET), load_key(file, SECRET)
+    assert (first == second, first is second, len(tries)) == (True, False, 1)
+    with pytest.raises(Refused, match="key_passphrase is wrong"):
+        load_key(file, "not this")
+    other = load_key(written(file, ed25519.Ed25519PrivateKey.generate(), "openssh", SECRET), SECRET)
+    assert (other == first, len(tries)) == (False, 3)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_passphrase_that_does_not_fit_is_named(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
