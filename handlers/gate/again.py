@@ -149,6 +149,11 @@ class Again:
             raise CannotJudgeError(
                 f"look {look.number} cannot be judged again: the first look of the release is not stored"
             )
+        if "pruned" in look.inputs:
+            raise CannotJudgeError(
+                f"look {look.number} cannot be judged again: what the gate was told of single events was dropped by"
+                f" `runbook db prune` on {look.inputs['pruned']}"
+            )
         for fact in look.inputs["facts"]:
             self.gate.observe(fact)
         left = look.inputs.get("left")

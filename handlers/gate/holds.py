@@ -60,6 +60,8 @@ class Holds:
     """When the last of them ended."""
     _back: dict[str, Item] = field(default_factory=dict)
     """What a worker gave back, and none has taken since."""
+    _starts_until: float = -FOREVER
+    """Until when the released workers were being started. What waited for them is free from then on."""
     _unwatched_until: float = -FOREVER
     _read_until: float = -FOREVER
 
@@ -69,6 +71,22 @@ class Holds:
 
     def read(self, fact: Fact, item: Item | None) -> None:
         """One fact."""
+        match fact.kind:
+            case "queued" if item is not None and item.kind != "replay":
+                if item.admitted is None or item.admitted > fact.at:
+                    self._queue[fact.item] = item
+            case "arrive" if item is not None:
+                self._take(item, fact.at)
+            case "done" | "dead" | "gone":
+                # It may have ended without ever being taken.
+                self._queue.pop(fact.item, None)
+        if item is not None:
+            self._hold_back(fact.kind, item, fact.at)
+        if not fact.item:
+            self._read_around(fact)
+
+    def _read_around(self, fact: Fact) -> None:
+        """A fact that concerns no single item."""
         told, at = fact.told, fact.at
         match fact.kind:
             case "held":
@@ -84,21 +102,19 @@ class Holds:
                 self._intake(at, {str(stream): int(quota) for stream, quota in told["quotas"].items()})
             case "unwatched":
                 self._unwatched_until = at
-            case "queued" if item is not None and item.kind != "replay":
-                if item.admitted is None or item.admitted > at:
-                    self._queue[fact.item] = item
-            case "arrive" if item is not None:
-                self._take(item, at)
-            case "done" | "dead" | "gone":
-                # It may have ended without ever being taken.
-                self._queue.pop(fact.item, None)
-        if item is not None:
-            self._hold_back(fact.kind, item, at)
-        if not fact.item:
-            self._read_until = max(self._read_until, at)
-            self._pause(at, bool(self.by_person) or self._probing or self.upstream_away)
+            case "starting":
+                self._starts_until = float(told["until"])
+            case "started":
+                self._started(at)
+        self._read_until = max(self._read_until, at)
+        self._pause(at, bool(self.by_person) or self._probing or self.upstream_away)
+
+    def _started(self, at: float) -> None:
+        self._starts_until = min(self._starts_until, at)
 
     def _take(self, item: Item, at: float) -> None:
+        if not item.former:
+            self._started(at)
         self._queue.pop(item.id, None)
         for stream in (POOLED, item.entity):
             self._taken[stream] = max(self._taken.get(stream, at), at)
@@ -178,6 +194,10 @@ class Holds:
         """Whether its probe says now that the upstream is away."""
         return bool(self.outages) and self.outages[-1][1] == FOREVER
 
+    def are_starting(self, now: float) -> bool:
+        """Whether the released workers have not proven to run yet, and may still be starting."""
+        return now < self._starts_until
+
     def to_be_confirmed(self, now: float) -> float:
         """For how many seconds more a breach does not count.
 
@@ -233,7 +253,7 @@ class Holds:
     def _free_since(self, item: Item, scope: str, place: int) -> float:
         """What nobody holds is free from its coming. Of a stream with a quota, that many become free in each tick."""
         opened = (self._open_since.get(stream, 0.0) for stream in (POOLED, item.entity))
-        free = max(0.0, item.came_in or 0.0, *opened)
+        free = max(0.0, item.came_in or 0.0, self._starts_until, *opened)
         quota = self.quotas.get(scope)
         if quota is None:
             return free

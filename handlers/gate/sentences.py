@@ -68,6 +68,7 @@ def to_be_confirmed(weighed: Weighed, seconds: float) -> str:
 
 
 NO_DATA = "no live event was taken: no data is never a pass"
+STARTING = "the released workers are being started, and have taken no live event yet"
 AWAY = "the upstream is away: nothing is judged until it answers"
 
 

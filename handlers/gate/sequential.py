@@ -121,7 +121,8 @@ class Gate:
         p = self.parameters
         leading = self._scales.leading(weighed, self.units, self.holds, untaken=untaken, now=now)
         if not self.units.live and not untaken:
-            return self._judgement(Finding.NO_DATA, sentences.NO_DATA, now, leading)
+            sentence = sentences.STARTING if self.holds.are_starting(now) else sentences.NO_DATA
+            return self._judgement(Finding.NO_DATA, sentence, now, leading)
         seen = proof(self.units, self.holds)
         doubts = [each for each in weighed if each.odds * self._scales.share(each.stream) >= 2 * p.suspect]
         reasons = list(obstacles(self.units, self.holds, seen, doubts, len(untaken)))

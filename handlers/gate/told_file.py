@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from handlers.gate.day_before import DayBefore, TypeBefore
 from handlers.gate.parameters import POOLED, Parameters
-from handlers.gate.traffic import ORDER
+from handlers.gate.traffic import ORDER, STARTED, STARTING
 
 LINE_BYTES_MAX = 1024 * 1024
 SECONDS_MAX = Parameters.guard_s
@@ -24,7 +24,7 @@ BEFORE_SECONDS_MAX = 30 * 86400.0
 """What came in before the switch is at most so old."""
 KINDS = ("live", "replay", "synthetic")
 _COMES, _STREAMS = {"queued", "arrive"}, {"held", "released"}
-_NO_ITEM = {"upstream", "intake", "unwatched", *_STREAMS}
+_NO_ITEM = {"upstream", "intake", "unwatched", STARTING, STARTED, *_STREAMS}
 ENV = (("outages", 3, -1), ("stalls", 3, -1), ("probe", 2, -1), ("holds", 4, 2), ("idle", 4, 3))
 """What a stream may say of its surroundings: how many values each entry has, and which of them is a type."""
 ROW = "arrive_ms, key, type, lat_ok_ms, lat_bad_ms, rel, coin, hard, retries, kind"
@@ -190,6 +190,8 @@ def _event(number: int, event: Mapping[str, Any], told: ToldFile, ids: set[str],
         _item(number, event, ids)
     if kind == "upstream" and not isinstance(event.get("up"), bool | int):
         _bad(number, "'upstream' needs `up`, true or false")
+    if kind == STARTING:
+        _number(number, event, "until", None, least=at, most=SECONDS_MAX)
     if kind == "intake" and not isinstance(event.get("quotas"), dict):
         _bad(number, "'intake' needs `quotas`, an object")
     told.events.append(event)

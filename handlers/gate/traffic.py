@@ -16,12 +16,16 @@ UNWATCHED = "unwatched"
 """Nobody has looked since a while: an outage or a hold may have begun and ended meanwhile."""
 PRIORITY = 5
 """The usual one. Workers take what has a smaller one first."""
+STARTING, STARTED = "starting", "started"
+"""The released workers are being started, and they run: before that nobody can take anything."""
 ORDER = (
     "upstream",
     "held",
     "released",
     INTAKE,
     UNWATCHED,
+    STARTING,
+    STARTED,
     "queued",
     "arrive",
     "attempt_failed",

@@ -107,8 +107,11 @@ async def survey(
     )
 
 
-async def of_queue(core: Core, release: Release) -> list[Measurement]:
-    """The checks of queue and workers alone, for a look that is taken often. Raises DatabaseDown."""
+async def of_queue(core: Core, release: Release | None = None) -> list[Measurement]:
+    """The checks of queue and workers alone, for a look that is taken often. Raises DatabaseDown.
+
+    Without a *release* the windows are an hour and a day.
+    """
     begun = await _begin(core, release)
     return ordered(core.environment, await _of_queue(core, begun, monotonic() + DATABASE_SECONDS))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -63,7 +63,7 @@ async def read(
         at=at,
         since=since,
         status=counts,
-        percent=_shares(counts),
+        percent=shares(counts),
         dead_letters=listing.grouped(failed),
         failed_is_cut=len(failed) >= listing.FAILED_MAX,
         recent_errors=_recent(failed, since or at - RECENT),
@@ -72,7 +72,8 @@ async def read(
     )
 
 
-def _shares(counts: dict[Status, int]) -> dict[Status, float | None]:
+def shares(counts: Mapping[Status, int]) -> dict[Status, float | None]:
+    """The share of each status in percent; None while there is no event."""
     total = sum(counts.values())
     return {status: 100 * count / total if total else None for status, count in counts.items()}
 

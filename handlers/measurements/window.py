@@ -16,6 +16,7 @@ from handlers.environment.bars import Bars
 from handlers.gate.day_before import DayBefore, wilson_lower, wilson_upper
 from handlers.measurements.measurement import Measurement, State, compared, no_data
 from handlers.queue.event import SYNTHETIC_KEY
+from handlers.release.ledger import heals
 
 _SQL = queries(__name__)
 CHECKS = (
@@ -86,15 +87,22 @@ async def read(
     tx: AsyncConnection, bars: Bars, window: Window, before: DayBefore | None
 ) -> list[Measurement]:
     """The checks of a window. *before* is the day before the release; None: the same span before is read."""
+    healed = await heals.replays(tx, window.since)
     values = {
         "since": window.since,
+        "healed": list(healed),
         "hour": window.hour,
         "minutes": window.minutes,
         "synthetic": SYNTHETIC_KEY,
         "rows_max": ROWS_MAX,
     }
     row = (await tx.execute(_SQL["window"], values)).one()
-    open_ = (await tx.execute(_SQL["waiting"], {"synthetic": SYNTHETIC_KEY})).one()
+    open_ = (
+        await tx.execute(
+            _SQL["waiting"],
+            {"synthetic": SYNTHETIC_KEY, "healed": list(healed), "healed_at": list(healed.values())},
+        )
+    ).one()
     hour = Ended(completed=row.completed_1h, failed=row.failed_1h, dead=row.dead_1h, retries=row.retries_1h)
     day = Ended(completed=row.completed, failed=row.failed, dead=row.dead, retries=row.retries)
     if before is None:

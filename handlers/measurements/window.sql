@@ -8,15 +8,15 @@ SELECT set_config('statement_timeout', CAST(:milliseconds AS text), true),
 -- What ended, and what failed, in the last hour, since :since and in the last minutes. The synthetic event is left out.
 WITH seen AS (
     -- By index: what came since then, the newest :rows_max events of it.
-    (SELECT q.status::text AS status, q.created_at, q.started_at, q.completed_at, q.error_code
+    (SELECT q.id, q.status::text AS status, q.created_at, q.started_at, q.completed_at, q.error_code
      FROM tds_sync_queue q
      WHERE q.created_at >= CAST(:since AS timestamptz) AND q.source_entity_id <> CAST(:synthetic AS text)
      ORDER BY q.created_at DESC
      LIMIT CAST(:rows_max AS bigint))
     UNION ALL
     -- What came before and was taken since then: of the newest :rows_max leases, which our workers leave.
-    SELECT t.status, t.created_at, t.started_at, t.completed_at, t.error_code
-    FROM (SELECT q.status::text AS status, q.created_at, q.started_at, q.completed_at, q.error_code
+    SELECT t.id, t.status, t.created_at, t.started_at, t.completed_at, t.error_code
+    FROM (SELECT q.id, q.status::text AS status, q.created_at, q.started_at, q.completed_at, q.error_code
           FROM tds_sync_queue q
           WHERE q.lock_expires_at >= CAST(:since AS timestamptz) AND q.source_entity_id <> CAST(:synthetic AS text)
           ORDER BY q.lock_expires_at DESC
@@ -33,6 +33,8 @@ WITH seen AS (
              THEN greatest(extract(epoch FROM s.completed_at - s.started_at), 0)::float8 END AS seconds
     FROM seen s
     WHERE s.status IN ('completed', 'failed', 'dead_letter', 'retry')
+      -- What healing has sent back is no live traffic.
+      AND NOT EXISTS (SELECT FROM unnest(CAST(:healed AS uuid[])) AS h (id) WHERE h.id = s.id)
 )
 SELECT count(*) FILTER (WHERE good) AS completed,
     count(*) FILTER (WHERE bad) AS failed,
@@ -73,9 +75,13 @@ SELECT count(*) AS open,
              WHEN q.status = 'pending' THEN greatest(q.created_at, sent.at) END) AS oldest
 FROM tds_sync_queue q
 LEFT JOIN (
-    SELECT e.event_id, max(e.redriven_at) AS at
-    FROM runbook.release_event e
-    WHERE e.redriven_at IS NOT NULL
-    GROUP BY e.event_id
+    SELECT r.event_id, max(r.at) AS at
+    FROM (
+        SELECT e.event_id, e.redriven_at AS at FROM runbook.release_event e WHERE e.redriven_at IS NOT NULL
+        UNION ALL
+        SELECT h.event_id, h.at
+        FROM unnest(CAST(:healed AS uuid[]), CAST(:healed_at AS timestamptz[])) AS h (event_id, at)
+    ) r
+    GROUP BY r.event_id
 ) sent ON sent.event_id = q.id
 WHERE q.status IN ('pending', 'retry', 'processing') AND q.source_entity_id <> CAST(:synthetic AS text);

@@ -140,6 +140,12 @@ def test_a_look_that_lacks_its_inputs_says_which(bad: Looks, broken: Mapping[str
         list(replay([changed(bad.stored[0], **broken)]))
 
 
+def test_a_look_whose_facts_were_dropped_says_by_what_and_when(bad: Looks) -> None:
+    """Not that a key is missing: nobody has to search for a fault."""
+    with pytest.raises(CannotJudgeError, match=r"dropped by `runbook db prune` on 2026-11-30"):
+        list(replay([changed(bad.stored[0], pruned="2026-11-30")]))
+
+
 def test_looks_without_the_first_cannot_be_judged(bad: Looks) -> None:
     """The types, the day before and the numbers are in the first look."""
     with pytest.raises(CannotJudgeError, match="the first look of the release is not stored"):

@@ -79,6 +79,9 @@ def history(seed: int) -> list[dict[str, Any]]:
             events.append({"ev": other, "t": start + 100, **about, **second})
     if chance.random() < 0.3:
         events.append({"ev": "unwatched", "t": round(chance.random() * END, -1)})
+    if chance.random() < 0.3:
+        events.append({"ev": "starting", "t": 0.0, "until": 120.0})
+        events.append({"ev": "started", "t": round(chance.random() * 150, 1)})
     return sorted(events, key=lambda event: event["t"])
 
 

@@ -118,3 +118,37 @@ def test_what_waits_for_the_next_tick_of_the_gate_is_not_untaken() -> None:
     told.done(1, took=0.5)
     assert "wait and no worker takes them" not in told.gate.verdict(12, left=-1).sentence
     assert "wait and no worker takes them" in told.gate.verdict(60, left=-1).sentence
+
+
+def test_what_waits_while_the_released_workers_start_is_free_when_they_run() -> None:
+    """They are slow on a busy machine, and that is for the probe to judge. From their start on, the deadline counts."""
+    told = Told()
+    told.tell("starting", 0, until=120)
+    for n in range(4):
+        told.queued(n, "PRODUCT", f"k{n}")
+    assert untaken(told, 119) == []
+    assert "are being started" in told.gate.verdict(49).sentence
+    told.tell("started", 50)
+    assert "no live event was taken" in told.gate.verdict(51).sentence
+    assert untaken(told, 110) == []
+    assert len(untaken(told, 111)) == 4
+
+
+def test_workers_that_never_prove_to_run_count_as_started_when_the_probe_gives_up() -> None:
+    """A release that is held in its probe is not forgotten."""
+    told = Told()
+    told.tell("starting", 0, until=120)
+    told.queued(5, "PRODUCT")
+    assert untaken(told, 180) == []
+    assert untaken(told, 181) == ["PRODUCT"]
+
+
+def test_what_a_released_worker_takes_shows_that_it_runs() -> None:
+    """Then nothing more has to be proven; what the former one still took shows nothing."""
+    told = Told()
+    told.tell("starting", 0, until=120)
+    told.queued(0, "PRODUCT", "older")
+    told.tell("arrive", 10, id="former", seg="PRODUCT", key="a", kind="live", arrived=1, revision="former")
+    assert untaken(told, 100) == []
+    told.tell("arrive", 20, id="ours", seg="PRODUCT", key="b", kind="live", arrived=2)
+    assert untaken(told, 81) == ["PRODUCT"]
