@@ -10,27 +10,29 @@ from handlers.database import migrate
 from handlers.database.transaction import transaction
 from handlers.environment import last_good
 from handlers.errors import Refused
-from handlers.phases import open_operations
+from handlers.phases import approve, open_operations
 from handlers.phases.deploy import has_touched
 from handlers.phases.drain import restore_unsettled
 from handlers.phases.plan import why_quarantined
 from handlers.release import due, lock
 from handlers.release.controller import controller_name, this_controller
-from handlers.release.ledger import dead_letters, releases
+from handlers.release.ledger import approvals, dead_letters, releases
 from handlers.release.note import HeldBy, PhaseNote
 from handlers.release.phase import FINISHED, LIVE, NEXT, Phase, Release, short
 from handlers.release.planned import Plan
+from handlers.release.preflight import failure_of
 
 
 async def record_release(
-    core: Core, plan: Plan, *, requested_by: str, reason: str, speed: float = 1.0
+    core: Core, plan: Plan, *, requested_by: str, reason: str, speed: float = 1.0, starts: bool = True
 ) -> Release:
     """Record a planned release in the ledger, with exactly the dead letters that it may redrive.
 
-    Migrates the ledger's schema first. Raises Refused when a check failed or the revision is in quarantine.
+    Migrates the ledger's schema first. Where the environment asks for approvals it waits for them; *starts*: by itself,
+    once it is approved. Raises Refused when a check failed or the revision is in quarantine.
     """
     if not plan.good:
-        raise Refused(plan.refusal)
+        raise failure_of(plan.checks)
     await migrate.upgrade(core.database)
     # Checked again: the plan may be older than the quarantine, or the ledger's schema was outdated then.
     deploys = plan.from_revision != plan.to_revision
@@ -43,6 +45,8 @@ async def record_release(
             for position, event in enumerate(plan.events)
         ]
         await dead_letters.plan_events(tx, run, events)
+        await approvals.override(tx, run.id, plan.overrides)
+        await approve.ask(tx, run, plan, starts=starts)
     last_good.keep(plan.environment, {run.id: plan.settings})
     return run
 

@@ -19,7 +19,7 @@ from handlers.host import facts
 from handlers.host.clock import OURS, Offset
 from handlers.host.ssh import Shell, open_hosts
 from handlers.release.planned import Check
-from handlers.status.lines import age
+from handlers.status.wrapping import age
 
 CLOCKS_DIFFER_MAX_SECONDS = 5.0
 """Less than any age that decides something, and more than a working time service ever leaves."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -17,18 +16,17 @@ from handlers.database.sqlstate import message_of
 from handlers.database.transaction import transaction
 from handlers.erp import adopt
 from handlers.erp.controller_needs import CONTROLLER_NEEDS
-from handlers.errors import Refused, RunbookError
+from handlers.errors import Refused, RunbookError, TryAgain
 from handlers.gate.day_before import DayBefore
 from handlers.gate.values import Baseline
-from handlers.host.health import runs
+from handlers.phases import worker_checks
 from handlers.phases.clock_checks import CLOCKS_DIFFER_MAX_SECONDS
 from handlers.queue import diagnose, look
 from handlers.queue.changes import day_before
 from handlers.queue.event import ENTITY_TYPES
 from handlers.queue.look import DeadLetter
-from handlers.release.phase import short
 from handlers.release.planned import Check
-from handlers.status.lines import age
+from handlers.status.wrapping import age
 from handlers.worker.needs import needs as worker_needs
 
 SQL = queries(__name__)
@@ -37,8 +35,6 @@ SILENT_SECONDS_MIN, SILENT_FACTOR = 600.0, 5
 """The queue is silent for unusually long after so many times its usual pause, at least ten minutes, at most a day."""
 PAUSES_MIN = 20
 """With fewer pauses between events none is usual."""
-WORKERS_SHOWN = 3
-COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +50,8 @@ class QueueSnapshot:
     usual_seconds: float | None = None
     """The usual pause between two events; None when there are too few."""
     problem: str | None = None
+    temporary: bool = False
+    """The problem is a database that does not answer now."""
     obstacles: Obstacles = field(default_factory=Obstacles)
     """What our user may not do: a queue that row security hides would be an empty one."""
 
@@ -88,7 +86,7 @@ async def read_queue(database: AsyncEngine, *, inline: bool = False) -> QueueSna
             before = await day_before(tx, await clock.now(tx), letters)
             intake = (await tx.execute(SQL["intake"])).one()
     except RunbookError as error:
-        return QueueSnapshot(problem=str(error))
+        return QueueSnapshot(problem=str(error), temporary=isinstance(error, TryAgain))
     except ProgrammingError as error:
         return QueueSnapshot(
             problem=f"the queue cannot be read: {message_of(error)}; is database.url the ERP's database, "
@@ -111,14 +109,14 @@ async def database_checks(core: Core, queue: QueueSnapshot, current: str) -> lis
     *current* is the revision of the hosts, empty when it is unknown.
     """
     if queue.problem is not None:
-        return [Check(name="database", good=False, sentence=queue.problem)]
+        return [Check(name="database", good=False, sentence=queue.problem, temporary=queue.temporary)]
     where = core.environment.database.shown()
     if queue.obstacles.read_only:
         return [Check(name="database", good=False, sentence=f"{where}: {queue.obstacles.read_only}")]
     checks = [Check(name="database", good=True, sentence=f"{where} answers, and may be written")]
     checks.append(queue_check(queue))
     if not await migrate.pending(core.database):
-        checks += await _worker_checks(core, current)
+        checks += await worker_checks.run(core, current)
     checks.append(await _schema_check(core))
     checks.append(await _tables_check(core))
     return checks
@@ -141,25 +139,6 @@ def queue_check(queue: QueueSnapshot) -> Check:
     usually = f", usually one arrives within {age(usual)}" if usual is not None else ""
     consequence = "check that webhooks arrive; without live traffic a watch cannot pass"
     return Check(name="queue", good=True, warns=True, sentence=f"{sentence}{usually}: {consequence}")
-
-
-async def _worker_checks(core: Core, current: str) -> list[Check]:
-    """Live `runbook worker` processes. One of another revision would take events from the release."""
-    async with transaction(core.database) as tx:
-        workers = (await tx.execute(SQL["live_workers"])).all()
-    if not workers:
-        return []
-    others = [
-        f"{worker.owner} on {worker.host} ({short(worker.revision)})"
-        for worker in workers
-        if current and COMMIT.fullmatch(worker.revision) and not runs(worker.revision, current)
-    ]
-    if not others:
-        return [Check(name="workers", good=True, sentence=f"{len(workers)} live, by their heartbeats")]
-    sentence = f"live workers of another revision than {short(current)}: {', '.join(others[:WORKERS_SHOWN])}"
-    more = f" and {len(others) - WORKERS_SHOWN} more" if len(others) > WORKERS_SHOWN else ""
-    cure = "restart or stop them, or they take events from the release and its canary"
-    return [Check(name="workers", good=False, sentence=f"{sentence}{more}: {cure}")]
 
 
 async def _schema_check(core: Core) -> Check:

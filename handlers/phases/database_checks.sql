@@ -16,12 +16,6 @@ FROM (
     FROM (SELECT created_at FROM tds_sync_queue ORDER BY created_at DESC LIMIT 200) newest
 ) arrivals;
 
--- live_workers --
--- The workers with a heartbeat in the last 15 seconds: each beats every five.
-SELECT owner, host, revision FROM runbook.worker
-WHERE stopped_at IS NULL AND beat_at > clock_timestamp() - interval '15 seconds'
-ORDER BY owner;
-
 -- may_keep_a_ledger --
 -- Whether this user can create our schema, or has it already.
 SELECT has_database_privilege(current_database(), 'CREATE')

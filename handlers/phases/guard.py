@@ -24,7 +24,7 @@ from handlers.gate.values import Finding, Judgement
 from handlers.measurements.everything import measure
 from handlers.measurements.measurement import Measurement
 from handlers.notify.tell import tell, write
-from handlers.phases import begin, guard_bars, looking, surroundings
+from handlers.phases import begin, guard_bars, looking, one_way, surroundings
 from handlers.phases.around_pages import Page
 from handlers.phases.guard_bars import Measured
 from handlers.release import lock
@@ -211,6 +211,8 @@ async def _why_no_rollback(core: Core, run: Release) -> str:
         return f"{guard.pages_only_by} has taken that over: {guard.pages_only}"
     if not core.environment.guard.roll_back:
         return "guard.roll_back is false"
+    if why := await one_way.why_not_back(core.database, run):
+        return why
     try:
         candidate = await begin.rollback_candidate(core)
     except Refused as error:

@@ -7,21 +7,13 @@ from dataclasses import replace
 from handlers.core import Core
 from handlers.gate.values import Finding
 from handlers.notify.tell import tell
-from handlers.phases import looking, surroundings
+from handlers.phases import looking, one_way, surroundings
 from handlers.release import due, lock
 from handlers.release.controller import controller_name, this_controller
 from handlers.release.ledger import releases
 from handlers.release.note import HeldBy, PhaseNote
 from handlers.release.phase import Phase, Release, Verdict
 from handlers.release.topic import Topic
-
-_RUNS = frozenset({Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING})
-"""Held in one of these, the released workers take live events."""
-
-
-def is_watched(run: Release) -> bool:
-    """Whether live traffic is looked at while this release is held."""
-    return run.phase is Phase.HELD and run.resume_phase in _RUNS and run.from_revision != run.to_revision
 
 
 async def look(core: Core, run: Release) -> Release:
@@ -34,7 +26,7 @@ async def look(core: Core, run: Release) -> Release:
     )
     try:
         held = await releases.get(core.database, run.id)
-        if not is_watched(held):
+        if not due.is_watched(held):
             return held
         # First, so that an outage of the upstream is told to the gate.
         for page in (await surroundings.once(core, held)).pages:
@@ -43,9 +35,11 @@ async def look(core: Core, run: Release) -> Release:
         left = looker.gate.parameters.watch_s
         judgement = await looker.look(core, held, left=left, steers=False)
         by = due.held_by(await releases.phase_records(core.database, held))
-        if judgement.finding is not Finding.UNHEALTHY or by is HeldBy.OPERATOR:
+        why_not = await one_way.why_not_back(core.database, held)
+        if judgement.finding is not Finding.UNHEALTHY or by is HeldBy.OPERATOR or why_not:
             if judgement.finding is Finding.UNHEALTHY:
-                await tell(core, run, Topic.BREACH, f"it is held by a person, and {judgement.sentence}")
+                holds = "held by a person" if by is HeldBy.OPERATOR else f"not taken back ({why_not})"
+                await tell(core, run, Topic.BREACH, f"it is {holds}, and {judgement.sentence}")
             await releases.note(core.database, held, PhaseNote(looked=judgement.sentence))
             return await releases.get(core.database, run.id)
         note = replace(PhaseNote(finding=judgement.finding), blames_revision=True)

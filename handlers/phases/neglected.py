@@ -9,8 +9,10 @@ from datetime import timedelta
 
 from handlers.core import Core
 from handlers.database import clock
+from handlers.database.transaction import Bind
 from handlers.notify.tell import tell
 from handlers.release import due
+from handlers.release.due import Care
 from handlers.release.ledger import guards, releases
 from handlers.release.topic import Topic
 from handlers.status.guard_step import uncarried
@@ -19,15 +21,22 @@ AFTER = timedelta(minutes=3)
 """A release that is due for so long is carried by nobody: the timers come each minute. Real time."""
 
 
+async def uncarried_release(bind: Bind, environment: str) -> Care | None:
+    """The release that is due for minutes and that nobody carries; None where there is none. Raises DatabaseDown."""
+    care = await due.find(bind, environment)
+    if care is None or not care.due or care.at is None:
+        return None
+    since = care.due_at or care.since
+    return care if since is not None and care.at - since >= AFTER else None
+
+
 async def tell_neglected(core: Core) -> None:
     """Tell people of what nobody looks after, once for each outage. Raises DatabaseDown."""
     name = core.environment.name
-    care = await due.find(core.database, name)
-    if care is not None and care.due and care.at is not None:
-        since = care.due_at or care.since
-        if since is not None and care.at - since >= AFTER:
-            sentence = f"it is {care.release.phase}, and due: {care.sentence}"
-            await tell(core, care.release, Topic.UNCARRIED, sentence, once=True)
+    care = await uncarried_release(core.database, name)
+    if care is not None:
+        sentence = f"it is {care.release.phase}, and due: {care.sentence}"
+        await tell(core, care.release, Topic.UNCARRIED, sentence, once=True)
     guarded = await guards.newest(core.database, name)
     guard = await guards.get(core.database, guarded) if guarded is not None else None
     if guard is None or guarded is None or guard.ended_at is not None:

@@ -9,30 +9,41 @@ from datetime import datetime
 from handlers.core import Core
 from handlers.database import clock, migrate
 from handlers.environment import frozen
+from handlers.environment.exposed import exposed_password
+from handlers.environment.freezes import Action
+from handlers.environment.model import Environment
 from handlers.errors import RunbookError
 from handlers.host.facts import HostFacts
 from handlers.host.ssh import open_hosts
 from handlers.notify.address_checks import address_checks
-from handlers.phases import receiver_check
+from handlers.phases import merged_check, promotion_check, receiver_check, start_rules
 from handlers.phases.clock_checks import DATABASE, clock_checks, read_database_clock
 from handlers.phases.database_checks import QueueSnapshot, database_checks, read_queue
 from handlers.phases.host_checks import common_revision, host_checks, look_at
 from handlers.phases.measure import thresholds
 from handlers.phases.revision_checks import look_at_revision
+from handlers.phases.start_rules import StartRules
 from handlers.phases.upstream_pause import check as upstream_check
 from handlers.queue.look import DeadLetter
 from handlers.release import left_behind, lock
-from handlers.release.ledger import records, releases
+from handlers.release.expected import expected_seconds, steps
+from handlers.release.host_steps import host_steps
+from handlers.release.ledger import durations, heals, records, releases
+from handlers.release.only import ALL, Only
+from handlers.release.override import OverrideRequest
 from handlers.release.phase import LIVE, Phase, short
 from handlers.release.planned import (
     EVERYTHING,
     Check,
     Plan,
     PlannedHost,
-    expected_seconds,
+    kind_of,
     select_drainable,
-    steps,
 )
+from handlers.release.pulled import MergedPull
+from handlers.release.schema_changes import Migration
+from handlers.release.usual import Usual, UsualSteps
+from handlers.status.wrapping import age
 
 
 @dataclass(kw_only=True)
@@ -47,6 +58,7 @@ class _Inspection:
     wanted: str = ""
     """The whole commit id of the requested revision; empty when it is not needed or unknown."""
     commits: tuple[str, ...] = ()
+    migrations: tuple[Migration, ...] = ()
     at: datetime | None = None
     """When it began, by the database's clock; None while the database is away."""
 
@@ -55,12 +67,19 @@ class _Inspection:
 
 
 async def make_plan(
-    core: Core, revision: str | None, scope: tuple[Phase, ...] = EVERYTHING, *, left_by: str = ""
+    core: Core,
+    revision: str | None,
+    scope: tuple[Phase, ...] = EVERYTHING,
+    *,
+    left_by: str = "",
+    only: Only = ALL,
+    override: OverrideRequest | None = None,
 ) -> Plan:
     """Plan a release of *revision*, or of the revision that runs already; then nothing is deployed.
 
-    With *left_by*, only the dead letters that this release has left behind are planned. A problem of a host or of
-    the database raises nothing: it is a failed check, and the plan is not good.
+    With *left_by*, only the dead letters that this release has left behind are planned; of all these, what *only* asks
+    for. *override* is a person who starts it in spite of a rule. A problem of a host or of the database raises nothing:
+    it is a failed check, and the plan is not good.
     """
     environment = core.environment
     inspection, queue = await _inspect(core, revision, deploys=Phase.DEPLOYING in scope)
@@ -68,6 +87,15 @@ async def make_plan(
     events, set_aside = select_drainable(dead) if Phase.CANARY in scope else ((), {})
     if left_by and len(dead) < len(queue.dead):
         set_aside[f"not left behind by release {left_by}"] = len(queue.dead) - len(dead)
+    if only:
+        events, others = only.choose(events)
+        set_aside |= others
+        if not events:
+            inspection.add("letters", False, f"no dead letter that can be drained matches {only.sentence}")
+    seconds = expected_seconds(environment, scope, len(events))
+    merged = await merged_check.look(environment, inspection.wanted) if inspection.wanted else None
+    pull = merged.pull if merged else None
+    rules = await _rules(environment, scope, inspection, seconds, override, pull=pull)
     return Plan(
         environment=environment.name,
         requested=revision or "what runs now",
@@ -75,6 +103,9 @@ async def make_plan(
         to_revision=inspection.wanted or inspection.current,
         scope=scope,
         commits=inspection.commits,
+        migrations=inspection.migrations,
+        usual=await _usual(core, scope),
+        usual_steps=await _usual_steps(core),
         hosts=tuple(
             PlannedHost(
                 name=name, current=facts.revision or "", rollback_present=facts.revision == inspection.current
@@ -85,13 +116,17 @@ async def make_plan(
         set_aside=set_aside,
         queue=queue.counts,
         failed=queue.failed,
-        checks=tuple(inspection.checks),
+        checks=(*inspection.checks, *([merged.check] if merged else []), *rules.checks),
+        pull_request=pull,
         thresholds=thresholds(environment),
         baseline=queue.baseline,
         day_before=queue.day_before,
-        seconds_expected=expected_seconds(environment, scope, len(events)),
+        seconds_expected=seconds,
         steps=steps(environment, scope, len(events), inspection.wanted or inspection.current),
+        overrides=rules.overrides,
+        host_steps=host_steps(environment, scope),
         left_by=left_by,
+        only=only,
         settings=frozen.settings(environment),
         looked_at=inspection.at,
     )
@@ -100,7 +135,37 @@ async def make_plan(
 async def run_checks(core: Core, revision: str | None = None) -> tuple[Check, ...]:
     """Only the checks of a plan; without *revision* those that do not need one."""
     inspection, _ = await _inspect(core, revision, deploys=True)
-    return tuple(inspection.checks)
+    rules = await _rules(core.environment, EVERYTHING, inspection, 0.0, None)
+    if inspection.wanted:
+        return (*inspection.checks, *rules.as_warnings())
+    others = (
+        await promotion_check.can_be_asked(core.environment),
+        await merged_check.can_be_asked(core.environment),
+    )
+    return (*inspection.checks, *rules.as_warnings(), *(each for each in others if each is not None))
+
+
+async def _rules(
+    environment: Environment,
+    scope: tuple[Phase, ...],
+    inspection: _Inspection,
+    seconds: float,
+    override: OverrideRequest | None,
+    *,
+    pull: MergedPull | None = None,
+) -> StartRules:
+    """The rules about the start, by the database's clock. Without that the plan is not good anyway."""
+    if inspection.at is None:
+        return StartRules()
+    return await start_rules.rule(
+        environment,
+        Action(kind_of(scope)),
+        inspection.wanted,
+        inspection.at,
+        lasts_seconds=seconds,
+        request=override,
+        pull=pull,
+    )
 
 
 async def _inspect(core: Core, revision: str | None, *, deploys: bool) -> tuple[_Inspection, QueueSnapshot]:
@@ -125,6 +190,7 @@ async def _inspect(core: Core, revision: str | None, *, deploys: bool) -> tuple[
         if deploys and revision is not None and inspection.current and reached:
             found = await look_at_revision(reached, revision, inspection.current)
             inspection.wanted, inspection.commits = found.wanted, found.commits
+            inspection.migrations = found.migrations
             inspection.checks += found.checks
     database = await read_database_clock(core.database)
     hosts = {name: facts.clock for name, facts in inspection.facts.items()}
@@ -132,9 +198,26 @@ async def _inspect(core: Core, revision: str | None, *, deploys: bool) -> tuple[
     inspection.checks += await database_checks(core, queue, inspection.current)
     inspection.checks += [each for each in (upstream, receiver) if each is not None]
     inspection.checks += addresses
+    if exposed := exposed_password(environment):
+        inspection.checks.append(Check(name="secrets", good=True, warns=True, sentence=exposed))
     if queue.problem is None:
         await _ledger_checks(core, inspection)
     return inspection, queue
+
+
+async def _usual(core: Core, scope: tuple[Phase, ...]) -> Usual | None:
+    """How long the last releases took. None while the ledger cannot tell."""
+    try:
+        return await durations.usual(core.database, core.environment.name, scope)
+    except RunbookError:
+        return None
+
+
+async def _usual_steps(core: Core) -> UsualSteps:
+    try:
+        return await durations.usual_steps(core.database, core.environment.name)
+    except RunbookError:
+        return UsualSteps()
 
 
 async def _now(core: Core) -> datetime | None:
@@ -171,6 +254,13 @@ async def _ledger_checks(core: Core, inspection: _Inspection) -> None:
         inspection.add("lock", True, "free, no other release is live")
     if inspection.wanted and (why := await why_quarantined(core, inspection.wanted)) is not None:
         inspection.add("quarantine", False, why)
+    if (out := await heals.out(core.database, name)) is not None:
+        sentence = (
+            f"{out.events} dead letters are out for {age(out.seconds)}: they are called back when it starts"
+        )
+        inspection.checks.append(
+            Check(name="healing", good=True, warns=True, sentence=f"{sentence}, and are not in this plan")
+        )
 
 
 async def _left_by(
@@ -195,5 +285,6 @@ async def why_quarantined(core: Core, revision: str) -> str | None:
         return None
     return (
         f"revision {short(revision)} is in quarantine: release {quarantine.release_id} rolled it back "
-        f"({quarantine.reason}). Release another revision, or lift the quarantine with `runbook lift`"
+        f"({quarantine.reason}). Release another revision, or allow this one again with "
+        f"`runbook unblock {short(revision)} --by NAME`"
     )

@@ -52,6 +52,9 @@ def host_notes(hosts: Sequence[HostHealth]) -> dict[str, HostNote]:
             ok=health.good,
             note="" if health.good else health.summary,
             in_a_row=health.consecutive,
+            needed=health.needed,
+            seconds=health.seconds,
+            unit_failed=health.unit_failed,
         )
         for health in hosts
     }

@@ -16,8 +16,8 @@ import httpx
 from handlers.environment.model import Environment, Host, Probe
 from handlers.host.answer import MISSING, Answer, paths, value_at
 from handlers.host.facts import HostFacts
-from handlers.host.health import is_good_database, runs, worker_revisions
-from handlers.release.phase import short
+from handlers.host.health import is_good_database, worker_revisions
+from handlers.release.phase import runs, short
 from handlers.release.planned import Check
 
 KEYS_SHOWN = 12

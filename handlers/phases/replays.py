@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,14 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from handlers.entities.parents import Payload, absent_parents
 from handlers.gate.letters import DrainMeasurement, End, Letter, Replay, group_letters
 from handlers.gate.staged import DrainLimits, Rooms
+from handlers.gate.values import Baseline
 from handlers.queue import limits, look
 from handlers.queue.diagnose import fingerprint
 from handlers.queue.event import SETTLED, EntityType, ErrorClass, Status
 from handlers.queue.look import EventState
 from handlers.release.ledger import dead_letters, releases
-from handlers.release.ledger.dead_letters import Batch, ReleaseEvent
+from handlers.release.ledger.dead_letters import Batch
 from handlers.release.phase import Release
-from handlers.release.planned import Plan
 
 KIND_MAX = 80
 READ_AT_ONCE = 200
@@ -28,11 +30,41 @@ Record = tuple[str, str]
 """A record by its type and its id at the source."""
 
 
+class Redriven(Protocol):
+    """A letter that was sent back, as its ledger has it: of a release, or of healing."""
+
+    @property
+    def entity_type(self) -> str:
+        """Its readable type."""
+        ...
+
+    @property
+    def batch(self) -> int | None:
+        """Of which batch it is."""
+        ...
+
+    @property
+    def status(self) -> str | None:
+        """How it ended; None while it has not."""
+        ...
+
+    @property
+    def error(self) -> str | None:
+        """The error with which it ended."""
+        ...
+
+    @property
+    def settled_at(self) -> datetime | None:
+        """When it ended."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """A drain so far."""
 
-    plan: Plan
+    baseline: Baseline | None
+    """The day before the release; None without one."""
     batches: tuple[Batch, ...]
     replays: tuple[Replay, ...]
     left: tuple[Letter, ...]
@@ -45,7 +77,7 @@ class Progress:
     def measurement(self, orphaned: Sequence[Letter] = ()) -> DrainMeasurement:
         """For the gate."""
         groups = group_letters(self.replays, self.left, orphaned)
-        return DrainMeasurement(groups=groups, baseline=self.plan.baseline)
+        return DrainMeasurement(groups=groups, baseline=self.baseline)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +130,7 @@ async def progress(
             failed_records.add((event.entity_type, event.source_entity_id))
     left = [event for event in events if event.batch is None and event.event_id in dead]
     return Progress(
-        plan=plan,
+        baseline=plan.baseline,
         batches=tuple(batches),
         replays=tuple(replays),
         left=tuple(
@@ -154,7 +186,7 @@ async def next_letters(
 
 
 def replay_of(
-    event: ReleaseEvent,
+    event: Redriven,
     state: EventState | None,
     former: str,
     known: Container[tuple[str, str]],

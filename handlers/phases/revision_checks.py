@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from handlers.errors import Refused, RunbookError, TryAgain
+from handlers.host.changed_files import changed_files
 from handlers.host.facts import commits_between, count_between, examine, resolve
 from handlers.host.ssh import Shell
 from handlers.release.phase import short
 from handlers.release.planned import HISTORY, Check
+from handlers.release.schema_changes import Mark, Migration, mark
+
+SHOWN_MAX = 5
+"""So many migrations of a kind are named in a check; the plan lists all."""
 
 
 @dataclass(kw_only=True)
@@ -22,6 +27,8 @@ class RevisionLook:
     """Its whole commit id; empty when it is unknown."""
     commits: tuple[str, ...] = ()
     """One line for each commit between it and what runs, newest first."""
+    migrations: tuple[Migration, ...] = ()
+    """The ERP's own migrations among them."""
 
 
 async def look_at_revision(shells: Sequence[Shell], revision: str, current: str) -> RevisionLook:
@@ -58,10 +65,13 @@ async def _compare(look: RevisionLook, shell: Shell, revision: str, current: str
     try:
         lost, gained = await count_between(shell, current, look.wanted)
         look.commits = tuple(await commits_between(shell, current, look.wanted))
+        patterns = shell.environment.migrations.paths
+        look.migrations = mark(await changed_files(shell, current, look.wanted, patterns))
     except (Refused, TryAgain) as error:
         look.checks.append(Check(name="revision", good=False, sentence=str(error)))
         return
     look.checks += _history_checks(revision, current, look.wanted, lost, gained)
+    look.checks += _migration_checks(look.migrations)
 
 
 def _history_checks(revision: str, current: str, wanted: str, lost: int, gained: int) -> list[Check]:
@@ -79,6 +89,23 @@ def _history_checks(revision: str, current: str, wanted: str, lost: int, gained:
         )
         checks.append(Check(name=HISTORY, good=True, warns=True, sentence=sentence))
     return checks
+
+
+def _migration_checks(migrations: Sequence[Migration]) -> list[Check]:
+    """A warning for what the revision that runs may not survive; nothing where there is no migration."""
+    if not migrations:
+        return []
+    parts = []
+    for wanted, follows in (
+        (Mark.CONTRACT, ": a breach holds the release instead of taking it back"),
+        (Mark.UNKNOWN, ": look at it before the start"),
+        (Mark.EXPAND, ""),
+    ):
+        if found := [each.sentence for each in migrations if each.mark is wanted]:
+            more = f" and {len(found) - SHOWN_MAX} more" if len(found) > SHOWN_MAX else ""
+            parts.append(f"{len(found)} {wanted}: {', '.join(found[:SHOWN_MAX])}{more}{follows}")
+    warns = any(each.mark is not Mark.EXPAND for each in migrations)
+    return [Check(name="migrations", good=True, warns=warns, sentence="; ".join(parts))]
 
 
 async def _examine(shell: Shell, sha: str, *, fetched: bool) -> Check | None:

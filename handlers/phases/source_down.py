@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from handlers.status.lines import age
+from handlers.status.wrapping import age
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from handlers.release.ledger import dead_letters, releases
 from handlers.release.note import HeldBy, NextLook, PhaseNote
 from handlers.release.phase import Conclusion, Release, Verdict
 from handlers.release.planned import Check
-from handlers.status.lines import age
+from handlers.status.wrapping import age
 
 
 @dataclass(frozen=True, kw_only=True)

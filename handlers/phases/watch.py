@@ -11,12 +11,12 @@ from handlers.database.clock import Moment
 from handlers.gate.values import Finding
 from handlers.host import health
 from handlers.phases import probe
-from handlers.phases.looking import SET_SECONDS, Looker
+from handlers.phases.looker import SET_SECONDS, Looker
 from handlers.phases.measure import concluded
 from handlers.release.ledger import releases
 from handlers.release.note import HeldBy, NextLook, PhaseNote
 from handlers.release.phase import Conclusion, Phase, Release, Verdict
-from handlers.status.lines import age
+from handlers.status.wrapping import age
 
 EXTENDED = 1 / 3
 """A watch that is over and not decided goes on for this part of its time, if live events come: a blip near its end, or

@@ -17,7 +17,7 @@ from handlers.environment.load import load_environment
 from handlers.gate.day_before import DayBefore
 from handlers.gate.values import Judgement
 from handlers.phases import looking
-from handlers.phases.looking import Looker
+from handlers.phases.looker import Looker
 from handlers.queue import limits, settle
 from handlers.queue.event import ErrorClass
 from handlers.release.ledger import releases
@@ -55,8 +55,9 @@ async def looked_at(
     after: str = "",
     before: DayBefore | None = None,
     since: float = 0,
+    phase: Phase = Phase.WATCHING,
 ) -> AsyncIterator[tuple[Core, Release, Looker]]:
-    """A release in its watch, whose workers started *since* seconds ago, and who looks at it."""
+    """A release in *phase*, whose workers started *since* seconds ago, and who looks at it."""
     path = folder / "looked.toml"
     url = make_url(database_url).render_as_string(hide_password=False)
     path.write_text(FILE.format(name="looked", url=url, more=more) + after, encoding="utf-8")
@@ -65,11 +66,13 @@ async def looked_at(
         run = await deploying(
             core.database, release=await releases.begin(core.database, plan=plan, requested_by="ops-a")
         )
-        for phase in (Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING):
-            run = await releases.enter(core.database, run, phase, verdict=Verdict.PASS)
+        way = (Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING)
+        for to in way[: way.index(phase) + 1]:
+            run = await releases.enter(core.database, run, to, verdict=Verdict.PASS)
         async with core.database.begin() as tx:
             await tx.exec_driver_sql(
-                f"UPDATE runbook.phase_record SET started_at = started_at - interval '{since} s'"
+                f"UPDATE runbook.phase_record SET started_at = started_at - interval '{since} s',"
+                f" finished_at = finished_at - interval '{since} s'"
             )
         yield core, run, await looking.begin(core, run)
 

@@ -62,7 +62,7 @@ async def test_a_quarantine_that_the_plan_did_not_know_refuses(database_url: str
     async with open_core(staging(database_url)) as core:
         rolled_back = await deploying(core.database)
         await records.quarantine(core.database, rolled_back, "7 of 7 failed")
-        with pytest.raises(Refused, match=r"is in quarantine: release .* \(7 of 7 failed\).*runbook lift"):
+        with pytest.raises(Refused, match=r"is in quarantine: release .* \(7 of 7 failed\).*runbook unblock"):
             await record_release(
                 core, plan_of(to_revision=rolled_back.to_revision), requested_by="ops", reason="again"
             )

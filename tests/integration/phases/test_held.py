@@ -97,5 +97,5 @@ async def test_a_hold_before_the_workers_run_is_not_watched(tmp_path: Path, data
     """Nothing of the new revision takes events yet. So it is when nothing was deployed at all."""
     async with looked_at(tmp_path, database_url) as (core, run, _):
         on_hold = await put_on_hold(core, run, HeldBy.GATE)
-        assert held.is_watched(on_hold)
-        assert not held.is_watched(run)
+        assert due.is_watched(on_hold)
+        assert not due.is_watched(run)

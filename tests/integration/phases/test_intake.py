@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.database import clock
 from handlers.gate.values import Finding
 from handlers.phases import intake, looking
+from handlers.phases.looker import CLAIM
 from handlers.queue import limits, settle
 from handlers.queue.event import EntityType
 from tests.integration.phases.looks import applied, look, looked_at
@@ -92,7 +93,7 @@ async def test_workers_that_know_no_limits_are_noticed(
     async with looked_at(tmp_path, database_url) as (core, run, looker):
         await look(core, run, looker)
         assert looker.intake.set_at is not None
-        while await clock.now(engine) <= looker.intake.set_at + looking.CLAIM:
+        while await clock.now(engine) <= looker.intake.set_at + CLAIM:
             pass
         for number in range(30):
             id_ = await event(engine, f"{number}")
