@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 520, 140
 _BLUE, _RED, _GREY = "#2b5fa8", "#a11c1c", "#8a93a3"
 _MOMENTS_MAX = 14
 _FAR = 3.0
-_SPECS = (
+SPECS = (
     ("success_percent", "Success, % of the events that ended", "success_percent", [0, 100]),
     ("open", "Events that are open", "queue_depth", None),
     ("oldest_seconds", "Age of the oldest open event, s", "oldest_seconds", None),
@@ -49,7 +49,7 @@ def pictures(report: dict[str, Any]) -> list[Picture]:
         return []
     moments = _moments(report)
     found = []
-    for value, title, bar_key, ends in _SPECS:
+    for value, title, bar_key, ends in SPECS:
         bar = report["bars"].get(bar_key)
         highest = max((each[value] for each in course if each[value] is not None), default=0)
         # A bar far above the line would press it to the ground.

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from handlers.environment.load import env_option
 from handlers.release.phase import short
 from handlers.report import charts
 
@@ -40,6 +41,7 @@ def _templates(*, escape: bool) -> Environment:
         "cell": _markdown_cell,
         "commit": _commit,
         "short": short,
+        "env_option": env_option,
         "pictures": charts.pictures,
         "course_table": _course_table,
     }

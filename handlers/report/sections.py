@@ -53,8 +53,6 @@ async def of_queue(tx: AsyncConnection, span: Span) -> dict[str, Any]:
     """What happened in the queue in a window, and what stands in it now."""
     statuses = {row.status: row.events for row in await tx.execute(_SEEN["statuses"], span.values)}
     total = sum(statuses.values())
-    minutes = max((span.until - span.since).total_seconds() / 60, 1 / 60)
-    processing = await _by_entity(tx, "processing", span)
     return {
         "queue": {str(name): count for name, count in (await look.counts(tx)).items()},
         "window": {
@@ -67,6 +65,17 @@ async def of_queue(tx: AsyncConnection, span: Span) -> dict[str, Any]:
                 for name, count in statuses.items()
             ],
         },
+        **await course_of(tx, span),
+        "errors": await _errors(tx),
+        "letters": await _letters(tx),
+    }
+
+
+async def course_of(tx: AsyncConnection, span: Span) -> dict[str, Any]:
+    """What became of the events of a window by type, how long they took, and success, depth and age over time."""
+    minutes = max((span.until - span.since).total_seconds() / 60, 1 / 60)
+    processing = await _by_entity(tx, "processing", span)
+    return {
         "types": await _by_entity(tx, "by_type", span),
         "processing": [
             {**row, "a_minute": row["completed"] / minutes} for row in processing if row["entity"]
@@ -74,8 +83,6 @@ async def of_queue(tx: AsyncConnection, span: Span) -> dict[str, Any]:
         "all_processing": next(
             ({**row, "a_minute": row["completed"] / minutes} for row in processing if not row["entity"]), None
         ),
-        "errors": await _errors(tx),
-        "letters": await _letters(tx),
         "course": await _course(tx, span),
     }
 

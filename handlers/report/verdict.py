@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from handlers.environment.advice import addressed
+from handlers.environment.load import env_option
 from handlers.errors import ExitCode
 from handlers.measurements.measurement import Measurement, State
 from handlers.release.phase import Phase, Release, short
@@ -66,9 +68,7 @@ def verify(environment: str, checks: Sequence[Measurement], hosts: Sequence[Host
     needed = [each for each in checks if each.name == NEEDED]
     if not needed or needed[0].state is State.NO_DATA:
         unknown.append(needed[0].sentence if needed else f"{NEEDED} was not measured")
-    steps = tuple(
-        dict.fromkeys(_steps(environment, [*broken, *down], bool(sick or silent), len(revisions) > 1))
-    )
+    steps = steps_for(environment, [*broken, *down], bool(sick or silent), len(revisions) > 1)
     if bad:
         more = f" {len(unknown)} more could not be decided." if unknown else ""
         return Verification(answer=Answer.NOT_GOOD, sentence=f"{_list(bad)}.{more}", next=steps)
@@ -84,32 +84,45 @@ def _list(sentences: Sequence[str]) -> str:
     return "; ".join(sentences[:_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
 
 
+_OF_EVENTS = {
+    "success_1h",
+    "success_24h",
+    "failing_1h",
+    "failing_24h",
+    "error_rise",
+    "dead_letters_1h",
+    "dead_letters_24h",
+}
+_OF_WORKERS = {"stuck", "silent_workers", "throughput", "oldest", "queue_depth", "webhook_seconds"}
+_OF_DATABASE = {"connections", "freshness"}
+
+
+def steps_for(
+    environment: str,
+    found: Iterable[Measurement],
+    hosts_are_bad: bool = False,
+    revisions_differ: bool = False,
+) -> tuple[str, ...]:
+    """What a person can type when these checks are broken or could not be read, each with a reason after a dash."""
+    return tuple(dict.fromkeys(_steps(environment, found, hosts_are_bad, revisions_differ)))
+
+
 def _steps(
     environment: str, found: Iterable[Measurement], hosts_are_bad: bool, revisions_differ: bool
 ) -> Iterable[str]:
-    names = {each.name for each in found}
-    if names & {
-        "success_1h",
-        "success_24h",
-        "failing_1h",
-        "failing_24h",
-        "error_rise",
-        "dead_letters_1h",
-        "dead_letters_24h",
-    }:
-        yield f"runbook queue show -e {environment} – the dead letters by type and error"
+    names, env = {each.name for each in found}, env_option(environment)
+    if names & _OF_EVENTS:
+        yield f"runbook queue show {env} – the dead letters by type and error"
     if names & {"dead_letters_1h", "dead_letters_24h"}:
-        yield f"runbook drain -e {environment} – redrive them in growing batches, when their cause is gone"
-    if names & {"stuck", "silent_workers", "throughput", "oldest", "queue_depth", "webhook_seconds"}:
-        yield f"runbook doctor -e {environment} – stuck events, silent workers, missing indexes"
+        yield f"runbook drain {env} – redrive them in growing batches, when their cause is gone"
+    if names & (_OF_WORKERS | _OF_DATABASE):
+        yield f"runbook doctor {env} – stuck events, silent workers, and what the database lacks"
     if "new_signatures" in names:
-        yield f"runbook explain -e {environment} – what the newest release decided, and when"
+        yield f"runbook logs {env} – the lines around the new errors"
     if hosts_are_bad or revisions_differ or names & {"load", "memory", "disk"}:
-        yield f"runbook check -e {environment} – each host, its units, disk and health answer"
+        yield f"runbook check {env} – each host, its units, disk and health answer"
     if revisions_differ:
-        yield f"runbook status -e {environment} – whether a release is under way or stopped half-way"
-    if "connections" in names or "freshness" in names:
-        yield f"runbook doctor -e {environment} – privileges, and what the database lacks"
+        yield f"runbook status {env} – whether a release is under way or stopped half-way"
 
 
 def next_steps(
@@ -126,22 +139,29 @@ def next_steps(
 
     *can_sync*: the environment says how its source is read.
     """
-    name, steps = release.environment, []
+    env, steps = env_option(release.environment), []
     if need:
-        steps.append(need)
+        steps.append(addressed(need, release.environment))
     match release.phase:
         case Phase.ROLLED_BACK | Phase.ROLLBACK_FAILED:
-            steps.append(f"runbook explain -e {name} {release.id} – the arithmetic of the decision")
+            steps.append(f"runbook explain {env} {release.id} – the arithmetic of the decision")
             if left_behind:
                 steps.append(f"{left_behind} – the live events that died under the rolled-back revision")
             if can_sync:
-                steps.append(f"runbook sync incremental -e {name} – to bring the tables up to date from Zoho")
+                steps.append(f"runbook sync incremental {env} – to bring the tables up to date from Zoho")
             if quarantined:
                 steps.append(
-                    f"runbook lift -e {name} {short(release.to_revision)} --by NAME – only when its fault is understood"
+                    f"runbook unblock {env} {short(release.to_revision)} --by NAME – only when its fault is understood"
                 )
         case Phase.SUCCEEDED if left:
-            steps.append(f"runbook drain -e {name} – {left} of the planned dead letters are still there")
+            steps.append(f"runbook drain {env} – {left} of the planned dead letters are still there")
         case Phase.HELD:
-            steps.append(f"runbook status -e {name} – what the release waits for")
-    return list(dict.fromkeys([*steps, *verification.next]))
+            steps.append(f"runbook status {env} – what the release waits for")
+    # A command is advised once, with the words of the release.
+    advised = {_command(step) for step in steps}
+    return [*steps, *(step for step in verification.next if _command(step) not in advised)]
+
+
+def _command(step: str) -> str:
+    """The command and its subcommand, without options."""
+    return step.split(" -", 1)[0]

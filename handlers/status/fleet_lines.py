@@ -5,17 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from handlers.status.view import HostStepView
-
 NAMED_MAX = 3
 """More hosts in one state are counted instead of named."""
-_WORDS = {
-    "prepare": ("preparing", "prepared"),
-    "stop-workers": ("stopping workers", "workers stopped"),
-    "activate": ("switching", "switched"),
-    "start-workers": ("starting workers", "workers started"),
-}
-_DONE = "done"
 
 
 def together(states: Iterable[tuple[str, str]]) -> str:
@@ -24,18 +15,6 @@ def together(states: Iterable[tuple[str, str]]) -> str:
     for host, state in sorted(states, key=lambda each: _natural(each[0])):
         groups.setdefault(state, []).append(host)
     return "; ".join(f"{_who(hosts)} {state}" for state, hosts in groups.items())
-
-
-def progress(steps: Iterable[HostStepView]) -> str:
-    """How far each host is: the words of its newest operation."""
-    return together((step.name, _state(step)) for step in steps)
-
-
-def _state(step: HostStepView) -> str:
-    running, done = _WORDS.get(step.step, (step.step, f"{step.step} done"))
-    if step.outcome is None:
-        return running
-    return done if step.outcome == _DONE else f"{running}: {step.outcome}"
 
 
 def _who(hosts: list[str]) -> str:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handlers.environment.day_after import Guard as Settings
+from handlers.environment.load import env_option
 from handlers.release.ledger import guards
 from handlers.release.ledger.guards import Check, Guard, Kind
 from handlers.release.phase import LIVE, Phase, Release
@@ -47,7 +48,7 @@ def _step(guard: Guard, checks: Sequence[Check], release: Release, at: datetime)
     found = f"; {len(taken)} of {len(looks)} taken, the last {taken[-1].finding}" if taken else ""
     only = f"; a breach only pages ({guard.pages_only_by})" if guard.pages_only_by else ""
     if sentence := uncarried(guard, checks, at):
-        command = f"; `runbook guard --due -e {guard.environment}` takes them, each minute"
+        command = f"; `runbook guard --due {env_option(guard.environment)}` takes them, each minute"
         return StepView(
             name=NAME, state=StepState.FAILED, at=guard.begun_at, sentence=f"{sentence}{command}{found}{only}"
         )

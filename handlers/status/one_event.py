@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -59,6 +59,18 @@ class Redrive:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Healing:
+    """When healing sent the event back, and what came of it."""
+
+    batch: int
+    redriven_at: datetime
+    settled_at: datetime | None
+    status: str | None
+    counts: bool
+    """Whether it was a try: not where it came back before a worker had it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EventView:
     """Everything about one event but the values of its payload."""
 
@@ -95,6 +107,12 @@ class EventView:
     row: str
     """What the ERP's table has of the record now, without its values."""
     redrives: list[Redrive]
+    healings: list[Healing] = field(default_factory=list)
+
+    @property
+    def healing_tries(self) -> int:
+        """How often healing has tried it."""
+        return sum(each.counts for each in self.healings)
 
 
 async def read(tx: AsyncConnection, id_: UUID) -> EventView:
@@ -116,6 +134,11 @@ async def read(tx: AsyncConnection, id_: UUID) -> EventView:
             for each in await tx.execute(_SQL["redrives"], {"id": id_})
         ]
         if "release_event" in there
+        else []
+    )
+    healings = (
+        [Healing(**each._mapping) for each in await tx.execute(_SQL["healings"], {"id": id_})]
+        if "heal_event" in there
         else []
     )
     return EventView(
@@ -146,6 +169,7 @@ async def read(tx: AsyncConnection, id_: UUID) -> EventView:
         local_id=row.target_entity_id,
         row=await _row(tx, entity, row.key),
         redrives=redrives,
+        healings=healings,
     )
 
 
@@ -197,7 +221,10 @@ async def _waits_for(
         return []
     found = await _parents(tx, result) if row.error_code == "missing_parent" else []
     if status is Status.DEAD_LETTER:
-        return [*found, "a redrive: by a release, by `runbook drain`, or by the webhook that is sent again"]
+        return [
+            *found,
+            "a redrive: by a release, by `runbook drain`, by healing, or by the webhook that is sent again",
+        ]
     older = (await tx.execute(_SQL["older_open"], {"id": row.id})).one_or_none()
     if older is not None:
         found.append(f"an older event of its record: {older.id}, {older.status}")

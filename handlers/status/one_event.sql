@@ -84,9 +84,17 @@ CROSS JOIN LATERAL (
 ORDER BY r.created_at DESC
 LIMIT 20;
 
+-- healings --
+-- When healing sent the event back, the newest first.
+SELECT e.action_id AS batch, e.redriven_at, e.settled_at, e.status, e.counts
+FROM runbook.heal_event e
+WHERE e.event_id = CAST(:id AS uuid)
+ORDER BY e.redriven_at DESC
+LIMIT 20;
+
 -- tables_there --
 -- Which of our tables can be read here.
-SELECT t.name FROM unnest(CAST(ARRAY['in_hand', 'worker', 'release_event'] AS text[])) AS t (name)
+SELECT t.name FROM unnest(CAST(ARRAY['in_hand', 'worker', 'release_event', 'heal_event'] AS text[])) AS t (name)
 -- CASE, because a question about a schema that is not there would be an error.
 WHERE CASE WHEN to_regclass('runbook.' || t.name) IS NULL THEN false
            ELSE has_schema_privilege('runbook', 'USAGE') AND has_table_privilege('runbook.' || t.name, 'SELECT') END;

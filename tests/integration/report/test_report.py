@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from handlers.core import Clock, Core
-from handlers.environment.load import parse
+from handlers.environment.load import env_option, parse
 from handlers.environment.redact import redact
 from handlers.gate import rules
 from handlers.gate.values import Count, Finding, Measurement, Thresholds
@@ -382,7 +382,7 @@ async def test_the_report_begins_with_its_verdict_and_what_to_type(core: Core) -
     assert lines[0] == f"# Release {release.id} in staging: rolled back"
     next_ = lines.index("## What to do next")
     assert next_ < 5
-    assert lines[next_ + 1].startswith(f"- runbook explain -e staging {release.id}")
+    assert lines[next_ + 1].startswith(f"- runbook explain {env_option('staging')} {release.id}")
     page = written["html"].read_text(encoding="utf-8")
     assert page.index("What to do next") < page.index("<h2>")
 

@@ -229,7 +229,7 @@ async def test_the_command_says_what_is_wrong_and_what_to_type(
     code, out, err = await run("-e", str(file), "--html", str(page), cwd=tmp_path)
     assert (code, err) == (4, "")
     assert out.startswith("shop is NOT DECIDABLE: load web-1: it could not be read: ")
-    assert "  next: runbook check -e shop" in out
+    assert f"  next: runbook check -e {file}" in out
     assert "[good] success_24h: 30 of 30" in out
     assert page.stat().st_mode & 0o777 == 0o600
     assert page.read_text().startswith("<!doctype html>")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -18,14 +21,15 @@ from handlers.queue import limits
 from handlers.queue.event import EntityType
 from handlers.queue.throttle import gate_of, throttle
 from handlers.release import lock
-from handlers.release.ledger import records, releases
+from handlers.release.ledger import durations, records, releases
 from handlers.release.ledger.intents import LedgerRecorder
 from handlers.release.note import HostNote, NextLook, PhaseNote, ReturnNote
 from handlers.release.phase import Phase, Release, Verdict
+from handlers.release.planned import EVERYTHING
 from handlers.status.lines import lines
 from handlers.status.snapshot import read
 from handlers.status.view import HostView, StatusView, StepState, StepView
-from tests.integration.release.steps import begun, deploying, locked
+from tests.integration.release.steps import begun, deploying, locked, plan_of
 
 
 async def watching(engine: AsyncEngine) -> Release:
@@ -185,9 +189,69 @@ async def test_the_progress_of_each_host_is_that_of_the_running_phase(engine: As
         ("web-1", "activate", None),
         ("web-2", "prepare", None),
     ]
-    assert "Hosts    web-1 switching; web-2 preparing" in lines(view)
+    deploy = next(step for step in view.steps if step.name == "deploy")
+    assert [(host.host, [(step.step, step.state) for step in host.steps]) for host in deploy.hosts] == [
+        ("web-1", [("prepare", StepState.DONE), ("switch", StepState.RUNNING)]),
+        ("web-2", [("prepare", StepState.RUNNING)]),
+    ]
+    assert [wait.what for wait in view.waits] == ["switch of web-1", "prepare of web-2"]
+    text = "\n".join(lines(view))
+    assert re.search(r"^   web-1 \[running\] switch   \d\.\d s, since \d\d:\d\d:\d\d$", text, re.MULTILINE)
     await releases.enter(engine, release, Phase.PROBING)
     assert (await read(engine, "staging")).host_steps == ()
+
+
+async def test_a_step_that_failed_says_the_last_line_of_its_output(engine: AsyncEngine) -> None:
+    """Of the newest operation of its kind, and not of one that a later try has done again."""
+    release = await deploying(engine)
+    recorder = LedgerRecorder(engine=engine, release=release)
+    for name, host, outcome, output in (
+        ("first", "web-1", "failed", "an older try"),
+        ("again", "web-1", "done", "all is well"),
+        ("other", "web-2", "failed", "fetching\nfatal: no space left on device\n\n"),
+    ):
+        await recorder.intend(name, host, "prepare", "true")
+        await recorder.confirm(name, outcome, 1, output)
+    deploy = next(step for step in (await read(engine, "staging")).steps if step.name == "deploy")
+    found = {host.host: host.steps[0] for host in deploy.hosts}
+    assert (found["web-1"].state, found["web-1"].sentence) == (StepState.DONE, "")
+    assert found["web-2"].sentence == "failed: fatal: no space left on device"
+    text = "\n".join(lines(await read(engine, "staging")))
+    assert re.search(
+        r"^   web-2 \[failed\]  prepare  0\.\d s: failed: fatal: no space left on", text, re.MULTILINE
+    )
+
+
+async def test_durations_stand_beside_those_of_the_release_before(engine: AsyncEngine) -> None:
+    """The plan keeps what was usual, and the view reads it from there."""
+    first = await deploying(engine)
+    recorder = LedgerRecorder(engine=engine, release=first)
+    await recorder.intend("first-switch", "web-1", "activate", "true")
+    await recorder.confirm("first-switch", "done", 0, "")
+    for phase in (Phase.PROBING, Phase.CANARY, Phase.DRAINING, Phase.WATCHING, Phase.SUCCEEDED):
+        first = await releases.enter(engine, first, phase, verdict=Verdict.PASS)
+    async with engine.begin() as tx:
+        await tx.execute(text("UPDATE runbook.operation SET started_at = finished_at - interval '7 s'"))
+        await tx.execute(
+            text("""UPDATE runbook.phase_record SET started_at = finished_at - interval '38 s'
+            WHERE phase = 'deploying'""")
+        )
+    plan = replace(
+        plan_of(),
+        usual=await durations.usual(engine, "staging", EVERYTHING),
+        usual_steps=await durations.usual_steps(engine, "staging"),
+    )
+    second = await deploying(engine, release=await releases.begin(engine, plan=plan, requested_by="ops-a"))
+    recorder = LedgerRecorder(engine=engine, release=second)
+    await recorder.intend("second-switch", "web-1", "activate", "true")
+    view = await read(engine, "staging")
+    deploy = next(step for step in view.steps if step.name == "deploy")
+    assert (deploy.usual_seconds, deploy.hosts[0].steps[0].usual_seconds) == (38.0, 7.0)
+    assert [wait.usual_seconds for wait in view.waits] == [7.0]
+    assert view.usual_releases == 1
+    shown = "\n".join(lines(view))
+    assert re.search(r"\[running\] deploy .* s \(usual 38 s\): ", shown)
+    assert re.search(r"web-1 \[running\] switch   \d\.\d s \(usual 7\.0 s\), since", shown)
 
 
 async def test_a_held_release_says_what_a_person_can_do(engine: AsyncEngine) -> None:
@@ -328,4 +392,4 @@ async def test_a_host_that_is_not_back_is_shown_with_what_runs_there(engine: Asy
             "web-2 NOT BACK after 3 tries, on bbbbbbb; tsh-erp active, tsh-erp-workers inactive; newest operation "
             "r1-back-activate-web-2-9.3 failed: web-2 cannot be reached: no answer"
         ) in text
-    assert "`runbook rollback` goes on" in text
+    assert "`runbook rollback -e staging` goes on" in text

@@ -79,7 +79,7 @@ def test_many_faults_are_counted_and_not_all_listed() -> None:
         (compared("silent_workers", 1, 0, "", "1 fell silent"), "runbook doctor -e shop"),
         (compared("load", 9, 1, "", "9", subject="web-1"), "runbook check -e shop"),
         (compared("connections", 99, 90, "%", "99 %"), "runbook doctor -e shop"),
-        (compared("new_signatures", 1, 0, "", "one"), "runbook explain -e shop"),
+        (compared("new_signatures", 1, 0, "", "one"), "runbook logs -e shop"),
         (DOWN, "runbook check -e shop"),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_quarantined_revision_and_letters_left_behind_are_named_after_a_rollba
     assert [step.partition(" –")[0] for step in steps] == [
         "runbook explain -e shop 2026-11-29.1",
         "runbook drain -e shop --left-by 2026-11-29.1",
-        "runbook lift -e shop bbbbbbb --by NAME",
+        "runbook unblock -e shop bbbbbbb --by NAME",
     ]
 
 

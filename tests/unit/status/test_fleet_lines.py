@@ -6,48 +6,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from handlers.release.phase import Phase, Release
-from handlers.status.fleet_lines import progress, together
+from handlers.status.fleet_lines import together
 from handlers.status.lines import lines
-from handlers.status.view import HostStepView, HostView, ReturnView, StatusView
+from handlers.status.view import (
+    HostState,
+    HostStep,
+    HostTree,
+    HostView,
+    ReturnView,
+    StatusView,
+    StepState,
+    StepView,
+)
 
 NOW = datetime(2026, 11, 28, 14, 5, tzinfo=UTC)
-
-
-def step(host: int, step: str, outcome: str | None = "done") -> HostStepView:
-    return HostStepView(
-        name=f"web-{host}", step=step, outcome=outcome, started_at=NOW - timedelta(seconds=2)
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("steps", "text"),
-    [
-        ([], ""),
-        ([step(1, "prepare", None), step(2, "prepare")], "web-1 preparing; web-2 prepared"),
-        (
-            [
-                step(1, "start-workers"),
-                step(2, "activate", None),
-                step(10, "stop-workers"),
-                step(3, "activate", None),
-            ],
-            "web-1 workers started; web-2, web-3 switching; web-10 workers stopped",
-        ),
-        (
-            [step(1, "activate"), *(step(n, "stop-workers") for n in range(2, 21))],
-            "web-1 switched; 19 hosts: workers stopped",
-        ),
-        ([step(1, "activate", "failed")], "web-1 switching: failed"),
-        ([step(1, "activate", "unreachable")], "web-1 switching: unreachable"),
-        ([step(1, "polish")], "web-1 polish done"),
-    ],
-)
-def test_the_progress_of_each_host_is_said(steps: list[HostStepView], text: str) -> None:
-    """Running, done, or failed; up to three hosts by their names, more by their number."""
-    assert progress(steps) == text
 
 
 def test_hosts_are_in_the_order_of_their_numbers() -> None:
@@ -64,13 +37,26 @@ def twenty(phase: Phase) -> StatusView:
         finished_at=None,
     )  # fmt: skip
     hosts = [
-        HostView(name=f"web-{n}", want="b" * 40, have="ab"[n < 15] * 40, good=n < 15, note="", seen_at=NOW)
+        HostView(
+            name=f"web-{n}", want="b" * 40, have="ab"[n < 15] * 40, good=n < 15, note="", seen_at=NOW,
+            state=HostState.OK if n < 15 else HostState.NOT_OK,
+        )
         for n in range(1, 21)
-    ]
-    steps = [step(n, "activate", None if n > 5 else "done") for n in range(1, 21)]
-    return StatusView(
-        environment="production", at=NOW, release=release, hosts=tuple(hosts), host_steps=tuple(steps)
+    ]  # fmt: skip
+    trees = [HostTree(host=f"web-{n}", steps=steps(is_switched=n <= 5, seconds=n)) for n in range(1, 21)]
+    step = StepView(
+        name="deploy", state=StepState.RUNNING, at=NOW, sentence="", phase=Phase.DEPLOYING, hosts=tuple(trees)
     )
+    return StatusView(environment="production", at=NOW, release=release, hosts=tuple(hosts), steps=(step,))
+
+
+def steps(*, is_switched: bool, seconds: float) -> tuple[HostStep, ...]:
+    """A host that is switched, or being switched for so many seconds."""
+    stop = HostStep(step="stop", state=StepState.DONE, seconds=seconds, usual_seconds=4.0)
+    began = NOW - timedelta(seconds=seconds)
+    if is_switched:
+        return (stop, HostStep(step="switch", state=StepState.DONE, started_at=began, seconds=seconds))
+    return (stop, HostStep(step="switch", state=StepState.RUNNING, started_at=began, seconds=seconds))
 
 
 def facts(view: StatusView) -> Iterator[str]:
@@ -83,7 +69,8 @@ def test_twenty_hosts_fit_a_few_lines() -> None:
     """Neither the versions nor the progress of a fleet pushes the rest out of 80 columns and 24 lines."""
     text = list(facts(twenty(Phase.DEPLOYING)))
     assert len(text) < 10
-    assert "Hosts    5 hosts: switched; 15 hosts: switching" in text
+    assert "   5 hosts  [done]    switch   5.0 s" in text
+    assert "   15 hosts [running] switch   20 s, since 14:04:40" in text
     assert "Version  want bbbbbbb   14 hosts: bbbbbbb ok; 6 hosts: aaaaaaa NOT OK" in text
 
 
