@@ -32,6 +32,12 @@ class Refused(RunbookError):
     exit_code = ExitCode.REFUSED
 
 
+class WaitsForPeople(RunbookError):
+    """Nothing is wrong, but people have not decided yet; the same command goes on when they have."""
+
+    exit_code = ExitCode.HELD
+
+
 class ConfigError(Refused):
     """The environment file is wrong; says which key and what it may be."""
 

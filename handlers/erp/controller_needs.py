@@ -6,7 +6,7 @@ from handlers.database.privileges import Need
 
 _LEDGER = (
     "release phase_record operation release_event batch judgement lock takeover quarantine file worker request "
-    "guard guard_check"
+    "guard guard_check approval freeze_override heal heal_action heal_event heal_stop"
 )
 
 QUEUE_NEED = Need(table="tds_sync_queue", privileges="SELECT INSERT UPDATE")

@@ -13,6 +13,7 @@ from handlers.database import migrate
 from handlers.database.privileges import obstacles
 from handlers.database.queries import queries
 from handlers.database.transaction import transaction
+from handlers.environment.load import env_option
 from handlers.erp import adopt
 from handlers.erp.controller_needs import CONTROLLER_NEEDS
 from handlers.queue import in_hand
@@ -130,4 +131,6 @@ async def _uncarried(tx: AsyncConnection, environment: str) -> list[Problem]:
     if care is None or care.carried is not False:
         return []
     sentence = f"{care.release.id} is {care.release.phase}, {care.sentence}"
-    return [Problem(name="release", sentence=f"{sentence}: run `runbook resume --due -e {environment}`")]
+    return [
+        Problem(name="release", sentence=f"{sentence}: run `runbook resume --due {env_option(environment)}`")
+    ]

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from handlers.environment.advice import addressed
+from handlers.environment.load import env_option
 from handlers.environment.masking import mask
 from handlers.environment.model import Environment
 from handlers.release.ledger.outbox import Message
@@ -24,6 +26,8 @@ _VALUES = (
 """What may come from a payload: values in errors, addresses, ids."""
 
 HEADLINES: dict[Topic, str] = {
+    Topic.WAITING: "Waiting for approval",
+    Topic.APPROVED: "Approved",
     Topic.STARTED: "Release started",
     Topic.HELD: "Held",
     Topic.RESUMED: "Goes on",
@@ -51,21 +55,25 @@ HEADLINES: dict[Topic, str] = {
     Topic.UPSTREAM_AWAY: "Upstream away",
     Topic.UPSTREAM_BACK: "Recovered: upstream is back",
     Topic.HEALED: "Healed",
+    Topic.HEAL_STOPPED: "Healing stopped",
     Topic.TEST: "Test",
 }
-_STATUS = "runbook status -e {environment}"
+_STATUS = "runbook status {env}"
 NEXT_STEPS: dict[Topic, str] = {
-    Topic.STARTED: "runbook status --watch -e {environment}",
-    Topic.HELD: "runbook status -e {environment}, then runbook resume or runbook rollback",
-    Topic.ROLLBACK_FAILED: "runbook status -e {environment}, mend the hosts that it names, then runbook rollback",
-    Topic.ROLLED_BACK: "runbook explain -e {environment}",
-    Topic.SUCCEEDED: "runbook guard -e {environment}",
-    Topic.BREACH: "runbook explain -e {environment}, then runbook rollback",
-    Topic.UNCARRIED: "runbook resume --due -e {environment}",
-    Topic.GUARD_OVERDUE: "runbook guard --due -e {environment}",
-    Topic.NEW_ERROR: "runbook report --markdown -e {environment}",
-    Topic.CHECK_BROKEN: "runbook queue show -e {environment}",
-    Topic.TEST: "runbook notify list -e {environment}",
+    Topic.WAITING: "runbook plan --release {release} {env}, then runbook approve {env} or runbook reject {env}",
+    Topic.STARTED: "runbook status --watch {env}",
+    Topic.HELD: "runbook status {env}, then runbook resume {env} or runbook rollback {env}",
+    Topic.ROLLBACK_FAILED: "runbook status {env}, mend the hosts that it names, then runbook rollback {env}",
+    Topic.ROLLED_BACK: "runbook explain {env}",
+    Topic.SUCCEEDED: "runbook guard {env}",
+    Topic.BREACH: "runbook explain {env}, then runbook rollback {env}",
+    Topic.UNCARRIED: "runbook resume --due {env}",
+    Topic.GUARD_OVERDUE: "runbook guard --due {env}",
+    Topic.NEW_ERROR: "runbook report --markdown {env}",
+    Topic.CHECK_BROKEN: "runbook queue show {env}",
+    Topic.HEALED: "runbook heal --history {env}",
+    Topic.HEAL_STOPPED: "runbook heal --dry-run {env}",
+    Topic.TEST: "runbook notify list {env}",
 }
 """What to type; elsewhere it is `runbook status`."""
 _HAVE_A_REPORT = frozenset({Topic.ROLLED_BACK, Topic.ROLLBACK_FAILED, Topic.SUCCEEDED, Topic.ABORTED})
@@ -87,7 +95,8 @@ class Text:
 def write_out(message: Message, environment: Environment, redact: Callable[[str], str] = mask) -> Text:
     """The text of a message. It has no value of a payload, and what *redact* knows as a secret is masked."""
     release = message.release_id
-    words = f"{HEADLINES[message.topic]}: {without_values(redact(message.sentence))}"
+    said = addressed(without_values(redact(message.sentence)), message.environment)
+    words = f"{HEADLINES[message.topic]}: {said}"
     if message.is_summary:
         words = f"{message.more + 1} more of the same. {words}"
     lines = [first_words(words), f"Next: {_next(message)}"]
@@ -121,4 +130,6 @@ def without_values(sentence: str) -> str:
 
 
 def _next(message: Message) -> str:
-    return NEXT_STEPS.get(message.topic, _STATUS).format(environment=message.environment)
+    return NEXT_STEPS.get(message.topic, _STATUS).format(
+        env=env_option(message.environment), release=message.release_id
+    )

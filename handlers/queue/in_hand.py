@@ -20,6 +20,9 @@ from handlers.database.queries import queries
 from handlers.database.transaction import remembered_yes
 from handlers.queue.event import Event, Status
 
+OWNER_PATTERN = "-[0-9]+-[0-9a-f]{8}$"
+"""The suffix of our own workers' owner tokens (`worker.new_owner`)."""
+
 _SQL = queries(__name__)
 
 
@@ -82,9 +85,9 @@ async def take_back(tx: AsyncConnection) -> None:
         await tx.execute(_SQL["orphaned"])
 
 
-async def others_are_seen(tx: AsyncConnection, ours: str) -> bool:
-    """Whether workers whose names do not match the pattern *ours* are at work, or were a moment ago."""
-    return bool((await tx.execute(_SQL["others"], {"ours": ours})).scalar_one())
+async def others_are_seen(tx: AsyncConnection) -> bool:
+    """Whether workers of another kind than ours are at work, or were a moment ago."""
+    return bool((await tx.execute(_SQL["others"], {"ours": OWNER_PATTERN})).scalar_one())
 
 
 async def counts(tx: AsyncConnection) -> Counter[Status]:
@@ -92,6 +95,14 @@ async def counts(tx: AsyncConnection) -> Counter[Status]:
     if not await is_there(tx):
         return Counter()
     return Counter({Status(row.status): row.events for row in await tx.execute(_SQL["counts"])})
+
+
+async def counts_by_type(tx: AsyncConnection) -> Counter[tuple[str, Status]]:
+    """The number of events in hand, by the queue's name of their type and the status that the queue still shows."""
+    if not await is_there(tx):
+        return Counter()
+    rows = await tx.execute(_SQL["counts_by_type"])
+    return Counter({(row.raw_type, Status(row.status)): row.events for row in rows})
 
 
 async def among(tx: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:

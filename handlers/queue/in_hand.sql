@@ -108,6 +108,15 @@ JOIN tds_sync_queue q ON q.id = noted.id
 WHERE q.status IN ('pending', 'retry')
 GROUP BY q.status;
 
+-- counts_by_type --
+-- The same by entity type.
+SELECT q.entity_type::text AS raw_type, q.status::text AS status, count(*) AS events
+FROM runbook.in_hand h
+CROSS JOIN LATERAL unnest(h.ids) AS noted (id)
+JOIN tds_sync_queue q ON q.id = noted.id
+WHERE q.status IN ('pending', 'retry')
+GROUP BY 1, 2;
+
 -- of --
 -- Which of :ids are in hand.
 SELECT DISTINCT noted.id

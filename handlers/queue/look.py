@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -122,6 +123,32 @@ async def counts(tx: AsyncConnection) -> dict[Status, int]:
         found[status] -= moved
         found[Status.PROCESSING] += moved
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypeCount:
+    """How many events of one type stand in one status."""
+
+    entity: str
+    """The readable name of the type; the queue's own where it has no handler."""
+    status: Status
+    events: int
+
+
+async def counts_by_type(tx: AsyncConnection) -> list[TypeCount]:
+    """The number of events by type and status, without the completed ones; a pair without events is left out."""
+    held = await in_hand.counts_by_type(tx)
+    rows = await tx.execute(_SQL["counts_by_type"])
+    found = Counter({(row.raw_type, Status(row.status)): row.events for row in rows})
+    for (raw_type, status), number in held.items():
+        moved = min(number, found[raw_type, status])
+        found[raw_type, status] -= moved
+        found[raw_type, Status.PROCESSING] += moved
+    return [
+        TypeCount(entity=str(ENTITY_TYPES.get(raw_type, raw_type)), status=status, events=events)
+        for (raw_type, status), events in sorted(found.items())
+        if events
+    ]
 
 
 def _object(text: str | None) -> dict[str, Any] | None:

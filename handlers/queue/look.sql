@@ -23,3 +23,10 @@ ORDER BY q.created_at, q.id;
 SELECT q.status::text AS status, count(*) AS events
 FROM tds_sync_queue q
 GROUP BY q.status;
+
+-- counts_by_type --
+-- How many events of each type stand in each status. The completed ones are left out: they only grow.
+SELECT q.entity_type::text AS raw_type, q.status::text AS status, count(*) AS events
+FROM tds_sync_queue q
+WHERE q.status IN ('pending', 'processing', 'failed', 'retry', 'dead_letter')
+GROUP BY 1, 2;

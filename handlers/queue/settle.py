@@ -144,13 +144,16 @@ async def release(tx: AsyncConnection, *, owner: str, ids: Sequence[UUID] | None
 
 
 async def expire_leases(tx: AsyncConnection, *, leases_lost_max: int = LEASES_LOST_MAX) -> dict[UUID, Status]:
-    """Take back events with an expired lease, or of a killed worker; no attempt counts. Returns their new status by id.
+    """Take back events with an expired lease, or of a killed worker. Returns their new status by id.
 
+    No attempt of ours counts. One of the ERP's own worker does; without one left the event is a dead letter.
     One event that kills its worker must not take its batch along: the events come back in pieces of a tenth, until the
     cause is alone. Only that one becomes a dead letter, when it was alone *leases_lost_max* times.
     """
     await in_hand.take_back(tx)
-    rows = await tx.execute(_SQL["expire_leases"], {"alone_max": leases_lost_max})
+    rows = await tx.execute(
+        _SQL["expire_leases"], {"alone_max": leases_lost_max, "ours": in_hand.OWNER_PATTERN}
+    )
     return {row.id: Status(row.status) for row in rows}
 
 

@@ -179,18 +179,22 @@ RETURNING q.id;
 -- expire_leases --
 -- Take back events whose worker did not finish in time, in pieces of a tenth of their batch. It costs no attempt.
 WITH lost AS (
-    SELECT q.id, q.locked_by, q.started_at, q.created_at,
+    SELECT q.id, q.locked_by, q.started_at, q.created_at, q.attempt_count, q.max_retry_attempts,
+        -- The ERP's own worker counts an attempt only when it fails: one that is lost is counted here.
+        coalesce(q.locked_by, '') !~ CAST(:ours AS text) AS is_theirs,
         CASE WHEN jsonb_typeof(q.processing_result) = 'object' THEN q.processing_result ELSE '{}' END AS result
     FROM tds_sync_queue q
     WHERE q.status = 'processing'
       AND (q.lock_expires_at <= now()
            -- In processing for an hour without a lease: the ERP's own worker has lost it.
-           OR (q.locked_by IS NULL AND coalesce(q.started_at, q.created_at) <= now() - interval '1 hour'))
+           OR (num_nulls(q.locked_by, q.lock_expires_at) > 0
+               AND coalesce(q.started_at, q.created_at) <= now() - interval '1 hour'))
     ORDER BY q.id
     FOR UPDATE OF q SKIP LOCKED
 ), batches AS (
     -- One claim has one owner and one time.
     SELECT l.id, l.result, concat(l.locked_by, ' ', extract(epoch FROM l.started_at)) AS lease,
+        l.is_theirs, l.attempt_count, l.max_retry_attempts,
         count(*) OVER batch AS together,
         row_number() OVER (batch ORDER BY l.created_at, l.id) - 1 AS place
     FROM lost l
@@ -198,6 +202,8 @@ WITH lost AS (
 ), pieces AS (
     SELECT b.id, b.result, b.together,
         b.lease || '/' || b.place / CAST(ceil(b.together / 10.0) AS bigint) AS piece,
+        CASE WHEN b.is_theirs THEN b.attempt_count + 1 ELSE greatest(b.attempt_count - 1, 0) END AS attempts,
+        CASE WHEN b.is_theirs THEN b.attempt_count + 1 >= b.max_retry_attempts ELSE false END AS is_used_up,
         1 + CASE WHEN jsonb_typeof(b.result -> 'lost' -> 'times') = 'number'
             THEN CAST(b.result -> 'lost' ->> 'times' AS integer) ELSE 0 END AS times,
         -- Only an event that was alone in its batch may be the cause.
@@ -205,23 +211,25 @@ WITH lost AS (
             + CASE WHEN jsonb_typeof(b.result -> 'lost' -> 'alone') = 'number'
                 THEN CAST(b.result -> 'lost' ->> 'alone' AS integer) ELSE 0 END AS alone
     FROM batches b
+), ends AS (
+    SELECT p.*, p.is_used_up OR p.alone >= CAST(:alone_max AS integer) AS is_over FROM pieces p
 )
 UPDATE tds_sync_queue q
-SET status = CAST(CASE WHEN p.alone < CAST(:alone_max AS integer) THEN 'retry' ELSE 'dead_letter' END
-                  AS tds_event_status),
-    attempt_count = greatest(q.attempt_count - 1, 0),
-    next_retry_at = CASE WHEN p.alone < CAST(:alone_max AS integer) THEN now() END,
-    processing_result = p.result || jsonb_build_object('lost', jsonb_build_object(
-        'times', p.times, 'alone', p.alone, 'together', p.together, 'piece', p.piece)),
+SET status = CAST(CASE WHEN e.is_over THEN 'dead_letter' ELSE 'retry' END AS tds_event_status),
+    attempt_count = e.attempts,
+    next_retry_at = CASE WHEN NOT e.is_over THEN now() END,
+    processing_result = e.result || jsonb_build_object('lost', jsonb_build_object(
+        'times', e.times, 'alone', e.alone, 'together', e.together, 'piece', e.piece)),
     error_message = 'the lease of ' || coalesce(q.locked_by, 'a worker') || ' ran out before it was finished'
-        || CASE WHEN p.alone < CAST(:alone_max AS integer) THEN ''
-                ELSE ', for the ' || p.alone || 'th time with no other event in the batch' END,
+        || CASE WHEN NOT e.is_over THEN ''
+                WHEN e.is_used_up THEN ', in attempt ' || e.attempts || ' of ' || q.max_retry_attempts
+                ELSE ', for the ' || e.alone || 'th time with no other event in the batch' END,
     error_code = 'lease_expired',
     -- The lease is free, and marks the event: a claim takes it only with its piece.
-    locked_by = CASE WHEN p.alone < CAST(:alone_max AS integer) THEN 'lost lease' END,
-    lock_expires_at = CASE WHEN p.alone < CAST(:alone_max AS integer) THEN now() END
-FROM pieces p
-WHERE q.id = p.id
+    locked_by = CASE WHEN NOT e.is_over THEN 'lost lease' END,
+    lock_expires_at = CASE WHEN NOT e.is_over THEN now() END
+FROM ends e
+WHERE q.id = e.id
 RETURNING q.id, q.status::text AS status;
 
 -- refuse_unknown --

@@ -15,12 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from handlers.database.queries import queries
 from handlers.errors import TryAgain
 from handlers.queue.event import ENTITY_TYPES, Event, Result, event_of
+from handlers.queue.in_hand import OWNER_PATTERN
 from handlers.worker.batch import Apply
 
 _SQL = queries(__name__)
-
-OWNER_PATTERN = "-[0-9]+-[0-9a-f]{8}$"
-"""The suffix of our own workers' owner tokens (`worker.new_owner`)."""
 
 
 class RecordInUse(TryAgain):

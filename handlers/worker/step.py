@@ -21,7 +21,6 @@ from handlers.queue.event import EntityType, Event
 from handlers.queue.room import InForce, in_force
 from handlers.worker.batch import Settler
 from handlers.worker.connection_faults import Suspects
-from handlers.worker.foreign import OWNER_PATTERN
 from handlers.worker.isolate import Tally, describe
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ class Stepper:
 
     async def look_around(self, tx: AsyncConnection) -> None:
         """See whether workers of another kind are at work on this queue."""
-        if await in_hand.others_are_seen(tx, OWNER_PATTERN):
+        if await in_hand.others_are_seen(tx):
             self._lease_for(_OTHERS_SECONDS)
 
     async def step(self, ids: Sequence[UUID] | None = None) -> tuple[int, bool]:

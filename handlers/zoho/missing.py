@@ -33,7 +33,7 @@ async def may_remove(work: Work, now: Step) -> Step:
         sentence = (
             f"the source does not list {missing} of {total} {work.entity} records ({percent:.0f} %, more than "
             f"{limit:g} %): none was deleted. If they are gone: "
-            f"`runbook sync full -e {work.run.environment} --entity {work.entity} --allow-deletes`"
+            f"`runbook sync full --entity {work.entity} --allow-deletes`"
         )
         now = replace(now, stage=Stage.DONE, sentence=sentence)
         return await work.write(now, Batch(), [], [])

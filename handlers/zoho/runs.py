@@ -99,9 +99,9 @@ async def begin(
     where = {"environment": environment, "kind": kind.value}
     new = {"owner": uuid4(), "deletes_all": deletes_all}
     async with transaction(database) as tx:
-        if not (await tx.execute(_SQL["is_free"], {"number": _number(environment, kind)})).scalar_one():
+        if not (await tx.execute(_SQL["is_free"], {"number": lock_number(environment, kind)})).scalar_one():
             raise Refused(
-                f"a sync ({kind}) of {environment} is running already: `runbook sync status -e {environment}` shows it"
+                f"a sync ({kind}) of {environment} is running already: `runbook sync status` shows it"
             )
         row = (await tx.execute(_SQL["open"], where)).mappings().one_or_none()
         open_run = Run.from_row(row) if row is not None else None
@@ -122,7 +122,7 @@ async def carried(database: AsyncEngine, run: Run) -> AsyncIterator[None]:
 
     Raises Refused while another process holds it.
     """
-    number = {"number": _number(run.environment, run.kind)}
+    number = {"number": lock_number(run.environment, run.kind)}
     async with database.connect() as connection:
         # Without a transaction: it would stay open as long as the sync.
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -134,7 +134,7 @@ async def carried(database: AsyncEngine, run: Run) -> AsyncIterator[None]:
             await connection.execute(_SQL["unlock"], number)
 
 
-def _number(environment: str, kind: Kind) -> int:
+def lock_number(environment: str, kind: Kind) -> int:
     """The number of the advisory lock."""
     text = f"runbook.sync {environment} {kind}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), signed=True)
@@ -186,7 +186,7 @@ async def today(tx: AsyncConnection, environment: str, calls_per_day: int) -> To
 async def is_carried(bind: Bind, run: Run) -> bool:
     """Whether a process carries the sync. One that was killed still says that it runs."""
     async with transaction(bind) as tx:
-        number = {"number": _number(run.environment, run.kind)}
+        number = {"number": lock_number(run.environment, run.kind)}
         return not (await tx.execute(_SQL["is_free"], number)).scalar_one()
 
 

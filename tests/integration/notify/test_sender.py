@@ -8,6 +8,7 @@ import logging
 import asyncpg
 import pytest
 
+from handlers.environment.load import env_option
 from handlers.notify import sender
 from handlers.release.ledger import outbox, releases
 from handlers.release.note import HeldBy, PhaseNote
@@ -35,9 +36,10 @@ async def test_a_change_of_the_phase_reaches_an_http_server(told: Told) -> None:
     begun, held = listener.got
     assert begun["title"] == held["title"] == f"[told] release {run.id}"
     assert begun["message"].startswith("Release started: it begins, asked for by ops-a: aaaaaaa to bbbbbbb")
+    env = env_option("told")
     assert held["message"].splitlines() == [
         "Held: 93.1 % of 58 completed",
-        "Next: runbook status -e told, then runbook resume or runbook rollback",
+        f"Next: runbook status {env}, then runbook resume {env} or runbook rollback {env}",
         f"Release {run.id}, told, aaaaaaa to bbbbbbb",
     ]
     assert await told.states() == ["sent", "sent"]

@@ -319,17 +319,17 @@ async def runbook_queue(folder: Path, url: str, *words: str) -> tuple[int | None
 
 
 async def test_from_the_command_line(engine: AsyncEngine, database_url: str, tmp_path: Path) -> None:
-    """`runbook queue limit`, `show` and `unlimit`, as a person types them; a limit without a reason is refused."""
+    """`runbook queue throttle` and `show`, as a person types them, and a name of before; no limit without a reason."""
 
     async def runbook(*words: str) -> tuple[int | None, str]:
         status, out = await runbook_queue(tmp_path, database_url, *words, "--json")
         return status, out.splitlines()[-1]
 
-    status, _ = await runbook("limit", "--per-ten-seconds", "2")
+    status, _ = await runbook("throttle", "--per-ten-seconds", "2")
     assert status == 5
     assert await limits.limits(engine) == []
     status, told = await runbook(
-        "limit", "--per-ten-seconds", "2", "--entity", "invoice", "--reason", "why", "--by", "me"
+        "throttle", "--per-ten-seconds", "2", "--entity", "invoice", "--reason", "why", "--by", "me"
     )
     assert (status, json.loads(told)["per_ten_seconds"]) == (0, 2)
     (found,) = await limits.limits(engine)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.queue import look, settle
 from handlers.queue.event import ErrorClass, Outcome, Result, Status
 from handlers.queue.redrive import BeforeRedrive, redrive, restore
+from handlers.worker.worker import new_owner
 from tests.integration.queue.events import (
     APPLIED,
     FORMER,
@@ -242,7 +243,8 @@ class TestSettle:
     async def test_an_expired_lease_costs_no_attempt(self, engine: AsyncEngine) -> None:
         """An event whose worker died is due at once; a running lease stays."""
         dead, alive = await event(engine, "1"), await event(engine, "2")
-        await claim(engine)
+        owner = new_owner("w")
+        await claim(engine, owner)
         await change(engine, dead, lock_expires_at="sql:now()")
         async with engine.begin() as tx:
             assert await settle.expire_leases(tx) == {dead: Status.RETRY}
@@ -253,7 +255,7 @@ class TestSettle:
             "lost lease",
         )
         assert [each.id for each in await claim(engine, "b")] == [dead]
-        assert (await row(engine, alive))["locked_by"] == "a"
+        assert (await row(engine, alive))["locked_by"] == owner
 
     async def test_an_expiry_waits_for_nobody(self, engine: AsyncEngine) -> None:
         """A row that its worker is completing at this very moment is skipped, and then completed."""

@@ -323,7 +323,7 @@ async def test_a_limit_that_comes_between_reading_and_claiming_is_obeyed(engine:
 
 
 async def test_a_ledger_without_windows_still_works(engine: AsyncEngine) -> None:
-    """A new worker and a new `queue limit` on an old ledger count over ten seconds; a gate is told what is missing."""
+    """A new worker and `queue throttle` on an old ledger count over ten seconds; a gate is told what is missing."""
     await fill(engine, 5)
     async with engine.begin() as tx:
         await tx.execute(text("ALTER TABLE runbook.intake DROP COLUMN window_seconds"))
