@@ -19,7 +19,7 @@ from prefect.context import FlowRunContext
 from handlers.release.decisions import SKIPPABLE, Verb
 from handlers.release.ledger.requests import Request
 from handlers.release.phase import Phase, Release
-from tasks import requests
+from tasks import page, requests
 
 log = logging.getLogger(__name__)
 
@@ -102,16 +102,21 @@ def ends_step(request: Request, phase: Phase) -> bool:
 
 
 async def is_cancelled_on_page() -> bool:
-    """Whether the flow run is being cancelled; False when the Prefect server does not say."""
+    """Whether the run of the release or of its phase is being cancelled; False when the server does not say."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return False
+    shown = page.page()
+    # Within a phase the context is the phase's. A person may cancel either of the two.
+    ids = {context.flow_run.id, *([shown.root_id] if shown else [])}
     with contextlib.suppress(Exception):  # Prefect being away says nothing about the release.
         async with asyncio.timeout(ANSWER_SECONDS), get_client() as client:
-            state = (await client.read_flow_run(context.flow_run.id)).state
-            return state is not None and (state.is_cancelling() or state.is_cancelled())
+            runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[*ids])))
+            states = [run.state for run in runs if run.state is not None]
+            return any(state.is_cancelling() or state.is_cancelled() for state in states)
     return False
 
 

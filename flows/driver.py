@@ -162,20 +162,22 @@ async def _with_prefect(arguments: argparse.Namespace) -> bool:
 async def _run_flow(arguments: argparse.Namespace) -> State[Any]:
     from flows import release, rollback
 
+    # The rules of the forms are not those of the command line, which has checked what it was given.
     if arguments.verb == "execute":
-        return await release.continue_release(
+        return await release.continue_release.with_options(validate_parameters=False)(
             arguments.environment,
             arguments.release,
             take_over=arguments.take_over,
             because=arguments.because,
             return_state=True,
         )
-    return await rollback.rollback(
+    return await rollback.rollback.with_options(validate_parameters=False)(
         arguments.environment,
         reason=arguments.reason,
         requested_by=arguments.by,
         take_over=arguments.take_over,
         blames_revision=not arguments.no_blame,
+        past_migrations=arguments.past_migrations,
         return_state=True,
     )
 
@@ -212,6 +214,7 @@ async def _without_prefect(arguments: argparse.Namespace) -> None:
             requested_by=arguments.by,
             take_over=arguments.take_over,
             blames_revision=not arguments.no_blame,
+            past_migrations=arguments.past_migrations,
         )
 
 
@@ -224,6 +227,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--reason", default="")
     parser.add_argument("--take-over", default="")
     parser.add_argument("--no-blame", action="store_true", help="a rollback that is no fault of the revision")
+    parser.add_argument("--past-migrations", action="store_true", help="also where they cannot be undone")
     parser.add_argument("--because", default="")
     parser.add_argument("--without-prefect", action="store_true")
     parser.add_argument("--no-temporary-prefect", action="store_true")

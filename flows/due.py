@@ -12,6 +12,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows.forms import EnvironmentName
+
 log = logging.getLogger(__name__)
 
 LIMIT_SECONDS = 110.0
@@ -19,12 +21,36 @@ LIMIT_SECONDS = 110.0
 
 
 @flow(name="resume-due", flow_run_name="resume-due")
-async def resume_due() -> State[None]:
-    """Continue every release that is due, in all environments: the same as `runbook resume --due --detach`.
+async def resume_due(environment: EnvironmentName | None = None) -> State[None]:
+    """Continue every release that is due: the same as `runbook resume --due --detach`.
 
-    The releases run in processes of their own, so that this run ends in seconds, and its end ends no release.
+    The releases run in processes of their own, so that this run ends in seconds, and its end ends no release. Whoever
+    starts it, and however often: what somebody carries already is left alone.
+
+    Args:
+        environment: only this one; empty means all
     """
-    return await run_command("resume", "--due", limit_seconds=LIMIT_SECONDS, found="Continued")
+    only = [f"--environment={environment}"] if environment else []
+    return await run_command("resume", "--due", *only, limit_seconds=LIMIT_SECONDS, found="Continued")
+
+
+@flow(name="notify", flow_run_name="notify")
+async def notify_due(environment: EnvironmentName | None = None) -> State[None]:
+    """Send what people should hear of and what is still in the outbox: the same as `runbook notify --due`.
+
+    Args:
+        environment: only this one; empty means all
+    """
+    only = [f"--environment={environment}"] if environment else []
+    try:
+        _, out, errors = await output_of("notify", "--due", *only, "--json", limit_seconds=LIMIT_SECONDS)
+    except NoAnswer as error:
+        return Completed(name="TimedOutLooking", message=str(error))
+    return _as_state(out, errors, "Sent")
+
+
+class NoAnswer(Exception):
+    """A command took longer than its limit, and was stopped."""
 
 
 async def run_command(*words: str, limit_seconds: float, found: str) -> State[None]:
@@ -32,11 +58,22 @@ async def run_command(*words: str, limit_seconds: float, found: str) -> State[No
 
     *found* is the name of the state where it found something to do.
     """
-    command = [sys.executable, "-m", "flows.cli", *words, "--detach", "--json"]
+    try:
+        _, out, errors = await output_of(*words, "--detach", "--json", limit_seconds=limit_seconds)
+    except NoAnswer as error:
+        return Completed(name="TimedOutLooking", message=str(error))
+    return _as_state(out, errors, found)
+
+
+async def output_of(*words: str, limit_seconds: float) -> tuple[int, str, str]:
+    """Run a command of the command line: its exit code, and what it prints on stdout and stderr. Raises NoAnswer."""
     # The driver is no part of this flow run, and must not take itself for it.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
     process = await asyncio.create_subprocess_exec(
-        *command,
+        sys.executable,
+        "-m",
+        "flows.cli",
+        *words,
         env=variables,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -48,8 +85,9 @@ async def run_command(*words: str, limit_seconds: float, found: str) -> State[No
     except TimeoutError:
         process.kill()
         await process.wait()
-        return Completed(name="TimedOutLooking", message=f"no answer within {limit_seconds:g} s")
-    return _as_state(out.decode(errors="replace"), errors.decode(errors="replace"), found)
+        raise NoAnswer(f"no answer within {limit_seconds:g} s") from None
+    assert process.returncode is not None
+    return process.returncode, out.decode(errors="replace"), errors.decode(errors="replace")
 
 
 def _as_state(out: str, errors: str, found: str) -> State[None]:
@@ -61,5 +99,5 @@ def _as_state(out: str, errors: str, found: str) -> State[None]:
     except (IndexError, KeyError, ValueError):
         return Completed(name="NotLooked", message=(errors or out).strip()[-500:] or "no answer")
     sentences = "; ".join(f"{each['environment']}: {each['sentence']}" for each in results)
-    is_due = any(each["due"] for each in results)
+    is_due = any(each.get("due", True) for each in results)
     return Completed(name=found if is_due else "NothingDue", message=sentences[:1000])

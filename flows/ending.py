@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from handlers.errors import ExitCode, RunbookError
-from handlers.release.phase import Release, exit_code
+from handlers.release.phase import Phase, Release, exit_code
 
 
 @dataclass(kw_only=True)
@@ -46,13 +46,19 @@ CANCELLED_ON_PAGE = "cancelled on the Prefect page"
 """The beginning of the sentence in the ledger, by which a person finds why a release was held or rolled back."""
 
 
+_OVER = {Phase.REFUSED: "Refused", Phase.ABORTED: "Aborted"}
+"""What ended before it did its work, and neither crashed nor failed."""
+
+
 def as_state(run: Release) -> State[None]:
-    """The Prefect state of a release: Completed, Completed named RolledBack or Held, Failed, or Cancelled.
+    """The Prefect state of a release: Completed, Failed, Cancelled, or one with a name of its own.
 
     A run that a person cancelled ends as Cancelled, with what became of the release.
     """
     if CANCELLED_ON_PAGE in run.reason:
         return Cancelled(message=f"{run.phase}: {run.reason}")
+    if run.phase in _OVER:
+        return Failed(name=_OVER[run.phase], message=run.reason)
     match exit_code(run.phase):
         case ExitCode.GOOD:
             return Completed(message=run.reason)
@@ -62,3 +68,16 @@ def as_state(run: Release) -> State[None]:
             return Completed(name="Held", message=run.reason)
         case _:
             return Failed(message=run.reason)
+
+
+async def as_told(carry: Callable[[], Awaitable[Release]]) -> State[None]:
+    """The state in which a run ends. What the runbook refuses, or cannot do, is a state with its sentence."""
+    try:
+        return as_state(await carry())
+    except RunbookError as error:
+        return failed(error)
+
+
+def failed(error: RunbookError) -> State[None]:
+    """The state of a run that could not do what it was asked for: its sentence, and no traceback."""
+    return Failed(name="Refused" if error.exit_code is ExitCode.REFUSED else None, message=str(error))

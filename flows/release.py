@@ -6,19 +6,24 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
-from typing import Annotated
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from pydantic import Field
+from prefect.states import Completed
 
+from flows import starting
+from flows.announce import announce, announce_change
 from flows.asked import Asked, sigterm, until_asked
 from flows.beside import beside
 from flows.canary import prove
 from flows.drain import drain_all
-from flows.ending import CANCELLED_ON_PAGE, as_state, work
+from flows.ending import CANCELLED_ON_PAGE, as_state, failed, work
+from flows.forms import EnvironmentName, OptionalReason, Person, ReleaseId, Revision
+from flows.phase_run import in_its_run
 from flows.rollback import undo
+from flows.shown import shown
 from flows.surroundings import looked_around
 from flows.telling import tell_soon, telling
 from flows.watch import watch_window
@@ -27,7 +32,6 @@ from handlers.errors import (
     ConfigError,
     Locked,
     LockLost,
-    Refused,
     RunbookError,
     TryAgain,
 )
@@ -37,6 +41,7 @@ from handlers.release.note import HeldBy, PhaseNote
 from handlers.release.phase import FINISHED, Conclusion, Phase, Release, Verdict
 from handlers.release.topic import Topic
 from tasks import canary, deploy, from_hosts, ledger, looking, plan, probe, report, requests
+from tasks import rollback as back
 from tasks.lock import held
 
 log = logging.getLogger(__name__)
@@ -56,12 +61,15 @@ STEPS: dict[Phase, tuple[Step, Phase]] = {
 """The step of each phase, and the phase that follows when it passes."""
 
 
-@flow(name="release", flow_run_name="release-{environment}-{revision}")
+@flow(name="release", flow_run_name="release {revision} to {environment}")
 async def release(
-    environment: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")],
-    revision: Annotated[str, Field(min_length=1, max_length=200)],
-    requested_by: str = "prefect",
-    reason: str = "",
+    environment: EnvironmentName,
+    revision: Revision,
+    requested_by: Person,
+    reason: OptionalReason = "",
+    *,
+    override_freeze: bool = False,
+    override_promotion: bool = False,
 ) -> State[None]:
     """Deploy a revision, prove it, drain the dead letters and watch; roll back automatically on a breach.
 
@@ -70,14 +78,32 @@ async def release(
         revision: commit, tag or branch of the ERP to release
         requested_by: name of the person who requests it
         reason: one sentence for the ledger and the report
+        override_freeze: start it in a freeze, as a person whom the freeze names, with a reason
+        override_promotion: start it unproven by the environment before, as a person whom the file names, with a reason
     """
-    run = await plan.begin(environment, revision, requested_by=requested_by, reason=reason)
-    return as_state(await execute(run))
+    try:
+        run = await plan.begin(
+            environment,
+            revision,
+            requested_by=requested_by,
+            reason=reason,
+            override_freeze=override_freeze,
+            override_promotion=override_promotion,
+        )
+        if why := await plan.why_waiting(run):
+            # The run ends here: nothing waits for a person inside of one. `resume-due` starts what is approved.
+            return Completed(name="WaitingForApproval", message=why)
+        return as_state(await execute(run))
+    except RunbookError as error:
+        return failed(error)
 
 
-@flow(name="carry-out", flow_run_name="carry-out-{environment}-{release_id}")
+@flow(name="carry-out", flow_run_name="release {release_id} in {environment}")
 async def continue_release(
-    environment: str, release_id: str, take_over: str = "", because: str = ""
+    environment: EnvironmentName,
+    release_id: ReleaseId,
+    take_over: OptionalReason = "",
+    because: OptionalReason = "",
 ) -> State[None]:
     """Execute a release from the ledger: a planned one, a held one, or one whose controller died.
 
@@ -87,8 +113,11 @@ async def continue_release(
         take_over: the reason for taking the lock from a live controller
         because: who or what continues it, in one sentence for the ledger
     """
-    with work():
-        run = await execute_by_id(environment, release_id, take_over=take_over, because=because)
+    try:
+        with work():
+            run = await execute_by_id(environment, release_id, take_over=take_over, because=because)
+    except RunbookError as error:
+        return failed(error)
     return as_state(run)
 
 
@@ -106,8 +135,11 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
     *because* says who or what continues it.
     """
     is_new = run.phase in _NOT_STARTED
-    async with telling(run.environment), _locked(run, take_over) as locked:
-        run = await _begin(locked, because or "resumed by the operator")
+    if run.phase is Phase.PLANNED:
+        await starting.raise_if_waiting(run)
+    async with telling(run.environment), _locked(run, take_over) as locked, shown(locked):
+        run = await starting.begin(locked, because or "resumed by the operator")
+        announce_change(locked, run)
         if run.phase is Phase.REFUSED:
             return run
         tell_soon(
@@ -121,7 +153,8 @@ async def execute(run: Release, *, take_over: str = "", because: str = "") -> Re
             with sigterm() as terminated:
                 try:
                     while run.phase in STEPS:
-                        run = await _run_phase(run, scope, terminated)
+                        before, run = run, await _run_phase(run, scope, terminated)
+                        announce_change(before, run)
                 finally:
                     # Nobody looks any more. While hosts go back, what is held must not go to the workers to leave.
                     if run.phase is not Phase.ROLLING_BACK:
@@ -145,46 +178,19 @@ async def _locked(run: Release, take_over: str) -> AsyncIterator[Release]:
     except Locked as error:
         # The lock of this very release is another controller's, which carries it on.
         if run.phase in _NOT_STARTED and error.release_id != run.id:
-            await _refuse(run, f"another controller took the lock first: {error}")
+            await starting.refuse(run, f"another controller took the lock first: {error}")
         raise
 
 
-async def _begin(run: Release, because: str) -> Release:
-    """Enter the first phase of the work. A release that has not started yet is refused when the world has moved."""
-    match run.phase:
-        case Phase.HELD:
-            return await ledger.resume(run, because)
-        case Phase.ROLLBACK_FAILED:
-            # Only the first cause: with each try's own reason the sentence would grow at every one.
-            cause = await ledger.rollback_cause(run)
-            sentence = f"{because}; the rollback was started because {cause}"
-            conclusion = Conclusion(verdict=Verdict.FAIL, sentence=sentence)
-            return await ledger.enter(run, Phase.ROLLING_BACK, conclusion)
-        case Phase.PLANNED | Phase.APPROVED if drift := await plan.find_drift(run):
-            return await _refuse(run, drift)
-    if run.phase is Phase.PLANNED:
-        run = await ledger.enter(run, Phase.APPROVED, sentence=await plan.summary(run))
-    if run.phase is Phase.APPROVED:
-        no_approval = f"this environment asks for none; lock taken, token {run.token}"
-        try:
-            run = await ledger.enter(run, Phase.DEPLOYING, sentence=no_approval)
-        except LockLost:
-            raise
-        except Refused as error:
-            # An approved release that stayed in the ledger would be taken for the one to resume.
-            await _refuse(run, f"another release has the environment: {error}")
-            raise
-    return run
-
-
-async def _refuse(run: Release, sentence: str) -> Release:
-    return await ledger.enter(run, Phase.REFUSED, Conclusion(verdict=Verdict.FAIL, sentence=sentence))
-
-
 async def _run_phase(run: Release, scope: tuple[Phase, ...], terminated: asyncio.Future[None]) -> Release:
-    step, next_phase = STEPS[run.phase]
+    _, next_phase = STEPS[run.phase]
     if run.phase not in scope:
         return await ledger.enter(run, next_phase, await _skip_conclusion(run, next_phase, scope))
+    return await in_its_run(run, lambda: _judge_phase(run, scope, terminated))
+
+
+async def _judge_phase(run: Release, scope: tuple[Phase, ...], terminated: asyncio.Future[None]) -> Release:
+    step, next_phase = STEPS[run.phase]
     try:
         conclusion = await until_asked(_run_step(step, run), run, terminated)
     except Asked as asked:
@@ -195,9 +201,19 @@ async def _run_phase(run: Release, scope: tuple[Phase, ...], terminated: asyncio
         case Verdict.FAIL if run.phase is Phase.DEPLOYING and not conclusion.touched_hosts:
             return await ledger.enter(run, Phase.REFUSED, conclusion)
         case Verdict.FAIL if Phase.DEPLOYING in scope:
-            return await ledger.enter(run, Phase.ROLLING_BACK, conclusion)
+            return await _taken_back(run, conclusion)
         case _:
             return await ledger.hold(run, conclusion)
+
+
+async def _taken_back(run: Release, conclusion: Conclusion) -> Release:
+    """Begin the way back after a failure, or hold where the revision before does not survive a migration."""
+    if why := await back.why_not_back(run):
+        sentence = f"{conclusion.sentence}; it is not taken back: {why}"
+        return await ledger.hold(run, replace(conclusion, sentence=sentence, held_by=HeldBy.GATE))
+    run = await ledger.enter(run, Phase.ROLLING_BACK, conclusion)
+    announce("breach", run, sentence=conclusion.sentence)
+    return run
 
 
 async def _answered(run: Release, next_phase: Phase, request: Request | None) -> Release:
@@ -208,16 +224,22 @@ async def _answered(run: Release, next_phase: Phase, request: Request | None) ->
         note = PhaseNote(skipped_by=request.requested_by)
         skipped = Conclusion(verdict=Verdict.PASS, sentence=f"skipped: {sentence}", note=note)
         run = await ledger.enter(run, next_phase, skipped)
-    elif verb is Verb.HOLD or (verb is None and not await ledger.changed_hosts(run)):
+    elif verb is Verb.HOLD or (verb is None and await _stays(run)):
         held = Conclusion(verdict=Verdict.INCONCLUSIVE, sentence=sentence, held_by=HeldBy.OPERATOR)
         run = await ledger.hold(run, held)
     elif await ledger.changed_hosts(run):
-        back = Conclusion(verdict=Verdict.FAIL, sentence=sentence, blames_revision=verb is Verb.ROLLBACK)
-        run = await ledger.enter(run, Phase.ROLLING_BACK, back)
+        blames = verb is Verb.ROLLBACK
+        failed = Conclusion(verdict=Verdict.FAIL, sentence=sentence, blames_revision=blames)
+        run = await ledger.enter(run, Phase.ROLLING_BACK, failed)
     else:
         run = await requests.abort(run, sentence)
     await requests.answer(run, f"the release is {run.phase}")
     return run
+
+
+async def _stays(run: Release) -> bool:
+    """Whether a cancel on the Prefect page holds the release: no host was changed, or it cannot be undone."""
+    return not await ledger.changed_hosts(run) or bool(await back.why_not_back(run))
 
 
 async def _skip_conclusion(run: Release, next_phase: Phase, scope: tuple[Phase, ...]) -> Conclusion:

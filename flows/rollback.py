@@ -10,8 +10,11 @@ from typing import TypeVar
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.announce import announce
-from flows.ending import as_state, work
+from flows.announce import announce, announce_change
+from flows.ending import as_state, failed, work
+from flows.forms import EnvironmentName, OptionalReason, Person, Reason
+from flows.phase_run import in_its_run
+from flows.shown import shown
 from flows.telling import tell_soon, telling
 from flows.way_back import until_back
 from handlers.errors import LEDGER_AWAY, LockLost, RunbookError
@@ -30,13 +33,14 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-@flow(name="rollback", flow_run_name="rollback-{environment}")
-async def rollback(
-    environment: str,
-    reason: str,
-    requested_by: str = "prefect",
-    take_over: str = "",
+@flow(name="rollback", flow_run_name="roll back {environment}: {reason}")
+async def rollback(  # noqa: PLR0917  A form has its fields.
+    environment: EnvironmentName,
+    reason: Reason,
+    requested_by: Person,
+    take_over: OptionalReason = "",
     blames_revision: bool = True,
+    past_migrations: bool = False,
 ) -> State[None]:
     """Roll the newest release of an environment back to the previous revision.
 
@@ -46,31 +50,43 @@ async def rollback(
         requested_by: name of the person who requests it
         take_over: the reason for taking the lock from a live controller
         blames_revision: whether the revision is quarantined, as one that must not be released again
+        past_migrations: go back although the plan says that the previous revision does not survive a migration
     """
-    with work():
-        run = await roll_back(
-            environment,
-            reason=reason,
-            requested_by=requested_by,
-            take_over=take_over,
-            blames_revision=blames_revision,
-        )
+    try:
+        with work():
+            run = await roll_back(
+                environment,
+                reason=reason,
+                requested_by=requested_by,
+                take_over=take_over,
+                blames_revision=blames_revision,
+                past_migrations=past_migrations,
+            )
+    except RunbookError as error:
+        return failed(error)
     return as_state(run)
 
 
 async def roll_back(
-    environment: str, *, reason: str, requested_by: str, take_over: str = "", blames_revision: bool = True
+    environment: str,
+    *,
+    reason: str,
+    requested_by: str,
+    take_over: str = "",
+    blames_revision: bool = True,
+    past_migrations: bool = False,
 ) -> Release:
     """Roll back the live, held or newest finished release. Raises Refused when there is none to roll back."""
-    run = await back.candidate(environment, by=requested_by)
-    async with telling(environment), held(run, take_over=take_over) as run:
+    run = await back.candidate(environment, by=requested_by, past_migrations=past_migrations)
+    async with telling(environment), held(run, take_over=take_over) as run, shown(run, "roll back"):
         if run.phase is not Phase.ROLLING_BACK:
             request = Conclusion(
                 verdict=Verdict.FAIL,
                 sentence=f"rollback requested by {requested_by}: {reason}",
                 blames_revision=blames_revision,
             )
-            run = await ledger.enter(run, Phase.ROLLING_BACK, request)
+            back_to, run = run, await ledger.enter(run, Phase.ROLLING_BACK, request)
+            announce_change(back_to, run)
         run = await undo(run)
         await report.write(run)
     return run
@@ -83,6 +99,10 @@ async def undo(run: Release, *, keep_trying_seconds: float | None = None) -> Rel
     failed, until it is run again. Raises LockLost when another controller has taken the lock, and DatabaseDown when the
     ledger could not be told for minutes: the phase stays, and the next controller finds the hosts back.
     """
+    return await in_its_run(run, lambda: _undo(run, keep_trying_seconds))
+
+
+async def _undo(run: Release, keep_trying_seconds: float | None) -> Release:
     why = run.reason
     fleet = await back.fleet(run)
     seconds = fleet.keep_trying_seconds if keep_trying_seconds is None else keep_trying_seconds
@@ -98,9 +118,9 @@ async def undo(run: Release, *, keep_trying_seconds: float | None = None) -> Rel
         sentence = f"the rollback could not be concluded: {error}; it was started because {why}"
         conclusion = Conclusion(verdict=Verdict.FAIL, sentence=sentence)
     end = Phase.ROLLED_BACK if conclusion.verdict is Verdict.PASS else Phase.ROLLBACK_FAILED
-    run = await ledger.enter(run, end, conclusion)
-    announce(f"release.{end}", run, reason=conclusion.sentence)
-    return run
+    ended = await ledger.enter(run, end, conclusion)
+    announce_change(run, ended)
+    return ended
 
 
 async def _evidence(run: Release) -> str:

@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from flows.forms import EnvironmentName
 from handlers.errors import ExitCode, RunbookError
 from handlers.queue.event import EntityType
 from handlers.zoho.outcome import Outcome, entities_of
@@ -15,11 +16,18 @@ from handlers.zoho.runs import Kind
 from tasks import sync as steps
 
 
-@flow(name="sync", flow_run_name="sync-{kind}-{environment}")
-async def sync(environment: str, kind: Kind, entities: list[EntityType] | None = None) -> State[None]:
+@flow(name="sync", flow_run_name="sync {kind} of {environment}")
+async def sync(
+    environment: EnvironmentName, kind: Kind, entities: list[EntityType] | None = None
+) -> State[None]:
     """Read what changed at the source and queue it behind the webhooks. A sync that was not finished goes on.
 
     *full* reads everything and finds deletes, *incremental* what has changed, *stock* the stock of every item.
+
+    Args:
+        environment: name of the environment file, such as production
+        kind: full, incremental or stock
+        entities: only these types; empty means all
     """
     try:
         outcome = await carry(environment, kind, entities or (), by="schedule")

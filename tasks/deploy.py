@@ -8,7 +8,7 @@ from tasks.policy import CHANGE, step
 from tasks.tools import tools
 
 
-@step(CHANGE)
+@step(CHANGE, "Deploy {run.to_revision:.7} to the hosts")
 async def deploy(run: Release) -> Conclusion:
     """Stop all workers, then deploy to one host and to growing groups. A retry attaches to the first try."""
     async with tools(run) as core:

@@ -11,7 +11,7 @@ from tasks.policy import ONCE, step
 from tasks.tools import tools
 
 
-@step(ONCE)
+@step(ONCE, "Take the checks of {run.id} that are due")
 async def take(run: Release) -> Taken | None:
     """Take what is due. It stays due where that fails: who comes the next minute tries again."""
     async with tools(run) as core:

@@ -12,7 +12,7 @@ from tasks.policy import KEEP, step
 from tasks.tools import tools
 
 
-@step(KEEP)
+@step(KEEP, "Enter {to} in the ledger")
 async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, sentence: str = "") -> Release:
     """Close the current phase with its conclusion and enter the next one. Idempotent.
 
@@ -31,7 +31,7 @@ async def enter(run: Release, to: Phase, conclusion: Conclusion | None = None, s
         )
 
 
-@step(KEEP)
+@step(KEEP, "Hold the release in the ledger")
 async def hold(run: Release, conclusion: Conclusion) -> Release:
     """Hold the release, with what holds it: that decides whether it goes on by itself."""
     async with tools(run) as core:
@@ -39,7 +39,7 @@ async def hold(run: Release, conclusion: Conclusion) -> Release:
         return await releases.hold(core.database, run, conclusion.sentence, note=note)
 
 
-@step(KEEP)
+@step(KEEP, "End the hold in the ledger")
 async def resume(run: Release, sentence: str) -> Release:
     """End the hold of a release; its lock must have been taken. The ledger keeps how the environment file differs."""
     async with tools(run) as core:
@@ -47,21 +47,21 @@ async def resume(run: Release, sentence: str) -> Release:
         return await releases.resume(core.database, run, "; ".join([sentence, *differences]))
 
 
-@step(KEEP)
+@step(KEEP, "Read release {release_id} from the ledger")
 async def get(environment: str, release_id: str) -> Release:
     """The release from the ledger."""
     async with tools(environment) as core:
         return await releases.get(core.database, release_id)
 
 
-@step(KEEP)
+@step(KEEP, "Find the unfinished release of {environment}")
 async def unfinished(environment: str) -> Release:
     """The release of the environment that can be resumed. Raises Refused when there is none."""
     async with tools(environment) as core:
         return await due.unfinished(core.database, environment)
 
 
-@step(KEEP)
+@step(KEEP, "Read the last conclusion")
 async def last_sentence(run: Release, scope: tuple[Phase, ...]) -> str:
     """The conclusion of the last of these phases that has one; else an empty string."""
     async with tools(run) as core:
@@ -70,14 +70,14 @@ async def last_sentence(run: Release, scope: tuple[Phase, ...]) -> str:
     return sentences[-1] if sentences else ""
 
 
-@step(KEEP)
+@step(KEEP, "Read why it was rolled back")
 async def rollback_cause(run: Release) -> str:
     """Why the first rollback of this release was started, however often it has been tried again since."""
     async with tools(run) as core:
         return await releases.rollback_cause(core.database, run)
 
 
-@step(KEEP)
+@step(KEEP, "Ask whether hosts were changed")
 async def changed_hosts(run: Release) -> bool:
     """Whether the release started to change a running service."""
     async with tools(run) as core:

@@ -47,7 +47,7 @@ async def held(run: Release, *, take_over: str = "") -> AsyncIterator[Release]:
         await _free(run)
 
 
-@step(KEEP)
+@step(KEEP, "Take the lock of {run.environment}")
 async def _take(run: Release, take_over: str) -> Release:
     async with tools(run) as core:
         bind, name = core.database, run.environment

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from handlers.core import Core
 from handlers.errors import RunbookError
 from handlers.phases import held, intake, looking
-from handlers.phases.looking import Looker
+from handlers.phases.looker import Looker
 from handlers.release.phase import Conclusion, Release
 from tasks.policy import BESIDE, LOOK, step
 from tasks.tools import tools
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 OPEN_SECONDS = 5.0
 
 
-@step(LOOK)
+@step(LOOK, "Read what the gate has seen")
 async def begin(run: Release) -> Looker:
     """Who looks at the live traffic of this release, with what earlier looks have seen."""
     async with tools(run) as core:
         return await looking.begin(core, run)
 
 
-@step(BESIDE)
+@step(BESIDE, "Look at live traffic beside the phase")
 async def until_breach(run: Release, looker: Looker) -> Conclusion | None:
     """Look every ten runbook seconds, until the gate finds a breach or the looker is stopped."""
     async with tools(run) as core:
@@ -51,7 +51,7 @@ async def _tried(run: Release, change: Callable[[Core, Release], Awaitable[None]
         log.warning("%s: %s", otherwise, error)
 
 
-@step(LOOK)
+@step(LOOK, "Look at live traffic while it is held")
 async def while_held(run: Release) -> Release:
     """Look once at the live traffic of a held release. A breach begins its way back."""
     async with tools(run) as core:

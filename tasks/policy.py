@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
@@ -16,12 +17,14 @@ from prefect.context import FlowRunContext
 from prefect.tasks import Task
 
 from handlers.errors import LEDGER_AWAY, TryAgain
+from tasks import page
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_ARGUMENT = re.compile(r" ?\{[^}]*\}")
 
 OUTAGE_PAUSES = (0.5, 1, 2, 4, 8, *(15.0,) * 39)
 """Ten minutes. Our database is never the fault of a release or of a host, so every step waits this long for it."""
@@ -47,12 +50,16 @@ CHANGE = RetryPolicy(pauses=(1, 5), limit_seconds=3600)
 """A change under an operation id: a retry attaches to the first try."""
 ONCE = RetryPolicy(pauses=(), limit_seconds=170, outage_pauses=(1, 2))
 """What stays due and is taken up again in a minute: nobody waits for it."""
+SHORT_RUN = RetryPolicy(pauses=(), limit_seconds=900, outage_pauses=())
+"""A run that bounds itself and is not tried again: the next one of its schedule goes on from the ledger."""
 KEEP = RetryPolicy(pauses=(0.5, 1, 2, 4, 8, 15, 30, 60, 60, 60, 60), limit_seconds=60)
 """Idempotent writes to the ledger."""
 
 
-def step(policy: RetryPolicy) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+def step(policy: RetryPolicy, title: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
     """Make a coroutine function a step with retries and a timeout.
+
+    *title* is its name on the Prefect page, for people: "Redrive batch {number}", with the function's arguments.
 
     Within a flow run it is a Prefect task without a cache, retried on `TryAgain` only. Outside a flow run it is the
     same call with the same policy and without Prefect, so that a rollback works when the Prefect server is down.
@@ -61,6 +68,14 @@ def step(policy: RetryPolicy) -> Callable[[Callable[P, Awaitable[T]]], Callable[
 
     def wrap(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         @functools.wraps(function)
+        async def told(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return await through_outage(*args, **kwargs)
+            except asyncio.CancelledError:
+                # A breach beside it, or a person, ended the phase. Prefect calls that a crash.
+                page.add_to_name("stopped with its phase")
+                raise
+
         async def through_outage(*args: P.args, **kwargs: P.kwargs) -> T:
             for pause in policy.outage_pauses:
                 try:
@@ -73,24 +88,34 @@ def step(policy: RetryPolicy) -> Callable[[Callable[P, Awaitable[T]]], Callable[
                 return await function(*args, **kwargs)
 
         as_task: Task[P, Any] = task(
-            name=f"{function.__module__.removeprefix('tasks.')}.{function.__name__}",
+            name=_ARGUMENT.sub("", title),
+            task_run_name=functools.partial(_name, title),
             retries=len(policy.pauses),
             retry_delay_seconds=list(policy.pauses),
             retry_condition_fn=_may_retry,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )(through_outage)
+        )(told)
 
         @functools.wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
             if FlowRunContext.get() is None:
                 return await _with_retries(through_outage, policy, *args, **kwargs)
+            page.quiet()
             result: T = await as_task(*args, **kwargs)
             return result
 
         return call
 
     return wrap
+
+
+def _name(title: str, parameters: dict[str, Any]) -> str:
+    """The name of one run of a step. A title that cannot be filled in is shown as it is: it must stop no step."""
+    try:
+        return title.format(**parameters)
+    except Exception:
+        return title
 
 
 async def _may_retry(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

@@ -8,7 +8,7 @@ from tasks.policy import LOOK, step
 from tasks.tools import tools
 
 
-@step(LOOK)
+@step(LOOK, "Probe every host for {run.to_revision:.7}")
 async def probe(run: Release) -> Conclusion:
     """Wait until every host is healthy and runs the released revision, or the limit has passed."""
     async with tools(run) as core:

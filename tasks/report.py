@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
-
-from prefect.artifacts import acreate_markdown_artifact
-from prefect.context import FlowRunContext
 
 from handlers.release.phase import Release
 from handlers.report import gather
+from tasks.page import Page, page
+from tasks.page_artifacts import show_text
 from tasks.policy import LOOK, step
 from tasks.tools import tools
 
 log = logging.getLogger(__name__)
 
-ARTIFACT_MAX = 200_000
-"""Characters of the report on the Prefect page. The file has all of it."""
-SHOW_SECONDS = 5.0
+SHOW_SECONDS = 20.0
 """How long the end of a release waits for the Prefect page: a dead server would be tried for minutes."""
 
 
@@ -27,25 +23,24 @@ async def write(run: Release) -> None:
     """Write the verification report, and show it on the Prefect page; an error is logged and not raised."""
     try:
         text = await _write(run)
-        if FlowRunContext.get() is not None:
-            await _show(run, text)
+        if (shown := page()) is not None:
+            await _show(shown, run, text)
     except Exception as error:
         log.warning("the report of release %s could not be written: %s", run.id, error)
 
 
-@step(LOOK)
+@step(LOOK, "Write the report")
 async def _write(run: Release) -> str:
-    """Write the files; the Markdown is returned."""
+    """Write the files; returns the Markdown, and where the files are."""
     async with tools(run) as core:
         paths = await gather.write(core, run)
-    return paths["md"].read_text(encoding="utf-8")
+    return (
+        f"{paths['md'].read_text(encoding='utf-8')}\n\nThe files of this report: `{paths['html'].parent}`\n"
+    )
 
 
-async def _show(run: Release, text: str) -> None:
-    key = re.sub(r"[^a-z0-9]+", "-", f"report-{run.environment}".lower()).strip("-")
+async def _show(shown: Page, run: Release, text: str) -> None:
     # Prefect being away says nothing about the release.
     with contextlib.suppress(Exception):
         async with asyncio.timeout(SHOW_SECONDS):
-            await acreate_markdown_artifact(
-                key=key, markdown=text[:ARTIFACT_MAX], description=f"Report of release {run.id}: {run.phase}"
-            )
+            await show_text(shown, run, "report", text)

@@ -17,14 +17,14 @@ async def see(run: Release) -> list[Request]:
         return await requests.see(core.database, run)
 
 
-@step(KEEP)
+@step(KEEP, "Answer what people have asked for")
 async def answer(run: Release, sentence: str) -> None:
     """Answer every open request with what happened."""
     async with tools(run) as core:
         await requests.answer(core.database, run, sentence)
 
 
-@step(KEEP)
+@step(KEEP, "Abort the release")
 async def abort(run: Release, sentence: str) -> Release:
     """End a release that has changed no host; its unfinished dead letters are restored."""
     async with tools(run) as core:

@@ -14,7 +14,7 @@ from tasks.policy import BESIDE, KEEP, step
 from tasks.tools import tools
 
 
-@step(KEEP)
+@step(KEEP, "Begin the sync")
 async def begin(
     environment: str, kind: Kind, entities: Sequence[EntityType], by: str, deletes_all: bool = False
 ) -> Run:
@@ -27,21 +27,21 @@ async def begin(
         )
 
 
-@step(BESIDE)
+@step(BESIDE, "Read {entity}")
 async def read(environment: str, run: Run, entity: EntityType) -> Step:
     """Read one entity type to its end, from where it was."""
     async with tools(environment) as core:
         return await reading.read(core, run, entity)
 
 
-@step(KEEP)
+@step(KEEP, "Finish the sync")
 async def finish(environment: str, run: Run) -> Outcome:
     """Record the end of a sync."""
     async with tools(environment) as core:
         return await outcome.finish(core, run)
 
 
-@step(KEEP)
+@step(KEEP, "Record where the sync stopped")
 async def stop(environment: str, run: Run, error: RunbookError) -> Outcome:
     """Record why a sync stopped; it goes on where it was."""
     async with tools(environment) as core:

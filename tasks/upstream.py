@@ -9,21 +9,21 @@ from tasks.policy import LOOK, step
 from tasks.tools import tools
 
 
-@step(LOOK)
+@step(LOOK, "Ask whether the upstream answers")
 async def before_redrive(run: Release) -> Pause:
     """Whether what is still to be redriven waits for the upstream."""
     async with tools(run) as core:
         return await upstream_pause.before_redrive(core, run)
 
 
-@step(LOOK)
+@step(LOOK, "Note that the upstream answers")
 async def continued(run: Release) -> None:
     """Take the pause out of the status view."""
     async with tools(run) as core:
         await upstream_pause.continued(core, run)
 
 
-@step(LOOK)
+@step(LOOK, "Ask whether the upstream is away")
 async def away(run: Release) -> str:
     """The upstream's failed answers in a sentence; empty when it answers."""
     async with tools(run) as core:

@@ -10,7 +10,7 @@ from handlers.release.phase import Release
 from tasks.policy import CHANGE, step
 
 
-@step(CHANGE)
+@step(CHANGE, "Restart workers")
 async def restart(
     environment: str, run: Release, hosts: tuple[str, ...], by: str, reason: str
 ) -> list[HostRestart]:

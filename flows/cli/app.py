@@ -16,23 +16,27 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
         "check": "check that everything is ready; changes nothing",
         "plan": "show what a release would do, with its hash; changes nothing",
         "release": "deploy, prove, drain, watch; rolls back automatically on a breach",
+        "pr": "bring a commit onto the branch: push, pull request, review, merge",
+        "approve": "approve exactly the plan that you have read, by its hash",
+        "reject": "end a plan that waits for approval",
         "resume": "continue a release that is held, or whose process died; --due for timers",
         "hold": "pause a release and leave everything as it is",
         "skip": "end a canary, drain or watch without its result, with a reason",
         "rollback": "deploy the previous revision on every host, and prove it",
         "abort": "end a release; back to the previous revision where hosts were changed",
-        "lift": "take a rolled-back revision out of quarantine",
+        "unblock": "take a rolled-back revision out of quarantine",
     },
     "Inspect": {
         "status": "show the current release and what it waits for",
         "guard": "show the checks of the 24 h after a release; --due for timers",
+        "heal": "retry old dead letters, take events back from dead workers",
         "verify": "measure every check now, with or without a release",
         "history": "list the newest releases",
         "report": "write a release's verification report again",
         "explain": "print the arithmetic of each decision",
         "replay": "judge a release again, or a file of events; other numbers: what if",
         "notify": "send what people should hear of, list it, test the addresses",
-        "doctor": "list problems of the schema, the queue and the locks",
+        "doctor": "list what is wrong; --bundle packs a bug report",
     },
     "One phase, with the revision that runs now": {
         "canary": "prove it on exactly one dead letter",
@@ -49,6 +53,7 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
         "sync": "bring the tables up to date from Zoho, without webhooks",
     },
     "Serve": {
+        "board": "a page that follows releases, JSON, metrics for Prometheus",
         "receive": "write Zoho's webhooks to the queue",
         "worker": "apply events from the queue (a deployed ERP runs this)",
         "up": "run a local Prefect server and worker",
@@ -57,16 +62,23 @@ COMMAND_GROUPS: dict[str, dict[str, str]] = {
 """Every command with its line in `runbook --help`, in the order in which a release manager needs them."""
 
 MODULES = {
+    "approve": ("approve", "reject"),
     "ask": ("hold", "skip"),
-    "decide": ("resume", "rollback", "abort", "lift"),
+    "board": ("board",),
+    "decide": ("rollback", "abort", "unblock", "lift"),
     "db": ("db",),
-    "examine": ("check", "report", "doctor"),
+    "doctor": ("doctor",),
+    "examine": ("check", "report"),
     "explain": ("explain", "replay"),
     "guard": ("guard",),
+    "heal": ("heal",),
     "look": ("queue",),
     "notify": ("notify",),
+    "pr": ("pr",),
+    "quarantine": ("queue",),
     "queue": ("queue",),
     "rehearse": ("rehearse",),
+    "resume": ("resume",),
     "release": ("plan", "release", "canary", "drain", "watch"),
     "serve": ("worker", "receive", "up"),
     "status": ("status", "history"),
@@ -77,7 +89,7 @@ MODULES = {
     "workers": ("workers",),
     "verify": ("verify",),
 }
-"""The modules of flows.cli and the commands that they register."""
+"""The modules of flows.cli and the commands that they register, hidden ones too: the names of before."""
 
 
 class _Commands(TyperGroup):
@@ -98,6 +110,18 @@ class _Commands(TyperGroup):
         self.commands.update(get_group(app).commands)
         return self.commands.get(cmd_name)
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """The commands that begin so, without importing one: a shell asks at each press of the tabulator."""
+        # Imported here: Typer has its own copy of click and does not export this. Another version may not have it.
+        from typer._click.shell_completion import CompletionItem
+
+        if incomplete[:1] == "-":
+            return super().shell_complete(ctx, incomplete)
+        lines = {name: line for commands in COMMAND_GROUPS.values() for name, line in commands.items()}
+        return [
+            CompletionItem(name, help=line) for name, line in lines.items() if name.startswith(incomplete)
+        ]
+
     # Any: Typer does not export the types of its copy of click.
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         """Write the registered commands, group by group."""
@@ -115,7 +139,7 @@ app = typer.Typer(
         "and roll back automatically on a breach."
     ),
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -144,6 +168,10 @@ db_app = typer.Typer(help="Migrate the ledger's schema, and add to the ERP's tab
 sync_app = typer.Typer(help="Bring the tables up to date from Zoho, without webhooks.", no_args_is_help=True)
 notify_app = typer.Typer(help="Send what people should hear of, list it, and test the addresses.")
 workers_app = typer.Typer(help="Show which workers live, or restart them.")
+pr_app = typer.Typer(
+    help="The pull request that brings a commit onto the environment's branch.", no_args_is_help=True
+)
+app.add_typer(pr_app, name="pr")
 app.add_typer(queue_app, name="queue")
 app.add_typer(workers_app, name="workers")
 app.add_typer(notify_app, name="notify")

@@ -10,15 +10,17 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli.app import app
-from flows.cli.carry import outcome, run_driver, until_settled
+from flows.cli.carry import outcome, print_detached, run_driver, until_settled
 from flows.cli.follow import start
 from flows.cli.options import ByOption, EnvironmentOption, RunOptions, expand_options
 from flows.cli.output import console, print_json, requester
 from flows.cli.session import with_database
 from handlers.database import migrate
+from handlers.environment.load import env_option
 from handlers.environment.model import Environment
 from handlers.errors import ExitCode, Refused
 from handlers.phases import begin
+from handlers.phases.holding import is_carried
 from handlers.release import due, lock
 from handlers.release.decisions import Verb, raise_unless_allowed
 from handlers.release.ledger import requests
@@ -67,16 +69,6 @@ def skip(
     return asyncio.run(with_database(environment, execute))
 
 
-async def is_carried(database: AsyncEngine, run: Release) -> bool:
-    """Whether a living controller runs this release. Raises Refused when one runs another release here."""
-    holder = await lock.holder(database, run.environment)
-    if holder is None or not holder.alive:
-        return False
-    if holder.release_id != run.id:
-        raise Refused(lock.locked_message(holder, run.environment))
-    return True
-
-
 async def ask(
     database: AsyncEngine,
     environment: str,
@@ -98,7 +90,7 @@ async def ask(
             name = holder.name if holder else "the controller"
             raise Refused(
                 f"{name} has not seen the request for {SEEN_SECONDS:.0f} s. It stays in the ledger; to take over, run "
-                f"`runbook rollback -e {environment} --take-over REASON --reason REASON`, or the same with `resume`"
+                f"`runbook rollback --take-over REASON --reason REASON`, or the same with `resume`"
             )
         await asyncio.sleep(_POLL_SECONDS)
     if not run_options.json:
@@ -113,9 +105,14 @@ async def follow_controller(
     if run_options.detach:
         return ExitCode.GOOD
     out = None if run_options.json else console(plain=run_options.plain)
-    ended = await until_settled(
-        database, run, None, restart=lambda: start("execute", environment, run.id), out=out
-    )
+    try:
+        ended = await until_settled(
+            database, run, None, restart=lambda: start("execute", environment, run.id), out=out
+        )
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        reattach = f"runbook status --watch {env_option(environment)}"
+        message = f"detached; release {run.id} continues. Re-attach with: {reattach}"
+        return print_detached(run, message, json=run_options.json)
     return await _print(database, ended, run_options)
 
 

@@ -10,8 +10,10 @@ from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from flows.cli import follow
+from flows.cli.json_objects import Outcome, Started, keyed
 from flows.cli.options import RunOptions
 from flows.cli.output import console, print_json
+from handlers.environment.load import env_option
 from handlers.errors import LEDGER_AWAY, ExitCode, Refused
 from handlers.release import due, lock, settings
 from handlers.release.ledger import records, releases
@@ -40,12 +42,14 @@ async def run_driver(
     """
     await _print_differences(database, run, json=run_options.json)
     options = options + (["--without-prefect"] if run_options.without_prefect else [])
-    reattach = f"runbook status --watch -e {environment}"
+    reattach = f"runbook status --watch {env_option(environment)}"
     force = ["--take-over", take_over] if take_over else []
     stays = await _stays(database, run)
     driver = follow.start(verb, environment, run.id, *options, *force)
     if run_options.detach:
-        print_json({"release": run.id, "log": str(driver.log)}) if run_options.json else console().print(
+        print_json(
+            keyed(Started(release=run.id, log=str(driver.log)))
+        ) if run_options.json else console().print(
             f"release {run.id} has started; follow it with: {reattach}"
         )
         return ExitCode.GOOD
@@ -62,12 +66,12 @@ async def run_driver(
         )
     except (KeyboardInterrupt, asyncio.CancelledError):
         message = f"detached; release {run.id} continues. Re-attach with: {reattach}"
-        return _print_detached(run, message, json=run_options.json)
+        return print_detached(run, message, json=run_options.json)
     except LEDGER_AWAY as error:
         message = (
             f"the state of release {run.id} is unknown: {error}. When the database is back, run: {reattach}"
         )
-        return _print_detached(run, message, json=run_options.json)
+        return print_detached(run, message, json=run_options.json)
     code = exit_code(ended.phase)
     if run_options.json:
         print_json(await outcome(database, ended))
@@ -104,7 +108,9 @@ async def until_settled(
     try:
         return await _follow(database, run, driver, out, stays)
     except follow.Uncarried as error:
-        raise follow.Uncarried(f"{error}, then run `runbook resume --due -e {run.environment}`") from error
+        raise follow.Uncarried(
+            f"{error}, then run `runbook resume --due {env_option(run.environment)}`"
+        ) from error
 
 
 async def _follow(
@@ -147,11 +153,21 @@ async def _print_differences(database: AsyncEngine, run: Release, *, json: bool)
         print(f"runbook: {sentence}", file=sys.stderr) if json else console().print(f"Differs  {sentence}")
 
 
-def _print_detached(run: Release, sentence: str, *, json: bool) -> ExitCode:
+def print_detached(run: Release, sentence: str, *, json: bool) -> ExitCode:
     """Print that the command ends before the release does; returns its exit code."""
     code = ExitCode.HELD
     if json:
-        print_json({"release": run.id, "outcome": None, "exit_code": int(code), "reason": sentence})
+        unknown = Outcome(
+            release=run.id,
+            environment=run.environment,
+            outcome=None,
+            exit_code=int(code),
+            reason=sentence,
+            from_=run.from_revision,
+            to=run.to_revision,
+            report=None,
+        )
+        print_json(keyed(unknown))
     else:
         console().print(f"\n{sentence}")
     return code
@@ -161,13 +177,15 @@ async def outcome(database: AsyncEngine, run: Release) -> dict[str, object]:
     """The outcome of a release, as every command prints it with --json."""
     files = await records.files(database, run)
     report = [file.path for file in files if file.kind.startswith("report")]
-    return {
-        "release": run.id,
-        "environment": run.environment,
-        "outcome": run.phase,
-        "exit_code": int(exit_code(run.phase)),
-        "reason": run.reason,
-        "from": run.from_revision,
-        "to": run.to_revision,
-        "report": report[-1] if report else None,
-    }
+    return keyed(
+        Outcome(
+            release=run.id,
+            environment=run.environment,
+            outcome=run.phase,
+            exit_code=int(exit_code(run.phase)),
+            reason=run.reason,
+            from_=run.from_revision,
+            to=run.to_revision,
+            report=report[-1] if report else None,
+        )
+    )

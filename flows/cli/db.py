@@ -1,4 +1,4 @@
-"""The commands `runbook db …`: migrate our own schema, and add to the ERP's tables."""
+"""The commands `runbook db …`: migrate and prune our own schema, and add to the ERP's tables."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import typer
 from flows.cli.app import db_app
 from flows.cli.options import EnvironmentOption, JsonOption
 from flows.cli.output import confirm, console, print_json
-from flows.cli.session import open_database
+from flows.cli.session import open_database, raise_if_no_ledger
 from handlers.environment.load import load_environment
 from handlers.erp.adopt import adopt, warnings
 from handlers.errors import ExitCode
+from handlers.release.prune import DAYS, DAYS_MIN, Pruned, prune
 
 
 @db_app.command("upgrade", short_help="create or migrate our own schema")
@@ -67,3 +68,44 @@ def adopt_(
         return ExitCode.GOOD
 
     return asyncio.run(execute())
+
+
+@db_app.command("prune", short_help="drop old details from the ledger")
+def prune_(
+    environment: EnvironmentOption,
+    days: Annotated[
+        int, typer.Option("--days", min=DAYS_MIN, max=36_500, help="Keep the details of so many days.")
+    ] = DAYS,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be dropped; changes nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: JsonOption = False,
+) -> int:
+    """Drop old details: what the gate was told of single events, printed output, sent messages. Releases stay."""
+
+    async def execute() -> int:
+        settings = load_environment(environment)
+        async with open_database(settings) as database:
+            await raise_if_no_ledger(database, settings)
+            pruned = await prune(database, settings.name, days=days, dry_run=True)
+            if not dry_run and not pruned.is_empty:
+                if not json:
+                    console().print(_sentence(pruned))
+                confirm(f"drop it from the ledger of {settings.name}?", yes=yes)
+                pruned = await prune(database, settings.name, days=days)
+        print_json(pruned.as_json()) if json else console().print(_sentence(pruned))
+        return ExitCode.GOOD
+
+    return asyncio.run(execute())
+
+
+def _sentence(pruned: Pruned) -> str:
+    if pruned.is_empty:
+        return f"nothing to drop: the ledger has no details that are older than {pruned.days} days"
+    verb = "dropped" if pruned.done else "to drop"
+    return (
+        f"{verb}, older than {pruned.days} days: details of releases: {len(pruned.releases)}"
+        f" ({pruned.detail_bytes / 1e6:.1f} MB), messages: {pruned.messages}, runs of syncs: {pruned.syncs},"
+        f" events of healing: {pruned.healed}, workers that are gone: {pruned.workers}"
+    )

@@ -1,4 +1,4 @@
-"""The commands for the operator's decisions: resume, roll back, abort, and lift a quarantine."""
+"""The commands for the operator's decisions: roll back, abort, and unblock a revision. And what `resume` does."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.cli import ask, from_hosts, resume_due
+from flows.cli import ask, from_hosts
 from flows.cli.app import app
 from flows.cli.carry import adopt_file, raise_if_locked, run_driver
 from flows.cli.options import (
     ByOption,
     EnvironmentOption,
     JsonOption,
-    OptionalEnvironmentOption,
-    ReasonOption,
+    PastMigrationsOption,
     ReleaseOption,
     RunOptions,
     TakeOverOption,
@@ -29,11 +28,12 @@ from flows.cli.session import with_database
 from handlers.database import migrate
 from handlers.environment.model import Environment
 from handlers.errors import DatabaseDown, ExitCode, Refused
-from handlers.phases import begin
+from handlers.phases import approve, begin, one_way
+from handlers.phases.holding import is_carried
 from handlers.release import due
 from handlers.release.decisions import Verb, raise_unless_allowed
 from handlers.release.ledger import records, releases
-from handlers.release.phase import LIVE, Phase, short
+from handlers.release.phase import LIVE, Phase, Release, short
 from tasks.tools import tools
 
 RequiredReasonOption = Annotated[
@@ -41,36 +41,24 @@ RequiredReasonOption = Annotated[
 ]
 
 
-@app.command()
-@expand_options
-def resume(
-    environment: OptionalEnvironmentOption = None,
+def continue_release(
+    environment: str,
+    release: str | None,
     *,
-    is_due: Annotated[
-        bool,
-        typer.Option(
-            "--due",
-            help="Continue what nobody carries and what needs no person: in one environment, or in all. For a timer.",
-        ),
-    ] = False,
-    by: ByOption = "",
-    reason: ReasonOption = "",
-    take_over: TakeOverOption = "",
-    use_file: UseFileOption = False,
+    by: str,
+    reason: str,
+    take_over: str,
+    use_file: bool,
     run_options: RunOptions,
 ) -> int:
-    """Continue a release that is held, or whose controller died, from the phase in the ledger."""
-    if is_due:
-        if take_over or by or reason or use_file:
-            raise Refused("--due decides by itself: leave out --take-over, --use-file, --by and --reason")
-        return resume_due.carry_on(environment, run_options)
-    if not environment:
-        raise Refused("name the environment with --environment, or RUNBOOK_ENVIRONMENT")
+    """Continue a release from the phase in the ledger, and follow it."""
     because = f"resumed by {requester(by)}" + (f": {reason}" if reason else "")
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
         await migrate.upgrade_existing(database)
-        run = await due.unfinished(database, settings.name)
+        run = await _of_environment(database, settings.name, release, Verb.RESUME)
+        if why := await approve.why_waiting(database, run):
+            raise Refused(why)
         await raise_if_locked(database, settings.name, take_over=take_over)
         if use_file:
             await adopt_file(database, run, by=requester(by), json=run_options.json)
@@ -99,6 +87,7 @@ def rollback(
     no_quarantine: Annotated[
         bool, typer.Option("--no-quarantine", help="The revision is not at fault: it may be released again.")
     ] = False,
+    past_migrations: PastMigrationsOption = False,
     run_options: RunOptions,
 ) -> int:
     """Roll the newest release back: deploy the previous revision on every host, and prove it."""
@@ -115,12 +104,13 @@ def rollback(
     async def execute(database: AsyncEngine, settings: Environment) -> int:
         async with tools(settings.name) as core:
             run = await begin.rollback_candidate(core)
+            await one_way.raise_if_one_way(core.database, run, past_migrations=past_migrations)
         question = f"roll {settings.name} back from {short(run.to_revision)} to {short(run.from_revision)}"
         confirm(f"{question} ({reason})?", yes=yes)
-        if run.phase is Phase.ROLLING_BACK and not take_over and await ask.is_carried(database, run):
+        if run.phase is Phase.ROLLING_BACK and not take_over and await is_carried(database, run):
             return await ask.follow_controller(database, environment, run, run_options)
         running = run.phase in LIVE - {Phase.HELD, Phase.ROLLING_BACK}
-        if running and not take_over and await ask.is_carried(database, run):
+        if running and not take_over and await is_carried(database, run):
             # Of a running release the two differ in nothing else; an abort blames nothing.
             verb = Verb.ABORT if no_quarantine else Verb.ROLLBACK
             return await ask.ask(database, environment, run, verb, requester(by), reason, run_options)
@@ -128,6 +118,7 @@ def rollback(
         if use_file:
             await adopt_file(database, run, by=requester(by), json=run_options.json)
         options = ["--by", requester(by), "--reason", reason, *(["--no-blame"] if no_quarantine else [])]
+        options += ["--past-migrations"] if past_migrations else []
         return await run_driver(
             database, environment, run, "roll_back", options, run_options, take_over=take_over
         )
@@ -148,23 +139,24 @@ def abort(
     *,
     release: ReleaseOption = None,
     by: ByOption = "",
+    past_migrations: PastMigrationsOption = False,
     run_options: RunOptions,
 ) -> int:
     """End a release: back to the previous revision where hosts were changed. To leave things as they are, hold it."""
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
         await migrate.upgrade_existing(database)
-        run = (
-            await releases.get(database, release)
-            if release
-            else await due.unfinished(database, settings.name)
-        )
-        raise_unless_allowed(Verb.ABORT, run)
-        if await ask.is_carried(database, run):
+        run = await _of_environment(database, settings.name, release, Verb.ABORT)
+        async with tools(run) as core:
+            goes_back = run.phase in LIVE and await begin.changed_hosts(core, run)
+            if goes_back:
+                await one_way.raise_if_one_way(core.database, run, past_migrations=past_migrations)
+        if await is_carried(database, run):
             return await ask.ask(database, environment, run, Verb.ABORT, requester(by), reason, run_options)
         async with tools(run) as core:
-            if run.phase in LIVE and await begin.changed_hosts(core, run):
+            if goes_back:
                 options = ["--by", requester(by), "--reason", f"aborted: {reason}", "--no-blame"]
+                options += ["--past-migrations"] if past_migrations else []
                 return await run_driver(database, environment, run, "roll_back", options, run_options)
             aborted = await begin.abort(core, run, by=requester(by), reason=reason)
         if run_options.json:
@@ -176,8 +168,9 @@ def abort(
     return asyncio.run(with_database(environment, execute))
 
 
-@app.command()
-def lift(
+@app.command("lift", hidden=True)
+@app.command("unblock")
+def unblock(
     environment: EnvironmentOption,
     revision: Annotated[
         str, typer.Argument(help="The rolled-back revision: its commit id, or the first digits of it.")
@@ -193,8 +186,19 @@ def lift(
             print_json({"environment": settings.name, "revision": lifted, "lifted_by": by, "exit_code": 0})
         else:
             console().print(
-                f"revision {short(lifted)} may be released to {settings.name} again (lifted by {by})"
+                f"revision {short(lifted)} may be released to {settings.name} again (unblocked by {by})"
             )
         return ExitCode.GOOD
 
     return asyncio.run(with_database(environment, execute))
+
+
+async def _of_environment(
+    database: AsyncEngine, environment: str, release: str | None, verb: Verb
+) -> Release:
+    """The release with this id, otherwise the unfinished one. Raises Refused where *verb* means nothing for it."""
+    run = await releases.get(database, release) if release else await due.unfinished(database, environment)
+    if run.environment != environment:
+        raise Refused(f"release {run.id} belongs to {run.environment}, not to {environment}")
+    raise_unless_allowed(verb, run)
+    return run

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from flows.cli.progress import Progress, away_line
 from flows.driver_log import read_end
 from handlers.errors import LEDGER_AWAY, ExitCode, Refused, RunbookError
 from handlers.release.phase import FINISHED, Phase
@@ -33,6 +36,9 @@ STYLES = {
     "[next]": "dim",
     "[later]": "dim",
 }
+
+_MARK = re.compile(r" {1,3}(?:[^\[]{1,26} )?(\[[a-z]+\])")
+"""The state of a phase, or of a step on a host, at its place in the line."""
 
 
 class Uncarried(RunbookError):
@@ -99,7 +105,7 @@ async def follow(
 ) -> StatusView:
     """Show the release until its *driver* ends, or without a driver until its phase is one of *until*.
 
-    On a terminal the view is redrawn in place; elsewhere each finished step is one line. With *out* None nothing is
+    On a terminal the view is redrawn in place; elsewhere each change is one line. With *out* None nothing is
     shown. Raises Refused when the driver was refused, and Uncarried when it ended too early. With *stop_uncarried*
     that is raised without a driver too, when nobody carries the release any more.
     """
@@ -109,6 +115,8 @@ async def follow(
             view = await _read_view(engine, environment, release)
             if view is not None:
                 screen.show(view)
+            else:
+                screen.show_away()
             if driver is not None and driver.ended():
                 break
             reached = view is not None and view.release is not None and view.release.phase in until
@@ -140,12 +148,14 @@ async def _read_view(engine: AsyncEngine, environment: str, release: str) -> Sta
 
 
 class _Screen:
-    """A view that is redrawn on a terminal; elsewhere one line for each finished step."""
+    """A view that is redrawn on a terminal; elsewhere one line for each change."""
 
     def __init__(self, out: Console | None) -> None:
         self._out = out
         self._live = Live(console=out, auto_refresh=False) if out is not None and out.is_terminal else None
-        self._printed: set[tuple[str, str, str]] = set()
+        self._progress = Progress()
+        self._shown: StatusView | None = None
+        self._shown_at = monotonic()
 
     def __enter__(self) -> None:
         if self._live is not None:
@@ -157,28 +167,36 @@ class _Screen:
 
     def show(self, view: StatusView) -> None:
         """Show the current state."""
-        if self._live is not None:
-            size = self._live.console.size
-            # One line is left for the cursor.
-            self._live.update(colored(view, min(80, size.width), size.height - 1), refresh=True)
-        elif self._out is not None:
-            self._print_new_steps(self._out, view)
+        self._shown, self._shown_at = view, monotonic()
+        self._draw(view, "")
+        self._print(self._progress.lines(view))
 
-    def _print_new_steps(self, out: Console, view: StatusView) -> None:
-        for step in view.steps:
-            entry = (step.name, str(step.state), step.sentence)
-            if step.at is None or entry in self._printed or (step.state == "running" and not step.sentence):
-                continue
-            self._printed.add(entry)
-            # A running step has the time of this view, a finished one the time of its end.
-            at = view.at if step.state == "running" else step.at
-            out.print(f"{at:%H:%M:%S} {step.name} {step.state}: {step.sentence}")
+    def show_away(self) -> None:
+        """Say that the state is not known, since when, and what was known last."""
+        seconds = monotonic() - self._shown_at
+        if self._shown is not None:
+            self._draw(self._shown, away_line(seconds))
+        self._print(self._progress.away(seconds))
+
+    def _draw(self, view: StatusView, above: str) -> None:
+        if self._live is None:
+            return
+        size = self._live.console.size
+        # One line is left for the cursor.
+        height = size.height - 1 - bool(above)
+        text = colored(view, min(80, size.width), height)
+        self._live.update(Text(f"{above}\n", style="bold yellow") + text if above else text, refresh=True)
+
+    def _print(self, new_lines: list[str]) -> None:
+        if self._live is None and self._out is not None:
+            for line in new_lines:
+                self._out.print(line)
 
 
 def colored(view: StatusView, width: int = 80, height: int | None = None) -> Text:
     """The lines of the view, each step in the colour of its state. *width* and *height* limit the text."""
     text = Text()
     for line in lines(view, width, height):
-        style = next((style for mark, style in STYLES.items() if line.lstrip().startswith(mark)), "")
-        text.append(line + "\n", style=style)
+        mark = _MARK.match(line)
+        text.append(line + "\n", style=STYLES.get(mark[1], "") if mark else "")
     return text

@@ -9,8 +9,8 @@ from flows.cli.output import confirm, console, failure, print_json
 from handlers.core import open_core
 from handlers.environment.frozen import settings
 from handlers.environment.last_good import keep
-from handlers.environment.load import load_environment
-from handlers.errors import DatabaseDown, ExitCode
+from handlers.environment.load import env_option, load_environment
+from handlers.errors import ExitCode, RunbookError
 from handlers.host.way_back import HostReturn
 from handlers.phases import from_hosts
 from handlers.phases.from_hosts import HostReport, Target
@@ -19,20 +19,20 @@ from handlers.release.phase import short
 from handlers.release.settings import without_ledger
 
 
-def show_hosts(environment: str, error: DatabaseDown, *, json: bool) -> ExitCode:
+def show_hosts(environment: str, error: RunbookError, *, json: bool) -> ExitCode:
     """Print what the hosts say instead of the ledger. The exit code is that of the error."""
     reports = asyncio.run(_survey(environment))
-    command = f"runbook rollback --from-hosts -e {environment} --reason REASON"
+    command = f"runbook rollback --from-hosts {env_option(environment)} --reason REASON"
     if json:
         hosts = [from_hosts.as_json(report) for report in reports]
-        print_json({**failure(str(error), ExitCode.OWN_ERROR), "hosts": hosts, "way_back": command})
-        return ExitCode.OWN_ERROR
+        print_json({**failure(str(error), error.exit_code), "hosts": hosts, "way_back": command})
+        return error.exit_code
     out = console()
     out.print(f"{error}\nWithout it there is no ledger. This is what the hosts say:")
     for report in reports:
         out.print(f"  {report.sentence}")
     out.print(f"The way back without the database: {command}")
-    return ExitCode.OWN_ERROR
+    return error.exit_code
 
 
 def roll_back(
@@ -65,7 +65,8 @@ def roll_back(
     code = ExitCode.ROLLED_BACK if all_back else ExitCode.ROLLBACK_FAILED
     option = " --use-file" if use_file else ""
     tell = (
-        f"when the database is back, tell the ledger: runbook rollback -e {environment} --reason '{reason}'{option}; "
+        f"when the database is back, tell the ledger: "
+        f"runbook rollback {env_option(environment)} --reason '{reason}'{option}; "
         f"it finds {'the hosts back' if all_back else 'which hosts are back'} and records it. "
         f"What was done is in {journal}"
     )

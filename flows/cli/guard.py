@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.cli import resume_due
+from flows.cli import guard_text
 from flows.cli.app import app
+from flows.cli.everywhere import Place, Result, in_each
 from flows.cli.options import (
     ByOption,
     OptionalEnvironmentOption,
@@ -21,19 +20,13 @@ from flows.cli.options import (
     expand_options,
 )
 from flows.cli.output import console, print_json, requester
-from flows.cli.resume_due import SEVERITY, Result
-from flows.cli.session import open_database, raise_if_no_ledger, with_database
-from flows.telling import telling
+from flows.cli.session import raise_if_no_ledger, with_database
 from handlers.database import migrate
-from handlers.environment.last_good import last_good, names
 from handlers.environment.model import Environment
-from handlers.errors import ExitCode, Refused, RunbookError
+from handlers.errors import ExitCode, Refused
 from handlers.gate.values import Finding
-from handlers.phases import guard
 from handlers.release.ledger import guards, releases
-from handlers.release.ledger.guards import Check, Guard
 from handlers.release.phase import Phase
-from tasks.tools import tools
 
 
 @app.command("guard")
@@ -93,48 +86,25 @@ def guard_(
 def take_due(environment: str | None, options: RunOptions) -> int:
     """Take what is due in one environment, or in all of the folder. Returns the worst exit code."""
     logging.basicConfig(level=logging.WARNING, format="runbook: %(message)s")
-    environments = [environment] if environment else names()
-    if not environments:
-        raise Refused("there is no environment file: name one with --environment")
-    return asyncio.run(_take_due(environments, options))
+
+    async def act(place: Place) -> Result:
+        return await _take_in(place, options)
+
+    return in_each(environment, options, act)
 
 
-async def _take_due(environments: list[str], options: RunOptions) -> int:
-    results = await asyncio.gather(
-        *(_one(name, options, alone=len(environments) == 1) for name in environments)
-    )
-    code = max((result.exit_code for result in results), key=SEVERITY.index)
-    if options.json:
-        print_json({"environments": results, "exit_code": int(code)})
-        return code
-    for result in results:
-        console(plain=options.plain).print(f"{result.environment}: {result.sentence}")
-    return code
-
-
-async def _one(environment: str, options: RunOptions, *, alone: bool) -> Result:
-    """What is due in one environment. Its error is its result, so that it does not keep the others from theirs."""
-    try:
-        settings = await last_good(environment)
-        async with telling(environment, timer=True), open_database(settings) as database:
-            return await _take_in(database, environment, settings, options, alone=alone)
-    except RunbookError as error:
-        if alone and not options.json:
-            raise
-        sys.stderr.write(f"runbook: {environment}: {error}\n")
-        return Result(environment=environment, exit_code=error.exit_code, sentence=str(error))
-
-
-async def _take_in(
-    database: AsyncEngine, environment: str, settings: Environment, options: RunOptions, *, alone: bool
-) -> Result:
-    name = settings.name
+async def _take_in(place: Place, options: RunOptions) -> Result:
+    database, settings, name = place.database, place.settings, place.settings.name
     nothing = Result(environment=name, exit_code=ExitCode.GOOD, sentence="no check is due")
     if not await migrate.upgrade_existing(database):
         return nothing
     guarded = await guards.open_guards(database, name)
     for id_, is_due in guarded.items():
         if not is_due and settings.upstream is not None:
+            # Imported here, as below.
+            from handlers.phases import guard
+            from tasks.tools import tools
+
             run = await releases.get(database, id_)
             async with tools(run) as core:
                 await guard.ask_upstream(core, run)
@@ -149,9 +119,9 @@ async def _take_in(
         if taken is None:
             continue
         if taken.release.phase is Phase.ROLLING_BACK:
-            return await resume_due.carry_on_in(
-                database, environment, settings, options, shown=alone and not options.json
-            )
+            from flows.cli.resume_due import carry_on_in
+
+            return await carry_on_in(place, options)
         words = [taken.sentence] if taken.finding else []
         words += [f"it stands for {taken.skipped} overdue checks"] if taken.skipped else []
         words += [taken.reported] if taken.reported else []
@@ -171,26 +141,7 @@ async def _show(database: AsyncEngine, release: str, options: RunOptions) -> int
         print_json({"guard": found, "checks": checks, "exit_code": 0})
         return ExitCode.GOOD
     out = console(plain=options.plain)
-    out.print(f"release {release}: {_head(found)}")
-    for check in checks:
-        out.print(_line(check))
+    out.print(f"release {release}: {guard_text.head(found)}")
+    for line in guard_text.lines(checks):
+        out.print(line)
     return ExitCode.GOOD
-
-
-def _head(guard: Guard) -> str:
-    if guard.ended_at is not None:
-        return f"guarded from {_time(guard.begun_at)} to {_time(guard.ended_at)}: {guard.ended}"
-    only = f"; a breach only pages ({guard.pages_only_by}: {guard.pages_only})" if guard.pages_only_by else ""
-    return f"guarded from {_time(guard.begun_at)} to {_time(guard.until)}{only}"
-
-
-def _line(check: Check) -> str:
-    if check.taken_at is None:
-        return f" [due]     {_time(check.due_at)}  {check.kind}"
-    state = "[skipped]" if check.skipped else "[done]   "
-    finding = f"{check.finding}: " if check.finding else ""
-    return f" {state} {_time(check.taken_at)}  {finding}{check.sentence}"
-
-
-def _time(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%d %H:%M}"

@@ -20,6 +20,7 @@ from flows.cli.options import (
     PlainOption,
     SinceOption,
     parse_entity,
+    parse_event,
     parse_span,
     parse_status,
 )
@@ -79,7 +80,7 @@ def show(
     if event is not None:
         if watch or since:
             raise Refused("an event is shown as it is now: leave out --watch and --since")
-        return asyncio.run(_show_event(environment, _id(event), json=json, plain=plain))
+        return asyncio.run(_show_event(environment, parse_event(event), json=json, plain=plain))
     try:
         return asyncio.run(_show(environment, span, watch=watch, json=json, plain=plain))
     except KeyboardInterrupt:
@@ -206,14 +207,15 @@ async def _look(database: AsyncEngine, settings: Environment, span: timedelta | 
 
 
 async def _show_event(environment: str, id_: UUID, *, json: bool, plain: bool) -> int:
-    async with open_database(await last_good(environment)) as database, transaction(database) as tx:
+    settings = await last_good(environment)
+    async with open_database(settings) as database, transaction(database) as tx:
         await _raise_if_denied(tx)
         async with listing.limited(tx):
             view = await one_event.read(tx, id_)
     if json:
         print_json(view)
     else:
-        for line in event_lines(view):
+        for line in event_lines(view, settings.heal.tries_max):
             console(plain=plain).print(line)
     return ExitCode.GOOD
 
@@ -226,13 +228,3 @@ async def _raise_if_denied(tx: AsyncConnection) -> None:
 
 async def _since(tx: AsyncConnection, span: timedelta | None) -> datetime | None:
     return None if span is None else await clock.now(tx) - span
-
-
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text.strip())
-    except ValueError:
-        raise Refused(
-            f"{text!r} is no id of an event: `runbook queue list` shows the ids, "
-            "and `queue list --key` finds the events of a record"
-        ) from None

@@ -74,8 +74,8 @@ def listed_lines(events: Sequence[ListedEvent], *, more: bool) -> Iterator[str]:
         yield f"these are the newest {len(events):,}; there are more: --limit, or ask for less"
 
 
-def event_lines(view: EventView) -> list[str]:
-    """Everything about one event, in eighty columns."""
+def event_lines(view: EventView, tries_max: int) -> list[str]:
+    """Everything about one event, in eighty columns. *tries_max* is how often healing tries one."""
     synthetic = ", synthetic" if view.synthetic else ""
     came = [f"from {view.source or 'an unknown source'}{synthetic}"]
     came += ["signature verified"] if view.verified else []
@@ -120,6 +120,12 @@ def event_lines(view: EventView) -> list[str]:
         facts.append(
             ("redriven by", f"release {each.release}: {done}{batch}, {each.status or 'not settled'}")
         )
+    if view.healings:
+        facts.append(("healing", f"tried it {view.healing_tries} of {tries_max} times"))
+    facts += [
+        ("", f"redriven {_time(each.redriven_at)} in batch {each.batch}, {each.status or 'still out'}")
+        for each in view.healings
+    ]
     lines: list[str] = []
     for name, fact in facts:
         lines += wrapped(f"{name:<12} {fact}", indent=" " * 13)

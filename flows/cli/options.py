@@ -9,11 +9,22 @@ import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
+from uuid import UUID
 
 import typer
 
 from handlers.errors import Refused
 from handlers.queue.event import EntityType, Status
+
+ENVIRONMENT_VARIABLE = "RUNBOOK_ENVIRONMENT"
+
+
+def _environments(incomplete: str) -> list[str]:
+    """For the shell's completion: the names of the environment files."""
+    from handlers.environment.load import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
 
 EnvironmentOption = Annotated[
     str,
@@ -21,7 +32,19 @@ EnvironmentOption = Annotated[
         "--environment",
         "-e",
         help="Name of the environment file (environments/NAME.toml), or a path to one.",
-        envvar="RUNBOOK_ENVIRONMENT",
+        autocompletion=_environments,
+        envvar=ENVIRONMENT_VARIABLE,
+    ),
+]
+OneEnvironmentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--environment",
+        "-e",
+        help="Name of the environment file (environments/NAME.toml), or a path to one.",
+        autocompletion=_environments,
+        envvar=ENVIRONMENT_VARIABLE,
+        show_default=False,
     ),
 ]
 OptionalEnvironmentOption = Annotated[
@@ -30,7 +53,8 @@ OptionalEnvironmentOption = Annotated[
         "--environment",
         "-e",
         help="Name of the environment file, or a path to one. Only --due needs none: then it is all of them.",
-        envvar="RUNBOOK_ENVIRONMENT",
+        autocompletion=_environments,
+        envvar=ENVIRONMENT_VARIABLE,
     ),
 ]
 JsonOption = Annotated[
@@ -62,6 +86,26 @@ TakeOverOption = Annotated[
 ]
 
 
+PastMigrationsOption = Annotated[
+    bool,
+    typer.Option(
+        "--past-migrations",
+        help="Go back although the plan says that the revision before does not survive them.",
+    ),
+]
+OverrideFreezeOption = Annotated[
+    bool,
+    typer.Option(
+        "--override-freeze", help="Start it in a freeze, as a person whom it names; needs --reason."
+    ),
+]
+OverridePromotionOption = Annotated[
+    bool,
+    typer.Option(
+        "--override-promotion",
+        help="Start it unproven by the environment before, as a person whom the file names; needs --reason.",
+    ),
+]
 SinceOption = Annotated[
     str,
     typer.Option(
@@ -89,6 +133,7 @@ class RequestOptions:
     reason: ReasonOption = ""
     by: ByOption = ""
     yes: YesOption = False
+    override_freeze: OverrideFreezeOption = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,3 +222,14 @@ def _meant(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, lower, n=1)
     did_you_mean = f"did you mean {lower[close[0]]}? " if close else ""
     return f"{did_you_mean}choose one of {', '.join(names)}"
+
+
+def parse_event(text: str) -> UUID:
+    """The id of an event. Raises Refused when it is none."""
+    try:
+        return UUID(text.strip())
+    except ValueError:
+        raise Refused(
+            f"{text!r} is no id of an event: `runbook queue list` shows the ids, "
+            "and `queue list --key` finds the events of a record"
+        ) from None

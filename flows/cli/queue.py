@@ -1,4 +1,4 @@
-"""The commands `runbook queue limit` and `unlimit`: throttle the queue."""
+"""The commands `runbook queue throttle` and `unthrottle`: throttle the queue."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from handlers.errors import ExitCode, Refused
 from handlers.queue import limits as queue_limits
 
 
-@queue_app.command("limit", short_help="throttle the queue for a limited time")
-def limit(
+@queue_app.command("limit", hidden=True)
+@queue_app.command("throttle", short_help="limit the events that workers take, for a limited time")
+def throttle(
     environment: EnvironmentOption,
     per_ten_seconds: Annotated[
         int,
@@ -59,8 +60,9 @@ def limit(
     return asyncio.run(execute())
 
 
-@queue_app.command("unlimit", short_help="remove the limits")
-def unlimit(
+@queue_app.command("unlimit", hidden=True)
+@queue_app.command("unthrottle", short_help="remove the limits")
+def unthrottle(
     environment: EnvironmentOption,
     entity: Annotated[
         str, typer.Option("--entity", help="Remove only the limit of this entity type; without it, all.")

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.cli import follow
-from flows.cli.carry import outcome, until_settled
+from flows.cli.everywhere import Place, Result, in_each
 from flows.cli.options import RunOptions
-from flows.cli.output import console, print_json
-from flows.cli.session import open_database
-from flows.telling import telling
+from flows.cli.output import console
 from handlers.database import migrate
-from handlers.environment.last_good import last_good, names
-from handlers.environment.model import Environment
+from handlers.environment.load import env_option
 from handlers.errors import ConfigError, DatabaseDown, ExitCode, Refused, RunbookError
-from handlers.phases import held
+from handlers.phases import approve
 from handlers.release import due
 from handlers.release.due import Care
 from handlers.release.ledger import releases
@@ -27,72 +22,28 @@ from handlers.release.phase import Phase, exit_code
 WAIT_SECONDS = 60.0
 """How long it waits for a release that will be due soon: for the end of a silent controller's lock. The next minute
 brings the next run."""
-SEVERITY = (
-    ExitCode.GOOD,
-    ExitCode.HELD,
-    ExitCode.ROLLED_BACK,
-    ExitCode.REFUSED,
-    ExitCode.OWN_ERROR,
-    ExitCode.ROLLBACK_FAILED,
-)
-"""Of several environments the exit code that comes last here is the command's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What became of one environment."""
-
-    environment: str
-    exit_code: ExitCode
-    sentence: str
-    release: str | None = None
-    due: bool = False
-    outcome: dict[str, object] | None = None
-    """As `runbook release --json` prints it; None when nothing was carried on, or with --detach."""
 
 
 def carry_on(environment: str | None, options: RunOptions) -> int:
     """Carry on what is due in one environment, or in all of the folder. Returns the worst exit code."""
-    environments = [environment] if environment else names()
-    if not environments:
-        raise Refused("there is no environment file: name one with --environment")
-    return asyncio.run(_carry_on(environments, options))
+
+    async def act(place: Place) -> Result:
+        return await carry_on_in(place, options)
+
+    return in_each(environment, options, act)
 
 
-async def _carry_on(environments: list[str], options: RunOptions) -> int:
-    shown = len(environments) == 1 and not options.json
-    results = await asyncio.gather(*(_one(name, options, shown=shown) for name in environments))
-    code = max((result.exit_code for result in results), key=SEVERITY.index)
-    if options.json:
-        print_json({"environments": results, "exit_code": int(code)})
-        return code
-    for result in results:
-        console(plain=options.plain).print(f"{result.environment}: {result.sentence}")
-    return code
-
-
-async def _one(environment: str, options: RunOptions, *, shown: bool) -> Result:
-    """Carry on one environment. Its error is its result, so that it does not keep the others from theirs."""
-    try:
-        settings = await last_good(environment)
-        async with telling(environment, timer=True), open_database(settings) as database:
-            return await carry_on_in(database, environment, settings, options, shown=shown)
-    except RunbookError as error:
-        if shown:
-            raise
-        sys.stderr.write(f"runbook: {environment}: {error}\n")
-        return Result(environment=environment, exit_code=error.exit_code, sentence=str(error))
-
-
-async def carry_on_in(
-    database: AsyncEngine, environment: str, settings: Environment, options: RunOptions, *, shown: bool
-) -> Result:
+async def carry_on_in(place: Place, options: RunOptions) -> Result:
     """Carry on what is due in this environment, and follow it to its end unless *options* detach."""
-    name = settings.name
+    database, environment, name = place.database, place.given, place.settings.name
     if not await migrate.upgrade_existing(database):
         return Result(environment=name, exit_code=ExitCode.GOOD, sentence="nothing is due: it has no ledger")
+    expired = await approve.end_expired(database, name)
     care = await _find(database, name)
-    if care is not None and not care.due and held.is_watched(care.release):
+    if care is None and expired:
+        sentence = "; ".join(f"release {run.id} is {run.phase}: {run.reason}" for run in expired)
+        return Result(environment=name, exit_code=ExitCode.GOOD, sentence=sentence)
+    if care is not None and not care.due and due.is_watched(care.release):
         care = await _look_while_held(database, name, care)
     if care is None:
         return Result(environment=name, exit_code=ExitCode.GOOD, sentence="nothing is due")
@@ -102,6 +53,10 @@ async def carry_on_in(
         return Result(environment=name, exit_code=ExitCode.GOOD, sentence=sentence, release=run.id)
     if not options.json:
         console(plain=options.plain).print(f"{name}: release {run.id} ({run.phase}) is due: {care.sentence}")
+    # Imported here: a timer calls this command each minute, and mostly nothing is due.
+    from flows.cli import follow
+    from flows.cli.carry import outcome, until_settled
+
     # A temporary server would delay the start, and nobody looks at it.
     words = ["--without-prefect" if options.without_prefect else "--no-temporary-prefect"]
     words += ["--because", f"continued by `runbook resume --due`: {care.sentence}"]
@@ -111,9 +66,11 @@ async def carry_on_in(
 
     driver = start()
     if options.detach:
-        sentence = f"release {run.id} continues; follow it with: runbook status --watch -e {environment}"
+        sentence = (
+            f"release {run.id} continues; follow it with: runbook status --watch {env_option(environment)}"
+        )
         return Result(environment=name, exit_code=ExitCode.GOOD, sentence=sentence, release=run.id, due=True)
-    out = console(plain=options.plain) if shown else None
+    out = console(plain=options.plain) if place.shown else None
     try:
         ended = await until_settled(database, run, driver, restart=start, out=out)
     except DatabaseDown:

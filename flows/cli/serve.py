@@ -127,7 +127,7 @@ def receive(
     if signed != bool(secret):
         raise Refused("no secret: set --secret env:NAME, or use --no-signature on loopback")
     settings = Settings(
-        secret=_secret(secret) if signed else None,
+        secret=secret_of("--secret", secret) if signed else None,
         body_bytes_max=body_bytes_max,
         per_minute_max=per_minute_max,
     )
@@ -167,11 +167,12 @@ def _database(url: str, environment: str) -> Database:
         raise Refused(f"--database-url: {_message(error)}") from None
 
 
-def _secret(reference: str) -> SecretStr:
+def secret_of(option: str, reference: str) -> SecretStr:
+    """The secret behind the reference that *option* was given. Raises Refused."""
     try:
         return TypeAdapter[SecretStr](Secret).validate_python(reference)
     except ValidationError as error:
-        raise Refused(f"--secret {_message(error)}") from None
+        raise Refused(f"{option} {_message(error)}") from None
 
 
 def _message(error: ValidationError) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from handlers.database import migrate
 from handlers.database.engine import controller_engine
 from handlers.environment.last_good import last_good
+from handlers.environment.load import env_option
 from handlers.environment.model import Environment
 from handlers.errors import Refused
 
@@ -42,5 +43,5 @@ async def raise_if_no_ledger(database: AsyncEngine, settings: Environment) -> No
     if await migrate.pending(database):
         raise Refused(
             f"the ledger of {settings.name} is missing or outdated. "
-            f"Run `runbook db upgrade -e {settings.name}`; a release does it too."
+            f"Run `runbook db upgrade {env_option(settings.name)}`; a release does it too."
         )

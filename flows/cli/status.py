@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from typing import Annotated
 
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from flows.cli import follow
+from flows.cli import follow, history_text
 from flows.cli.app import app
+from flows.cli.json_objects import History, Listed
 from flows.cli.options import EnvironmentOption, JsonOption, PlainOption, ReleaseOption
 from flows.cli.output import console, print_json
 from flows.cli.session import raise_if_no_ledger, with_database
-from handlers.database.jsonable import as_plain
+from handlers.database.transaction import transaction
 from handlers.environment.model import Environment
-from handlers.errors import DatabaseDown, ExitCode
+from handlers.errors import LEDGER_AWAY, ExitCode
 from handlers.release import due
-from handlers.release.ledger import releases
-from handlers.release.phase import FINISHED, Phase, exit_code, short
+from handlers.release.phase import FINISHED, Phase, Release, exit_code
 from handlers.status import snapshot
+from handlers.status.past import PastRelease, past
 
 
 @app.command("status")
@@ -50,7 +52,7 @@ def status_(
 
     try:
         return asyncio.run(with_database(environment, execute))
-    except DatabaseDown as error:
+    except LEDGER_AWAY as error:
         # Imported here: it needs SSH, which takes longer to import than the status takes.
         from flows.cli import from_hosts
 
@@ -69,22 +71,28 @@ def history(
 
     async def execute(database: AsyncEngine, settings: Environment) -> int:
         await raise_if_no_ledger(database, settings)
-        runs = await releases.history(database, settings.name, limit)
-        cares = [await due.care(database, run) for run in runs]
+        async with transaction(database) as tx:
+            known = await past(tx, settings.name, limit)
+            cares = [await due.care(tx, each.release) for each in known]
         if json:
-            listed = [
-                {**as_plain(run), "carried": care.carried, "uncarried_since": care.since}
-                for run, care in zip(runs, cares, strict=True)
-            ]
-            print_json({"environment": settings.name, "releases": listed})
+            print_json(History(environment=settings.name, releases=tuple(map(_listed, known, cares))))
             return ExitCode.GOOD
-        for run, care in zip(runs, cares, strict=True):
-            revisions = f"{short(run.from_revision)} -> {short(run.to_revision)}"
-            console().print(f"{run.id:<14} {run.phase:<16} {revisions}  {run.requested_by}: {run.reason}")
-            if care.carried is False:
-                console().print(f"{'':<14} {care.sentence}: runbook resume --due -e {settings.name}")
-        if not runs:
+        for line in history_text.lines(known, cares):
+            console().print(line)
+        if not known:
             console().print(f"{settings.name} has had no release yet")
         return ExitCode.GOOD
 
     return asyncio.run(with_database(environment, execute))
+
+
+def _listed(each: PastRelease, care: due.Care) -> Listed:
+    release = {field.name: getattr(each.release, field.name) for field in fields(Release)}
+    return Listed(
+        **release,
+        kind=each.kind,
+        asked_because=each.asked_because,
+        approvals=each.approvals,
+        carried=care.carried,
+        uncarried_since=care.since,
+    )

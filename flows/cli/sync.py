@@ -102,7 +102,7 @@ def status(environment: EnvironmentOption, json: JsonOption = False) -> int:
                 for run in found:
                     said = run.sentence or "no result yet"
                     if run.state is runs.State.RUNNING and not await runs.is_carried(database, run):
-                        said = f"its process has ended; `runbook sync {run.kind} -e {environment}` goes on with it"
+                        said = f"its process has ended; `runbook sync {run.kind}` goes on with it"
                     console().print(f"{run.kind} {run.id}: {run.state}, {said}")
                     for step in steps[run.id]:
                         console().print(f"  {_line(step)}")

@@ -20,10 +20,10 @@ from flows.local.stage import live_traffic, turn_of
 from flows.local.under_faults import UnderFaults
 from handlers.core import Core, open_core
 from handlers.environment.load import load_environment
-from handlers.errors import Refused
 from handlers.phases.begin import record_release
 from handlers.phases.plan import make_plan
 from handlers.release.phase import Release, short
+from handlers.release.preflight import failure_of
 from handlers.state_folder import STATE
 from rehearsal import processes
 from rehearsal.faults.fault import Fault, Kind
@@ -118,7 +118,7 @@ async def _carry(
         for line in lines(plan):
             out.print(line)
     if not plan.good:
-        raise Refused(plan.refusal)
+        raise failure_of(plan.checks)
     run = await record_release(
         core,
         plan,

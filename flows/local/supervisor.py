@@ -88,7 +88,7 @@ class Supervisor:
             print_line(
                 "  prefect deploy --all --no-prompt      # no flow is deployed yet; or `runbook up --deploy`"
             )
-        print_line("  prefect deployment run release/production -p revision=REVISION")
+        print_line("  prefect deployment run release/production -p revision=REVISION -p requested_by=NAME")
         print_line("Ctrl-C stops it")
 
     async def keep_running(self, print_line: PrintLine) -> None:

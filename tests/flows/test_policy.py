@@ -100,3 +100,37 @@ def test_a_step_is_done_once_after_the_server_is_gone(results: dict[str, Any]) -
         "refused": "no",
         "calls": {"before": 1, "done": 1, "refused": 1},
     }
+
+
+def test_a_phase_is_a_run_below_its_release(results: dict[str, Any]) -> None:
+    """Each phase ends in a state with its sentence: what the gate stops is no crash, and what crashed says so."""
+    phases = results["phases"]
+    assert phases["below the root"]
+    assert phases["root"] == [
+        "release 2025-11-14.3 bbbbbbb to small",
+        ["2025-11-14.3", "bbbbbbb", "small"],
+        "Completed",
+    ]
+    passed, not_passed, held, raised, stopped = phases["states"]
+    assert passed == ["COMPLETED", "Completed", "58 of 58 completed"]
+    assert not_passed == ["FAILED", "NotPassed", "9 of 16 failed"]
+    assert held == ["COMPLETED", "Held", "held by ops-a"]
+    assert raised == ["FAILED", "Failed", "ZeroDivisionError: of the phase"]
+    assert stopped[:2] == ["CRASHED", "Crashed"]
+    assert "`runbook resume` goes on" in stopped[2]
+
+
+def test_the_page_changes_nothing_of_a_phase(results: dict[str, Any]) -> None:
+    """The caller gets what the work returns or raises, and can stop it."""
+    phases = results["phases"]
+    assert phases["passed"] is True
+    assert phases["raised"] == "of the phase"
+    assert phases["stopped"] is True
+
+
+def test_a_dead_server_delays_no_phase(results: dict[str, Any]) -> None:
+    """Prefect would try a server that is gone for minutes. A phase begins without its run, and the page is closed."""
+    trial = results["page without a server"]
+    assert trial["phase"] is True
+    assert trial["took"] < 10
+    assert trial["closed in"] < 30
