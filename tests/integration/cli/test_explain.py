@@ -202,3 +202,32 @@ async def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
         assert len(errors.strip().splitlines()) == 1
     code, out, errors = await runbook("replay", "--events", str(tmp_path / "half.jsonl"), "--json")
     assert (code, json.loads(out)["exit_code"]) == (5, 5)
+
+
+async def test_a_pruned_release_is_shown_and_not_judged_again(
+    tmp_path: Path, database_url: str, engine: AsyncEngine
+) -> None:
+    """What was found stays; `replay` says what was dropped. Without a terminal nothing is dropped without `--yes`."""
+    place, id_ = await rolled_back(tmp_path, database_url)
+    code, out, _ = await runbook("db", "prune", "-e", place)
+    assert (code, out) == (0, "nothing to drop: the ledger has no details that are older than 90 days\n")
+    async with engine.begin() as tx:
+        await tx.execute(
+            text(
+                "UPDATE runbook.release SET phase = 'rolled_back', finished_at = now() - interval '100 days'"
+            )
+        )
+    code, _, errors = await runbook("db", "prune", "-e", place, "--json")
+    assert (code, "--yes" in errors) == (5, True)
+    code, _, errors = await runbook("db", "prune", "-e", place, "--days", "7", "--yes")
+    assert (code, "31" in errors) == (5, True)
+    code, out, _ = await runbook("replay", id_, "-e", place)
+    assert out.startswith("same decisions: 2 looks")
+
+    code, out, errors = await runbook("db", "prune", "-e", place, "--yes")
+    assert (code, errors) == (0, "")
+    assert "dropped, older than 90 days: details of releases: 1 " in out
+    code, out, _ = await runbook("explain", id_, "-e", place)
+    assert (code, "records since minute" in out) == (0, True)
+    code, _, errors = await runbook("replay", id_, "-e", place)
+    assert (code, "dropped by `runbook db prune" in " ".join(errors.split())) == (5, True), errors

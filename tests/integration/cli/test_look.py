@@ -111,8 +111,8 @@ async def test_one_event_is_shown_without_a_value_of_its_payload(
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (("show", "4711"), "'4711' is no id of an event: `runbook queue list` shows the ids"),
-        (("show", str(uuid4())), "in the queue: `runbook queue list` shows what there is"),
+        (("show", "4711"), "'4711' is no id of an event: `runbook queue list -e "),
+        (("show", str(uuid4())), "in the queue: `runbook queue list -e "),
         (("show", str(uuid4()), "--watch"), "leave out --watch and --since"),
         (("show", "--since", "yesterday"), "--since 'yesterday' is no span of time"),
         (("list", "--entity", "invoce"), "did you mean Invoice?"),

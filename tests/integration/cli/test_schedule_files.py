@@ -9,14 +9,23 @@ import shlex
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
+from prefect.server.schemas.schedules import RRuleSchedule
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
-NAMES = {"resume": "nothing is due", "guard": "no check is due"}
+UNITS = [*sorted(DEPLOY.glob("*.service")), *sorted(DEPLOY.glob("*.timer"))]
+INSTALLED = "/opt/tds-runbook/.venv/bin/runbook"
+NAMES = {
+    "resume": "nothing is due",
+    "guard": "no check is due",
+    "heal": "nothing to heal",
+}
 """The units and the lines for cron, with what they say where there is nothing to do."""
 
 
@@ -31,7 +40,7 @@ def unit(path: Path) -> configparser.RawConfigParser:
 def line_of_cron(name: str) -> str:
     """The command of a line for cron in docs/operations.md."""
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    lines: list[str] = re.findall(r"^ +\* \* \* \* \* (.+)$", text, re.MULTILINE)
+    lines: list[str] = re.findall(r"^ +\*(?:/15)? \* \* \* \* (.+)$", text, re.MULTILINE)
     [line] = [line for line in lines if f"runbook {name} --due" in line]
     return line
 
@@ -99,20 +108,25 @@ def test_the_command_of_a_sync_says_what_it_lacks(tmp_path: Path, database_url: 
     assert "production has no table [zoho]" in done.stderr
 
 
-def test_schedules_and_timers_of_syncs_agree() -> None:
-    """Daily at 02:00, hourly, and every 15 minutes, in the time of Baghdad."""
+async def test_schedules_and_timers_of_syncs_agree() -> None:
+    """Daily at 02:00, hourly, and every 15 minutes, in the time of Baghdad, as the scheduler of Prefect plans them."""
     deployed = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     schedules = {
         item["parameters"]["kind"]: item["schedules"][0]
         for item in deployed
-        if item["entrypoint"] == "flows.sync.sync" and "schedules" in item
+        if item["entrypoint"] == "flows.production.sync" and "schedules" in item
     }
-    assert {kind: schedule["cron"] for kind, schedule in schedules.items()} == {
-        "full": "0 2 * * *",
-        "incremental": "7 * * * *",
-        "stock": "*/15 * * * *",
+    begin = datetime(2026, 12, 1, 0, 30, tzinfo=ZoneInfo("Asia/Baghdad"))
+    planned: dict[str, list[str]] = {}
+    for kind, schedule in schedules.items():
+        of_prefect = RRuleSchedule(rrule=schedule["rrule"], timezone=schedule["timezone"])
+        dates = await of_prefect.get_dates(3, begin)
+        planned[kind] = [date.astimezone(begin.tzinfo).strftime("%d %H:%M:%S") for date in dates]
+    assert planned == {
+        "full": ["01 02:00:00", "02 02:00:00", "03 02:00:00"],
+        "incremental": ["01 01:07:00", "01 02:07:00", "01 03:07:00"],
+        "stock": ["01 00:30:00", "01 00:45:00", "01 01:00:00"],
     }
-    assert {schedule["timezone"] for schedule in schedules.values()} == {"Asia/Baghdad"}
     for kind, time in {"full": "*-*-* 02:00 Asia/Baghdad", "incremental": "*:07", "stock": "*:0/15"}.items():
         assert unit(DEPLOY / f"tds-runbook-sync-{kind}@.timer")["Timer"]["OnCalendar"] == time
         command = unit(DEPLOY / f"tds-runbook-sync-{kind}@.service")["Service"]["ExecStart"]
@@ -133,4 +147,42 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     timers = [unit(DEPLOY / f"tds-runbook-{name}@.timer")["Timer"]["OnCalendar"] for name in NAMES]
-    assert timers == ["*:0/1"] * len(NAMES)
+    assert timers == ["*:0/1", "*:0/1", "*:0/15"]
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze (Debian: systemd) is missing"
+)
+@pytest.mark.parametrize(
+    "path", sorted(DEPLOY.glob("*.service")) + sorted(DEPLOY.glob("*.timer")), ids=lambda path: path.name
+)
+def test_systemd_has_nothing_to_say_about_a_unit(path: Path, tmp_path: Path) -> None:
+    """A key that it does not know is ignored with a warning, and the hardening with it."""
+    for each in UNITS:
+        text = each.read_text(encoding="utf-8")
+        runbook = str(Path(sys.executable).with_name("runbook"))
+        (tmp_path / each.name).write_text(text.replace(INSTALLED, runbook), encoding="utf-8")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / path.name)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if "tds-runbook" in line]
+    assert (done.returncode, said) == (0, [])
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.service")), ids=lambda path: path.name)
+def test_a_unit_starts_a_command_that_there_is(path: Path) -> None:
+    """With options that it has: the start would end with a usage error, each time."""
+    [words] = re.findall(rf"{re.escape(INSTALLED)} ([^'\n]*)", unit(path)["Service"]["ExecStart"])
+    words = re.sub(r'"\$\(.*?\)"', "commit", words).replace("%i", "production")
+    asked = subprocess.run(
+        [str(Path(sys.executable).with_name("runbook")), *shlex.split(words), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert asked.returncode == 0, asked.stderr
