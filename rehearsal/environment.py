@@ -20,13 +20,14 @@ password = "file:{secrets}/database"
 user = "{user}"
 key_file = "{secrets}/key"
 {passphrase}known_hosts_file = "{secrets}/known_hosts"
-operation_seconds = 60
+connect_seconds = {connect_seconds}
+operation_seconds = {operation_seconds}
 
 {hosts}
 [deploy]
 strategy = "{strategy}"
 directory = "{directory}"
-keep_trying_seconds = 60
+keep_trying_seconds = {operation_seconds}
 {hook}
 [services]
 command = ["systemctl"]
@@ -42,7 +43,7 @@ database_field = "database"
 worker_revisions_field = "workers.revisions"
 consecutive = 2
 interval_seconds = 0.3
-answer_seconds = 3
+answer_seconds = {answer_seconds}
 limit_seconds = {probe_seconds}
 
 [canary]
@@ -81,7 +82,13 @@ health_url = "{health_url}"
 
 
 def write_environment(
-    path: Path, *, database_port: int, secrets: Path, hosts: Sequence[RehearsalHost], pace: Pace
+    path: Path,
+    *,
+    database_port: int,
+    secrets: Path,
+    hosts: Sequence[RehearsalHost],
+    pace: Pace,
+    start_seconds: float = 0.0,
 ) -> None:
     """Write the file, and beside the secrets the known hosts that it names."""
     known = "".join(host.known_hosts_line for host in hosts)
@@ -89,6 +96,11 @@ def write_environment(
     listed = "\n".join(
         _HOST.format(name=host.name, port=host.ssh_port, health_url=host.health_url) for host in hosts
     )
+
+    def at_least(seconds: float, starts: float) -> float:
+        """*seconds*, or so many times as long as the ERP took to start: a machine slow at that is slow at all."""
+        return round(max(seconds, starts * start_seconds), 1)
+
     text = _ENVIRONMENT.format(
         folder=path.parent,
         secrets=secrets,
@@ -102,8 +114,11 @@ def write_environment(
         late_seconds=pace.late_seconds,
         # The webhooks of the day before took so long: they are slow by the clock of the machine.
         webhook_seconds=pace.slowest_seconds,
-        # A machine that starts twenty web processes at once is slower than twenty hosts.
-        probe_seconds=20 + len(hosts),
+        # A machine that starts twenty web processes at once is slower than twenty hosts, and it may have other work.
+        probe_seconds=at_least(20 + len(hosts), 20),
+        answer_seconds=at_least(3, 4),
+        connect_seconds=at_least(5, 4),
+        operation_seconds=at_least(60, 40),
         passphrase=f'key_passphrase = "file:{secrets}/passphrase"\n' if sentinels.wanted() else "",
         hook=f"before_activate = ['''{sentinels.HOOK}''']\n" if sentinels.wanted() else "",
     )

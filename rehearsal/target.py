@@ -80,6 +80,8 @@ class Target:
     database_url: str = field(default="", repr=False)
     """The ERP's database, password included: never print it."""
     started_at: float = field(default_factory=time.monotonic)
+    start_seconds: float = 0.0
+    """How long the slowest host took to bring the ERP up: how fast this machine is, beside its other work."""
 
     @property
     def age_seconds(self) -> float:
@@ -204,6 +206,7 @@ class Target:
             secrets=key.parent,
             hosts=self.hosts,
             pace=self.pace,
+            start_seconds=self.start_seconds,
         )
 
     async def _lay_cables(self) -> None:
@@ -258,7 +261,8 @@ class Target:
         if self.remote is not None:
             sentinels.plant(host, self.remote, make_url(self.database_url).password or "")
         await in_thread(host.start_units)
-        deadline = time.monotonic() + _HEALTHY_SECONDS
+        began = time.monotonic()
+        deadline = began + _HEALTHY_SECONDS
         seen = "no answer"
         async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
             while time.monotonic() < deadline:
@@ -266,6 +270,7 @@ class Target:
                     answer = await http.get(host.health_url)
                     seen = answer.text
                     if answer.status_code == 200 and answer.json()["workers"]["revisions"] == [broken]:
+                        self.start_seconds = max(self.start_seconds, time.monotonic() - began)
                         return
                 await asyncio.sleep(0.05)
         raise TargetError(f"{host.name} did not come up: {seen}; {host.log_end()}")

@@ -93,6 +93,10 @@ class Relay:
             self._listener.close()
             self._listener = None
 
+    def end(self) -> None:
+        """Give the port up, after `refuses`."""
+        self._placeholder.close()
+
     async def _stop_accepting(self) -> None:
         if self._accepting is not None:
             self._accepting.cancel()

@@ -28,7 +28,7 @@ def limits() -> dict[str, float]:
 def work(apply) -> None:
     """Apply events with *apply* until SIGTERM."""
     logging.basicConfig(level=logging.INFO)
-    beat.start()
+    beat.start(OWNER)
     try:
         asyncio.run(
             serve(os.environ["ERP_DATABASE_URL"], revision=REVISION, apply=apply, owner=OWNER, **limits())

@@ -19,7 +19,7 @@ def main() -> int:
     worker = subprocess.Popen(["runbook", "worker", *words], env=os.environ)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.terminate())
-    beat.start()
+    beat.start(OWNER)
     try:
         return worker.wait()
     finally:

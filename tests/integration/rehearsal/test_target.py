@@ -11,7 +11,9 @@ import pytest
 import pytest_asyncio
 
 from handlers.environment.load import load_environment
+from handlers.environment.model import Environment
 from rehearsal import erp
+from rehearsal.environment import write_environment
 from rehearsal.hosts.host import WEB_UNIT, WORKERS_UNIT
 from rehearsal.pace import Pace
 from rehearsal.story import Story
@@ -139,6 +141,26 @@ def test_every_story_ends_as_its_revision_deserves() -> None:
         story for story in Story if not story.is_good
     }
     assert {story.revision_name for story in Story} <= set(erp.HISTORY)
+
+
+async def test_a_slow_machine_is_waited_for(tmp_path: Path) -> None:
+    """How long the ERP took to start tells how slow it is. What the gate waits for stays the same."""
+    async with Target.create("empty", folder=tmp_path, hosts=1) as target:
+        assert target.start_seconds > 0
+
+        def settings(start_seconds: float) -> Environment:
+            path = tmp_path / "again.toml"
+            place = {"database_port": target.server.port, "hosts": target.hosts, "pace": target.pace}
+            secrets = target.environment_path.parent / "secrets"
+            write_environment(path, secrets=secrets, start_seconds=start_seconds, **place)
+            return load_environment(str(path))
+
+        usual, slow = settings(0.5), settings(6.0)
+    assert (usual.probe.limit_seconds, slow.probe.limit_seconds) == (21, 120)
+    assert (usual.probe.answer_seconds, slow.probe.answer_seconds) == (3, 24)
+    assert (usual.ssh.connect_seconds, slow.ssh.connect_seconds) == (5, 24)
+    assert (usual.deploy.keep_trying_seconds, slow.deploy.keep_trying_seconds) == (60, 240)
+    assert usual.watch.late_seconds == slow.watch.late_seconds == 2
 
 
 async def test_the_waits_of_workers_and_watch_follow_the_speed(tmp_path: Path) -> None:
