@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,27 @@ REMEMBERED: tuple[dict[Any, Any], ...] = (
 """What a process remembers of environment files, and of the tokens that it got for them."""
 
 
-@pytest.fixture(autouse=True)
-def environment_files_forgotten(process_as_before: None) -> Iterator[None]:
-    """Forget the environment files that a test loaded: another may have one of the same name."""
+@contextmanager
+def _forgotten() -> Iterator[None]:
     known = [dict(memory) for memory in REMEMBERED]
     yield
     for memory, before in zip(REMEMBERED, known, strict=True):
         memory.clear()
         memory.update(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def environment_files_of_a_module_forgotten() -> Iterator[None]:
+    """Forget the environment files that the fixtures of a module loaded."""
+    with _forgotten():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def environment_files_forgotten(process_as_before: None) -> Iterator[None]:
+    """Forget the environment files that a test loaded: another may have one of the same name."""
+    with _forgotten():
+        yield
 
 
 def engine_for(url: str) -> AsyncEngine:

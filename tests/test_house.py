@@ -15,7 +15,6 @@ from typing import Any, get_args
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from packaging.version import Version
 from pydantic import BaseModel
 
 from handlers.database.queries import queries
@@ -123,7 +122,7 @@ def test_every_environment_file_loads(file: Path) -> None:
 def test_defaults_in_the_reference_are_the_defaults() -> None:
     """Where the reference shows a number, it is the one that holds when the key is left out."""
     shown = load_environment(str(REFERENCE))
-    for name in ("canary", "drain", "watch", "gate", "guard"):
+    for name in ("canary", "drain", "watch", "gate", "guard", "approval", "migrations"):
         section = getattr(shown, name)
         default = type(section)()
         # A key without a default is computed: the reference shows what comes out.
@@ -249,8 +248,8 @@ READS_THIS_MACHINES_CLOCK = re.compile(
 )
 COMPARES_CLOCKS = {"handlers/phases/clock_checks.py", "handlers/host/facts.py"}
 """The two files that measure how far other clocks are from ours."""
-SHOWS_THE_TIME = {"flows/cli/from_hosts.py"}
-"""Prints the time of a line, and names a file by it; it works without the database."""
+SHOWS_THE_TIME = {"flows/cli/doctor.py", "flows/cli/from_hosts.py"}
+"""They print the time of a line, or name a file by it, and work without the database."""
 OTHERS = {"handlers/environment/last_good.py", "handlers/host/host_key.py"}
 """They compare it with a file on this machine, and with the validity of a certificate."""
 
@@ -260,16 +259,15 @@ def test_there_is_one_clock() -> None:
     files = [
         file
         for file in tracked(".py")
-        if file.relative_to(ROOT).parts[0] in ("flows", "tasks", "handlers")
+        if file.relative_to(ROOT).parts[0] in ("flows", "tasks", "handlers", "board")
         and READS_THIS_MACHINES_CLOCK.search(file.read_text(encoding="utf-8"))
     ]
     assert {str(file.relative_to(ROOT)) for file in files} == COMPARES_CLOCKS | SHOWS_THE_TIME | OTHERS
 
 
 def test_the_pinned_prefect_is_installed() -> None:
-    """Prefect 3.8.8 is what was measured, and its server needs an older FastAPI than pip would take."""
-    assert version("prefect") == "3.8.8"
-    assert Version(version("fastapi")) < Version("0.151")
+    """Prefect 3.9.1 is what was measured: its signals, retries and schedules are what the flows lean on."""
+    assert version("prefect") == "3.9.1"
 
 
 def test_what_is_installed_is_what_is_locked() -> None:
@@ -323,13 +321,15 @@ def test_every_flow_can_be_started_from_the_page() -> None:
 
 
 def flows() -> list[str]:
-    """Every function of flows/ that is decorated as a flow, as a module entrypoint."""
+    """Every function of flows/ that is decorated as a flow, and every flow that is fixed to one environment."""
     found = []
     for module in sorted((ROOT / "flows").glob("*.py")):
         for node in ast.parse(module.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef):
                 names = [ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list]
                 found += [f"flows.{module.stem}.{node.name}"] if "flow" in names else []
+            elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("fixed("):
+                found += [f"flows.{module.stem}.{ast.unparse(target)}" for target in node.targets]
     return found
 
 

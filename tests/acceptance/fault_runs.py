@@ -33,7 +33,7 @@ class FaultRun:
     def assert_consistent(self) -> None:
         """Every fault that came was injected, and hosts, ledger and queue agree."""
         assert "Traceback" not in self.stderr, self.stderr
-        assert self.result["inconsistencies"] == [], self.shown
+        assert self.result.get("inconsistencies") == [], self.shown
         assert {fault["outcome"] for fault in self.result["faults"]} <= {"injected", "never came"}, self.shown
 
     def assert_injected(self) -> None:

@@ -114,14 +114,14 @@ def _arm_steps(killer: _Killer) -> None:
 
     original = policy.step
 
-    def step(patience: Any) -> Callable[[Any], Any]:
+    def step(patience: Any, title: str) -> Callable[[Any], Any]:
         def wrap(function: Any) -> Any:
             @functools.wraps(function)
             async def begun(*args: Any, **kwargs: Any) -> Any:
                 killer.passes(f"step {function.__module__}.{function.__name__}")
                 return await function(*args, **kwargs)
 
-            return original(patience)(begun)
+            return original(patience, title)(begun)
 
         return wrap
 

@@ -30,8 +30,10 @@ from handlers.release.phase import Phase, Release
 from handlers.release.planned import EVERYTHING
 from rehearsal.target import Target
 
-POINT_SECONDS = 240
+POINT_SECONDS = 900
 """The timeout for a point; it only ends a failed test."""
+COMMAND_SECONDS = 900
+"""The timeout of a command; it only ends a failed test. A small machine takes minutes for a rollback."""
 WHY = "its process was killed"
 
 
@@ -124,7 +126,9 @@ class Place:
         path = self.home / f"driver-{self.target.id}.log"
         return path.read_text(errors="replace")[-6000:] if path.exists() else ""
 
-    async def command(self, *words: str, seconds: float = 150) -> subprocess.CompletedProcess[str]:
+    async def command(
+        self, *words: str, seconds: float = COMMAND_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command of the same user to its end, without blocking the event loop."""
         return await asyncio.to_thread(
             subprocess.run,
@@ -158,7 +162,7 @@ class Place:
     async def running(self) -> dict[str, str | None]:
         """The revision that the web process and the workers of each host report; None when no process answers."""
         answers: dict[str, str | None] = {}
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
             for host in self.target.hosts:
                 try:
                     answer = (await http.get(host.health_url)).json()
@@ -192,7 +196,7 @@ async def end(driver: subprocess.Popen[bytes]) -> None:
     """Kill a driver with SIGKILL, as the OOM killer does, and wait until it is gone."""
     if driver.poll() is None:
         os.kill(driver.pid, signal.SIGKILL)
-    await asyncio.to_thread(driver.wait, 10)
+    await asyncio.to_thread(driver.wait, 60)
 
 
 def last(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

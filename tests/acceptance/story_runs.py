@@ -14,10 +14,10 @@ from typing import Any
 from rehearsal.sentinels import VARIABLE
 from tests.acceptance.scanning import ProcessList
 
-SPEED = "120"
+SPEED = "60"
 CONCURRENT = 2
 """Stories that run concurrently: as many as a small machine has cores. It also tests that they do not interfere."""
-STORY_SECONDS = 280
+STORY_SECONDS = 900
 FAULTS: dict[str, tuple[str, ...]] = {
     "empty": ("database-away@activate:2", "environment-torn@watching:1", "second-manager@watching"),
     "slow": ("controller-killed@rolling_back",),
@@ -73,7 +73,7 @@ class Stories:
         return self._runs[name].result(timeout=6 * STORY_SECONDS)
 
     def run(
-        self, *words: str, timeout: float = 60, sentinels: bool = False
+        self, *words: str, timeout: float = 600, sentinels: bool = False
     ) -> subprocess.CompletedProcess[str]:
         """Run another command of the same user."""
         planted = {VARIABLE: "1"} if sentinels else {}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.acceptance.scenario_runs import Scenario, play
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 SHORT = ("the watch took",)
 """A watch that is skipped is shorter than its window."""

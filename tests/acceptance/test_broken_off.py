@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def test_ctrl_c_removes_the_target_and_says_so(home: Path) -> None:
         env=environment,
     )
     try:
-        assert _until(process, "ready after"), process.communicate(timeout=60)
+        assert _until(process, "ready after"), process.communicate(timeout=600)
         assert list(home.glob("tds-rehearsal-*"))
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
     finally:
         process.kill()
         process.wait()

@@ -15,7 +15,7 @@ from rehearsal.hosts.host import RehearsalHost
 from rehearsal.hosts.sshd import make_key
 from tests.acceptance.killing import Place, last
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -73,7 +73,7 @@ def git(host: RehearsalHost, *words: str) -> None:
         (["rehearse", "comedy"], "unknown story 'comedy': choose one of good, sick"),
         (["release", "no-such-branch", "-e", "{e}"], "there is no revision 'no-such-branch'"),
         (["release", "{broken}", "-e", "{e}"], "which runs already"),
-        (["lift", "{broken}", "-e", "{e}", "--by", "ops-b"], "matches no quarantined revision"),
+        (["unblock", "{broken}", "-e", "{e}", "--by", "ops-b"], "matches no quarantined revision"),
         (["resume", "-e", "{e}"], "is held or running"),
         (["rollback", "-e", "{e}", "--reason", "a wish"], "has no release that could be rolled back"),
     ],
@@ -165,18 +165,18 @@ async def test_an_unanswered_confirmation_starts_nothing(place: Place) -> None:
         assert done.returncode == 5, done.stdout + done.stderr
         assert done.stderr.strip().endswith("not confirmed; nothing was started. Answer yes, or use --yes.")
         if "--json" in words:
-            assert last(done) == {"error": last(done)["error"], "exit_code": 5}
+            assert last(done) == {"schema_version": 1, "error": last(done)["error"], "exit_code": 5}
     await unchanged(place)
 
 
-async def test_a_database_that_is_down_is_a_failed_check_or_a_try_again(place: Place) -> None:
-    """Before a release it is a failed check: refused. For a command that only reads the ledger: exit code 1."""
+async def test_a_database_that_is_down_is_a_try_again(place: Place) -> None:
+    """Nobody has to act first: exit code 1, before a release and for a command that only reads the ledger."""
     place.target.server.stop()
     try:
         where = ("-e", place.environment)
         await asyncio.gather(
-            refused(place, "does not answer", "release", place.target.revision, *where),
-            refused(place, "does not answer", "check", *where),
+            refused(place, "does not answer", "release", place.target.revision, *where, code=1),
+            refused(place, "does not answer", "check", *where, code=1),
             refused(place, "does not answer", "status", *where, code=1),
             refused(place, "does not answer", "queue", "show", *where, code=1),
         )

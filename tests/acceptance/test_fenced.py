@@ -19,7 +19,7 @@ from handlers.host.ssh import open_hosts
 from handlers.release import lock
 from tests.acceptance.killing import WHY, Place, Point, end
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)
 
 SWITCHING = Point(
     name="a host is being switched",

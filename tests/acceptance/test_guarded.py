@@ -17,7 +17,7 @@ from handlers.release.ledger import guards
 from tests.acceptance.killing import Place, killing_at, last
 from tests.integration.hours import before_hours_pass, let_pass
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 SPEED = 150.0
 AFTER_CLAIM = "after commit handlers.release.ledger.guards.claim"

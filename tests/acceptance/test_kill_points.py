@@ -11,7 +11,7 @@ import pytest
 from tests.acceptance.kill_points import kinds, points
 from tests.acceptance.scenario_runs import Scenario, play
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 GOOD = Scenario(story="good", end="succeeded")
 BACK = Scenario(story="treacherous", end="rolled_back")
@@ -43,8 +43,8 @@ NOT_KILLED = {
     "handlers.queue.settle.": "the ERP's workers",
     "handlers.queue.wake.": "the ERP's workers",
     "handlers.worker.": "the ERP's workers",
-    "handlers.queue.limits.": "a person's command of one transaction: `runbook queue limit`",
-    "handlers.release.ledger.records.lift": "a person's command of one transaction: `runbook lift`",
+    "handlers.queue.limits.": "a person's command of one transaction: `runbook queue throttle`",
+    "handlers.release.ledger.records.lift": "a person's command of one transaction: `runbook unblock`",
     "handlers.release.ledger.requests.ask": "a person's command of one transaction: `runbook hold`, `skip`, `abort`",
     "handlers.release.ledger.guards.page_only": "a person's command of one transaction: `runbook guard --page-only`",
     "handlers.release.ledger.guards.claim": "who takes the checks after a release: test_guarded.py",

@@ -11,7 +11,7 @@ from tests.acceptance.fault_runs import rehearse
 from tests.acceptance.story_runs import StoryRun
 from tests.acceptance.test_stories import BACKLOG, DAMAGED_MAX, assert_back_on_broken, rows
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 RELEASED = "processing_result ->> 'revision' = (SELECT to_revision FROM runbook.release)"
 WATCH = "(SELECT min(started_at) FROM runbook.phase_record WHERE phase = 'watching')"

@@ -14,7 +14,7 @@ from flows import release
 from handlers.release.phase import Phase
 from tests.acceptance.killing import Place, Point, last
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
