@@ -41,7 +41,7 @@ check: $(READY) ## Check format, lint, strict types and the import contract
 	$(BIN)/lint-imports
 
 test: $(READY) ## Run all tests, on a real database, SSH and git (TESTS=tests/unit for a part)
-	$(BIN)/pytest -n $(JOBS) --dist loadfile $(TESTS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations=40 --durations-min=5 $(TESTS)
 
 soak: $(READY) ## Run the proofs that take an hour, such as a kill at every point (TESTS=... for a part)
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m soak --timeout 3600 $(or $(TESTS),tests)
@@ -60,7 +60,7 @@ lock: ## Regenerate requirements.lock from pyproject.toml, in a temporary enviro
 	"$$folder/bin/python" -m pip --disable-pip-version-check install --quiet uv && \
 	"$$folder/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras \
 		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
-		--extra charts --extra rehearsal --extra dev --output-file requirements.lock pyproject.toml
+		--extra charts --extra forge --extra rehearsal --extra dev --output-file requirements.lock pyproject.toml
 
 clean: ## Remove the virtual environment, caches and build leftovers
 	rm -rf "$(VENV)" build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -35,7 +35,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 _BEGIN, _END = "<!-- the last run of bench/by_hand.py -->", "<!-- end of the run of bench/by_hand.py -->"
 LOOKS = 3
 
-_FILL = """
+FILL = """
 INSERT INTO tds_sync_queue (id, inbox_event_id, entity_type, source_entity_id, operation_type, validated_payload,
     status, attempt_count, created_at, started_at, completed_at, locked_by, lock_expires_at, error_code,
     error_message, processing_result)
@@ -92,7 +92,7 @@ async def measure(place: Place, name: str, rows: int, dead: str) -> dict[str, fl
         "INSERT INTO tds_inbox_events (id, source_type, entity_type, source_entity_id, raw_payload, idempotency_key,"
         " content_hash) VALUES (gen_random_uuid(), 'zoho', 'product', '1', '{}', 'k', 'h')"
     )
-    await connection.execute(_FILL.format(rows=rows, dead=dead))
+    await connection.execute(FILL.format(rows=rows, dead=dead))
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
     engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
