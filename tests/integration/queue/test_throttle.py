@@ -209,6 +209,8 @@ async def test_four_workers_never_take_more_than_the_quota_in_any_window(engine:
     await fill(engine, 400)
     await fill(engine, 400, INVOICE)
     window, ended = 0.5, False
+    # Before the first claim: one that began without a limit takes its whole batch.
+    await hold(engine, {PRODUCT: 2, None: 9}, tick_seconds=window)
 
     async def work(owner: str) -> None:
         while not ended:
