@@ -11,11 +11,16 @@ import pytest
 from tests.acceptance.story_runs import Stories, StoryRun
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
-    """The stories of all selected tests, started together and run a few at a time."""
-    wanted = []
+    """The stories of the module's selected tests, started together and run a few at a time.
+
+    Not those of other modules: these run in another process, beside this one.
+    """
+    wanted: list[str] = []
     for item in request.session.items:
+        if item.path != request.path:
+            continue
         for mark in item.iter_markers("story"):
             if mark.args[0] not in wanted:
                 wanted.append(mark.args[0])

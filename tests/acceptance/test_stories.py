@@ -254,6 +254,7 @@ def test_bad_input_gets_a_sentence_and_changes_nothing(
     assert not os.path.exists("/tmp/owned")
 
 
+@pytest.mark.soak
 @pytest.mark.story("sick")
 async def test_a_sick_revision_is_rolled_back_before_any_dead_letter_is_touched(run: StoryRun) -> None:
     """The probe fails: both hosts are rolled back and verified, and the 58 dead letters are unchanged."""
@@ -372,7 +373,9 @@ async def test_without_a_dead_letter_a_synthetic_event_proves_the_workers(run: S
     assert row["is_active"] is False
 
 
-@pytest.mark.parametrize("name", ["good", "treacherous", *FAULTS])
+@pytest.mark.parametrize(
+    "name", ["good", "treacherous", "empty", "slow", pytest.param("sick", marks=pytest.mark.soak)]
+)
 def test_hosts_ledger_and_queue_agree_also_under_faults(stories: Stories, name: str) -> None:
     """Each fault of the story was injected and mended; nothing is lost or applied twice, and the end is the same."""
     result = stories[name].json
@@ -384,6 +387,7 @@ def test_hosts_ledger_and_queue_agree_also_under_faults(stories: Stories, name: 
     assert all(fault["at"] <= fault["ended_at"] for fault in result["faults"])
 
 
+@pytest.mark.soak
 @pytest.mark.story("failed-only")
 async def test_only_failed_events_hold_the_release_and_are_named(run: StoryRun) -> None:
     """Scenario C: nothing is redriven, the sentence names the failed events, and the operator decides."""
@@ -395,6 +399,7 @@ async def test_only_failed_events_hold_the_release_and_are_named(run: StoryRun) 
     assert release == {"resume_phase": "canary", "finished_at": None}
 
 
+@pytest.mark.soak
 @pytest.mark.story("failed-only")
 async def test_a_held_release_blocks_others_and_can_be_rolled_back(run: StoryRun, stories: Stories) -> None:
     """A second release is refused while one is held; the held one is rolled back without Prefect or quarantine."""

@@ -11,7 +11,7 @@ from tests.acceptance.fault_runs import rehearse
 from tests.acceptance.story_runs import StoryRun
 from tests.acceptance.test_stories import BACKLOG, DAMAGED_MAX, assert_back_on_broken, rows
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
 RELEASED = "processing_result ->> 'revision' = (SELECT to_revision FROM runbook.release)"
 WATCH = "(SELECT min(started_at) FROM runbook.phase_record WHERE phase = 'watching')"
@@ -69,7 +69,6 @@ async def test_records_that_succeeded_once_and_then_always_die_are_seen(run: Sto
     assert run.json["damaged"] == len(dead) > 0
 
 
-@pytest.mark.soak
 @pytest.mark.story("blip")
 async def test_a_blip_of_the_world_is_retried_and_forgiven(run: StoryRun) -> None:
     """Events met it, a retry cured each, and nothing is damaged."""
@@ -86,7 +85,6 @@ async def test_a_blip_of_the_world_is_retried_and_forgiven(run: StoryRun) -> Non
     assert {each["status"] for each in met} == {"completed"}
 
 
-@pytest.mark.soak
 @pytest.mark.story("stall")
 async def test_workers_that_hang_after_the_canary_are_seen(run: StoryRun) -> None:
     """They were fine until minute 3 of the watch. What they held is given back, and applied after the rollback."""
@@ -98,7 +96,6 @@ async def test_workers_that_hang_after_the_canary_are_seen(run: StoryRun) -> Non
     assert 0 < run.json["damaged"] <= 12
 
 
-@pytest.mark.soak
 @pytest.mark.story("one-type")
 async def test_one_dead_type_among_good_ones_is_seen(run: StoryRun) -> None:
     """Every payment dies, nothing else does, and the drain, which has none, was healthy."""
@@ -110,7 +107,6 @@ async def test_one_dead_type_among_good_ones_is_seen(run: StoryRun) -> None:
     assert run.json["damaged"] == len(dead)
 
 
-@pytest.mark.soak
 @pytest.mark.story("late")
 async def test_a_fault_that_begins_late_in_the_watch_is_seen(run: StoryRun) -> None:
     """Twenty good minutes do not outweigh a bad one."""
@@ -146,7 +142,6 @@ async def test_webhooks_came_before_the_plan_at_the_switch_and_to_the_end(run: S
     assert counts["since"] > counts["all"] / 3
 
 
-@pytest.mark.soak
 def test_in_real_time_few_webhooks_are_damaged_until_a_treacherous_release_is_left(
     short_folder: Path,
 ) -> None:
