@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
     """Run *work* in a thread and never leave it behind: a cancelled start must not go on starting things."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
+    return await to_its_end(asyncio.to_thread(work))
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Let *work* end before a cancellation comes through, for what cannot be broken off."""
+    running = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         while not running.done():
-            # Told twice to hurry, we still wait: the thread does not hear us.
+            # Told twice to hurry, we still wait: it does not hear us.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
         raise

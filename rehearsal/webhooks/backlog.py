@@ -20,6 +20,7 @@ from typing import Literal
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from rehearsal.running import to_its_end
 from rehearsal.webhooks import known, payloads
 from rehearsal.webhooks.payloads import KEYS, WRAPPERS, Record
 
@@ -123,9 +124,13 @@ async def seed(
 ) -> None:
     """Fill a fresh database: rows the old code wrote, their history, and the backlog of *variant*.
 
-    *slowest_seconds* is how long the slowest webhooks of the day before took.
+    *slowest_seconds* is how long the slowest webhooks of the day before took. A cancellation waits until it is done:
+    asyncpg 0.32 swallows one that comes while it sends many rows, and waits for an answer for ever.
     """
-    now = now or datetime.now(UTC)
+    await to_its_end(_seed(engine, variant, now or datetime.now(UTC), slowest_seconds))
+
+
+async def _seed(engine: AsyncEngine, variant: Variant, now: datetime, slowest_seconds: float) -> None:
     async with engine.begin() as tx:
         await _rows(tx, now)
         await insert(tx, _history(now))

@@ -15,9 +15,12 @@ import httpx
 import pytest
 
 from handlers.environment.load import load_environment
+from handlers.erp.adopt import adopt
 from rehearsal import erp, lifecycle, processes
 from rehearsal.running import in_thread
 from rehearsal.target import Target
+from rehearsal.webhooks import backlog
+from tests.conftest import engine_for
 from tests.integration.rehearsal.target_steps import folders, health, statuses
 
 UP = """
@@ -154,6 +157,23 @@ def test_foreign_process_with_the_owners_number_saves_nobody(parent: Path) -> No
     owner = lifecycle.Owner(id=rehearsal_id, pid=os.getpid(), started_at="1")
     lifecycle._write(folder, owner)
     assert lifecycle.sweep(parent) == [rehearsal_id]
+
+
+@pytest.mark.parametrize("looks", [3, 5, 8, 13, 21])
+async def test_a_start_that_is_cancelled_while_it_fills_the_database_ends(erp_url: str, looks: int) -> None:
+    """Its driver swallows a cancellation in the middle of many rows, and then waits for ever."""
+    engine = engine_for(erp_url)
+    try:
+        await adopt(engine)
+        filling = asyncio.create_task(backlog.seed(engine))
+        for _ in range(looks):
+            await asyncio.sleep(0.01)
+        filling.cancel()
+        async with asyncio.timeout(30):
+            await asyncio.wait({filling})
+        assert filling.cancelled()
+    finally:
+        await engine.dispose()
 
 
 async def test_cancelled_start_waits_for_its_thread() -> None:
