@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -29,6 +30,8 @@ from tests.run_folder import Run
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Give the run a folder, with whose end everything ends that was started in it; workers inherit it."""
+    # By default the collector walks thousands of tests and modules again and again: half of the time of a small test.
+    gc.set_threshold(20_000, 20, 10)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Run.begin())
     # Not in the user's own state folder.

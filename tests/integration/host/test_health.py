@@ -86,7 +86,7 @@ def environment(*urls: str, **probe: Any) -> Environment:
         "probe": {
             "consecutive": 3,
             "interval_seconds": 0.05,
-            "answer_seconds": 0.5,
+            "answer_seconds": 5,
             "limit_seconds": 0.6,
             "database_field": "database",
             **probe,
@@ -123,7 +123,7 @@ async def conclude(web: Web, answer: Any, status: int = 200, **probe: Any) -> tu
 
 async def test_good_answers_in_a_row_pass(web: Web) -> None:
     """The configured number of good answers in a row passes, without waiting for more."""
-    verdict, sentence = await conclude(web, {"revision": SHA[:7], "database": "ok"})
+    verdict, sentence = await conclude(web, {"revision": SHA[:7], "database": "ok"}, limit_seconds=20)
     assert verdict is Verdict.PASS
     assert web.calls == 3
     assert "3 good answers in a row" in sentence
@@ -194,9 +194,9 @@ async def test_any_other_answer_fails_with_its_faults(web: Web, status: int, ans
 
 async def test_a_host_that_does_not_answer_fails(web: Web) -> None:
     """A closed port and a server that never answers have different messages."""
-    web.delay = 5
+    web.delay = 30
     gone = f"http://127.0.0.1:{CLOSED_PORT}/health"
-    async with core_of(environment(web.url, gone)) as core:
+    async with core_of(environment(web.url, gone, answer_seconds=0.5)) as core:
         began = monotonic()
         conclusion = await until_healthy(core, SHA)
     assert conclusion.verdict is Verdict.FAIL
