@@ -175,7 +175,7 @@ class _Namespace:
 
     @cached_property
     def without_tables(self) -> tuple[_Namespace, list[Any]]:
-        """What a look at it gives if it has no table: one object, because so many new ones start the garbage collector."""
+        """What a look gives if it has no table: one object, as so many new ones start the garbage collector."""
         return self, []
 
 
