@@ -29,7 +29,9 @@ from flows.cli.json_objects import (
     json_name,
 )
 from flows.cli.schema_version import SCHEMA_VERSION
+from handlers.measurements.queue_view import QueueView
 from handlers.release.planned import Plan
+from handlers.status.event_view import EventView
 from handlers.status.view import StatusView
 
 OBJECTS: Mapping[str, type[Any]] = {
@@ -40,6 +42,8 @@ OBJECTS: Mapping[str, type[Any]] = {
     "history": History,
     "report": ReportFiles,
     "pr show, pr open, pr wait, pr merge": PullRequest,
+    "queue show": QueueView,
+    "queue show ID": EventView,
     "a failure": Failure,
 }
 """What is described, by the command that prints it; the other models are parts of these."""

@@ -12,7 +12,7 @@ from handlers.measurements.measurement import State
 from handlers.measurements.queue_view import QueueView
 from handlers.queue.event import Status
 from handlers.queue.listing import FAILED_MAX, ListedEvent
-from handlers.status.one_event import EventView
+from handlers.status.event_view import EventView
 
 WIDTH = 80
 GROUPS_SHOWN = 12

@@ -25,7 +25,7 @@ from handlers.queue import arrivals
 from handlers.queue.arrivals import Arrival
 from handlers.queue.event import SETTLED, EntityType, Status
 from handlers.status import one_event
-from handlers.status.one_event import EventView
+from handlers.status.event_view import EventView
 
 _POLL_SECONDS = 0.5
 

@@ -19,7 +19,9 @@ class State(StrEnum):
     """How a measurement compares with its bar."""
 
     GOOD = "good"
+    """It keeps its bar."""
     BROKEN = "broken"
+    """It does not."""
     SHOWN = "shown"
     """It has no bar, or the bar does not apply now."""
     SOURCE_DOWN = "source down"
@@ -32,8 +34,11 @@ class Action(StrEnum):
     """What a broken bar does to a release."""
 
     SHOW = "show"
+    """It is shown, and does nothing."""
     HOLD = "hold"
+    """A release is held."""
     ROLL_BACK = "roll_back"
+    """A release goes back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +50,15 @@ class Measurement:
     subject: str = ""
     """The table or host it is about; empty for the whole environment."""
     value: float | None = None
+    """What was measured; null when nothing was."""
     unit: str = ""
+    """Of the value and the bar."""
     bar: float | None = None
+    """What it is compared with; null: nothing."""
     state: State
+    """How the two compare."""
     action: Action = Action.SHOW
+    """What a broken bar does."""
     sentence: str
     """With its numbers."""
 

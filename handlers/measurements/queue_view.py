@@ -29,17 +29,23 @@ class QueueView:
     """The queue at one moment."""
 
     environment: str
+    """Its name."""
     at: datetime
+    """The database's time."""
     since: datetime | None
     """Only what came or was taken since then is counted; None: everything."""
     status: dict[Status, int]
+    """How many events are in each status."""
     percent: dict[Status, float | None]
     """The share of each status; None while there is no event."""
     dead_letters: list[ErrorGroup]
+    """Failed events and dead letters with equal errors, the most frequent first."""
     failed_is_cut: bool
     """Whether only the newest failed events were grouped."""
     recent_errors: list[ListedEvent]
+    """The newest ones."""
     limits: list[Limit]
+    """Those in force."""
     measurements: list[Measurement]
     """The checks of queue and workers; empty without a ledger."""
 

@@ -69,11 +69,17 @@ class Status(StrEnum):
     """The queue's own statuses (`tds_event_status`)."""
 
     PENDING = "pending"
+    """It waits for its first attempt."""
     PROCESSING = "processing"
+    """A worker has it."""
     COMPLETED = "completed"
+    """It was applied, or needed nothing."""
     FAILED = "failed"
+    """An error of the ERP's former workers."""
     RETRY = "retry"
+    """It waits for another attempt."""
     DEAD_LETTER = "dead_letter"
+    """It waits for a person, a release or healing."""
 
 
 SETTLED = frozenset({Status.COMPLETED, Status.FAILED, Status.DEAD_LETTER})

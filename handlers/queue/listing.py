@@ -38,15 +38,23 @@ class ListedEvent:
     """One event of a list. Its error is masked: values of payloads are no business of a list."""
 
     id: UUID
+    """Its id in the queue."""
     entity: str
     """The readable name of its type; the queue's own where it has no handler."""
     key: str
+    """The record's id at the source."""
     status: Status
+    """Where it is in the queue."""
     attempts: int
+    """Attempts so far."""
     created_at: datetime
+    """When it was queued."""
     started_at: datetime | None
+    """When a worker took it last."""
     completed_at: datetime | None
+    """When it ended."""
     error_code: str | None
+    """The last error's code."""
     error: str
     """With ids, numbers and quoted values masked; empty without one."""
 
@@ -87,9 +95,13 @@ class ErrorGroup:
     """Dead letters of one type with equal errors."""
 
     entity: str
+    """The type's name."""
     error_code: str
+    """The errors' code."""
     error: str
+    """The error, masked."""
     count: int
+    """How many there are."""
 
 
 @asynccontextmanager

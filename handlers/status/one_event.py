@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -19,100 +18,10 @@ from handlers.errors import Refused
 from handlers.queue import limits
 from handlers.queue.diagnose import fingerprint
 from handlers.queue.event import ENTITY_TYPES, SYNTHETIC_KEY, EntityType, Status
+from handlers.status.event_view import Attempt, EventHolder, EventView, Healing, Redrive
 
 KEYS_MAX = 200
 _SQL = queries(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One attempt that failed."""
-
-    at: str
-    error_class: str
-    code: str
-    fingerprint: str
-    revision: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Holder:
-    """Who has the event."""
-
-    owner: str
-    until: datetime | None
-    """When the lease ends; None for a batch in hand, which ends with its transaction."""
-    since: datetime | None
-    worker: str
-    """The worker's host, process, revision and last beat; empty where it sends none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Redrive:
-    """What a release was to do with the event."""
-
-    release: str
-    batch: int | None
-    redriven_at: datetime | None
-    """None: planned, and not redriven."""
-    status: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Healing:
-    """When healing sent the event back, and what came of it."""
-
-    batch: int
-    redriven_at: datetime
-    settled_at: datetime | None
-    status: str | None
-    counts: bool
-    """Whether it was a try: not where it came back before a worker had it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EventView:
-    """Everything about one event but the values of its payload."""
-
-    id: UUID
-    entity: str
-    key: str
-    operation: str
-    status: Status
-    priority: int
-    synthetic: bool
-    source: str
-    """Who wrote it to the inbox: the queue's word for it."""
-    verified: bool | None
-    """Whether its signature was verified."""
-    created_at: datetime
-    started_at: datetime | None
-    completed_at: datetime | None
-    payload_bytes: int
-    payload_keys: dict[str, str]
-    """The type of each key's value."""
-    attempts: int
-    attempts_max: int
-    failed_attempts: list[Attempt]
-    error_code: str | None
-    error: str
-    """The last error, masked."""
-    holder: Holder | None
-    waits_for: list[str]
-    """Sentences; empty when it waits for nothing."""
-    outcome: str
-    worker: str
-    revision: str
-    local_id: str | None
-    row: str
-    """What the ERP's table has of the record now, without its values."""
-    redrives: list[Redrive]
-    healings: list[Healing] = field(default_factory=list)
-
-    @property
-    def healing_tries(self) -> int:
-        """How often healing has tried it."""
-        return sum(each.counts for each in self.healings)
 
 
 async def read(tx: AsyncConnection, id_: UUID) -> EventView:
@@ -188,16 +97,18 @@ def _attempts(result: Mapping[str, Any]) -> list[Attempt]:
     ]
 
 
-async def _holder(tx: AsyncConnection, row: Row[Any], there: set[str]) -> Holder | None:
+async def _holder(tx: AsyncConnection, row: Row[Any], there: set[str]) -> EventHolder | None:
     if row.is_leased and row.locked_by:
         worker = await _worker(tx, row.locked_by, row.at, there)
-        return Holder(owner=row.locked_by, until=row.lock_expires_at, since=row.started_at, worker=worker)
+        return EventHolder(
+            owner=row.locked_by, until=row.lock_expires_at, since=row.started_at, worker=worker
+        )
     if "in_hand" not in there:
         return None
     held = (await tx.execute(_SQL["in_hand"], {"id": row.id})).one_or_none()
     if held is None:
         return None
-    return Holder(
+    return EventHolder(
         owner=held.owner, until=None, since=held.since, worker=await _worker(tx, held.owner, row.at, there)
     )
 

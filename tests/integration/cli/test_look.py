@@ -25,7 +25,7 @@ from handlers.queue import in_hand, limits, settle
 from handlers.queue.event import ErrorClass, Status
 from handlers.release.ledger import dead_letters, releases
 from handlers.status import one_event
-from handlers.status.one_event import EventView
+from handlers.status.event_view import EventView
 from tests.integration.cli.test_explain import runbook
 from tests.integration.phases.looks import FILE, looked_at
 from tests.integration.queue.events import change, claim, complete, dead_letter, event, failure, missing
