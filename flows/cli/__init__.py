@@ -9,10 +9,12 @@ from typer.main import get_command
 from flows.cli.app import app
 from flows.cli.output import fail, wants_json
 from handlers.errors import ExitCode, RunbookError
+from handlers.process import import_without_collecting
 
 
 def main() -> None:
     """Run a command; a known error prints one sentence and ends with its exit code."""
+    import_without_collecting()
     command = get_command(app)
     try:
         status = command.main(standalone_mode=False)
