@@ -1,6 +1,6 @@
 """Releases whose process is killed, whose database goes down, or whose Prefect dies: they continue from the ledger.
 
-Three targets run concurrently. Each goes through one scenario, and the tests check its results.
+Two targets run concurrently, a third one in the soak. Each goes through one scenario, and the tests check its results.
 """
 
 from __future__ import annotations
@@ -249,7 +249,13 @@ async def results_of(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[
                 await scenario(place, results)
             return results
 
-        running = {name: asyncio.create_task(run_scenario(name)) for name in SCENARIOS}
+        ours = [item for item in request.session.items if item.path == request.path]
+        soaked = {bool(item.get_closest_marker("soak")) for item in ours}
+        running = {
+            name: asyncio.create_task(run_scenario(name))
+            for name in SCENARIOS
+            if (name == "on the way back") in soaked
+        }
 
         async def get(name: str) -> Results:
             return running[name].result()
@@ -389,6 +395,7 @@ async def test_only_a_named_person_lifts_the_quarantine_of_a_revision(results_of
     assert results.codes["plan after lift"] == 0
 
 
+@pytest.mark.soak
 async def test_a_rollback_that_is_killed_is_finished_by_the_next(results_of: Get) -> None:
     """Killed during the switch back: both hosts are back, each step ran once, every event has settled."""
     results = await results_of("on the way back")
@@ -402,6 +409,7 @@ async def test_a_rollback_that_is_killed_is_finished_by_the_next(results_of: Get
             assert event["error_code"] == "xd2s"
 
 
+@pytest.mark.soak
 async def test_of_two_managers_at_once_one_is_refused_and_changes_nothing(results_of: Get) -> None:
     """One release runs to its end; the other is refused permanently, with the reason."""
     results = await results_of("on the way back")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from handlers.errors import DatabaseDown, ExitCode, LockLost
@@ -206,6 +207,9 @@ async def test_what_a_killed_worker_left_comes_back_where_no_worker_runs(databas
             assert (await here.heal()).taken_back == ""
             worker.kill()
             await worker.wait()
+        async with here.engine.begin() as tx:
+            # A minute without a sign passes.
+            await tx.execute(text("UPDATE runbook.worker SET beat_at = beat_at - interval '61 seconds'"))
         taken: list[str] = []
 
         async def is_back() -> bool:
