@@ -68,7 +68,7 @@ lock: ## Regenerate requirements.lock from pyproject.toml, in a temporary enviro
 	"$$folder/bin/python" -m pip --disable-pip-version-check install --quiet uv && \
 	"$$folder/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras \
 		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
-		--extra charts --extra forge --extra rehearsal --extra dev --output-file requirements.lock pyproject.toml
+		--extra charts --extra forge --extra machines --extra rehearsal --extra dev --output-file requirements.lock pyproject.toml
 
 clean: ## Remove the virtual environment, caches and build leftovers
 	rm -rf "$(VENV)" build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

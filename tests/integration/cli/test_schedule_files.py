@@ -16,11 +16,17 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 from prefect.server.schemas.schedules import RRuleSchedule
+from prefect.settings import get_current_settings
+from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
+from prefect_redis.client import RedisMessagingSettings
+from prefect_redis.messaging import RedisMessagingPublisherSettings
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
-UNITS = [*sorted(DEPLOY.glob("*.service")), *sorted(DEPLOY.glob("*.timer"))]
-INSTALLED = "/opt/tds-runbook/.venv/bin/runbook"
+PREFECT = sorted(DEPLOY.glob("prefect/*.service"))
+UNITS = [*sorted(DEPLOY.glob("*.service")), *sorted(DEPLOY.glob("*.timer")), *PREFECT]
+BINARIES = "/opt/tds-runbook/.venv/bin"
+INSTALLED = f"{BINARIES}/runbook"
 NAMES = {
     "resume": "nothing is due",
     "guard": "no check is due",
@@ -153,15 +159,13 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze (Debian: systemd) is missing"
 )
-@pytest.mark.parametrize(
-    "path", sorted(DEPLOY.glob("*.service")) + sorted(DEPLOY.glob("*.timer")), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_systemd_has_nothing_to_say_about_a_unit(path: Path, tmp_path: Path) -> None:
     """A key that it does not know is ignored with a warning, and the hardening with it."""
     for each in UNITS:
         text = each.read_text(encoding="utf-8")
-        runbook = str(Path(sys.executable).with_name("runbook"))
-        (tmp_path / each.name).write_text(text.replace(INSTALLED, runbook), encoding="utf-8")
+        ours = str(Path(sys.executable).parent)
+        (tmp_path / each.name).write_text(text.replace(BINARIES, ours), encoding="utf-8")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / path.name)],
         capture_output=True,
@@ -171,6 +175,36 @@ def test_systemd_has_nothing_to_say_about_a_unit(path: Path, tmp_path: Path) -> 
     )
     said = [line for line in done.stderr.splitlines() if "tds-runbook" in line]
     assert (done.returncode, said) == (0, [])
+
+
+@pytest.mark.parametrize("path", PREFECT, ids=lambda path: path.name)
+def test_a_unit_of_prefect_starts_a_command_that_there_is(path: Path) -> None:
+    """Its options too are those of the installed Prefect."""
+    words = shlex.split(
+        unit(path)["Service"]["ExecStart"].replace(BINARIES, str(Path(sys.executable).parent))
+    )
+    asked = subprocess.run([*words, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    options = {word for word in words if word.startswith("--")}
+    assert options - {"--no-services"} <= set(re.findall(r"--[a-z-]+", asked.stdout))
+
+
+def test_the_variables_of_prefect_are_settings_that_there_are() -> None:
+    """A name that Prefect does not know is ignored without a word, and each server is alone again."""
+    text = (DEPLOY / "prefect" / "prefect.env").read_text(encoding="utf-8")
+    names = set(re.findall(r"^(PREFECT_\w+)=", text, re.MULTILINE))
+    assert len(names) > 10
+    known = {"PREFECT_API_URL", *get_current_settings().to_environment_variables(), *of_redis()}
+    assert names - known == set()
+
+
+def of_redis() -> set[str]:
+    """The variables of the extra `machines` that name an address, and the size of a batch."""
+    known = set()
+    for model in (RedisWorkerCleanupQueueSettings, RedisMessagingSettings, RedisMessagingPublisherSettings):
+        prefix = str(model.model_config.get("env_prefix"))
+        known |= {f"{prefix}{name}".upper() for name in model.model_fields}
+    return known
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.service")), ids=lambda path: path.name)
