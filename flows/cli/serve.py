@@ -147,11 +147,27 @@ def up(
     stop_seconds: Annotated[
         float, typer.Option("--stop-seconds", help="How long Ctrl-C waits for unfinished runs.")
     ] = 60,
+    database: Annotated[
+        str,
+        typer.Option(
+            "--database",
+            help="Reference to the address of a PostgreSQL for the server, env:NAME or file:PATH; else SQLite.",
+        ),
+    ] = "",
 ) -> int:
     """Run a local Prefect server and worker, so that releases can be started from its page."""
     from flows.local.up import up as run_up
 
-    asyncio.run(run_up(port=port, deploy=deploy, stop_seconds=stop_seconds, print_line=console().print))
+    address = secret_of("--database", database).get_secret_value() if database else ""
+    asyncio.run(
+        run_up(
+            port=port,
+            deploy=deploy,
+            stop_seconds=stop_seconds,
+            database=address,
+            print_line=console().print,
+        )
+    )
     return 0
 
 

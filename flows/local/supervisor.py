@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +53,8 @@ class Supervisor:
     """The socket that the server serves on, also after a restart."""
     server_lock: int
     worker_lock: int
+    database: str = field(default="", repr=False)
+    """The address of the server's PostgreSQL, password included: never print it. Empty: SQLite in *state*."""
     processes: dict[str, Process] = field(default_factory=dict)
 
     @property
@@ -121,6 +123,8 @@ class Supervisor:
             log="server.log",
             lock=self.server_lock,
             listening=self.listening.fileno(),
+            # For the server alone: runs and their hooks have no business there.
+            more={"PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database} if self.database else {},
         )
         await until_ready(self.processes["server"], self.api_url)
 
@@ -130,11 +134,17 @@ class Supervisor:
         self.processes["worker"] = await self._start(command, log="worker.log", lock=self.worker_lock)
 
     async def _start(
-        self, command: list[str], *, log: str, lock: int, listening: int | None = None
+        self,
+        command: list[str],
+        *,
+        log: str,
+        lock: int,
+        listening: int | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> Process:
         # Runs must find the environment files, whichever folder they start in.
         files = {DIRECTORY_VARIABLE: str(directory().resolve())}
-        settings = prefect_settings(self.state, self.api_url) | files
+        settings = prefect_settings(self.state, self.api_url) | files | dict(more or {})
         environment = child_environment(settings)
         return await process.start(
             command, environment=environment, log=self.state / log, lock=lock, listening=listening

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from flows.local import process
+from flows.local.database import usable
 from flows.local.server import child_environment, prefect_settings
 from flows.local.supervisor import PrintLine, StopRequest, Supervisor, stop_orphans
 from handlers.errors import Refused, RunbookError
@@ -29,18 +30,25 @@ async def up(
     port: int = PORT,
     deploy: bool = False,
     stop_seconds: float = 60,
+    database: str = "",
     print_line: PrintLine = print,
 ) -> None:
     """Run server and worker until Ctrl-C or SIGTERM; then wait up to *stop_seconds* for unfinished runs.
 
-    Port 0 takes any free port. Raises Refused when another `up` runs over the same *state*, or the port is in use.
+    Port 0 takes any free port. *database* is the address of a PostgreSQL for the server; without it SQLite in *state*.
+    Raises Refused when another `up` runs over the same *state*, the port is in use, or *database* cannot be used.
     """
+    address = await usable(database) if database else ""
     with _locked_state(state) as state_lock:
         async with _stoppable(stop_seconds) as request:
             await stop_orphans(state, request, print_line)
             with _listening(port) as listening, _process_locks(state) as (server_lock, worker_lock):
                 supervisor = Supervisor(
-                    state=state, listening=listening, server_lock=server_lock, worker_lock=worker_lock
+                    state=state,
+                    listening=listening,
+                    server_lock=server_lock,
+                    worker_lock=worker_lock,
+                    database=address,
                 )
                 try:
                     await supervisor.start(print_line)

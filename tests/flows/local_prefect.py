@@ -55,7 +55,7 @@ deployments:
 """
 
 DRIVER = """
-import asyncio, sys
+import asyncio, os, sys
 from pathlib import Path
 from flows.local.up import up
 from handlers.errors import RunbookError
@@ -64,6 +64,7 @@ state, port, deploy, seconds = sys.argv[1:]
 print_line = lambda line: print(line, flush=True)
 try:
     options = {"state": Path(state), "port": int(port), "deploy": deploy == "deploy"}
+    options["database"] = os.environ.get("UP_DATABASE", "")
     asyncio.run(up(**options, stop_seconds=float(seconds), print_line=print_line))
 except RunbookError as error:
     print(error, flush=True)
@@ -105,12 +106,13 @@ class Project:
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @classmethod
-    def make(cls, folder: Path, database: Path) -> Project:
+    def make(cls, folder: Path, database: Path | None = None) -> Project:
         """Write the project, with a copy of a prepared *database* so that its server starts faster."""
         (folder / "small_flow.py").write_text(FLOW, encoding="utf-8")
         (folder / "prefect.yaml").write_text(DEPLOYMENTS, encoding="utf-8")
         (folder / "state").mkdir(mode=0o700)
-        shutil.copyfile(database, folder / "state" / "prefect.db")
+        if database is not None:
+            shutil.copyfile(database, folder / "state" / "prefect.db")
         return cls(folder=folder)
 
     @property
