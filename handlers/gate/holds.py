@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from handlers.gate.parameters import POOLED, Parameters
-from handlers.gate.traffic import Fact, Item
+from handlers.gate.traffic import ORDER, Fact, Item
 
 FOREVER = float("inf")
+_ENDS = frozenset({"done", "dead", "gone"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +61,33 @@ class Holds:
     """When the last of them ended."""
     _back: dict[str, Item] = field(default_factory=dict)
     """What a worker gave back, and none has taken since."""
+    _noted: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """The last thing that was noted of an item, after its coming: time and rank."""
     _starts_until: float = -FOREVER
     """Until when the released workers were being started. What waited for them is free from then on."""
     _unwatched_until: float = -FOREVER
     _read_until: float = -FOREVER
 
     def follows(self, fact: Fact) -> bool:
-        """Whether *fact*, if it is late, can still be read."""
-        return bool(fact.item) or fact.at >= self._read_until
+        """Whether *fact*, if it is late, can still be read: of an item, if nothing later was noted of it."""
+        if not fact.item:
+            return fact.at >= self._read_until
+        return fact.kind == "queued" or (fact.at, fact.rank) >= self._noted.get(fact.item, (-FOREVER, 0))
 
     def read(self, fact: Fact, item: Item | None) -> None:
         """One fact."""
         match fact.kind:
             case "queued" if item is not None and item.kind != "replay":
-                if item.admitted is None or item.admitted > fact.at:
+                over = ORDER[self._noted.get(fact.item, (0.0, 0))[1]] in _ENDS
+                if not over and (item.admitted is None or item.admitted > fact.at):
                     self._queue[fact.item] = item
             case "arrive" if item is not None:
                 self._take(item, fact.at)
             case "done" | "dead" | "gone":
                 # It may have ended without ever being taken.
                 self._queue.pop(fact.item, None)
-        if item is not None:
+        if item is not None and fact.kind != "queued":
+            self._noted[item.id] = (fact.at, fact.rank)
             self._hold_back(fact.kind, item, fact.at)
         if not fact.item:
             self._read_around(fact)

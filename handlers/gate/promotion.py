@@ -127,7 +127,8 @@ def obstacles(
             f"{_names([doubt.stream])}: odds {doubt.odds:.0f} against a healthy release, "
             f"{doubt.threshold:.0f} roll back"
         )
-    for entity, standing in units.standing.items():
+    # In a fixed order: which type was told first is no fact.
+    for entity, standing in sorted(units.standing.items()):
         failed, records = len(standing.failed), len(standing.failed) + len(standing.completed)
         if standing.failures and not standing.successes:
             yield f"{entity}: none of {records} records completed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from handlers.gate.day_before import DayBefore, TypeBefore
@@ -112,6 +112,9 @@ def test_stored_rows_in_any_order_give_the_same_verdict(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
+# Given back, and told of it after it was taken again; two types that fail alike.
+@example(seed=2387)
+@example(seed=516)
 @settings(max_examples=40, deadline=None)
 def test_events_that_come_late_or_twice_change_nothing(seed: int) -> None:
     """Told twice, out of order and up to a minute late: the last verdict is that of the facts."""
