@@ -192,7 +192,7 @@ def _globals() -> Values:
 def _look(name: str, owner: str | type, names: Mapping[str, Any]) -> tuple[_Namespace, list[Any]]:
     """A namespace, the same object as long as nothing is assigned in it, and copies of its tables."""
     seen = _SEEN.get((name, owner))
-    # Twice for each test, for each of 28,000 names: by functions in C, because it was a quarter of the time of small tests.
+    # Twice a test, for each of 28,000 names: by functions in C, as it was a quarter of the time of small tests.
     if (
         seen is None
         or len(seen.names) != len(names)
